@@ -1,0 +1,43 @@
+//! Convolutions.
+
+use tch::Tensor;
+use weights::{Init, Scope};
+
+/// A square 2-d convolution with `weight` [out, in, k, k] and, mostly, `bias` [out].
+#[derive(Debug)]
+pub struct Conv2d {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    stride: i64,
+    padding: i64,
+}
+
+impl Conv2d {
+    /// A convolution of stride 1 whose output is as large as its input (`kernel_size` odd).
+    pub fn new(vs: &Scope, in_channels: i64, out_channels: i64, kernel_size: i64) -> Self {
+        let fan_in = in_channels * kernel_size * kernel_size;
+        let weight = vs.get("weight", &[out_channels, in_channels, kernel_size, kernel_size], Init::FanIn(fan_in));
+        let bias = vs.get("bias", &[out_channels], Init::FanIn(fan_in));
+        Self { weight, bias: Some(bias), stride: 1, padding: kernel_size / 2 }
+    }
+
+    /// A convolution without bias and padding that moves by its own size, as a vision transformer cuts patches.
+    pub fn patches(vs: &Scope, in_channels: i64, out_channels: i64, patch_size: i64) -> Self {
+        let fan_in = in_channels * patch_size * patch_size;
+        let weight = vs.get("weight", &[out_channels, in_channels, patch_size, patch_size], Init::FanIn(fan_in));
+        Self { weight, bias: None, stride: patch_size, padding: 0 }
+    }
+
+    /// The same convolution with another stride and padding.
+    #[must_use]
+    pub fn strided(self, stride: i64, padding: i64) -> Self {
+        Self { stride, padding, ..self }
+    }
+
+    /// Maps [batch, in, height, width] to [batch, out, height', width'].
+    pub fn forward(&self, xs: &Tensor) -> Tensor {
+        let kind = xs.kind();
+        let bias = self.bias.as_ref().map(|bias| bias.to_kind(kind));
+        xs.conv2d(&self.weight.to_kind(kind), bias.as_ref(), [self.stride; 2], [self.padding; 2], [1, 1], 1)
+    }
+}

@@ -1,0 +1,30 @@
+//! Fully connected layers.
+
+use tch::Tensor;
+use weights::{Init, Scope};
+
+/// y = x Wᵀ + b, with `weight` [out, in] and, mostly, `bias` [out].
+#[derive(Debug)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// A layer with a bias.
+    pub fn new(vs: &Scope, in_features: i64, out_features: i64) -> Self {
+        let bias = vs.get("bias", &[out_features], Init::FanIn(in_features));
+        Self { bias: Some(bias), ..Self::without_bias(vs, in_features, out_features) }
+    }
+
+    /// A layer without a bias.
+    pub fn without_bias(vs: &Scope, in_features: i64, out_features: i64) -> Self {
+        Self { weight: vs.get("weight", &[out_features, in_features], Init::FanIn(in_features)), bias: None }
+    }
+
+    /// Maps [..., in] to [..., out].
+    pub fn forward(&self, xs: &Tensor) -> Tensor {
+        let kind = xs.kind();
+        xs.linear(&self.weight.to_kind(kind), self.bias.as_ref().map(|bias| bias.to_kind(kind)).as_ref())
+    }
+}

@@ -1,0 +1,62 @@
+//! CUDA at run time.
+//!
+//! Programs link `libtorch_cpu` alone. On a machine whose LibTorch has `libtorch_cuda`, opening that library before
+//! the first use registers the CUDA kernels, exactly as if it had been linked.
+
+use std::ffi::{CStr, CString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// `None` when CUDA can be used, else the sentence that says why not.
+///
+/// The library is opened by the first call, and never again.
+pub fn cuda_unavailable() -> Option<&'static str> {
+    static REASON: OnceLock<Option<String>> = OnceLock::new();
+    REASON.get_or_init(look_for_cuda).as_deref()
+}
+
+fn look_for_cuda() -> Option<String> {
+    if tch::Cuda::is_available() {
+        return None;
+    }
+    // Beside the libtorch_cpu that is really loaded (behind any links), else wherever the loader looks.
+    let beside = loaded_library_dir().map(|dir| dir.join("libtorch_cuda.so")).filter(|path| path.exists());
+    let library = beside.unwrap_or_else(|| PathBuf::from("libtorch_cuda.so"));
+    if let Err(reason) = open_library(&library) {
+        return Some(format!("this LibTorch has no usable CUDA library ({reason})"));
+    }
+    (!tch::Cuda::is_available()).then(|| "LibTorch's CUDA library finds no working GPU or driver".to_owned())
+}
+
+/// The folder of the `libtorch_cpu` in this process.
+fn loaded_library_dir() -> Option<PathBuf> {
+    let mut info = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+    // Safety: `dladdr` fills `info` when it returns non-zero; the name it points to lives as long as the library.
+    let name = unsafe {
+        let symbol = libc::dlsym(libc::RTLD_DEFAULT, c"_ZN2at13globalContextEv".as_ptr());
+        if symbol.is_null() || libc::dladdr(symbol, info.as_mut_ptr()) == 0 {
+            return None;
+        }
+        let info = info.assume_init();
+        CStr::from_ptr(info.dli_fname)
+    };
+    let path = Path::new(std::ffi::OsStr::from_bytes(name.to_bytes()));
+    path.canonicalize().ok()?.parent().map(Path::to_owned)
+}
+
+fn open_library(path: &Path) -> Result<(), String> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|error| error.to_string())?;
+    // Safety: the library's initialisers only register operators; the handle is never closed.
+    unsafe {
+        if libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL).is_null() {
+            let message = libc::dlerror();
+            return Err(if message.is_null() {
+                "dlopen failed".to_owned()
+            } else {
+                CStr::from_ptr(message).to_string_lossy().into_owned()
+            });
+        }
+    }
+    Ok(())
+}

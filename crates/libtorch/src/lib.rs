@@ -1,0 +1,41 @@
+//! The seam to LibTorch.
+//!
+//! Everything that `tch` leaves out and everything `unsafe` lives here, so that no other crate needs either:
+//!
+//! - [`DeviceChoice`]: `auto | cpu | cuda[:N]`, with CUDA looked for at run time ([`cuda_unavailable`]).
+//! - [`catch`]: turns a LibTorch exception (which `tch` raises as a panic) into an [`Error`] of one sentence.
+//! - [`MappedFile`], [`tensor_from_bytes`], [`HostBytes`]: tensors from and to raw memory, one copy and no more.
+//! - [`random`]: draws that depend on nothing but their seed.
+//!
+//! ```
+//! use libtorch::{DeviceChoice, random};
+//!
+//! let device = "auto".parse::<DeviceChoice>()?.resolve()?;
+//! let noise = random::normal(42, &[1, 4, 8, 8]).to_device(device);
+//! assert_eq!(noise.size(), [1, 4, 8, 8]);
+//!
+//! let error = libtorch::catch(|| noise.matmul(&noise.narrow(1, 0, 1).reshape([64, 1]))).unwrap_err();
+//! assert!(!error.to_string().contains("frame #"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Invariants: the only crate with `unsafe`; knows nothing of models or files' formats; links no CUDA library, so
+//! one binary serves machines with and without a GPU.
+
+#![allow(unsafe_code)]
+
+mod bytes;
+mod cuda;
+mod device;
+mod error;
+mod mapped;
+pub mod random;
+
+pub use bytes::{HostBytes, tensor_from_bytes};
+pub use cuda::cuda_unavailable;
+pub use device::{DeviceChoice, DeviceError, synchronize};
+pub use error::{Error, catch};
+pub use mapped::MappedFile;
+
+/// The LibTorch release that this workspace is built against.
+pub const LIBTORCH_VERSION: &str = "2.11.0";

@@ -1,0 +1,82 @@
+//! Randomness that depends on nothing but its seed.
+//!
+//! Numbers come from LibTorch's CPU generator (Mersenne twister), seeded anew for every draw: `normal(s, shape)`
+//! equals `torch.randn(shape, generator=torch.Generator().manual_seed(s))` in Python, whatever was drawn before and
+//! on whichever device the result is used. A program that draws with seeds derived by [`derive`] from
+//! (run seed, purpose, step) can stop after any step and go on as if it had not.
+
+use std::sync::{Mutex, PoisonError};
+
+use tch::{Device, Kind, Tensor};
+
+/// LibTorch's generator is shared by all threads; a draw and its seeding must not be torn apart.
+static GENERATOR: Mutex<()> = Mutex::new(());
+
+/// Standard normal numbers, f32 on the CPU.
+pub fn normal(seed: u64, shape: &[i64]) -> Tensor {
+    draw(seed, || Tensor::randn(shape, (Kind::Float, Device::Cpu)))
+}
+
+/// Uniform numbers in [0, 1), f32 on the CPU.
+pub fn uniform(seed: u64, shape: &[i64]) -> Tensor {
+    draw(seed, || Tensor::rand(shape, (Kind::Float, Device::Cpu)))
+}
+
+/// Uniform integers in [0, `high`), i64 on the CPU.
+pub fn integers(seed: u64, high: i64, shape: &[i64]) -> Tensor {
+    draw(seed, || Tensor::randint(high, shape, (Kind::Int64, Device::Cpu)))
+}
+
+/// A seed for one purpose at one step of a run: well mixed, so that neighbouring steps share nothing.
+pub fn derive(seed: u64, purpose: &str, step: u64) -> u64 {
+    let purpose = purpose
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    mix(mix(mix(seed) ^ purpose) ^ step)
+}
+
+/// The finaliser of SplitMix64.
+fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+fn draw(seed: u64, numbers: impl FnOnce() -> Tensor) -> Tensor {
+    let _guard = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    // LibTorch takes the seed's 64 bits as they are.
+    tch::manual_seed(seed.cast_signed());
+    numbers()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `torch.randn(4, generator=torch.Generator().manual_seed(0))` and the same with `rand`, torch 2.11.0.
+    #[test]
+    fn draws_equal_pythons() {
+        let expected = Tensor::from_slice(&[1.540_996_1_f32, -0.293_428_9, -2.178_789_4, 0.568_431_26]);
+        assert_eq!(normal(0, &[4]), expected);
+        let expected = Tensor::from_slice(&[0.496_256_6_f32, 0.768_221_8, 0.088_477_43, 0.132_030_49]);
+        assert_eq!(uniform(0, &[4]), expected);
+    }
+
+    #[test]
+    fn draws_do_not_disturb_each_other() {
+        let first = normal(7, &[16]);
+        let _ = integers(8, 1000, &[3]);
+        assert_eq!(normal(7, &[16]), first);
+        assert_ne!(normal(8, &[16]), first);
+        assert!(i64::try_from(integers(9, 5, &[100]).max()).unwrap() < 5);
+    }
+
+    #[test]
+    fn derived_seeds_differ_in_every_argument() {
+        let seeds = [derive(1, "noise", 0), derive(2, "noise", 0), derive(1, "crop", 0), derive(1, "noise", 1)];
+        for (i, a) in seeds.iter().enumerate() {
+            assert!(seeds[i + 1..].iter().all(|b| a != b));
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Building a model from a source, with everything that does not fit in one error.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use tch::{Device, Kind};
+
+use crate::Parameters;
+use crate::scope::{Problem, Scope, Source, Store, Taken};
+
+/// All the tensors that do not fit a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadError {
+    /// Where the tensors come from.
+    pub source: String,
+    /// Each tensor's name and what is wrong with it, in order of the names.
+    pub problems: Vec<(String, Problem)>,
+}
+
+/// Builds a model with `new`, taking its parameters from `source` as tensors of the kind and on the device `to`.
+///
+/// Returns the model together with its parameters by name, which share the model's memory.
+///
+/// # Errors
+/// A [`LoadError`] that lists all missing, unexpected, mis-shaped and mis-typed tensors, or the error of `new`.
+pub fn build<M>(
+    source: &dyn Source,
+    to: (Kind, Device),
+    new: impl FnOnce(&Scope) -> anyhow::Result<M>,
+) -> anyhow::Result<(M, Parameters)> {
+    let store = Store { source, to, taken: RefCell::new(Taken::default()) };
+    let model = new(&Scope::root(&store))?;
+    let Taken { parameters, used, mut problems } = store.taken.into_inner();
+    problems.extend(source.names().into_iter().filter(|n| !used.contains(n)).map(|n| (n, Problem::Unexpected)));
+    if problems.is_empty() {
+        return Ok((model, parameters));
+    }
+    Err(LoadError { source: source.describe(), problems: problems.into_iter().collect() }.into())
+}
+
+impl std::error::Error for LoadError {}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.problems.len() == 1 { "tensor does" } else { "tensors do" };
+        write!(f, "{} {plural} not fit the model's config in {}:", self.problems.len(), self.source)?;
+        let (missing, rest): (Vec<_>, Vec<_>) = self.problems.iter().partition(|(_, p)| *p == Problem::Missing);
+        let (unexpected, wrong): (Vec<_>, Vec<_>) = rest.into_iter().partition(|(_, p)| *p == Problem::Unexpected);
+        for (heading, group) in [("missing", missing), ("unexpected", unexpected)] {
+            if !group.is_empty() {
+                let names: Vec<&str> = group.iter().map(|(name, _)| name.as_str()).collect();
+                write!(f, "\n  {heading} ({}): {}", names.len(), names.join(", "))?;
+            }
+        }
+        for (name, problem) in wrong {
+            write!(f, "\n  {name} {problem}")?;
+        }
+        Ok(())
+    }
+}

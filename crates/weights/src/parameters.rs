@@ -1,0 +1,65 @@
+//! A model's parameters by name.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use tch::Tensor;
+
+/// A model's parameters under their diffusers names, in order of the names, sharing the model's memory.
+#[derive(Debug, Default)]
+pub struct Parameters(BTreeMap<String, Tensor>);
+
+impl Parameters {
+    pub(crate) fn insert(&mut self, name: String, tensor: Tensor) {
+        self.0.insert(name, tensor);
+    }
+
+    /// The parameter called `name`.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.0.get(name)
+    }
+
+    /// Names and tensors, in order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.0.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// How many numbers the parameters hold together.
+    pub fn count(&self) -> usize {
+        self.0.values().map(Tensor::numel).sum()
+    }
+
+    /// Lets gradients flow into the parameters whose name satisfies `trainable`, and into no others. Returns them.
+    pub fn train(&self, trainable: impl Fn(&str) -> bool) -> Vec<(&str, &Tensor)> {
+        for (name, tensor) in self.iter() {
+            let _ = tensor.set_requires_grad(trainable(name));
+        }
+        self.iter().filter(|(name, _)| trainable(name)).collect()
+    }
+
+    /// Looks for NaN and infinite values.
+    ///
+    /// # Errors
+    /// Names the parameters that have some.
+    pub fn check_finite(&self) -> Result<()> {
+        // A sum is finite only if all its terms are, and costs no memory; sums that overflow are looked at again.
+        let is_finite = |tensor: &&Tensor| {
+            tensor.sum(tch::Kind::Double).double_value(&[]).is_finite()
+                || bool::try_from(tensor.isfinite().all()).unwrap_or(false)
+        };
+        let bad: Vec<&str> = self.iter().filter(|(_, tensor)| !is_finite(tensor)).map(|(name, _)| name).collect();
+        if !bad.is_empty() {
+            bail!("{} parameters hold NaN or infinite values: {}", bad.len(), bad.join(", "));
+        }
+        Ok(())
+    }
+
+    /// Writes all parameters to a safetensors file, as [`crate::save`] does.
+    ///
+    /// # Errors
+    /// When the file cannot be written; then whatever was there before is unchanged.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        crate::save(path, self.iter())
+    }
+}
