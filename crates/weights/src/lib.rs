@@ -31,7 +31,6 @@
 //! never opened; a file that this crate writes is complete or absent. Knows nothing of any model.
 
 mod archive;
-mod atomic;
 mod build;
 mod config;
 mod dtype;
@@ -41,7 +40,6 @@ mod save;
 mod scope;
 
 pub use archive::{Archive, OpenError};
-pub use atomic::replace_file;
 pub use build::{LoadError, build};
 pub use config::read_config;
 pub use init::{Init, Random};

@@ -10,7 +10,6 @@ use safetensors::{Dtype, View};
 use tch::Tensor;
 
 use crate::dtype::dtype_of;
-use crate::replace_file;
 
 /// Writes named tensors to a safetensors file with the metadata `{"format": "pt"}` that transformers asks for.
 ///
@@ -37,7 +36,7 @@ pub fn save_with_metadata<N: AsRef<str>, T: Borrow<Tensor>>(
         .collect::<Result<Vec<_>>>()?;
     let pairs = [("format", "pt")].iter().chain(metadata);
     let header: HashMap<String, String> = pairs.map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
-    replace_file(path, |_, hidden| Ok(safetensors::serialize_to_file(views, Some(header), hidden)?))
+    atomic::replace_file(path, |_, hidden| Ok(safetensors::serialize_to_file(views, Some(header), hidden)?))
 }
 
 /// A tensor as the safetensors crate wants to see it.

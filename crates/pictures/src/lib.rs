@@ -1,0 +1,25 @@
+//! What people look at: PNG files with text chunks, labelled grids.
+//!
+//! ```
+//! use pictures::{Grid, RgbImage};
+//!
+//! let red = RgbImage::from_pixel(64, 64, image::Rgb([200, 30, 30]));
+//! let mut grid = Grid::new(2);
+//! grid.push(red.clone(), "seed 0");
+//! grid.push(red, "seed 1");
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("grid.png");
+//! pictures::save_png(&path, &grid.draw(), &[("Software", "an example")])?;
+//! assert_eq!(pictures::png_texts(&path)?, [("Software".to_owned(), "an example".to_owned())]);
+//! # anyhow::Ok(())
+//! ```
+//!
+//! Invariants: knows nothing of tensors or models; a picture it writes is complete or absent.
+
+mod grid;
+mod label;
+mod png_file;
+
+pub use grid::Grid;
+pub use image::RgbImage;
+pub use png_file::{png_texts, save_png};
