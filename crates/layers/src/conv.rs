@@ -21,10 +21,10 @@ impl Conv2d {
         Self { weight, bias: Some(bias), stride: 1, padding: kernel_size / 2 }
     }
 
-    /// A convolution without bias and padding that moves by its own size, as a vision transformer cuts patches.
+    /// A convolution without bias and padding that moves by its own size, as a vision transformer cuts patches. It
+    /// starts as CLIP's does.
     pub fn patches(vs: &Scope, in_channels: i64, out_channels: i64, patch_size: i64) -> Self {
-        let fan_in = in_channels * patch_size * patch_size;
-        let weight = vs.get("weight", &[out_channels, in_channels, patch_size, patch_size], Init::FanIn(fan_in));
+        let weight = vs.get("weight", &[out_channels, in_channels, patch_size, patch_size], Init::Normal(0.02));
         Self { weight, bias: None, stride: patch_size, padding: 0 }
     }
 

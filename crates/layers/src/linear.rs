@@ -17,6 +17,12 @@ impl Linear {
         Self { bias: Some(bias), ..Self::without_bias(vs, in_features, out_features) }
     }
 
+    /// A layer with a bias of zeros and a weight that starts as `init`, for models that start in a way of their own.
+    pub fn with_init(vs: &Scope, in_features: i64, out_features: i64, init: Init) -> Self {
+        let weight = vs.get("weight", &[out_features, in_features], init);
+        Self { weight, bias: Some(vs.get("bias", &[out_features], Init::Const(0.0))) }
+    }
+
     /// A layer without a bias.
     pub fn without_bias(vs: &Scope, in_features: i64, out_features: i64) -> Self {
         Self { weight: vs.get("weight", &[out_features, in_features], Init::FanIn(in_features)), bias: None }

@@ -50,14 +50,20 @@ impl ResnetBlock2d {
     /// Maps [batch, in, height, width] to [batch, out, height, width], given `temb` [batch, `temb_channels`] where the
     /// model has timesteps.
     pub fn forward(&self, xs: &Tensor, temb: Option<&Tensor>) -> Tensor {
-        let mut hidden = self.conv1.forward(&self.activation.apply(&self.norm1.forward(xs)));
+        // Assignments, not nested calls: without gradients each map is freed as soon as the next one is there.
+        let mut hidden = self.norm1.forward(xs);
+        hidden = self.activation.apply(&hidden);
+        hidden = self.conv1.forward(&hidden);
         if let (Some(projection), Some(temb)) = (&self.time_emb_proj, temb) {
             hidden += projection.forward(&self.activation.apply(temb)).unsqueeze(-1).unsqueeze(-1);
         }
-        let hidden = self.conv2.forward(&self.activation.apply(&self.norm2.forward(&hidden)));
+        hidden = self.norm2.forward(&hidden);
+        hidden = self.activation.apply(&hidden);
+        hidden = self.conv2.forward(&hidden);
         match &self.conv_shortcut {
-            Some(shortcut) => shortcut.forward(xs) + hidden,
-            None => xs + hidden,
+            Some(shortcut) => hidden += shortcut.forward(xs),
+            None => hidden += xs,
         }
+        hidden
     }
 }

@@ -127,7 +127,7 @@ impl<'a> Scope<'a> {
         taken.used.insert(found.clone());
         let tensor = self.store.source.fetch(&found, shape, init, self.store.to).unwrap_or_else(|problem| {
             taken.problems.insert(found, problem);
-            Tensor::zeros([1], self.store.to).expand(shape, false)
+            Tensor::zeros([0i64; 0], self.store.to).expand(shape, false)
         });
         taken.parameters.insert(name, tensor.shallow_clone());
         tensor

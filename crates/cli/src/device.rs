@@ -1,0 +1,44 @@
+//! `--device` and `--dtype`.
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use libtorch::DeviceChoice;
+use serde::Serialize;
+use tch::{Device, Kind};
+
+/// Where, and in which precision, to compute.
+#[derive(Args, Debug, Clone, Serialize)]
+pub(crate) struct ComputeArgs {
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value_t)]
+    #[serde(serialize_with = "serialize_display")]
+    pub(crate) device: DeviceChoice,
+    /// The kind of number that weights are kept and computed in
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) dtype: Dtype,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Dtype {
+    #[default]
+    Fp32,
+    Bf16,
+    Fp16,
+}
+
+impl ComputeArgs {
+    /// The kind and the device that models are to be made on.
+    pub(crate) fn resolve(&self) -> Result<(Kind, Device)> {
+        let kind = match self.dtype {
+            Dtype::Fp32 => Kind::Float,
+            Dtype::Bf16 => Kind::BFloat16,
+            Dtype::Fp16 => Kind::Half,
+        };
+        Ok((kind, self.device.resolve()?))
+    }
+}
+
+fn serialize_display<S: serde::Serializer>(value: &impl std::fmt::Display, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(value)
+}

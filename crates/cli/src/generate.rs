@@ -1,0 +1,206 @@
+//! `generate`: prompts to PNG files.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use pictures::Grid;
+use sampling::{Pipeline, Request, Settings};
+use scheduler::SchedulerKind;
+use serde::Serialize;
+use serde_json::json;
+use tch::Tensor;
+use weights::Archive;
+
+use crate::device::ComputeArgs;
+use crate::progress::Progress;
+
+/// Make pictures of prompts with a model in the diffusers layout.
+#[derive(Args, Debug, Serialize)]
+pub(crate) struct Generate {
+    /// The model: a folder with unet/, vae/, text_encoder/, tokenizer/ and scheduler/
+    #[arg(long)]
+    model: PathBuf,
+    /// What to draw; may be given several times
+    #[arg(long = "prompt", required = true)]
+    prompts: Vec<String>,
+    /// What to lead away from
+    #[arg(long, default_value = "")]
+    negative_prompt: String,
+    /// The folder to write to; it is made if need be
+    #[arg(long, default_value = "runs/generate")]
+    out: PathBuf,
+    /// Pictures of each prompt
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    images: u32,
+    /// The seed of each prompt's first picture; the next has the next seed
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Denoising steps
+    #[arg(long, default_value_t = 50)]
+    steps: usize,
+    /// How strongly the prompt counts; 1 or less switches guidance off
+    #[arg(long, default_value_t = 7.5)]
+    guidance_scale: f64,
+    /// ddpm, ddim, pndm, dpm-solver++, euler or euler-ancestral; the model's own if not given
+    #[arg(long)]
+    scheduler: Option<String>,
+    /// Height in pixels; what the model was trained for if not given
+    #[arg(long)]
+    height: Option<i64>,
+    /// Width in pixels
+    #[arg(long)]
+    width: Option<i64>,
+    /// Pictures drawn at once; the result does not depend on it
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    batch_size: u32,
+    /// A safetensors file with the tensor `latents` [pictures, channels, height/8, width/8]: the initial noise
+    #[arg(long)]
+    latents: Option<PathBuf>,
+    /// Look for NaN and infinite weights before starting
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    compute: ComputeArgs,
+}
+
+impl Generate {
+    pub(crate) fn run(self) -> Result<()> {
+        let started = Instant::now();
+        // What can be wrong is found out before anything slow or lasting is done.
+        let scheduler = self.scheduler.as_deref().map(str::parse::<SchedulerKind>).transpose()?;
+        let to = self.compute.resolve()?;
+        let pipeline = Pipeline::from_folder(&self.model, to)?;
+        if self.check {
+            check_finite(&pipeline).with_context(|| format!("--check of {}", self.model.display()))?;
+        }
+        let default = pipeline.default_settings();
+        let settings = Settings {
+            steps: self.steps,
+            guidance_scale: self.guidance_scale,
+            height: self.height.unwrap_or(default.height),
+            width: self.width.unwrap_or(default.width),
+            scheduler,
+        };
+        let requests = self.requests()?;
+        for prompt in &self.prompts {
+            if let Some(truncation) = pipeline.tokenizer.encode(prompt)?.truncation {
+                eprintln!("note: {truncation}");
+            }
+        }
+        std::fs::create_dir_all(&self.out).with_context(|| format!("cannot make the folder {}", self.out.display()))?;
+
+        let batches = requests.len().div_ceil(self.batch_size as usize) as u64;
+        let mut progress: Option<Progress> = None;
+        let mut grid = Grid::new(self.images as usize);
+        let mut records = Vec::new();
+        for (batch, chunk) in requests.chunks(self.batch_size as usize).enumerate() {
+            let pictures = pipeline.generate(chunk, &settings, &mut |step| {
+                let progress = progress.get_or_insert_with(|| Progress::new("steps", batches * step.total as u64));
+                progress.step(&format!("batch {}/{batches}", batch + 1));
+            })?;
+            for (request, picture) in chunk.iter().zip(pictures) {
+                let name = format!("{:04}-seed{}.png", records.len(), request.seed);
+                let parameters = self.parameters(request, &settings, &pipeline);
+                pictures::save_png(&self.out.join(&name), &picture, &[("parameters", &parameters)])?;
+                records.push(json!({ "file": name, "prompt": request.prompt, "seed": request.seed }));
+                grid.push(picture, format!("{} (seed {})", request.prompt, request.seed));
+            }
+        }
+        drop(progress);
+        pictures::save_png(&self.out.join("grid.png"), &grid.draw(), &[])?;
+        self.record(&settings, &pipeline, &records, started)?;
+        eprintln!("{} picture(s) and grid.png in {}", records.len(), self.out.display());
+        Ok(())
+    }
+
+    /// One request a picture, prompt by prompt.
+    fn requests(&self) -> Result<Vec<Request>> {
+        let mut requests: Vec<Request> = Vec::new();
+        for prompt in &self.prompts {
+            for i in 0..u64::from(self.images) {
+                let seed = self.seed.wrapping_add(i);
+                let negative_prompt = self.negative_prompt.clone();
+                requests.push(Request { negative_prompt, ..Request::new(prompt, seed) });
+            }
+        }
+        if let Some(path) = &self.latents {
+            let latents = read_latents(path)?;
+            let count = latents.size()[0];
+            ensure!(
+                count == requests.len() as i64,
+                "{} has the latents of {count} pictures, but {} are asked for (prompts times --images)",
+                path.display(),
+                requests.len()
+            );
+            for (i, request) in requests.iter_mut().enumerate() {
+                request.latents = Some(latents.get(i as i64));
+            }
+        }
+        Ok(requests)
+    }
+
+    /// The parameters in the words that other programs read from PNG files.
+    fn parameters(&self, request: &Request, settings: &Settings, pipeline: &Pipeline) -> String {
+        let scheduler = scheduler_name(settings, pipeline);
+        let negative = match request.negative_prompt.as_str() {
+            "" => String::new(),
+            negative => format!("\nNegative prompt: {negative}"),
+        };
+        let model = self.model.file_name().unwrap_or_default().display();
+        format!(
+            "{}{negative}\nSteps: {}, Sampler: {scheduler}, CFG scale: {}, Seed: {}, Size: {}x{}, Model: {model}",
+            request.prompt, settings.steps, settings.guidance_scale, request.seed, settings.width, settings.height
+        )
+    }
+
+    /// Writes `generate.json`: what was asked for, what it became, and with which versions.
+    fn record(
+        &self,
+        settings: &Settings,
+        pipeline: &Pipeline,
+        records: &[serde_json::Value],
+        started: Instant,
+    ) -> Result<()> {
+        let (kind, device) = pipeline.placement();
+        let record = json!({
+            "arguments": self,
+            "settings": settings,
+            "scheduler": scheduler_name(settings, pipeline),
+            "device": format!("{device:?}"),
+            "dtype": format!("{kind:?}"),
+            "versions": { "attndreambooth": env!("CARGO_PKG_VERSION"), "libtorch": libtorch::LIBTORCH_VERSION },
+            "seconds": started.elapsed().as_secs_f64(),
+            "pictures": records,
+        });
+        atomic::write(&self.out.join("generate.json"), serde_json::to_vec_pretty(&record)?)
+    }
+}
+
+fn scheduler_name(settings: &Settings, pipeline: &Pipeline) -> &'static str {
+    settings.scheduler.map_or_else(|| pipeline.scheduler.kind(), Ok).map_or("unknown", SchedulerKind::class_name)
+}
+
+fn read_latents(path: &Path) -> Result<Tensor> {
+    let latents = Archive::open(path)?.tensor("latents")?;
+    match latents {
+        Some(latents) if latents.dim() == 4 => Ok(latents),
+        Some(latents) => bail!(
+            "the tensor `latents` in {} has shape {:?}, but must be [pictures, channels, height/8, width/8]",
+            path.display(),
+            latents.size()
+        ),
+        None => bail!("{} has no tensor called `latents`", path.display()),
+    }
+}
+
+fn check_finite(pipeline: &Pipeline) -> Result<()> {
+    let parameters = &pipeline.parameters;
+    for (name, parameters) in
+        [("text_encoder", &parameters.text_encoder), ("unet", &parameters.unet), ("vae", &parameters.vae)]
+    {
+        parameters.check_finite().context(name)?;
+    }
+    Ok(())
+}

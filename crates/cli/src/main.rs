@@ -1,0 +1,46 @@
+//! The command `attndreambooth`: a thin layer of arguments and progress over the crates that do the work.
+//!
+//! Invariants: no mathematics here; every failure is one sentence on stderr and exit code 2.
+
+mod device;
+mod generate;
+mod probe;
+mod progress;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Subject personalisation of Stable Diffusion by attention-aligned DreamBooth (arXiv 2406.05000).
+#[derive(Parser)]
+#[command(name = "attndreambooth", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make pictures of prompts with a model in the diffusers layout.
+    Generate(generate::Generate),
+    /// Run one component on tensors from a file, to compare it with any other implementation.
+    Probe(probe::Probe),
+}
+
+fn main() -> ExitCode {
+    let run = || -> Result<()> {
+        match Cli::parse().command {
+            Command::Generate(command) => command.run(),
+            Command::Probe(command) => command.run(),
+        }
+    };
+    // What LibTorch refuses deep inside a model arrives here as an error too.
+    match libtorch::catch(run).map_err(Into::into).flatten() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

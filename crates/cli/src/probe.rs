@@ -1,0 +1,144 @@
+//! `probe`: one component on tensors from a file.
+
+mod components;
+mod tensors;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use scheduler::SchedulerKind;
+use serde::de::DeserializeOwned;
+use tch::{Device, Kind};
+use weights::{Archive, Scope};
+
+use crate::device::ComputeArgs;
+use tensors::Inputs;
+
+/// Run one component on tensors from a file, to compare it with any other implementation.
+///
+/// Inputs and outputs by component (a ? marks what may be left out):
+///
+/// unet: sample [b,4,h,w], timestep [b] or [], encoder_hidden_states [b,n,d], attention_tokens? [k] -> sample
+/// [b,4,h,w] and, for the token positions in attention_tokens, attention.LAYER [b,k,heads,pixels]
+///
+/// vae-encoder: images [b,3,H,W] in [-1,1], noise? [b,4,H/8,W/8] -> mean, logvar and, given noise, latents (sampled and
+/// scaled)
+///
+/// vae-decoder: latents [b,4,h,w] (unscaled) -> images
+///
+/// text-encoder: input_ids [b,n] or inputs_embeds [b,n,d] -> last_hidden_state and, given ids, pooler_output
+///
+/// clip-image: pixel_values [b,3,S,S] or image (bytes [H,W,3]) -> image_embeds
+///
+/// clip-text: input_ids [b,n] -> text_embeds
+///
+/// tokenizer: any tensors of bytes, each the UTF-8 text of a prompt -> input_ids [b,77] in the order of the names
+///
+/// scheduler: sample [...] (initial noise times init_noise_sigma), model_outputs [calls,...], noise? [calls,...] ->
+/// timesteps [calls], samples [calls,...]
+#[derive(Args, Debug)]
+pub(crate) struct Probe {
+    /// A model in the diffusers layout, or the folder of the component itself
+    #[arg(long)]
+    model: PathBuf,
+    /// The component
+    #[arg(long, value_enum)]
+    component: Component,
+    /// A safetensors file with the inputs
+    #[arg(long)]
+    inputs: PathBuf,
+    /// The safetensors file to write the outputs to
+    #[arg(long)]
+    outputs: PathBuf,
+    /// Another config than the one in the component's folder
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Steps of the scheduler
+    #[arg(long, default_value_t = 50)]
+    steps: usize,
+    /// Another scheduler than the model's own
+    #[arg(long)]
+    scheduler: Option<String>,
+    #[command(flatten)]
+    compute: ComputeArgs,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+enum Component {
+    Unet,
+    VaeEncoder,
+    VaeDecoder,
+    TextEncoder,
+    ClipImage,
+    ClipText,
+    Tokenizer,
+    Scheduler,
+}
+
+impl Component {
+    /// Its folder in a model.
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Unet => "unet",
+            Self::VaeEncoder | Self::VaeDecoder => "vae",
+            Self::TextEncoder => "text_encoder",
+            Self::Tokenizer => "tokenizer",
+            Self::Scheduler => "scheduler",
+            Self::ClipImage | Self::ClipText => ".",
+        }
+    }
+}
+
+impl Probe {
+    pub(crate) fn run(self) -> Result<()> {
+        let scheduler = self.scheduler.as_deref().map(str::parse::<SchedulerKind>).transpose()?;
+        let to = self.compute.resolve()?;
+        let inputs = Inputs::read(&self.inputs)?;
+        let place = Place::new(self.component, &self.model, self.config.as_deref(), to)?;
+        let outputs = libtorch::catch(|| {
+            tch::no_grad(|| match self.component {
+                Component::Unet => components::unet(&place, &inputs),
+                Component::VaeEncoder => components::vae_encoder(&place, &inputs),
+                Component::VaeDecoder => components::vae_decoder(&place, &inputs),
+                Component::TextEncoder => components::text_encoder(&place, &inputs),
+                Component::ClipImage => components::clip_image(&place, &inputs),
+                Component::ClipText => components::clip_text(&place, &inputs),
+                Component::Tokenizer => components::tokenizer(&place, &inputs),
+                Component::Scheduler => components::scheduler(&place, &inputs, scheduler, self.steps),
+            })
+        })??;
+        weights::save(&self.outputs, &outputs)?;
+        for (name, tensor) in &outputs {
+            eprintln!("{name} {:?} {:?}", tensor.kind(), tensor.size());
+        }
+        Ok(())
+    }
+}
+
+/// A component's files, and where it is to be computed.
+struct Place {
+    folder: PathBuf,
+    config: PathBuf,
+    to: (Kind, Device),
+}
+
+impl Place {
+    fn new(component: Component, model: &Path, config: Option<&Path>, to: (Kind, Device)) -> Result<Self> {
+        let inner = model.join(component.folder());
+        let folder = if inner.is_dir() { inner } else { model.to_owned() };
+        let name = if component == Component::Scheduler { "scheduler_config.json" } else { "config.json" };
+        let config = config.map_or_else(|| folder.join(name), Path::to_owned);
+        anyhow::ensure!(folder.is_dir(), "there is no folder {}", folder.display());
+        Ok(Self { folder, config, to })
+    }
+
+    /// Builds the component from its config, whichever file that is, and its weights.
+    fn build<C: DeserializeOwned, M>(&self, new: impl FnOnce(&Scope, &C) -> Result<M>) -> Result<M> {
+        let config: C = weights::read_config(&self.config)?;
+        let source = Archive::open_folder(&self.folder)?;
+        let (model, _) =
+            weights::build(&source, self.to, |vs| new(vs, &config).with_context(|| self.config.display().to_string()))?;
+        Ok(model)
+    }
+}

@@ -1,0 +1,75 @@
+//! Progress of long work: a bar on a terminal, plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How often a line is printed where there is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Steps done out of a total, with rate and remaining time.
+pub(crate) struct Progress {
+    what: String,
+    total: u64,
+    done: u64,
+    started: Instant,
+    last_line: Instant,
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// Starts at zero of `total` steps.
+    pub(crate) fn new(what: &str, total: u64) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {per_sec} eta {eta} {msg}");
+            let bar = ProgressBar::new(total).with_prefix(what.to_owned());
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar
+        });
+        let now = Instant::now();
+        Self { what: what.to_owned(), total, done: 0, started: now, last_line: now, bar }
+    }
+
+    /// Counts one more step; `note` is shown beside it.
+    pub(crate) fn step(&mut self, note: &str) {
+        self.done += 1;
+        match &self.bar {
+            Some(bar) => {
+                bar.set_message(note.to_owned());
+                bar.inc(1);
+            }
+            None if self.done == self.total || self.last_line.elapsed() >= LINE_INTERVAL => {
+                self.last_line = Instant::now();
+                eprintln!("{}", self.line(self.started.elapsed(), note));
+            }
+            None => {}
+        }
+    }
+
+    fn line(&self, elapsed: Duration, note: &str) -> String {
+        let rate = self.done as f64 / elapsed.as_secs_f64().max(1e-9);
+        let left = (self.total - self.done.min(self.total)) as f64 / rate.max(1e-9);
+        format!("{} {}/{} {rate:.2}/s eta {left:.0}s {note}", self.what, self.done, self.total).trim_end().to_owned()
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_rate_and_remaining_time() {
+        let mut progress = Progress::new("sampling", 50);
+        progress.done = 20;
+        assert_eq!(progress.line(Duration::from_secs(10), ""), "sampling 20/50 2.00/s eta 15s");
+    }
+}

@@ -1,0 +1,76 @@
+//! The loop from noise to latents, with classifier-free guidance.
+
+use anyhow::Result;
+use scheduler::Scheduler;
+use tch::{Device, Kind, Tensor};
+
+use crate::noise::Noise;
+use crate::{Pipeline, Request, Settings, Step};
+
+/// One batch on its way.
+pub(crate) struct Denoising<'a> {
+    pipeline: &'a Pipeline,
+    settings: &'a Settings,
+    scheduler: Box<dyn Scheduler>,
+    /// [batch, ...], or [2 · batch, ...] with the negative prompts first.
+    encoder_hidden_states: Tensor,
+    noise: Vec<Noise>,
+}
+
+impl<'a> Denoising<'a> {
+    pub(crate) fn new(pipeline: &'a Pipeline, requests: &[Request], settings: &'a Settings) -> Result<Self> {
+        let kind = settings.scheduler.map_or_else(|| pipeline.scheduler.kind(), Ok)?;
+        let scheduler = pipeline.scheduler.build(kind, settings.steps)?;
+        let draws = (0..scheduler.timesteps().len()).filter(|&i| scheduler.needs_noise(i)).count() as i64;
+        let factor = pipeline.vae.config().downscale_factor();
+        let shape = [pipeline.unet.config().in_channels, settings.height / factor, settings.width / factor];
+        let noise = requests.iter().map(|request| Noise::new(request, shape, draws)).collect::<Result<_>>()?;
+
+        let mut prompts: Vec<&str> = Vec::new();
+        if settings.guides() {
+            prompts.extend(requests.iter().map(|request| request.negative_prompt.as_str()));
+        }
+        prompts.extend(requests.iter().map(|request| request.prompt.as_str()));
+        let encoder_hidden_states = pipeline.encode_prompts(&prompts)?;
+        Ok(Self { pipeline, settings, scheduler, encoder_hidden_states, noise })
+    }
+
+    /// Returns the latents [batch, channels, h, w] in f32, the kind they keep throughout.
+    pub(crate) fn run(mut self, on_step: &mut dyn FnMut(Step)) -> Result<Tensor> {
+        let (kind, device) = self.pipeline.placement();
+        let initial: Vec<&Tensor> = self.noise.iter().map(|noise| &noise.initial).collect();
+        let mut latents = Tensor::stack(&initial, 0).to_device(device) * self.scheduler.init_noise_sigma();
+        let total = self.scheduler.timesteps().len();
+        let mut draws = 0;
+        for index in 0..total {
+            let input = self.scheduler.scale_model_input(index, &latents).to_kind(kind);
+            let timestep = Tensor::from(self.scheduler.timesteps()[index]);
+            let output = self.predict(&input, &timestep)?;
+            let noise = self.scheduler.needs_noise(index).then(|| {
+                draws += 1;
+                self.draw(draws - 1, device)
+            });
+            latents = self.scheduler.step(index, &output, &latents, noise.as_ref())?;
+            on_step(Step { done: index + 1, total });
+        }
+        Ok(latents)
+    }
+
+    /// The U-Net's answer in f32, led towards the prompt: ε = ε_u + s (ε_c − ε_u).
+    fn predict(&self, input: &Tensor, timestep: &Tensor) -> Result<Tensor> {
+        let unet = |input: &Tensor| self.pipeline.unet.forward(input, timestep, &self.encoder_hidden_states, None);
+        if !self.settings.guides() {
+            return Ok(unet(input)?.to_kind(Kind::Float));
+        }
+        // Both halves in one pass.
+        let output = unet(&Tensor::cat(&[input, input], 0))?.to_kind(Kind::Float).chunk(2, 0);
+        let [unconditional, conditional] = [&output[0], &output[1]];
+        Ok(unconditional + (conditional - unconditional) * self.settings.guidance_scale)
+    }
+
+    /// Draw number `index` of all pictures.
+    fn draw(&self, index: i64, device: Device) -> Tensor {
+        let noise: Vec<Tensor> = self.noise.iter().map(|noise| noise.step(index)).collect();
+        Tensor::stack(&noise, 0).to_device(device)
+    }
+}

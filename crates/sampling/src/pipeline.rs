@@ -1,0 +1,149 @@
+//! The components of a model, together.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use clip::ClipTextModel;
+use pictures::RgbImage;
+use scheduler::SchedulerConfig;
+use tch::{Device, Kind, Tensor};
+use tokenizer::Tokenizer;
+use unet::UNet;
+use vae::{AutoencoderKl, Splitting};
+use weights::Parameters;
+
+use crate::denoise::Denoising;
+use crate::{ModelFolder, Request, Settings, Step, to_pictures};
+
+/// The size of latents where a config does not tell: 512 pixels, as Stable Diffusion 1.x and 2.x-base were trained.
+const DEFAULT_SAMPLE_SIZE: i64 = 64;
+
+/// A Stable Diffusion model, ready to draw.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// Prompts to ids.
+    pub tokenizer: Tokenizer,
+    /// Ids to hidden states.
+    pub text_encoder: ClipTextModel,
+    /// The denoising network.
+    pub unet: UNet,
+    /// Latents to images.
+    pub vae: AutoencoderKl,
+    /// The noise schedule and the model's own scheduler.
+    pub scheduler: SchedulerConfig,
+    /// All parameters, by component.
+    pub parameters: PipelineParameters,
+    to: (Kind, Device),
+}
+
+/// The parameters of a [`Pipeline`], sharing its memory.
+#[derive(Debug)]
+pub struct PipelineParameters {
+    /// Of the text encoder.
+    pub text_encoder: Parameters,
+    /// Of the U-Net.
+    pub unet: Parameters,
+    /// Of the VAE.
+    pub vae: Parameters,
+}
+
+impl Pipeline {
+    /// Loads a folder in the diffusers layout as parameters of the kind and on the device `to`.
+    ///
+    /// # Errors
+    /// When the folder is incomplete, a file is unusable or the components do not belong together.
+    pub fn from_folder(folder: &Path, to: (Kind, Device)) -> Result<Self> {
+        let folder = ModelFolder::open(folder)?;
+        let tokenizer = Tokenizer::load(folder.component("tokenizer"))?;
+        let scheduler = SchedulerConfig::from_file(folder.scheduler_config())?;
+        let (text_encoder, text_parameters) = ClipTextModel::from_folder(&folder.component("text_encoder"), to)?;
+        let (unet, unet_parameters) = UNet::from_folder(&folder.component("unet"), to)?;
+        let (vae, vae_parameters) = AutoencoderKl::from_folder(&folder.component("vae"), to)?;
+        let parameters =
+            PipelineParameters { text_encoder: text_parameters, unet: unet_parameters, vae: vae_parameters };
+        let pipeline = Self { tokenizer, text_encoder, unet, vae, scheduler, parameters, to };
+        pipeline.check().with_context(|| format!("the components in {} do not fit", folder.path().display()))?;
+        Ok(pipeline)
+    }
+
+    /// What only two components together can get wrong.
+    fn check(&self) -> Result<()> {
+        let (text, unet, vae) = (self.text_encoder.config(), self.unet.config(), self.vae.config());
+        ensure!(
+            text.hidden_size == unet.cross_attention_dim,
+            "the text encoder's hidden_size is {}, but the U-Net's cross_attention_dim is {}",
+            text.hidden_size,
+            unet.cross_attention_dim
+        );
+        ensure!(
+            vae.latent_channels == unet.in_channels,
+            "the VAE has {} latent channels, but the U-Net takes {}",
+            vae.latent_channels,
+            unet.in_channels
+        );
+        ensure!(
+            self.tokenizer.embedding_rows() <= text.vocab_size,
+            "the tokenizer has {} tokens, but the text encoder knows {}",
+            self.tokenizer.embedding_rows(),
+            text.vocab_size
+        );
+        Ok(())
+    }
+
+    /// The kind and the device of the parameters.
+    pub fn placement(&self) -> (Kind, Device) {
+        self.to
+    }
+
+    /// 50 steps of the model's own scheduler, guidance 7.5, and the size that the model was trained for.
+    pub fn default_settings(&self) -> Settings {
+        let latents = self.unet.config().sample_size.unwrap_or(DEFAULT_SAMPLE_SIZE);
+        let size = latents * self.vae.config().downscale_factor();
+        Settings { steps: 50, guidance_scale: 7.5, height: size, width: size, scheduler: None }
+    }
+
+    /// The text encoder's hidden states [prompts, positions, width] of some prompts.
+    ///
+    /// # Errors
+    /// What the tokenizer or the text encoder refuses.
+    pub fn encode_prompts(&self, prompts: &[&str]) -> Result<Tensor> {
+        let ids = prompts.iter().map(|prompt| Ok(self.tokenizer.encode(prompt)?.ids));
+        let ids = ids.collect::<Result<Vec<_>>>()?;
+        tch::no_grad(|| self.text_encoder.forward(&Tensor::from_slice2(&ids)))
+    }
+
+    /// Draws the pictures of a batch. `on_step` is told after each denoising step.
+    ///
+    /// # Errors
+    /// Settings that the model or scheduler cannot follow, or what LibTorch refuses, such as for want of memory.
+    pub fn generate(
+        &self,
+        requests: &[Request],
+        settings: &Settings,
+        on_step: &mut dyn FnMut(Step),
+    ) -> Result<Vec<RgbImage>> {
+        let latents = self.denoise(requests, settings, on_step)?;
+        self.draw(&latents)
+    }
+
+    /// The first half of [`Pipeline::generate`]: the latents [batch, channels, h, w] of the pictures, f32.
+    ///
+    /// # Errors
+    /// As [`Pipeline::generate`].
+    pub fn denoise(&self, requests: &[Request], settings: &Settings, on_step: &mut dyn FnMut(Step)) -> Result<Tensor> {
+        settings.validate(self.vae.config().downscale_factor())?;
+        ensure!(!requests.is_empty(), "a batch needs at least one picture");
+        libtorch::catch(|| tch::no_grad(|| Denoising::new(self, requests, settings)?.run(on_step)))?
+    }
+
+    /// The second half of [`Pipeline::generate`]: the pictures of latents, one at a time and in tiles where they are
+    /// large, so that memory stays bounded.
+    ///
+    /// # Errors
+    /// What LibTorch refuses, such as for want of memory.
+    pub fn draw(&self, latents: &Tensor) -> Result<Vec<RgbImage>> {
+        let latents = self.vae.unscale_latents(latents).to_kind(self.to.0);
+        let images = libtorch::catch(|| tch::no_grad(|| self.vae.decode_split(&latents, &Splitting::BOUNDED)))??;
+        Ok(to_pictures(&images))
+    }
+}
