@@ -84,6 +84,7 @@ impl Generate {
             scheduler,
         };
         let requests = self.requests()?;
+        pipeline.check(&requests, &settings)?;
         for prompt in &self.prompts {
             if let Some(truncation) = pipeline.tokenizer.encode(prompt)?.truncation {
                 eprintln!("note: {truncation}");

@@ -19,12 +19,10 @@ pub(crate) struct Denoising<'a> {
 
 impl<'a> Denoising<'a> {
     pub(crate) fn new(pipeline: &'a Pipeline, requests: &[Request], settings: &'a Settings) -> Result<Self> {
-        let kind = settings.scheduler.map_or_else(|| pipeline.scheduler.kind(), Ok)?;
-        let scheduler = pipeline.scheduler.build(kind, settings.steps)?;
+        let scheduler = pipeline.sampler(settings)?;
         let draws = (0..scheduler.timesteps().len()).filter(|&i| scheduler.needs_noise(i)).count() as i64;
-        let factor = pipeline.vae.config().downscale_factor();
-        let shape = [pipeline.unet.config().in_channels, settings.height / factor, settings.width / factor];
-        let noise = requests.iter().map(|request| Noise::new(request, shape, draws)).collect::<Result<_>>()?;
+        let shape = pipeline.latents_shape(settings);
+        let noise = requests.iter().map(|request| Noise::new(request, shape, draws)).collect();
 
         let mut prompts: Vec<&str> = Vec::new();
         if settings.guides() {

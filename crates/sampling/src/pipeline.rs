@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use clip::ClipTextModel;
 use pictures::RgbImage;
-use scheduler::SchedulerConfig;
+use scheduler::{Scheduler, SchedulerConfig};
 use tch::{Device, Kind, Tensor};
 use tokenizer::Tokenizer;
 use unet::UNet;
@@ -62,12 +62,14 @@ impl Pipeline {
         let parameters =
             PipelineParameters { text_encoder: text_parameters, unet: unet_parameters, vae: vae_parameters };
         let pipeline = Self { tokenizer, text_encoder, unet, vae, scheduler, parameters, to };
-        pipeline.check().with_context(|| format!("the components in {} do not fit", folder.path().display()))?;
+        pipeline
+            .check_components()
+            .with_context(|| format!("the components in {} do not fit", folder.path().display()))?;
         Ok(pipeline)
     }
 
     /// What only two components together can get wrong.
-    fn check(&self) -> Result<()> {
+    fn check_components(&self) -> Result<()> {
         let (text, unet, vae) = (self.text_encoder.config(), self.unet.config(), self.vae.config());
         ensure!(
             text.hidden_size == unet.cross_attention_dim,
@@ -112,6 +114,30 @@ impl Pipeline {
         tch::no_grad(|| self.text_encoder.forward(&Tensor::from_slice2(&ids)))
     }
 
+    /// Finds out whether [`Pipeline::generate`] can follow, without drawing anything.
+    ///
+    /// # Errors
+    /// Sizes, steps or initial latents that the model or scheduler cannot work with.
+    pub fn check(&self, requests: &[Request], settings: &Settings) -> Result<()> {
+        ensure!(!requests.is_empty(), "a batch needs at least one picture");
+        settings.validate(self.vae.config().downscale_factor())?;
+        self.sampler(settings)?;
+        let shape = self.latents_shape(settings);
+        requests.iter().try_for_each(|request| request.validate(shape))
+    }
+
+    /// The scheduler that `settings` ask for.
+    pub(crate) fn sampler(&self, settings: &Settings) -> Result<Box<dyn Scheduler>> {
+        let kind = settings.scheduler.map_or_else(|| self.scheduler.kind(), Ok)?;
+        Ok(self.scheduler.build(kind, settings.steps)?)
+    }
+
+    /// [channels, h, w] of one picture's latents.
+    pub(crate) fn latents_shape(&self, settings: &Settings) -> [i64; 3] {
+        let factor = self.vae.config().downscale_factor();
+        [self.unet.config().in_channels, settings.height / factor, settings.width / factor]
+    }
+
     /// Draws the pictures of a batch. `on_step` is told after each denoising step.
     ///
     /// # Errors
@@ -131,8 +157,7 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::generate`].
     pub fn denoise(&self, requests: &[Request], settings: &Settings, on_step: &mut dyn FnMut(Step)) -> Result<Tensor> {
-        settings.validate(self.vae.config().downscale_factor())?;
-        ensure!(!requests.is_empty(), "a batch needs at least one picture");
+        self.check(requests, settings)?;
         libtorch::catch(|| tch::no_grad(|| Denoising::new(self, requests, settings)?.run(on_step)))?
     }
 

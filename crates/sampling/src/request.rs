@@ -1,6 +1,6 @@
 //! What a user can ask for.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use scheduler::SchedulerKind;
 use serde::Serialize;
 use tch::Tensor;
@@ -22,6 +22,16 @@ impl Request {
     /// A picture of `prompt` from the noise of `seed`.
     pub fn new(prompt: impl Into<String>, seed: u64) -> Self {
         Self { prompt: prompt.into(), negative_prompt: String::new(), seed, latents: None }
+    }
+
+    /// Checks the initial latents against the `shape` that they must have.
+    pub(crate) fn validate(&self, shape: [i64; 3]) -> Result<()> {
+        match &self.latents {
+            Some(latents) if latents.size() != shape => {
+                bail!("the initial latents have shape {:?}, but pictures of this size need {shape:?}", latents.size())
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -73,4 +83,17 @@ pub struct Step {
     pub done: usize,
     /// Steps in all, which may be more than were asked for (PNDM).
     pub total: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latents_of_another_size_are_refused() {
+        let request = Request { latents: Some(libtorch::random::normal(0, &[4, 8, 8])), ..Request::new("", 0) };
+        assert!(request.validate([4, 8, 8]).is_ok());
+        let error = request.validate([4, 16, 16]).unwrap_err().to_string();
+        assert!(error.contains("[4, 8, 8]") && error.contains("[4, 16, 16]"), "{error}");
+    }
 }

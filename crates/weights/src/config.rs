@@ -11,5 +11,8 @@ use serde::de::DeserializeOwned;
 /// Names the file and the key or value that does not fit.
 pub fn read_config<C: DeserializeOwned>(path: &Path) -> Result<C> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} does not describe this kind of model", path.display()))
+    let mut json = serde_json::Deserializer::from_str(&text);
+    // Names the key as well as the place.
+    serde_path_to_error::deserialize(&mut json)
+        .with_context(|| format!("{} does not describe this kind of model", path.display()))
 }

@@ -1,0 +1,270 @@
+//! The architecture, as diffusers' `config.json` describes it.
+
+use anyhow::{Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+/// The architecture of a U-Net, with diffusers' names, and diffusers' values for absent keys; only
+/// `block_out_channels` and `cross_attention_dim` must be given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default = "Config::defaults")]
+pub struct Config {
+    /// The height and width of the latents that the model was trained on.
+    pub sample_size: Option<i64>,
+    /// The channels of the latents.
+    pub in_channels: i64,
+    /// The channels of the prediction.
+    pub out_channels: i64,
+    /// Whether latents in [0, 1] are mapped to [-1, 1] first.
+    pub center_input_sample: bool,
+    /// Whether the cosines come before the sines in the timesteps' embedding.
+    pub flip_sin_to_cos: bool,
+    /// Makes the timesteps' frequencies fall from 1 to 1/10000 over `dim / 2 - freq_shift` steps.
+    pub freq_shift: i64,
+    /// `DownBlock2D` or `CrossAttnDownBlock2D` for each block.
+    pub down_block_types: Vec<String>,
+    /// `UpBlock2D` or `CrossAttnUpBlock2D` for each block, the smallest feature maps first.
+    pub up_block_types: Vec<String>,
+    /// The channels of each down block; the up blocks mirror them.
+    pub block_out_channels: Vec<i64>,
+    /// The residual blocks of each down block; an up block has one more.
+    pub layers_per_block: PerBlock,
+    /// The transformer blocks after each residual block.
+    pub transformer_layers_per_block: PerBlock,
+    /// The number of attention *heads*: a misnomer that all Stable Diffusion configs share.
+    pub attention_head_dim: PerBlock,
+    /// The number of attention heads under its right name, which wins where present.
+    pub num_attention_heads: Option<PerBlock>,
+    /// The width of the text embeddings.
+    pub cross_attention_dim: i64,
+    /// Whether transformers are entered and left through linear layers rather than 1×1 convolutions.
+    pub use_linear_projection: bool,
+    /// Whether attention scores are computed in f32 in a half-precision model.
+    pub upcast_attention: bool,
+    /// 1, or 0 for padding at the end only.
+    pub downsample_padding: i64,
+    /// The groups of all group normalisations.
+    pub norm_num_groups: i64,
+    /// The epsilon of the normalisations, except those inside transformers.
+    pub norm_eps: f64,
+    /// All other keys, kept so that a config is written back whole.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// One number for all blocks, or one for each down block; the up blocks mirror them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected an integer or a list of one integer for each block")]
+pub enum PerBlock {
+    /// The same for all.
+    Same(i64),
+    /// In the order of the down blocks.
+    Each(Vec<i64>),
+}
+
+impl PerBlock {
+    /// The number for a down block; [`Config::validate`] has seen to it that there is one.
+    pub(crate) fn at(&self, block: usize) -> i64 {
+        match self {
+            Self::Same(value) => *value,
+            Self::Each(values) => values[block],
+        }
+    }
+}
+
+impl Config {
+    /// Stable Diffusion 2.1-base (512 pixels).
+    pub fn sd21_base() -> Self {
+        Self {
+            sample_size: Some(64),
+            attention_head_dim: PerBlock::Each(vec![5, 10, 20, 20]),
+            cross_attention_dim: 1024,
+            use_linear_projection: true,
+            ..Self::stable_diffusion()
+        }
+    }
+
+    /// Stable Diffusion 2.1 (768 pixels).
+    pub fn sd21() -> Self {
+        Self { sample_size: Some(96), upcast_attention: true, ..Self::sd21_base() }
+    }
+
+    /// Stable Diffusion 1.5, whose architecture is that of 1.1 to 1.4.
+    pub fn sd15() -> Self {
+        Self { sample_size: Some(64), cross_attention_dim: 768, ..Self::stable_diffusion() }
+    }
+
+    fn stable_diffusion() -> Self {
+        Self { block_out_channels: vec![320, 640, 1280, 1280], ..Self::defaults() }
+    }
+
+    /// diffusers' defaults, with nothing for the keys that must be given.
+    fn defaults() -> Self {
+        let (cross_down, cross_up) = ("CrossAttnDownBlock2D".to_owned(), "CrossAttnUpBlock2D".to_owned());
+        let (down, up) = ("DownBlock2D".to_owned(), "UpBlock2D".to_owned());
+        Self {
+            sample_size: None,
+            in_channels: 4,
+            out_channels: 4,
+            center_input_sample: false,
+            flip_sin_to_cos: true,
+            freq_shift: 0,
+            down_block_types: vec![cross_down.clone(), cross_down.clone(), cross_down, down],
+            up_block_types: vec![up, cross_up.clone(), cross_up.clone(), cross_up],
+            block_out_channels: Vec::new(),
+            layers_per_block: PerBlock::Same(2),
+            transformer_layers_per_block: PerBlock::Same(1),
+            attention_head_dim: PerBlock::Same(8),
+            num_attention_heads: None,
+            cross_attention_dim: 0,
+            use_linear_projection: false,
+            upcast_attention: false,
+            downsample_padding: 1,
+            norm_num_groups: 32,
+            norm_eps: 1e-5,
+            other: Map::new(),
+        }
+    }
+
+    /// Checks that the keys fit together and ask for nothing that is not built here.
+    ///
+    /// # Errors
+    /// Names the first key that does not fit, its value, and what would fit.
+    pub fn validate(&self) -> Result<()> {
+        for (key, only) in fixed_keys() {
+            if let Some(value) = self.other.get(key).filter(|value| !agrees(value, &only)) {
+                bail!(
+                    "{key} is {value}, but only {only} is supported, which is what Stable Diffusion 1.x and 2.x have"
+                );
+            }
+        }
+        self.check_blocks()?;
+        self.check_numbers()
+    }
+
+    fn check_blocks(&self) -> Result<()> {
+        let blocks = self.block_out_channels.len();
+        ensure!(blocks > 0, "block_out_channels is missing or empty: give the channels of each down block");
+        for (key, types, supported) in [
+            ("down_block_types", &self.down_block_types, ["DownBlock2D", CROSS_ATTENTION_DOWN]),
+            ("up_block_types", &self.up_block_types, ["UpBlock2D", CROSS_ATTENTION_UP]),
+        ] {
+            ensure!(
+                types.len() == blocks,
+                "{key} has {} entries, but block_out_channels has {blocks}: give one for each block",
+                types.len()
+            );
+            if let Some(unknown) = types.iter().find(|name| !supported.contains(&name.as_str())) {
+                bail!("{key} has {unknown:?}, but only {} and {} are supported", supported[0], supported[1]);
+            }
+        }
+        for (key, numbers) in [
+            ("layers_per_block", &self.layers_per_block),
+            ("transformer_layers_per_block", &self.transformer_layers_per_block),
+            ("attention_head_dim", &self.attention_head_dim),
+            ("num_attention_heads", self.heads()),
+        ] {
+            if let PerBlock::Each(numbers) = numbers {
+                ensure!(
+                    numbers.len() == blocks,
+                    "{key} has {} entries, but block_out_channels has {blocks}: give one for each block or a single number",
+                    numbers.len()
+                );
+            }
+            let smallest = (0..blocks).map(|block| numbers.at(block)).min().unwrap_or(1);
+            ensure!(smallest > 0, "{key} has {smallest}: it must be at least 1");
+        }
+        Ok(())
+    }
+
+    fn check_numbers(&self) -> Result<()> {
+        ensure!(
+            self.cross_attention_dim > 0,
+            "cross_attention_dim is missing or not positive: give the width of the text embeddings, such as 1024"
+        );
+        for (key, value) in [
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels),
+            ("norm_num_groups", self.norm_num_groups),
+        ] {
+            ensure!(value > 0, "{key} is {value}: it must be at least 1");
+        }
+        ensure!(
+            matches!(self.downsample_padding, 0 | 1),
+            "downsample_padding is {}: give 0 or 1",
+            self.downsample_padding
+        );
+        let half = self.block_out_channels[0] / 2;
+        ensure!(self.freq_shift < half.max(1), "freq_shift is {}: it must be less than {half}", self.freq_shift);
+        for (block, &channels) in self.block_out_channels.iter().enumerate() {
+            let heads = self.heads().at(block);
+            for (key, divisor) in [("norm_num_groups", self.norm_num_groups), ("number of attention heads", heads)] {
+                ensure!(
+                    channels > 0 && channels % divisor == 0,
+                    "block {block} has {channels} channels in block_out_channels, which must be a multiple of its {key}, \
+                     {divisor}"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of attention heads.
+    pub(crate) fn heads(&self) -> &PerBlock {
+        self.num_attention_heads.as_ref().unwrap_or(&self.attention_head_dim)
+    }
+
+    pub(crate) fn down_block_attends(&self, block: usize) -> bool {
+        self.down_block_types[block] == CROSS_ATTENTION_DOWN
+    }
+
+    pub(crate) fn up_block_attends(&self, block: usize) -> bool {
+        self.up_block_types[block] == CROSS_ATTENTION_UP
+    }
+}
+
+const CROSS_ATTENTION_DOWN: &str = "CrossAttnDownBlock2D";
+const CROSS_ATTENTION_UP: &str = "CrossAttnUpBlock2D";
+
+/// Keys that change the architecture elsewhere, with the only value that they may have here; `null` means off.
+fn fixed_keys() -> [(&'static str, Value); 27] {
+    [
+        ("_class_name", json!("UNet2DConditionModel")),
+        ("act_fn", json!("silu")),
+        ("addition_embed_type", json!(null)),
+        ("attention_type", json!("default")),
+        ("class_embed_type", json!(null)),
+        ("class_embeddings_concat", json!(null)),
+        ("conv_in_kernel", json!(3)),
+        ("conv_out_kernel", json!(3)),
+        ("cross_attention_norm", json!(null)),
+        ("dropout", json!(0)),
+        ("dual_cross_attention", json!(null)),
+        ("encoder_hid_dim", json!(null)),
+        ("encoder_hid_dim_type", json!(null)),
+        ("mid_block_only_cross_attention", json!(null)),
+        ("mid_block_scale_factor", json!(1)),
+        ("mid_block_type", json!("UNetMidBlock2DCrossAttn")),
+        ("num_class_embeds", json!(null)),
+        ("only_cross_attention", json!(null)),
+        ("resnet_out_scale_factor", json!(1)),
+        ("resnet_skip_time_act", json!(null)),
+        ("resnet_time_scale_shift", json!("default")),
+        ("reverse_transformer_layers_per_block", json!(null)),
+        ("time_cond_proj_dim", json!(null)),
+        ("time_embedding_act_fn", json!(null)),
+        ("time_embedding_dim", json!(null)),
+        ("time_embedding_type", json!("positional")),
+        ("timestep_post_act", json!(null)),
+    ]
+}
+
+/// Whether a config's value means the same as the supported one.
+fn agrees(value: &Value, only: &Value) -> bool {
+    match (value, only) {
+        (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
+        (Value::Array(each), _) => each.iter().all(|value| agrees(value, only)),
+        (Value::Bool(false), Value::Null) => true,
+        _ => value == only,
+    }
+}

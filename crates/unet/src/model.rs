@@ -1,0 +1,164 @@
+//! The whole model.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use layers::{Conv2d, GroupNorm};
+use tch::{Device, Kind, Tensor};
+use weights::{Archive, Parameters, Scope};
+
+use crate::Config;
+use crate::blocks::{DownBlock, MidBlock, Plan, UpBlock};
+use crate::embeddings::TimeEmbedding;
+use crate::observer::{AttentionObserver, Text, Watch};
+
+/// The denoising network; diffusers' `UNet2DConditionModel`.
+#[doc(alias = "UNet2DConditionModel")]
+#[derive(Debug)]
+pub struct UNet {
+    config: Config,
+    conv_in: Conv2d,
+    time_embedding: TimeEmbedding,
+    down_blocks: Vec<DownBlock>,
+    mid_block: MidBlock,
+    up_blocks: Vec<UpBlock>,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+    cross_attention_layers: Vec<String>,
+}
+
+impl UNet {
+    /// Takes the parameters from `vs`; see [`weights::build`].
+    ///
+    /// # Errors
+    /// What [`Config::validate`] finds.
+    pub fn new(vs: &Scope, config: &Config) -> Result<Self> {
+        config.validate()?;
+        let plan = Plan::new(config);
+        let blocks = config.block_out_channels.len();
+        let channels = config.block_out_channels[0];
+        Ok(Self {
+            conv_in: Conv2d::new(&(vs / "conv_in"), config.in_channels, channels, 3),
+            time_embedding: TimeEmbedding::new(&(vs / "time_embedding"), config),
+            down_blocks: (0..blocks).map(|i| DownBlock::new(&(vs / "down_blocks" / i), i, &plan)).collect(),
+            mid_block: MidBlock::new(&(vs / "mid_block"), &plan),
+            up_blocks: (0..blocks).map(|i| UpBlock::new(&(vs / "up_blocks" / i), i, &plan)).collect(),
+            conv_norm_out: GroupNorm::new(&(vs / "conv_norm_out"), config.norm_num_groups, channels, config.norm_eps),
+            conv_out: Conv2d::new(&(vs / "conv_out"), channels, config.out_channels, 3),
+            cross_attention_layers: plan.cross_attention_layers(),
+            config: config.clone(),
+        })
+    }
+
+    /// Loads a `unet` folder of a diffusers model, `config.json` and weights, to the given kind and device.
+    ///
+    /// # Errors
+    /// Names the file, and the config's key or all tensors that do not fit.
+    pub fn from_folder(folder: &Path, to: (Kind, Device)) -> Result<(Self, Parameters)> {
+        let path = folder.join("config.json");
+        let config: Config = weights::read_config(&path)?;
+        config.validate().with_context(|| format!("{} does not describe a usable U-Net", path.display()))?;
+        weights::build(&Archive::open_folder(folder)?, to, |vs| Self::new(vs, &config))
+    }
+
+    /// The architecture.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The names of the cross-attention layers, in the order in which an observer sees them.
+    pub fn cross_attention_layers(&self) -> &[String] {
+        &self.cross_attention_layers
+    }
+
+    /// Predicts what was mixed into the latents: noise or velocity, as the model was trained.
+    ///
+    /// - `sample` [batch, `in_channels`, height, width]: noisy latents of any size. Their kind, f32, bf16 or f16, is
+    ///   the kind that is computed in, whatever the kind of the parameters.
+    /// - `timesteps`, one for each image or one for all: in 0..1000, of any kind and possibly fractional.
+    /// - `encoder_hidden_states` [batch, positions, `cross_attention_dim`]: the text encoder's output.
+    /// - `observer`: who watches the cross-attention, if anybody. The prediction is the same up to rounding.
+    ///
+    /// Returns [batch, `out_channels`, height, width] of the kind of `sample`.
+    ///
+    /// # Errors
+    /// When the inputs do not fit the model or each other; the message names both sides.
+    pub fn forward(
+        &self,
+        sample: &Tensor,
+        timesteps: &Tensor,
+        encoder_hidden_states: &Tensor,
+        observer: Option<&mut dyn AttentionObserver>,
+    ) -> Result<Tensor> {
+        let (kind, device) = (sample.kind(), sample.device());
+        let batch = self.check_latents(sample)?;
+        self.check_text(encoder_hidden_states, batch)?;
+        let timesteps = expand_timesteps(timesteps, batch)?.to_device(device);
+        let positions = encoder_hidden_states.size()[1];
+        let watch = observer.map(|observer| Watch::new(observer, positions, device)).transpose()?;
+        let mut text = Text { states: encoder_hidden_states.to_kind(kind), watch };
+
+        let centred = self.config.center_input_sample.then(|| sample * 2.0 - 1.0);
+        let temb = self.time_embedding.forward(&timesteps, kind);
+        let mut hidden = self.conv_in.forward(centred.as_ref().unwrap_or(sample));
+        let mut skips = vec![hidden.shallow_clone()];
+        for block in &self.down_blocks {
+            let outputs = block.forward(&hidden, &temb, &mut text);
+            skips.extend(outputs);
+            hidden = skips[skips.len() - 1].shallow_clone();
+        }
+        hidden = self.mid_block.forward(&hidden, &temb, &mut text);
+        for block in &self.up_blocks {
+            hidden = block.forward(&hidden, &mut skips, &temb, &mut text);
+        }
+        Ok(self.conv_out.forward(&self.conv_norm_out.forward(&hidden).silu()))
+    }
+
+    /// Returns the batch size.
+    fn check_latents(&self, sample: &Tensor) -> Result<i64> {
+        let size = sample.size();
+        ensure!(
+            matches!(sample.kind(), Kind::Float | Kind::BFloat16 | Kind::Half | Kind::Double),
+            "latents are of type {:?} but must be floating-point numbers",
+            sample.kind()
+        );
+        match size[..] {
+            [batch, channels, height, width] if channels == self.config.in_channels && height > 0 && width > 0 => {
+                Ok(batch)
+            }
+            _ => bail!(
+                "latents have shape {size:?} but this U-Net expects [batch, {}, height, width]",
+                self.config.in_channels
+            ),
+        }
+    }
+
+    fn check_text(&self, text: &Tensor, latents: i64) -> Result<()> {
+        let size = text.size();
+        let expected = self.config.cross_attention_dim;
+        let [batch, _, width] = size[..] else {
+            bail!("text embeddings have shape {size:?} but this U-Net expects [batch, positions, {expected}]")
+        };
+        ensure!(
+            width == expected,
+            "text embeddings have width {width} but this U-Net expects {expected}: use the text encoder that belongs to \
+             it (768 is Stable Diffusion 1.x, 1024 is 2.x)"
+        );
+        ensure!(
+            batch == latents,
+            "there are text embeddings for {batch} prompts but latents of {latents} images: give one for each"
+        );
+        Ok(())
+    }
+}
+
+/// [batch] timesteps from one or as many.
+fn expand_timesteps(timesteps: &Tensor, batch: i64) -> Result<Tensor> {
+    match timesteps.size()[..] {
+        [] | [1] => Ok(timesteps.reshape([1]).expand([batch], false)),
+        [count] if count == batch => Ok(timesteps.shallow_clone()),
+        ref size => bail!(
+            "timesteps have shape {size:?} but the latents are a batch of {batch}: give one timestep for all, or one for each"
+        ),
+    }
+}

@@ -1,0 +1,134 @@
+//! Transformers over the pixels of a feature map.
+
+use layers::{Conv2d, GroupNorm, LayerNorm, Linear};
+use tch::Tensor;
+use weights::Scope;
+
+use crate::attention::{Attention, CrossAttention};
+use crate::blocks::Plan;
+use crate::observer::Text;
+
+/// diffusers' `Transformer2DModel`: transformer blocks over the pixels, plus the input.
+#[derive(Debug)]
+pub(crate) struct Transformer2d {
+    norm: GroupNorm,
+    proj_in: Projection,
+    transformer_blocks: Vec<TransformerBlock>,
+    proj_out: Projection,
+}
+
+/// How a transformer is entered and left: the same function of each pixel, with weights of another shape.
+#[derive(Debug)]
+enum Projection {
+    /// `use_linear_projection`.
+    Linear(Linear),
+    /// A 1×1 convolution.
+    Conv(Conv2d),
+}
+
+impl Transformer2d {
+    /// With the widths of down block number `block`.
+    pub(crate) fn new(vs: &Scope, block: usize, plan: &Plan<'_>) -> Self {
+        const EPS: f64 = 1e-6;
+        let config = plan.config;
+        let channels = config.block_out_channels[block];
+        let projection = |name: &str| {
+            let vs = vs / name;
+            if config.use_linear_projection {
+                Projection::Linear(Linear::new(&vs, channels, channels))
+            } else {
+                Projection::Conv(Conv2d::new(&vs, channels, channels, 1))
+            }
+        };
+        let depth = config.transformer_layers_per_block.at(block);
+        Self {
+            norm: GroupNorm::new(&(vs / "norm"), config.norm_num_groups, channels, EPS),
+            proj_in: projection("proj_in"),
+            transformer_blocks: (0..depth)
+                .map(|i| TransformerBlock::new(&(vs / "transformer_blocks" / i), block, plan))
+                .collect(),
+            proj_out: projection("proj_out"),
+        }
+    }
+
+    /// Maps [batch, channels, height, width] to the same shape.
+    pub(crate) fn forward(&self, xs: &Tensor, text: &mut Text<'_>) -> Tensor {
+        let size @ (height, width) = (xs.size()[2], xs.size()[3]);
+        // Contiguous, or all later layers would inherit strange strides and run by slower kernels.
+        let to_pixels = |xs: &Tensor| xs.flatten(2, 3).transpose(1, 2).contiguous();
+        let to_map = |xs: &Tensor| xs.transpose(1, 2).contiguous().unflatten(2, [height, width]);
+        let normed = self.norm.forward(xs);
+        let mut hidden = match &self.proj_in {
+            Projection::Linear(linear) => linear.forward(&to_pixels(&normed)),
+            Projection::Conv(conv) => to_pixels(&conv.forward(&normed)),
+        };
+        for block in &self.transformer_blocks {
+            hidden = block.forward(&hidden, size, text);
+        }
+        let hidden = match &self.proj_out {
+            Projection::Linear(linear) => to_map(&linear.forward(&hidden)),
+            Projection::Conv(conv) => conv.forward(&to_map(&hidden)),
+        };
+        hidden + xs
+    }
+}
+
+/// diffusers' `BasicTransformerBlock`: pixels attend to each other, then to the text, then each passes through two
+/// layers of its own.
+#[derive(Debug)]
+struct TransformerBlock {
+    norm1: LayerNorm,
+    attn1: Attention,
+    norm2: LayerNorm,
+    attn2: CrossAttention,
+    norm3: LayerNorm,
+    ff: FeedForward,
+}
+
+impl TransformerBlock {
+    fn new(vs: &Scope, block: usize, plan: &Plan<'_>) -> Self {
+        const EPS: f64 = 1e-5;
+        let config = plan.config;
+        let (channels, heads) = (config.block_out_channels[block], config.heads().at(block));
+        let norm = |name: &str| LayerNorm::new(&(vs / name), channels, EPS);
+        let attention = |name: &str, dim| Attention::new(&(vs / name), channels, dim, heads, config.upcast_attention);
+        Self {
+            norm1: norm("norm1"),
+            attn1: attention("attn1", channels),
+            norm2: norm("norm2"),
+            attn2: plan.cross_attention(vs.path("attn2"), attention("attn2", config.cross_attention_dim)),
+            norm3: norm("norm3"),
+            ff: FeedForward::new(&(vs / "ff"), channels),
+        }
+    }
+
+    /// Maps [batch, height · width, channels] to the same shape.
+    fn forward(&self, xs: &Tensor, size: (i64, i64), text: &mut Text<'_>) -> Tensor {
+        let normed = self.norm1.forward(xs);
+        let xs = xs + self.attn1.forward(&normed, &normed);
+        let xs = &xs + self.attn2.forward(&self.norm2.forward(&xs), size, text);
+        &xs + self.ff.forward(&self.norm3.forward(&xs))
+    }
+}
+
+/// Two layers with a gate, GEGLU (arXiv 2002.05202): (a · gelu(b)) W with a, b from the first layer.
+#[derive(Debug)]
+struct FeedForward {
+    gated: Linear,
+    out: Linear,
+}
+
+impl FeedForward {
+    fn new(vs: &Scope, channels: i64) -> Self {
+        let hidden = 4 * channels;
+        Self {
+            gated: Linear::new(&(vs / "net" / 0 / "proj"), channels, 2 * hidden),
+            out: Linear::new(&(vs / "net" / 2), hidden, channels),
+        }
+    }
+
+    fn forward(&self, xs: &Tensor) -> Tensor {
+        let both = self.gated.forward(xs).chunk(2, -1);
+        self.out.forward(&(&both[0] * both[1].gelu("none")))
+    }
+}
