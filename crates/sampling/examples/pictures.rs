@@ -1,0 +1,29 @@
+//! Pictures of a prompt: `cargo run -p sampling --example pictures -- [MODEL_FOLDER] [PROMPT]`.
+//!
+//! Without arguments the tiny model in fixtures is used, whose weights are random.
+
+use anyhow::Result;
+use libtorch::DeviceChoice;
+use pictures::Grid;
+use sampling::{Pipeline, Request};
+use tch::Kind;
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-sd21");
+    let folder = arguments.next().unwrap_or_else(|| tiny.to_owned());
+    let prompt = arguments.next().unwrap_or_else(|| "a photo of a cat".to_owned());
+
+    let pipeline = Pipeline::from_folder(folder.as_ref(), (Kind::Float, DeviceChoice::Auto.resolve()?))?;
+    let requests = [0, 1, 2, 3].map(|seed| Request::new(&prompt, seed));
+    let pictures = pipeline.generate(&requests, &pipeline.default_settings(), &mut |step| {
+        eprint!("\rstep {} of {} ", step.done, step.total);
+    })?;
+    let mut grid = Grid::new(2);
+    for (request, picture) in requests.iter().zip(pictures) {
+        grid.push(picture, format!("seed {}", request.seed));
+    }
+    pictures::save_png("pictures.png".as_ref(), &grid.draw(), &[])?;
+    eprintln!("\npictures.png");
+    Ok(())
+}

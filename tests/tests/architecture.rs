@@ -1,0 +1,140 @@
+//! The promises of ARCHITECTURE.md that a program can check.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The layers from the bottom up. A crate may depend on crates of lower layers, not on its neighbours.
+const LAYERS: [&[&str]; 9] = [
+    &["libtorch", "atomic"],
+    &["weights", "scheduler", "tokenizer", "pictures"],
+    &["golden", "layers", "photos", "optimizer", "journal", "export"],
+    &["vae", "clip", "unet"],
+    &["regularizer", "sampling"],
+    &["trainer", "evaluation"],
+    &["cli"],
+    &["tests"],
+    &["xtask"],
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Each member of the workspace with the names of all its dependencies but those for tests.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let names = |package: &serde_json::Value| {
+        let dependencies = package["dependencies"].as_array().unwrap();
+        let product = dependencies.iter().filter(|dependency| dependency["kind"] != "dev");
+        product.map(|dependency| dependency["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let packages = metadata["packages"].as_array().unwrap();
+    packages.iter().map(|package| (package["name"].as_str().unwrap().to_owned(), names(package))).collect()
+}
+
+/// All files below `folder` with one of the extensions.
+fn files(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files(&path, extensions));
+        } else if extensions.iter().any(|extension| path.extension().is_some_and(|e| e == *extension)) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn sources() -> Vec<PathBuf> {
+    ["crates", "xtask", "tests"].iter().flat_map(|folder| files(&root().join(folder), &["rs"])).collect()
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let layer = |name: &str| LAYERS.iter().position(|layer| layer.contains(&name));
+    let dependencies = dependencies();
+    for (name, needs) in &dependencies {
+        let own = layer(name).unwrap_or_else(|| panic!("crate {name} has no place in LAYERS and ARCHITECTURE.md"));
+        for need in needs.iter().filter(|need| dependencies.contains_key(*need)) {
+            assert!(layer(need).unwrap() < own, "{name} must not depend on {need}");
+        }
+    }
+}
+
+#[test]
+fn xtask_builds_without_libtorch() {
+    let needs = &dependencies()["xtask"];
+    for forbidden in ["tch", "libtorch", "weights"] {
+        assert!(!needs.contains(forbidden), "xtask must not depend on {forbidden}");
+    }
+}
+
+#[test]
+fn parts_that_need_no_tensors_have_none() {
+    let dependencies = dependencies();
+    for name in ["atomic", "tokenizer", "pictures", "photos", "journal"] {
+        if let Some(needs) = dependencies.get(name) {
+            assert!(!needs.contains("tch") && !needs.contains("libtorch"), "{name} must do without LibTorch");
+        }
+    }
+}
+
+#[test]
+fn goldens_are_never_part_of_the_product() {
+    for (name, needs) in dependencies() {
+        assert!(!needs.contains("golden"), "{name} may use golden in tests only");
+    }
+}
+
+#[test]
+fn everything_unsafe_is_in_the_seam() {
+    let seam = root().join("crates/libtorch");
+    for path in sources().iter().filter(|path| !path.starts_with(&seam)) {
+        let text = fs::read_to_string(path).unwrap();
+        // Spelt in two halves so as not to find itself.
+        let word = concat!("unsafe", " {");
+        assert!(!text.contains(word), "{} has an unsafe block", path.display());
+    }
+}
+
+#[test]
+fn files_are_small_enough_to_hold_in_the_head() {
+    for path in sources() {
+        let lines = fs::read_to_string(&path).unwrap().lines().count();
+        // Tests are read case by case.
+        let most = if path.components().any(|part| part.as_os_str() == "src") { 320 } else { 500 };
+        assert!(lines <= most, "{} has {lines} lines; split it", path.display());
+    }
+}
+
+#[test]
+fn every_crate_is_on_the_map() {
+    let map = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    for name in dependencies().keys() {
+        assert!(map.contains(&format!("`{name}`")), "ARCHITECTURE.md does not mention `{name}`");
+    }
+}
+
+#[test]
+fn fixtures_are_small_and_every_golden_has_its_generator() {
+    let fixtures = root().join("fixtures");
+    let all = files(&fixtures, &["safetensors", "json", "txt", "py", "png", "jpg", "webp", "md"]);
+    let bytes: u64 = all.iter().map(|path| path.metadata().unwrap().len()).sum();
+    assert!(bytes < 12_000_000, "fixtures have {bytes} bytes");
+    for path in all.iter().filter(|path| path.extension().is_some_and(|e| e == "safetensors")) {
+        let folder = path.strip_prefix(&fixtures).unwrap().components().next().unwrap();
+        let folder: &Path = folder.as_ref();
+        let model = folder.to_str().unwrap().starts_with("tiny-");
+        let generated = model || fixtures.join(folder).join("generate.py").exists();
+        assert!(generated, "{} has no generate.py beside it", path.display());
+    }
+}

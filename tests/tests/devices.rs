@@ -1,0 +1,32 @@
+//! The GPU computes what the CPU computes. Passes without a word where there is no GPU: that is a normal state.
+#![allow(clippy::unwrap_used)]
+
+use golden::{assert_close, fixtures};
+use libtorch::{cuda_unavailable, random};
+use sampling::{Pipeline, Request, Settings};
+use tch::{Device, Kind};
+
+/// Convolutions use TF32 on recent GPUs, whose mantissa has 10 bits.
+const BOUND: f64 = 5e-3;
+
+#[test]
+fn a_gpu_agrees_with_the_cpu() {
+    if let Some(reason) = cuda_unavailable() {
+        eprintln!("not measured: {reason}");
+        return;
+    }
+    let load = |device| Pipeline::from_folder(&fixtures().join("tiny-sd21"), (Kind::Float, device)).unwrap();
+    let [cpu, gpu] = [Device::Cpu, Device::Cuda(0)].map(load);
+    let hidden = [&cpu, &gpu].map(|pipeline| pipeline.encode_prompts(&["a photo of a cat"]).unwrap());
+    assert_close("text encoder", &hidden[1].to_device(Device::Cpu), &hidden[0], BOUND);
+
+    let settings = Settings { steps: 10, ..cpu.default_settings() };
+    let latents = [&cpu, &gpu]
+        .map(|pipeline| pipeline.denoise(&[Request::new("a photo of a cat", 0)], &settings, &mut |_| {}).unwrap());
+    assert_close("latents", &latents[1].to_device(Device::Cpu), &latents[0], 10.0 * BOUND);
+
+    let z = random::normal(1, &[1, 4, 8, 8]);
+    let images = [(&cpu, Device::Cpu), (&gpu, Device::Cuda(0))]
+        .map(|(pipeline, device)| pipeline.vae.decode(&z.to_device(device)).unwrap().to_device(Device::Cpu));
+    assert_close("VAE decoder", &images[1], &images[0], BOUND);
+}
