@@ -1,0 +1,66 @@
+//! The workspace's chores, as `cargo xtask <command>`.
+//!
+//! Each command is a module with a struct of its arguments and `fn run(self) -> anyhow::Result<()>`. Those that need
+//! LibTorch set it up first, so on a fresh machine any one command is enough.
+//!
+//! Invariant: depends on no crate of this workspace and never on tch, so that it builds in seconds before LibTorch is
+//! there.
+#![allow(clippy::print_stdout, reason = "a command line program speaks through its output")]
+
+mod bench;
+mod check;
+mod checksum;
+mod program;
+mod setup;
+mod weights;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// Chores of this workspace; every command sets LibTorch up first where it needs it.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Setup(setup::Setup),
+    Test(check::Test),
+    Bench(bench::Bench),
+    Weights(weights::Weights),
+    Generate(program::Generate),
+    Probe(program::Probe),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Some(Command::Setup(command)) => command.run(),
+        Some(Command::Test(command)) => command.run(),
+        Some(Command::Bench(command)) => command.run(),
+        Some(Command::Weights(command)) => command.run(),
+        Some(Command::Generate(command)) => command.run(),
+        Some(Command::Probe(command)) => command.run(),
+        None => Cli::command().print_help().map_err(Into::into),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => match error.downcast_ref::<workspace::ChildFailed>() {
+            Some(child) => {
+                // A child has said itself what went wrong; only a sentence put on top of that is news.
+                if error.chain().count() > 1 {
+                    eprintln!("error: {error}");
+                }
+                ExitCode::from(child.exit_code())
+            }
+            None => {
+                eprintln!("error: {error:#}");
+                ExitCode::from(2)
+            }
+        },
+    }
+}

@@ -1,0 +1,50 @@
+//! `cargo xtask generate` and `probe`: the program itself, built in release mode, with LibTorch set up first.
+
+use std::ffi::OsString;
+
+use crate::{setup, workspace};
+
+/// Make images from a model folder and prompts (`generate --help` for its options)
+#[derive(clap::Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Generate {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+}
+
+/// Run one component on tensors from a file (`probe --help` for its options)
+#[derive(clap::Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Probe {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+}
+
+/// What `generate` does when it is given nothing: the tiny model in fixtures shows that everything works.
+const EXAMPLE: [&str; 8] =
+    ["--model", "fixtures/tiny-sd21", "--prompt", "a photo of a cat", "--images", "4", "--out", "runs/example"];
+
+impl Generate {
+    pub(crate) fn run(mut self) -> anyhow::Result<()> {
+        if self.args.is_empty() {
+            std::env::set_current_dir(workspace::root())?;
+            self.args = EXAMPLE.map(OsString::from).to_vec();
+        }
+        run("generate", &self.args)
+    }
+}
+
+impl Probe {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        run("probe", &self.args)
+    }
+}
+
+/// Runs in the caller's folder, so that relative paths among `args` mean what the caller means.
+fn run(subcommand: &str, args: &[OsString]) -> anyhow::Result<()> {
+    setup::ensure()?;
+    // Built aloud, as it may take minutes; then run quietly, so that all output is the program's own.
+    workspace::run(&mut workspace::cargo(["build", "--release", "--package", "cli"]))?;
+    let mut command = workspace::cargo(["run", "--quiet", "--release", "--package", "cli", "--", subcommand]);
+    workspace::run(command.args(args))
+}
