@@ -73,7 +73,16 @@ impl ClipTextModel {
     ///
     /// # Errors
     /// When the rows have another width than the model.
-    pub fn with_extra_tokens(self, rows: &Tensor) -> Result<Self> {
+    pub fn with_extra_tokens(mut self, rows: &Tensor) -> Result<Self> {
+        self.set_extra_tokens(rows)?;
+        Ok(self)
+    }
+
+    /// The same in place; rows that were added before are replaced.
+    ///
+    /// # Errors
+    /// As [`ClipTextModel::with_extra_tokens`].
+    pub fn set_extra_tokens(&mut self, rows: &Tensor) -> Result<()> {
         ensure!(
             rows.dim() == 2 && rows.size()[1] == self.config.hidden_size,
             "embeddings of new tokens have shape {:?}, but this text encoder needs [tokens, {}]; use embeddings that \
@@ -81,7 +90,8 @@ impl ClipTextModel {
             rows.size(),
             self.config.hidden_size
         );
-        Ok(Self { extra_tokens: Some(rows.to_device(self.token_embedding.device())), ..self })
+        self.extra_tokens = Some(rows.to_device(self.token_embedding.device()));
+        Ok(())
     }
 
     /// The config that the model was made from.

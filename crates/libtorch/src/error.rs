@@ -17,7 +17,7 @@ pub enum Error {
 }
 
 impl Error {
-    fn from_message(message: &str) -> Self {
+    pub(crate) fn from_message(message: &str) -> Self {
         let message = first_sentence(message);
         let lower = message.to_lowercase();
         if lower.contains("out of memory") || lower.contains("can't allocate memory") {

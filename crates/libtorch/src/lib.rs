@@ -6,6 +6,10 @@
 //! - [`catch`]: turns a LibTorch exception (which `tch` raises as a panic) into an [`Error`] of one sentence.
 //! - [`MappedFile`], [`tensor_from_bytes`], [`HostBytes`]: tensors from and to raw memory, one copy and no more.
 //! - [`random`]: draws that depend on nothing but their seed.
+//! - [`fused_adamw`], [`grad_norm`], [`scale_all`], [`clear_grads`]: all parameters of a model in one call.
+//! - [`set_tf32`], [`set_deterministic`], [`peak_memory`]: LibTorch's switches and gauges.
+//!
+//! The last two go through a small C++ shim (`shim/shim.cpp`), which uses `libtorch_cpu` and `libc10` alone.
 //!
 //! ```
 //! use libtorch::{DeviceChoice, random};
@@ -28,14 +32,21 @@ mod bytes;
 mod cuda;
 mod device;
 mod error;
+mod foreach;
 mod mapped;
+mod memory;
 pub mod random;
+mod shim;
+mod switches;
 
 pub use bytes::{HostBytes, tensor_from_bytes};
 pub use cuda::cuda_unavailable;
 pub use device::{DeviceChoice, DeviceError, synchronize};
 pub use error::{Error, catch};
+pub use foreach::{AdamWRule, AdamWSlot, clear_grads, fused_adamw, grad_norm, scale_all};
 pub use mapped::MappedFile;
+pub use memory::{peak_memory, release_cached_memory, reset_peak_memory};
+pub use switches::{set_deterministic, set_tf32};
 
 /// The LibTorch release that this workspace is built against.
 pub const LIBTORCH_VERSION: &str = "2.11.0";

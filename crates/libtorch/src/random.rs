@@ -2,7 +2,7 @@
 //!
 //! Numbers come from LibTorch's CPU generator (Mersenne twister), seeded anew for every draw: `normal(s, shape)`
 //! equals `torch.randn(shape, generator=torch.Generator().manual_seed(s))` in Python, whatever was drawn before and
-//! on whichever device the result is used. A program that draws with seeds derived by [`derive`] from
+//! on whichever device the result is used. A program that draws with seeds derived by [`derive()`] from
 //! (run seed, purpose, step) can stop after any step and go on as if it had not.
 
 use std::sync::{Mutex, PoisonError};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clip::ClipTextModel;
 use pictures::RgbImage;
 use scheduler::{Scheduler, SchedulerConfig};
@@ -34,7 +34,12 @@ pub struct Pipeline {
     /// All parameters, by component.
     pub parameters: PipelineParameters,
     to: (Kind, Device),
+    /// The token that `[V]` in a prompt stands for.
+    subject: Option<String>,
 }
+
+/// How users write the subject that a model has learned.
+const SUBJECT: &str = "[V]";
 
 /// The parameters of a [`Pipeline`], sharing its memory.
 #[derive(Debug)]
@@ -61,7 +66,7 @@ impl Pipeline {
         let (vae, vae_parameters) = AutoencoderKl::from_folder(&folder.component("vae"), to)?;
         let parameters =
             PipelineParameters { text_encoder: text_parameters, unet: unet_parameters, vae: vae_parameters };
-        let pipeline = Self { tokenizer, text_encoder, unet, vae, scheduler, parameters, to };
+        let pipeline = Self { tokenizer, text_encoder, unet, vae, scheduler, parameters, to, subject: None };
         pipeline
             .check_components()
             .with_context(|| format!("the components in {} do not fit", folder.path().display()))?;
@@ -92,6 +97,41 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Adds the token `name` with the embedding(s) `rows` [vectors, width]: a subject, which prompts may also call `[V]`.
+    ///
+    /// The text encoder reads `rows` wherever the token stands, so they may be parameters in training; see
+    /// [`ClipTextModel::with_extra_tokens`].
+    ///
+    /// # Errors
+    /// When there is such a token already, or the embeddings belong to another model.
+    pub fn add_placeholder(&mut self, name: &str, rows: &Tensor) -> Result<()> {
+        ensure!(self.subject.is_none(), "this pipeline has learned a subject already; load the base model again");
+        ensure!(
+            self.tokenizer.embedding_rows() == self.text_encoder.config().vocab_size,
+            "the tokenizer has {} tokens, but the text encoder {}: a new token would get a wrong embedding",
+            self.tokenizer.embedding_rows(),
+            self.text_encoder.config().vocab_size
+        );
+        self.text_encoder.set_extra_tokens(rows)?;
+        self.tokenizer.add_placeholder(name, rows.size()[0] as usize)?;
+        self.subject = Some(name.to_owned());
+        Ok(())
+    }
+
+    /// A prompt as the tokenizer takes it: with the subject's token(s) in place of `[V]` or its name.
+    ///
+    /// # Errors
+    /// When the prompt says `[V]`, but there is no subject.
+    pub fn resolve(&self, prompt: &str) -> Result<String> {
+        match &self.subject {
+            Some(name) => Ok(self.tokenizer.expand(&prompt.replace(SUBJECT, name))?),
+            None if prompt.contains(SUBJECT) => bail!(
+                "the prompt {prompt:?} asks for [V], but this model has learned no subject; give a training run with --run"
+            ),
+            None => Ok(prompt.to_owned()),
+        }
+    }
+
     /// The kind and the device of the parameters.
     pub fn placement(&self) -> (Kind, Device) {
         self.to
@@ -109,7 +149,7 @@ impl Pipeline {
     /// # Errors
     /// What the tokenizer or the text encoder refuses.
     pub fn encode_prompts(&self, prompts: &[&str]) -> Result<Tensor> {
-        let ids = prompts.iter().map(|prompt| Ok(self.tokenizer.encode(prompt)?.ids));
+        let ids = prompts.iter().map(|prompt| Ok(self.tokenizer.encode(&self.resolve(prompt)?)?.ids));
         let ids = ids.collect::<Result<Vec<_>>>()?;
         tch::no_grad(|| self.text_encoder.forward(&Tensor::from_slice2(&ids)))
     }

@@ -1,0 +1,27 @@
+//! Compiles the shim against the LibTorch that `torch-sys` found.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=shim");
+    println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
+    println!("cargo:rerun-if-env-changed=LIBTORCH_CXX11_ABI");
+    // torch-sys says which library folder it links; the headers lie beside it in every distribution of LibTorch,
+    // unless LIBTORCH_INCLUDE says otherwise, to torch-sys as to us.
+    let lib = PathBuf::from(env::var_os("DEP_TCH_LIBTORCH_LIB").expect("torch-sys says where LibTorch is"));
+    let root = env::var_os("LIBTORCH_INCLUDE").map(PathBuf::from);
+    let root = root.as_deref().or(lib.parent()).unwrap_or(Path::new("/usr"));
+    let abi = env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".to_owned());
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .include(root.join("include"))
+        .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
+        .warnings(false)
+        // LibTorch's headers are most of it; our own lines only forward.
+        .opt_level(1)
+        .file("shim/shim.cpp")
+        .compile("shim");
+}

@@ -1,0 +1,71 @@
+//! The C functions of `shim/shim.cpp`.
+
+use std::ffi::{CStr, c_char};
+use std::ptr;
+
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+use crate::Error;
+
+// Each returns null, or an exception's text from `malloc`. Tensors are read, or written where the name says so;
+// `C_tensor` is C++'s `at::Tensor`.
+unsafe extern "C" {
+    pub(crate) fn shim_fused_adamw(
+        slots: *const [*const C_tensor; 5],
+        count: usize,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+    ) -> *mut c_char;
+    pub(crate) fn shim_global_norm(
+        tensors: *const *const C_tensor,
+        count: usize,
+        norm: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn shim_scale_all(tensors: *const *const C_tensor, count: usize, factor: *const C_tensor)
+    -> *mut c_char;
+    pub(crate) fn shim_clear_grads(tensors: *const *const C_tensor, count: usize) -> *mut c_char;
+    pub(crate) fn shim_set_tf32(allowed: bool) -> *mut c_char;
+    pub(crate) fn shim_set_deterministic(on: bool) -> *mut c_char;
+    pub(crate) fn shim_cuda_peak(device: i8, bytes: *mut i64) -> *mut c_char;
+    pub(crate) fn shim_cuda_reset_peak(device: i8) -> *mut c_char;
+    pub(crate) fn shim_cuda_empty_cache() -> *mut c_char;
+}
+
+/// What a shim function returned, as a result.
+///
+/// # Safety
+/// `message` must come from a shim function, and be used no more.
+pub(crate) unsafe fn check(message: *mut c_char) -> Result<(), Error> {
+    if message.is_null() {
+        return Ok(());
+    }
+    // Safety: it is a C string from `strdup`, and ours.
+    let text = unsafe {
+        let text = CStr::from_ptr(message).to_string_lossy().into_owned();
+        libc::free(message.cast());
+        text
+    };
+    Err(Error::from_message(&text))
+}
+
+/// The tensors as the shim wants them. They must outlive the call.
+pub(crate) fn pointers(tensors: &[&Tensor]) -> Vec<*const C_tensor> {
+    tensors.iter().map(|tensor| tensor.as_ptr()).collect()
+}
+
+/// A tensor that a shim function made.
+///
+/// # Safety
+/// As [`check`], where the function has written a new tensor to `made` unless it failed.
+pub(crate) unsafe fn made(call: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Result<Tensor, Error> {
+    let mut tensor = ptr::null_mut();
+    // Safety: what the caller promises.
+    unsafe {
+        check(call(&mut tensor))?;
+        Ok(Tensor::from_ptr(tensor))
+    }
+}

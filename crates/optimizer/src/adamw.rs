@@ -1,0 +1,189 @@
+//! Adam with decoupled weight decay.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use libtorch::{AdamWRule, AdamWSlot};
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+use weights::{Archive, Init};
+
+use crate::parameters::{collect, laid_out_like};
+
+/// What is the same for all parameters and steps; `torch.optim.AdamW`'s defaults for absent keys.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// How slowly the mean of the gradients forgets, in [0, 1).
+    pub beta1: f64,
+    /// How slowly the mean of their squares forgets, in [0, 1).
+    pub beta2: f64,
+    /// Added to the root of the mean of squares.
+    pub eps: f64,
+    /// A step multiplies the parameters by 1 - learning rate · weight decay.
+    pub weight_decay: f64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-2 }
+    }
+}
+
+impl Config {
+    /// Checks the ranges of the values.
+    ///
+    /// # Errors
+    /// Names the key and its value.
+    pub fn validate(&self) -> Result<()> {
+        for (key, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
+            ensure!((0.0..1.0).contains(&value), "AdamW's {key} is {value}, but must be in 0..1");
+        }
+        for (key, value) in [("eps", self.eps), ("weight_decay", self.weight_decay)] {
+            ensure!(value >= 0.0 && value.is_finite(), "AdamW's {key} is {value}, but must be zero or more");
+        }
+        Ok(())
+    }
+}
+
+/// The optimizer, with handles to the parameters that it trains.
+#[derive(Debug)]
+pub struct AdamW {
+    config: Config,
+    slots: Vec<Slot>,
+}
+
+/// What [`AdamW`] remembers of one parameter.
+#[derive(Debug, Clone, Copy)]
+pub struct State<'a> {
+    /// The running mean of the gradients, f32, of the parameter's shape.
+    pub exp_avg: &'a Tensor,
+    /// The running mean of their squares, likewise.
+    pub exp_avg_sq: &'a Tensor,
+    /// How many steps the parameter took part in; f32 of shape [], on the parameter's device.
+    pub step: &'a Tensor,
+}
+
+#[derive(Debug)]
+struct Slot {
+    name: String,
+    parameter: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    step: Tensor,
+}
+
+impl AdamW {
+    /// Starts with nothing remembered.
+    ///
+    /// # Errors
+    /// When a value of `config` is out of range, a parameter is not f32, given twice or on another device than the
+    /// first, or memory runs out.
+    pub fn new<'a>(parameters: impl IntoIterator<Item = (&'a str, &'a Tensor)>, config: &Config) -> Result<Self> {
+        config.validate()?;
+        let (parameters, device) = collect(parameters)?;
+        let zeros = |_: &str, shape: &[i64]| Tensor::zeros(shape, (Kind::Float, device));
+        let slots = libtorch::catch(|| slots(parameters, zeros)).context("cannot allocate AdamW's moments")?;
+        Ok(Self { config: config.clone(), slots })
+    }
+
+    /// Goes on from what [`AdamW::save`] wrote for the same parameters.
+    ///
+    /// # Errors
+    /// As [`AdamW::new`]; and when the file cannot be read, or its state is not that of these parameters: then all
+    /// names that are missing, left over or of another shape are listed (a [`weights::LoadError`]).
+    pub fn load<'a>(
+        parameters: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
+        config: &Config,
+        path: &Path,
+    ) -> Result<Self> {
+        config.validate()?;
+        let (parameters, device) = collect(parameters)?;
+        let archive = Archive::open(path)?;
+        let (slots, _) = weights::build(&archive, (Kind::Float, device), |vs| {
+            Ok(slots(parameters, |name, shape| vs.get(name, shape, Init::Const(0.0))))
+        })
+        .context("the saved state of the optimizer is not that of the parameters to train")?;
+        Ok(Self { config: config.clone(), slots })
+    }
+
+    /// Writes the state to a safetensors file, as `NAME.exp_avg`, `NAME.exp_avg_sq` and `NAME.step` for each
+    /// parameter.
+    ///
+    /// # Errors
+    /// When the file cannot be written; then whatever was there before is unchanged.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let tensors = self.slots.iter().flat_map(|Slot { name, exp_avg, exp_avg_sq, step, .. }| {
+            [("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq), ("step", step)]
+                .map(|(part, tensor)| (format!("{name}.{part}"), tensor))
+        });
+        weights::save(path, tensors)
+    }
+
+    /// What is remembered of the parameter `name`.
+    pub fn state(&self, name: &str) -> Option<State<'_>> {
+        let slot = self.slots.iter().find(|slot| slot.name == name)?;
+        Some(State { exp_avg: &slot.exp_avg, exp_avg_sq: &slot.exp_avg_sq, step: &slot.step })
+    }
+
+    /// One step for every parameter that has a gradient; the others, and their state, are left alone.
+    ///
+    /// # Errors
+    /// When LibTorch refuses.
+    pub fn step(&mut self, learning_rate: f64) -> Result<()> {
+        let gradients: Vec<Tensor> = self.slots.iter().map(|slot| slot.parameter.grad()).collect();
+        let slots: Vec<AdamWSlot<'_>> = self
+            .slots
+            .iter()
+            .zip(&gradients)
+            .filter(|(_, gradient)| gradient.defined())
+            .map(|(Slot { parameter, exp_avg, exp_avg_sq, step, .. }, gradient)| AdamWSlot {
+                parameter,
+                gradient,
+                exp_avg,
+                exp_avg_sq,
+                step,
+            })
+            .collect();
+        let Config { beta1, beta2, eps, weight_decay } = self.config;
+        Ok(libtorch::fused_adamw(&slots, &AdamWRule { learning_rate, beta1, beta2, weight_decay, eps })?)
+    }
+
+    /// Shrinks the gradients so that the 2-norm of all of them together is at most `max_norm`; returns the norm
+    /// before, of shape [] on the device. As `torch.nn.utils.clip_grad_norm_`, a norm that is NaN makes them all NaN.
+    ///
+    /// # Errors
+    /// When LibTorch refuses.
+    pub fn clip_grad_norm(&mut self, max_norm: f64) -> Result<Tensor> {
+        let gradients: Vec<Tensor> = self.slots.iter().map(|slot| slot.parameter.grad()).collect();
+        let gradients: Vec<&Tensor> = gradients.iter().filter(|gradient| gradient.defined()).collect();
+        if gradients.is_empty() {
+            return Ok(self.slots[0].step.zeros_like());
+        }
+        let norm = libtorch::grad_norm(&gradients)?;
+        let factor = libtorch::catch(|| (max_norm * (&norm + 1e-6).reciprocal()).clamp_max(1.0))?;
+        libtorch::scale_all(&gradients, &factor)?;
+        Ok(norm)
+    }
+
+    /// Takes the gradients away, as `zero_grad(set_to_none=True)`, PyTorch's default.
+    ///
+    /// # Errors
+    /// When LibTorch refuses.
+    pub fn zero_grad(&mut self) -> Result<()> {
+        let parameters: Vec<&Tensor> = self.slots.iter().map(|slot| &slot.parameter).collect();
+        Ok(libtorch::clear_grads(&parameters)?)
+    }
+}
+
+/// The state of all parameters, where `get` makes or finds a tensor by name and shape.
+fn slots(parameters: Vec<(String, Tensor)>, get: impl Fn(&str, &[i64]) -> Tensor) -> Vec<Slot> {
+    let slot = |(name, parameter): (String, Tensor)| {
+        let shape = parameter.size();
+        let moment = |part: &str| laid_out_like(&parameter, get(&format!("{name}.{part}"), &shape));
+        let (exp_avg, exp_avg_sq) = (moment("exp_avg"), moment("exp_avg_sq"));
+        let step = get(&format!("{name}.step"), &[]);
+        Slot { name, parameter, exp_avg, exp_avg_sq, step }
+    };
+    parameters.into_iter().map(slot).collect()
+}

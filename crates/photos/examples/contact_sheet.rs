@@ -1,0 +1,37 @@
+//! Shows what training would see of a folder of photos: the whole of each, and random views.
+//!
+//! ```console
+//! $ cargo run -p photos --example contact_sheet                          # the pictures in fixtures
+//! $ cargo run -p photos --example contact_sheet -- FOLDER OUT.png 256    # yours; cells of 256 pixels
+//! ```
+
+#![allow(clippy::print_stdout, reason = "it reports what it did")]
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use photos::{Augmentation, PhotoFolder, contact_sheet};
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let fixtures = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/photos/formats");
+    let folder = arguments.first().map_or_else(fixtures, PathBuf::from);
+    let out = arguments.get(1).map_or_else(|| std::env::temp_dir().join("contact_sheet.png"), PathBuf::from);
+    let side = arguments.get(2).map_or(Ok(192), |side| side.parse())?;
+
+    let opened = PhotoFolder::open(&folder)?;
+    for skipped in &opened.skipped {
+        println!("skipped: {skipped}");
+    }
+    let random = Augmentation::default();
+    let whole = Augmentation::none(random.resolution);
+    let mut views = Vec::new();
+    for (photo, first) in opened.photos.iter().zip((0..).step_by(4)) {
+        let (width, height) = photo.pixels.dimensions();
+        views.push((photo, whole.draw(0, width, height)));
+        views.extend((first..first + 4).map(|seed| (photo, random.draw(seed, width, height))));
+    }
+    pictures::save_png(&out, &contact_sheet(&views, 5, side).draw(), &[])?;
+    println!("{} photos, {} views: {}", opened.photos.len(), views.len(), out.display());
+    Ok(())
+}

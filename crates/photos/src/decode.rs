@@ -1,0 +1,90 @@
+//! One file's bytes to upright RGB pixels.
+
+use std::fmt::Display;
+use std::io::Cursor;
+
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+
+use crate::jpeg;
+
+/// Larger photos are refused before they are decoded. So many pixels are 400 MB; a phone's 108 megapixels pass.
+pub const MAX_PIXELS: u64 = 1 << 27;
+
+/// Width and height as stored, from the header alone.
+///
+/// # Errors
+/// Here and below: what follows the file's name in a sentence.
+pub(crate) fn size(bytes: &[u8], format: ImageFormat) -> Result<(u32, u32), String> {
+    let (width, height) = match format {
+        ImageFormat::Jpeg => jpeg::size(bytes)?,
+        _ => decoder(bytes, format)?.dimensions(),
+    };
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels == 0 {
+        return Err("is damaged: it has no pixels".to_owned());
+    }
+    if pixels > MAX_PIXELS {
+        let [is, most] = [pixels, MAX_PIXELS].map(|pixels| pixels.div_ceil(1_000_000));
+        return Err(format!(
+            "has {width} x {height} pixels ({is} megapixels), more than the {most} megapixels that are read: \
+             save it smaller"
+        ));
+    }
+    Ok((width, height))
+}
+
+/// Decodes a picture whose [`size`] is acceptable: the first frame, 8 bits, its orientation applied, transparency
+/// over `background` (or dropped without one).
+pub(crate) fn decode(bytes: &[u8], format: ImageFormat, background: Option<[u8; 3]>) -> Result<RgbImage, String> {
+    size(bytes, format)?;
+    let (picture, orientation) = match format {
+        ImageFormat::Jpeg => jpeg::decode(bytes)?,
+        _ => {
+            let mut decoder = decoder(bytes, format)?;
+            // A camera's data that cannot be understood is no reason to refuse its photo.
+            let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+            let picture = DynamicImage::from_decoder(decoder).map_err(unusable)?;
+            (flatten(picture, background), orientation)
+        }
+    };
+    let mut picture = DynamicImage::ImageRgb8(picture);
+    picture.apply_orientation(orientation);
+    Ok(picture.into_rgb8())
+}
+
+fn decoder(bytes: &[u8], format: ImageFormat) -> Result<impl ImageDecoder, String> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let mut limits = Limits::default();
+    // Four channels of 16 bits, and as much again for the decoder's own work.
+    limits.max_alloc = Some(MAX_PIXELS * 16);
+    reader.limits(limits);
+    reader.into_decoder().map_err(unusable)
+}
+
+fn unusable(error: image::ImageError) -> String {
+    match error {
+        image::ImageError::Unsupported(error) => format!("cannot be read ({error}): save it as JPEG or PNG"),
+        error => damaged(&error),
+    }
+}
+
+/// What a decoder says, on one line.
+pub(crate) fn damaged(error: &dyn Display) -> String {
+    format!("is damaged: {}", error.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+fn flatten(picture: DynamicImage, background: Option<[u8; 3]>) -> RgbImage {
+    let Some(background) = background.filter(|_| picture.color().has_alpha()) else {
+        return picture.into_rgb8();
+    };
+    let picture = picture.into_rgba8();
+    let mut flat = RgbImage::new(picture.width(), picture.height());
+    for (to, from) in flat.pixels_mut().zip(picture.pixels()) {
+        let [red, green, blue, alpha] = from.0.map(u32::from);
+        for ((to, from), behind) in to.0.iter_mut().zip([red, green, blue]).zip(background) {
+            *to = ((from * alpha + u32::from(behind) * (255 - alpha) + 127) / 255) as u8;
+        }
+    }
+    flat
+}

@@ -1,0 +1,104 @@
+//! What is wrong with a folder or a setting, in sentences.
+
+use std::fmt;
+use std::io;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+/// A file that is not among the photos, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// The file.
+    pub path: PathBuf,
+    /// What follows its name in a sentence: "is empty".
+    pub reason: String,
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.path.file_name().unwrap_or_default().display(), self.reason)
+    }
+}
+
+/// Why there are no photos to train on; each message is one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder itself cannot be read.
+    #[error("cannot read the folder of photos {}: {source}", folder.display())]
+    Folder {
+        /// As given.
+        folder: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Nothing in it is a photo.
+    #[error("the folder {} holds no photos{}: put at least one into it", folder.display(), Instead(skipped))]
+    NoPhotos {
+        /// As given.
+        folder: PathBuf,
+        /// What is in it instead.
+        skipped: Vec<Rejected>,
+    },
+    /// Pictures that cannot be used, all of them, so that they can be repaired at once.
+    #[error(
+        "{} of the {total} photos in {} cannot be used, so repair or remove: {}",
+        photos.len(), folder.display(), List(photos, 20)
+    )]
+    Unusable {
+        /// As given.
+        folder: PathBuf,
+        /// Those that cannot be used.
+        photos: Vec<Rejected>,
+        /// How many pictures there are, good ones included.
+        total: usize,
+    },
+    /// More than fits in memory; probably somebody's whole album.
+    #[error(
+        "the {photos} photos in {} have {megapixels} megapixels together, more than the {limit} that are read: \
+         choose fewer (three to ten photos of one subject are enough)",
+        folder.display()
+    )]
+    TooMany {
+        /// As given.
+        folder: PathBuf,
+        /// How many pictures there are.
+        photos: usize,
+        /// Their size together, in millions of pixels.
+        megapixels: u64,
+        /// The most that is read, in millions of pixels.
+        limit: u64,
+    },
+}
+
+/// A setting of [`Augmentation`](crate::Augmentation) that makes no sense.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{key} is {value}, but it must be from {} to {}", allowed.start(), allowed.end())]
+pub struct InvalidAugmentation {
+    /// The name of the field.
+    pub key: &'static str,
+    /// What it holds.
+    pub value: f64,
+    /// What it may hold.
+    pub allowed: RangeInclusive<f64>,
+}
+
+/// Files in a sentence: at most so many, and the number of the others.
+struct List<'a>(&'a [Rejected], usize);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(files, most) = *self;
+        for (i, file) in files.iter().take(most).enumerate() {
+            write!(f, "{}{file}", if i == 0 { "" } else { "; " })?;
+        }
+        if files.len() > most { write!(f, "; and {} more", files.len() - most) } else { Ok(()) }
+    }
+}
+
+struct Instead<'a>(&'a [Rejected]);
+
+impl fmt::Display for Instead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, " ({})", List(self.0, 5)) }
+    }
+}

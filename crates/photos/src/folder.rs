@@ -1,0 +1,217 @@
+//! A folder of photos, read and validated as a whole.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use image::{ImageFormat, RgbImage};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::contents::{Contents, HEAD};
+use crate::decode;
+use crate::error::{Error, Rejected};
+use crate::resample;
+
+/// The photos of a folder are held in memory; so many pixels are 6 GB.
+const MAX_FOLDER_PIXELS: u64 = 2_000_000_000;
+/// No photo's file is larger, and larger ones are not read to find out.
+const MAX_FILE_BYTES: u64 = 1 << 31;
+
+/// How photos are read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// What shows through where a photo is transparent: white, as on a page. `None` drops the transparency instead and
+    /// shows the colours hidden under it, as the authors' `convert("RGB")` does.
+    pub background: Option<[u8; 3]>,
+    /// Photos whose shorter side is longer than this are shrunk to it once, when they are read. Off by default, because
+    /// it changes the pixels of views (they are resized twice). Twice the resolution of training or more keeps the
+    /// detail; large photos then take less memory and render several times faster.
+    pub max_short_side: Option<u32>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { background: Some([255; 3]), max_short_side: None }
+    }
+}
+
+/// A decoded photo.
+#[derive(Clone)]
+pub struct Photo {
+    /// The file.
+    pub path: PathBuf,
+    /// SHA-256 of the file's bytes, in hexadecimal.
+    pub sha256: String,
+    /// Upright, 8 bits a channel. Colour profiles are not applied, as in the authors' code.
+    pub pixels: RgbImage,
+}
+
+impl Photo {
+    /// The file's name.
+    pub fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().display().to_string()
+    }
+}
+
+/// Without the pixels, which nobody reads.
+impl fmt::Debug for Photo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = self.pixels.dimensions();
+        f.debug_struct("Photo").field("path", &self.path).field("size", &size).finish_non_exhaustive()
+    }
+}
+
+/// All photos of a folder, at least one.
+#[derive(Debug, Clone)]
+pub struct PhotoFolder {
+    /// Sorted by name.
+    pub photos: Vec<Photo>,
+    /// What else is in the folder, sorted by name: hidden files, sub-folders, files that are no pictures.
+    pub skipped: Vec<Rejected>,
+}
+
+/// An entry of the folder, before anything is decoded.
+enum Entry {
+    Photo { path: PathBuf, format: ImageFormat, pixels: u64 },
+    Unusable(Rejected),
+    Skipped(Rejected),
+}
+
+impl PhotoFolder {
+    /// Reads all photos of a folder, in parallel.
+    ///
+    /// # Errors
+    /// When the folder cannot be read, holds no photos or far too many, or when any picture in it is damaged, larger
+    /// than [`MAX_PIXELS`](crate::MAX_PIXELS) or of a kind that is not read; all such pictures are named.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::open_with(folder, &Options::default())
+    }
+
+    /// The same with options.
+    ///
+    /// # Errors
+    /// As [`PhotoFolder::open`].
+    pub fn open_with(folder: impl AsRef<Path>, options: &Options) -> Result<Self, Error> {
+        let folder = folder.as_ref();
+        let paths = paths(folder).map_err(|source| Error::Folder { folder: folder.to_owned(), source })?;
+        // Headers first: nothing is decoded that would not fit.
+        let entries: Vec<Entry> = paths.into_par_iter().map(|path| inspect(path, options)).collect();
+
+        let (mut found, mut unusable, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
+        for entry in entries {
+            match entry {
+                Entry::Photo { path, format, pixels } => found.push((path, format, pixels)),
+                Entry::Unusable(rejected) => unusable.push(rejected),
+                Entry::Skipped(rejected) => skipped.push(rejected),
+            }
+        }
+        let total = found.len() + unusable.len();
+        if total == 0 {
+            return Err(Error::NoPhotos { folder: folder.to_owned(), skipped });
+        }
+        let pixels: u64 = found.iter().map(|(_, _, pixels)| pixels).sum();
+        if pixels > MAX_FOLDER_PIXELS {
+            let [megapixels, limit] = [pixels, MAX_FOLDER_PIXELS].map(|pixels| pixels / 1_000_000);
+            return Err(Error::TooMany { folder: folder.to_owned(), photos: total, megapixels, limit });
+        }
+        let decoded: Vec<_> = found.into_par_iter().map(|(path, format, _)| read(path, format, options)).collect();
+        let mut photos = Vec::new();
+        for photo in decoded {
+            match photo {
+                Ok(photo) => photos.push(photo),
+                Err(rejected) => unusable.push(rejected),
+            }
+        }
+        if unusable.is_empty() {
+            return Ok(Self { photos, skipped });
+        }
+        unusable.sort_by(|a, b| a.path.cmp(&b.path));
+        Err(Error::Unusable { folder: folder.to_owned(), photos: unusable, total })
+    }
+}
+
+/// Everything in the folder, sorted by name.
+fn paths(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+fn inspect(path: PathBuf, options: &Options) -> Entry {
+    if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+        return Entry::Skipped(Rejected { path, reason: "is hidden".to_owned() });
+    }
+    let unusable = |path, reason| Entry::Unusable(Rejected { path, reason });
+    let metadata = match fs::metadata(&path) {
+        Ok(metadata) => metadata,
+        Err(error) => return unusable(path, unreadable(&error)),
+    };
+    if !metadata.is_file() {
+        let reason = if metadata.is_dir() { "is a sub-folder" } else { "is not a file" };
+        return Entry::Skipped(Rejected { path, reason: reason.to_owned() });
+    }
+    let head = match head(&path) {
+        Ok(head) => head,
+        Err(error) => return unusable(path, unreadable(&error)),
+    };
+    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    let format = match Contents::of(&extension, &head) {
+        Contents::Picture(format) => format,
+        Contents::Unusable(reason) => return unusable(path, reason),
+        Contents::Other => {
+            let reason = "is not a JPEG, PNG, WebP, BMP, GIF or TIFF picture".to_owned();
+            return Entry::Skipped(Rejected { path, reason });
+        }
+    };
+    if metadata.len() > MAX_FILE_BYTES {
+        return unusable(path, format!("has {} MB: save it smaller", metadata.len() / 1_000_000));
+    }
+    let size = fs::read(&path).map_err(|error| unreadable(&error)).and_then(|bytes| decode::size(&bytes, format));
+    match size {
+        Ok(size) => Entry::Photo { path, format, pixels: kept_pixels(size, options) },
+        Err(reason) => unusable(path, reason),
+    }
+}
+
+fn read(path: PathBuf, format: ImageFormat, options: &Options) -> Result<Photo, Rejected> {
+    let result = || -> Result<_, String> {
+        let bytes = fs::read(&path).map_err(|error| unreadable(&error))?;
+        let mut pixels = decode::decode(&bytes, format, options.background)?;
+        if let Some(short) = shrinks_to(pixels.dimensions(), options) {
+            pixels = resample::resize(&pixels, short);
+        }
+        let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok((sha256, pixels))
+    };
+    match result() {
+        Ok((sha256, pixels)) => Ok(Photo { path, sha256, pixels }),
+        Err(reason) => Err(Rejected { path, reason }),
+    }
+}
+
+/// The new length of the shorter side where it is to be shrunk.
+fn shrinks_to((width, height): (u32, u32), options: &Options) -> Option<u32> {
+    options.max_short_side.filter(|most| *most > 0 && *most < width.min(height))
+}
+
+fn kept_pixels((width, height): (u32, u32), options: &Options) -> u64 {
+    let (width, height) = match shrinks_to((width, height), options) {
+        Some(short) => resample::with_short_side(width, height, short),
+        None => (u64::from(width), u64::from(height)),
+    };
+    width * height
+}
+
+fn head(path: &Path) -> io::Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(HEAD);
+    File::open(path)?.take(HEAD as u64).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+fn unreadable(error: &io::Error) -> String {
+    format!("cannot be read: {error}")
+}

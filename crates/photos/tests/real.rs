@@ -1,0 +1,42 @@
+//! Real photos, where they are at hand: `../shared/data/subjects`, the DreamBooth data set.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+
+use photos::{Augmentation, PhotoFolder, contact_sheet};
+use rayon::prelude::*;
+
+#[test]
+fn every_subject_opens_and_every_view_shows_it() {
+    let subjects = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/subjects");
+    let Ok(entries) = fs::read_dir(&subjects) else {
+        println!("skipped: no folder {}", subjects.display());
+        return;
+    };
+    let folders: Vec<_> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+    assert!(!folders.is_empty());
+    let augmentation = Augmentation { resolution: 128, ..Augmentation::default() };
+    for folder in folders {
+        let opened = PhotoFolder::open(&folder).unwrap();
+        assert!(opened.skipped.is_empty(), "{:?}", opened.skipped);
+        let photos = &opened.photos;
+        let draw = |photo: usize, seed| {
+            let (width, height) = photos[photo].pixels.dimensions();
+            (&photos[photo], augmentation.draw(seed, width, height))
+        };
+        let drawn: Vec<_> = (0..24).map(|seed| draw(seed as usize % photos.len(), seed)).collect();
+        // In whatever thread, in whatever order.
+        let parallel: Vec<_> = drawn.par_iter().map(|(photo, view)| view.render(&photo.pixels)).collect();
+        for ((photo, view), rendered) in drawn.iter().zip(&parallel) {
+            assert_eq!(*rendered, view.render(&photo.pixels));
+            assert_eq!(rendered.dimensions(), (128, 128));
+            let black = rendered.pixels().filter(|pixel| pixel.0 == [0; 3]).count();
+            // Turned by 45 degrees, half of a square canvas is black, and of a wide one a little more.
+            assert!(black < 128 * 128 * 3 / 4, "{} {view:?}: {black}", photo.path.display());
+        }
+        let sheet = contact_sheet(&drawn, 6, 64).draw();
+        assert_eq!(sheet.width(), 6 * (64 + 8) + 8);
+    }
+}

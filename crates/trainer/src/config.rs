@@ -1,0 +1,247 @@
+//! Everything that decides what a run does.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use photos::Augmentation;
+use serde::{Deserialize, Serialize};
+
+use crate::Stage;
+
+/// A run's configuration; absent keys have the paper's values.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// The base model, a folder in the diffusers layout.
+    pub model: PathBuf,
+    /// The folder with the subject's photos.
+    pub concept: PathBuf,
+    /// The super-category: the word for what the subject is, such as "dog".
+    pub category: String,
+    /// The name of the new token.
+    pub placeholder: String,
+    /// How many embedding vectors the new token has; 1 in the paper.
+    pub vectors: usize,
+    /// The training prompt, in which `[V]` and `[category]` are replaced.
+    pub prompt: String,
+    /// The seed that all randomness derives from.
+    pub seed: u64,
+    /// Stage 1: the embedding of \[V\].
+    pub embedding: StageConfig,
+    /// Stage 2: the U-Net's cross-attention layers.
+    pub cross_attention: StageConfig,
+    /// Stage 3: the whole U-Net.
+    pub unet: StageConfig,
+    /// AdamW's values but the learning rate.
+    pub optimizer: optimizer::Config,
+    /// How attention is compared; the weights stand with each stage.
+    pub regularizer: RegularizerConfig,
+    /// How photos become training views.
+    pub augmentation: Augmentation,
+    /// What is computed in; trained parameters are always f32.
+    pub dtype: Dtype,
+    /// Compute activations again in the backward pass instead of keeping them: less memory, about a third slower.
+    pub gradient_checkpointing: bool,
+    /// Clip the gradients' norm; the paper's code does not.
+    pub max_grad_norm: Option<f64>,
+    /// Weigh timesteps by min-SNR-γ (arXiv 2303.09556); the paper does not.
+    pub snr_gamma: Option<f64>,
+    /// Keep a running average of the U-Net in stage 3 and use it at the end; the paper does not.
+    pub ema: Option<optimizer::EmaConfig>,
+    /// Prior preservation (arXiv 2208.12242); the paper does not.
+    pub prior: Option<Prior>,
+    /// Pictures to look at on the way.
+    pub validation: Validation,
+    /// Steps between checkpoints; each stage ends with one too.
+    pub checkpoint_every: usize,
+}
+
+/// One stage.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageConfig {
+    /// Optimiser steps; 0 leaves the stage out.
+    pub steps: usize,
+    /// AdamW's learning rate, constant.
+    pub learning_rate: f64,
+    /// Photos seen at once.
+    pub batch_size: usize,
+    /// Batches whose gradients make one step.
+    #[serde(default = "one")]
+    pub gradient_accumulation: usize,
+    /// λ_μ: the weight of the attention means' squared difference.
+    pub lambda_mean: f64,
+    /// λ_σ: the weight of the attention variances' squared difference.
+    pub lambda_variance: f64,
+}
+
+fn one() -> usize {
+    1
+}
+
+/// How attention is compared; see [`regularizer::Config`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegularizerConfig {
+    /// Layer by layer, or all layers pooled.
+    pub mode: regularizer::Mode,
+    /// The sum or the mean over the batch.
+    pub batch: regularizer::Batch,
+    /// What stands for a category of several tokens; also decides what \[V\] starts from.
+    pub category: regularizer::Category,
+}
+
+/// The kind of number that is computed in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// 32-bit floats.
+    #[default]
+    Fp32,
+    /// bfloat16, with f32 parameters and losses.
+    Bf16,
+}
+
+/// Pictures of the category that the model is to remember.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prior {
+    /// The folder with pictures of the category.
+    pub folder: PathBuf,
+    /// Their prompt.
+    pub prompt: String,
+    /// The weight of their loss; 1 in the DreamBooth paper.
+    pub weight: f64,
+}
+
+/// Pictures to look at on the way; drawing them does not change the run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Validation {
+    /// Steps between them; 0 for none.
+    pub every: usize,
+    /// What to draw; `[V]` stands for the subject.
+    pub prompts: Vec<String>,
+    /// The seed of each prompt's picture.
+    pub seed: u64,
+    /// Denoising steps.
+    pub steps: usize,
+}
+
+impl Default for Validation {
+    fn default() -> Self {
+        Self { every: 0, prompts: vec!["a photo of a [V] [category]".to_owned()], seed: 0, steps: 25 }
+    }
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self::paper()
+    }
+}
+
+impl TrainConfig {
+    /// The paper's recipe (section 4.3 and the authors' scripts): 60 + 100 + 500 steps, batch 8.
+    pub fn paper() -> Self {
+        let stage = |steps, learning_rate, lambda_mean, lambda_variance| StageConfig {
+            steps,
+            learning_rate,
+            batch_size: 8,
+            gradient_accumulation: 1,
+            lambda_mean,
+            lambda_variance,
+        };
+        Self {
+            model: PathBuf::new(),
+            concept: PathBuf::new(),
+            category: String::new(),
+            placeholder: "<new>".to_owned(),
+            vectors: 1,
+            prompt: "a photo of a [V] [category]".to_owned(),
+            seed: 0,
+            embedding: stage(60, 1e-3, 0.1, 0.0),
+            cross_attention: stage(100, 2e-5, 2.0, 5.0),
+            unet: stage(500, 2e-6, 2.0, 5.0),
+            optimizer: optimizer::Config::default(),
+            regularizer: RegularizerConfig::default(),
+            augmentation: Augmentation::default(),
+            dtype: Dtype::Fp32,
+            gradient_checkpointing: false,
+            max_grad_norm: None,
+            snr_gamma: None,
+            ema: None,
+            prior: None,
+            validation: Validation::default(),
+            checkpoint_every: 100,
+        }
+    }
+
+    /// The authors' fast recipe: stage 3 in 200 steps of batch 4 at a learning rate of 1e-5.
+    pub fn fast() -> Self {
+        let paper = Self::paper();
+        Self { unet: StageConfig { steps: 200, learning_rate: 1e-5, batch_size: 4, ..paper.unet }, ..paper }
+    }
+
+    /// The configuration of one stage.
+    pub fn stage(&self, stage: Stage) -> &StageConfig {
+        match stage {
+            Stage::Embedding => &self.embedding,
+            Stage::CrossAttention => &self.cross_attention,
+            Stage::Unet => &self.unet,
+        }
+    }
+
+    /// A prompt with the category put in; `[V]` stays for the pipeline to replace.
+    pub fn fill(&self, prompt: &str) -> String {
+        prompt.replace("[category]", &self.category)
+    }
+
+    /// Checks what can be checked without the model and the photos.
+    ///
+    /// # Errors
+    /// Names the key and its value.
+    pub fn validate(&self) -> Result<()> {
+        ensure!(
+            !self.category.trim().is_empty(),
+            "category is empty: give the word for what the subject is (--category)"
+        );
+        ensure!(self.vectors > 0, "vectors is 0, but [V] needs at least one embedding vector");
+        ensure!(self.checkpoint_every > 0, "checkpoint_every is 0, but must be at least 1");
+        ensure!(self.prompt.matches("[V]").count() == 1, "prompt is {:?}, but must have [V] exactly once", self.prompt);
+        ensure!(
+            self.prompt.contains("[V] [category]"),
+            "prompt is {:?}, but must have [category] right after [V]",
+            self.prompt
+        );
+        for stage in Stage::ALL {
+            self.stage(stage).validate().with_context(|| format!("stage {stage}"))?;
+        }
+        for (key, value) in [("max_grad_norm", self.max_grad_norm), ("snr_gamma", self.snr_gamma)] {
+            ensure!(value.is_none_or(|v| v > 0.0 && v.is_finite()), "{key} is {value:?}, but must be more than zero");
+        }
+        self.optimizer.validate()?;
+        self.augmentation.validate()?;
+        Ok(())
+    }
+}
+
+impl StageConfig {
+    fn validate(&self) -> Result<()> {
+        let Self { batch_size, gradient_accumulation, learning_rate, .. } = *self;
+        ensure!(batch_size > 0, "batch_size is 0, but must be at least 1");
+        ensure!(gradient_accumulation > 0, "gradient_accumulation is 0, but must be at least 1");
+        ensure!(
+            learning_rate >= 0.0 && learning_rate.is_finite(),
+            "learning_rate is {learning_rate}, but must be zero or more"
+        );
+        for (key, value) in [("lambda_mean", self.lambda_mean), ("lambda_variance", self.lambda_variance)] {
+            ensure!(value >= 0.0 && value.is_finite(), "{key} is {value}, but must be zero or more");
+        }
+        Ok(())
+    }
+
+    /// Whether attention is regularised at all.
+    pub(crate) fn regularizes(&self) -> bool {
+        self.lambda_mean > 0.0 || self.lambda_variance > 0.0
+    }
+}

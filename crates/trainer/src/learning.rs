@@ -1,0 +1,242 @@
+//! One stage: what it trains, its optimiser, its steps.
+
+use anyhow::{Result, bail, ensure};
+use optimizer::{AdamW, Ema};
+use sampling::Pipeline;
+use tch::{Kind, Tensor};
+
+use crate::batches::{Batches, Place};
+use crate::checkpoint::Checkpoint;
+use crate::{Batch, Losses, Objective, Stage, StageConfig, Subject, TrainConfig};
+
+/// A loss that a working model is far from: one that knows nothing has a diffusion loss of about 1.
+const DIVERGED: f64 = 1e3;
+
+/// The pipeline, the subject and how they are trained.
+#[derive(Debug)]
+pub struct Trainer {
+    /// The configuration.
+    pub config: TrainConfig,
+    /// The model; its U-Net is what stages 2 and 3 change.
+    pub pipeline: Pipeline,
+    /// The new word.
+    pub subject: Subject,
+    objective: Objective,
+}
+
+/// What one step has shown.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepReport {
+    /// The stage.
+    pub stage: Stage,
+    /// Steps done in the stage, counted from 1.
+    pub step: usize,
+    /// Steps of the stage in all.
+    pub steps: usize,
+    /// The diffusion loss, averaged over the step's batches.
+    pub diffusion_loss: f64,
+    /// The regulariser, likewise.
+    pub attention_loss: f64,
+}
+
+/// A stage on its way.
+#[derive(Debug)]
+pub struct Learning {
+    stage: Stage,
+    done: usize,
+    optimizer: AdamW,
+    ema: Option<Ema>,
+    /// The prompt's hidden states, where they do not change.
+    prompt: Option<Tensor>,
+}
+
+impl Trainer {
+    /// Adds the subject to the pipeline and freezes everything; f32 parameters only.
+    ///
+    /// # Errors
+    /// When the configuration does not fit the model.
+    pub fn new(config: TrainConfig, mut pipeline: Pipeline) -> Result<Self> {
+        config.validate()?;
+        ensure!(
+            pipeline.placement().0 == Kind::Float,
+            "the model must be loaded in fp32 to be trained; dtype decides what is computed in"
+        );
+        let objective = Objective::new(&pipeline, &config)?;
+        let subject = Subject::add(&mut pipeline, &config)?;
+        Ok(Self { config, pipeline, subject, objective })
+    }
+
+    /// The parameters that a stage trains, by name.
+    pub fn trained(&self, stage: Stage) -> Vec<(&str, &Tensor)> {
+        match stage {
+            Stage::Embedding => vec![(self.config.placeholder.as_str(), &self.subject.embedding)],
+            _ => self.pipeline.parameters.unet.iter().filter(|(name, _)| stage.trains(name)).collect(),
+        }
+    }
+
+    /// Starts a stage with nothing remembered, as every stage does.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn start(&self, stage: Stage) -> Result<Learning> {
+        self.freeze_all_but(stage);
+        let optimizer = AdamW::new(self.trained(stage), &self.config.optimizer)?;
+        let ema = self.ema_config(stage).map(|ema| Ema::new(self.trained(stage), ema)).transpose()?;
+        Ok(Learning { stage, done: 0, optimizer, ema, prompt: None })
+    }
+
+    /// Goes on from a checkpoint.
+    ///
+    /// # Errors
+    /// When the checkpoint is damaged or of another model.
+    pub fn resume(&self, checkpoint: &Checkpoint) -> Result<Learning> {
+        let stage = checkpoint.state.stage;
+        self.freeze_all_but(stage);
+        checkpoint.restore(&[(self.config.placeholder.as_str(), &self.subject.embedding)], Checkpoint::EMBEDDING)?;
+        if stage != Stage::Embedding {
+            checkpoint.restore(&self.trained(stage), Checkpoint::UNET)?;
+        }
+        let path = checkpoint.file(Checkpoint::OPTIMIZER);
+        let optimizer = AdamW::load(self.trained(stage), &self.config.optimizer, &path)?;
+        let load = |ema| Ema::load(self.trained(stage), ema, &checkpoint.file(Checkpoint::EMA));
+        let ema = self.ema_config(stage).map(load).transpose()?;
+        Ok(Learning { stage, done: checkpoint.state.step, optimizer, ema, prompt: None })
+    }
+
+    fn ema_config(&self, stage: Stage) -> Option<&optimizer::EmaConfig> {
+        self.config.ema.as_ref().filter(|_| stage == Stage::Unet)
+    }
+
+    fn freeze_all_but(&self, stage: Stage) {
+        let parameters = &self.pipeline.parameters;
+        for frozen in [&parameters.text_encoder, &parameters.vae] {
+            frozen.train(|_| false);
+        }
+        parameters.unet.train(|name| stage.trains(name));
+        let _ = self.subject.embedding.set_requires_grad(stage == Stage::Embedding);
+    }
+
+    /// The losses of a batch, given the prompt's hidden states.
+    ///
+    /// # Errors
+    /// What the models refuse.
+    pub fn losses(&self, stage: &StageConfig, batch: &Batch, encoder_hidden_states: &Tensor) -> Result<Losses> {
+        self.objective.losses(&self.pipeline, &self.subject, stage, batch, encoder_hidden_states)
+    }
+}
+
+impl Learning {
+    /// The stage.
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Steps done so far.
+    pub fn done(&self) -> usize {
+        self.done
+    }
+
+    /// One step of the optimiser.
+    ///
+    /// # Errors
+    /// When the loss is not a number or has diverged (the parameters are left as they were), or what LibTorch refuses.
+    pub fn step(&mut self, trainer: &Trainer, batches: &mut dyn Batches) -> Result<StepReport> {
+        let config = *trainer.config.stage(self.stage);
+        let parts = config.gradient_accumulation;
+        let mut sums = [0.0; 2];
+        self.optimizer.zero_grad()?;
+        for part in 0..parts {
+            let batch = batches.batch(Place { stage: self.stage, step: self.done, part })?;
+            let losses = self.backward(trainer, &config, &batch)?;
+            for (sum, loss) in sums.iter_mut().zip(losses) {
+                *sum += loss / parts as f64;
+            }
+        }
+        let report = StepReport {
+            stage: self.stage,
+            step: self.done + 1,
+            steps: config.steps,
+            diffusion_loss: sums[0],
+            attention_loss: sums[1],
+        };
+        report.check()?;
+        if let Some(max_norm) = trainer.config.max_grad_norm {
+            let _norm = self.optimizer.clip_grad_norm(max_norm)?;
+        }
+        self.optimizer.step(config.learning_rate)?;
+        self.optimizer.zero_grad()?;
+        if let Some(ema) = &mut self.ema {
+            ema.update()?;
+        }
+        self.done += 1;
+        Ok(report)
+    }
+
+    /// Adds the gradients of one batch; returns its two losses.
+    fn backward(&mut self, trainer: &Trainer, config: &StageConfig, batch: &Batch) -> Result<[f64; 2]> {
+        libtorch::catch(|| {
+            let prompt = self.prompt(trainer)?;
+            let losses = trainer.losses(config, batch, &prompt)?;
+            let total = &losses.diffusion + &losses.attention;
+            (total / config.gradient_accumulation as f64).backward();
+            Ok([&losses.diffusion, &losses.attention].map(|loss| loss.double_value(&[])))
+        })?
+    }
+
+    /// The prompt's hidden states: with a graph while \[V\] is learned, else computed once.
+    fn prompt(&mut self, trainer: &Trainer) -> Result<Tensor> {
+        let encode = || trainer.pipeline.text_encoder.forward(&trainer.subject.prompt_ids);
+        if self.stage == Stage::Embedding {
+            return encode();
+        }
+        if self.prompt.is_none() {
+            self.prompt = Some(tch::no_grad(encode)?);
+        }
+        Ok(self.prompt.as_ref().map(Tensor::shallow_clone).expect("it has just been set"))
+    }
+
+    /// Writes all that [`Trainer::resume`] needs into the folder `path`, whole or not at all.
+    ///
+    /// # Errors
+    /// When the folder cannot be written; earlier checkpoints are as they were.
+    pub fn save(&self, trainer: &Trainer, path: &std::path::Path) -> Result<()> {
+        Checkpoint::write(path, self.stage, self.done, |folder| {
+            let embedding = [(trainer.config.placeholder.as_str(), &trainer.subject.embedding)];
+            weights::save(&folder.join(Checkpoint::EMBEDDING), embedding)?;
+            if self.stage != Stage::Embedding {
+                weights::save(&folder.join(Checkpoint::UNET), trainer.trained(self.stage))?;
+            }
+            if let Some(ema) = &self.ema {
+                ema.save(&folder.join(Checkpoint::EMA))?;
+            }
+            self.optimizer.save(&folder.join(Checkpoint::OPTIMIZER))
+        })
+    }
+
+    /// Ends the stage: where a running average was kept, the model becomes it.
+    ///
+    /// # Errors
+    /// What LibTorch refuses.
+    pub fn finish(mut self) -> Result<()> {
+        match &mut self.ema {
+            Some(ema) => ema.swap(),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StepReport {
+    fn check(&self) -> Result<()> {
+        let Self { stage, step, diffusion_loss, attention_loss, .. } = self;
+        let total = diffusion_loss + attention_loss;
+        if total.is_nan() || total.abs() > DIVERGED {
+            bail!(
+                "the loss has {} in step {step} of stage {stage} (diffusion {diffusion_loss:.3e}, attention \
+                 {attention_loss:.3e}); the last checkpoint is good: resume it with a lower learning_rate, or with \
+                 dtype fp32",
+                if total.is_nan() { "become NaN" } else { "diverged" }
+            );
+        }
+        Ok(())
+    }
+}

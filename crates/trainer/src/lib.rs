@@ -1,0 +1,43 @@
+//! AttnDreamBooth's three stages (arXiv 2406.05000, section 4).
+//!
+//! [`Trainer`] holds a pipeline with a new word; [`Learning`] is one stage on its way:
+//!
+//! ```no_run
+//! use sampling::Pipeline;
+//! use tch::{Device, Kind};
+//! use trainer::{PhotoBatches, Stage, TrainConfig, Trainer};
+//!
+//! let config = TrainConfig { category: "dog".to_owned(), ..TrainConfig::paper() };
+//! let pipeline = Pipeline::from_folder("models/sd2.1-base".as_ref(), (Kind::Float, Device::Cpu))?;
+//! let photos = photos::PhotoFolder::open("photos/dog")?.photos;
+//! let mut batches = PhotoBatches::new(&config, photos, None, [4, 64, 64], 1000);
+//! let trainer = Trainer::new(config, pipeline)?;
+//! for stage in Stage::ALL {
+//!     let mut learning = trainer.start(stage)?;
+//!     while learning.done() < trainer.config.stage(stage).steps {
+//!         let report = learning.step(&trainer, &mut batches)?;
+//!         eprintln!("{stage} {}: {:.4} + {:.4}", report.step, report.diffusion_loss, report.attention_loss);
+//!     }
+//!     learning.finish()?;
+//! }
+//! # anyhow::Ok(())
+//! ```
+//!
+//! Invariants: all randomness of a step derives from (seed, stage, step); the text encoder and the VAE are never
+//! changed; trained parameters are f32. Knows nothing of terminals.
+
+mod batches;
+mod checkpoint;
+mod config;
+mod learning;
+mod loss;
+mod stage;
+mod subject;
+
+pub use batches::{Batches, PhotoBatches, Place};
+pub use checkpoint::{Checkpoint, State};
+pub use config::{Dtype, Prior, RegularizerConfig, StageConfig, TrainConfig, Validation};
+pub use learning::{Learning, StepReport, Trainer};
+pub use loss::{Batch, Losses, Objective};
+pub use stage::Stage;
+pub use subject::Subject;

@@ -1,0 +1,149 @@
+//! The loss of one batch.
+
+use anyhow::Result;
+use regularizer::AttentionRegularizer;
+use sampling::Pipeline;
+use scheduler::{ForwardProcess, PredictionType};
+use tch::{Device, Kind, Tensor};
+use unet::AttentionObserver;
+
+use crate::Subject;
+use crate::config::{Dtype, StageConfig, TrainConfig};
+
+/// One batch with all its randomness.
+#[derive(Debug)]
+pub struct Batch {
+    /// Training views [batch, 3, resolution, resolution] in [-1, 1], f32; with prior preservation the views of the
+    /// subject come first, as many of the category follow.
+    pub images: Tensor,
+    /// What samples the VAE's posterior: [batch, 4, h, w], standard normal.
+    pub posterior_noise: Tensor,
+    /// What the U-Net is to find: [batch, 4, h, w], standard normal.
+    pub noise: Tensor,
+    /// [batch], int64 in 0..1000.
+    pub timesteps: Tensor,
+}
+
+/// The two parts of the loss, of shape [] and in f32, on the autograd graph.
+#[derive(Debug)]
+pub struct Losses {
+    /// The mean squared error of the prediction.
+    pub diffusion: Tensor,
+    /// The regulariser.
+    pub attention: Tensor,
+}
+
+/// What turns batches into losses.
+#[derive(Debug)]
+pub struct Objective {
+    forward: ForwardProcess,
+    prediction_type: PredictionType,
+    kind: Kind,
+    device: Device,
+    snr_gamma: Option<f64>,
+    prior_weight: Option<f64>,
+    regularizer: regularizer::Config,
+}
+
+impl Objective {
+    /// For the pipeline's noise schedule and device.
+    ///
+    /// # Errors
+    /// When the noise schedule is not usable.
+    pub fn new(pipeline: &Pipeline, config: &TrainConfig) -> Result<Self> {
+        let device = pipeline.placement().1;
+        let kind = match config.dtype {
+            Dtype::Fp32 => Kind::Float,
+            Dtype::Bf16 => Kind::BFloat16,
+        };
+        let regularizer = regularizer::Config {
+            mode: config.regularizer.mode,
+            batch: config.regularizer.batch,
+            category: config.regularizer.category,
+            ..Default::default()
+        };
+        Ok(Self {
+            forward: ForwardProcess::new(&pipeline.scheduler, device)?,
+            prediction_type: pipeline.scheduler.prediction_type,
+            kind,
+            device,
+            snr_gamma: config.snr_gamma,
+            prior_weight: config.prior.as_ref().map(|prior| prior.weight),
+            regularizer,
+        })
+    }
+
+    /// The losses of a batch in a stage, given the prompt's hidden states [1 or batch, positions, width].
+    ///
+    /// # Errors
+    /// What the models refuse.
+    pub fn losses(
+        &self,
+        pipeline: &Pipeline,
+        subject: &Subject,
+        stage: &StageConfig,
+        batch: &Batch,
+        encoder_hidden_states: &Tensor,
+    ) -> Result<Losses> {
+        let latents = tch::no_grad(|| self.latents(pipeline, batch))?;
+        let noise = batch.noise.to_device(self.device);
+        let timesteps = &batch.timesteps;
+        let noisy = self.forward.add_noise(&latents, &noise, timesteps)?.to_kind(self.kind);
+        let size = latents.size()[0];
+        let text = encoder_hidden_states.to_kind(self.kind).expand([size, -1, -1], false);
+
+        let mut regularizer = stage.regularizes().then(|| self.regularizer(subject, stage, size)).transpose()?;
+        let observer = regularizer.as_mut().map(|regularizer| regularizer as &mut dyn AttentionObserver);
+        let prediction = pipeline.unet.forward(&noisy, timesteps, &text, observer)?;
+        let attention = match regularizer {
+            Some(mut regularizer) => regularizer.finish()?.loss,
+            None => Tensor::zeros([0i64; 0], (Kind::Float, self.device)),
+        };
+        let target = self.forward.target(&latents, &noise, timesteps)?;
+        Ok(Losses { diffusion: self.diffusion(&prediction, &target, timesteps)?, attention })
+    }
+
+    /// The scaled latents of the views, sampled from the VAE's posterior; f32.
+    fn latents(&self, pipeline: &Pipeline, batch: &Batch) -> Result<Tensor> {
+        let images = batch.images.to_device(self.device).to_kind(self.kind);
+        let posterior = pipeline.vae.encode(&images)?;
+        let noise = batch.posterior_noise.to_device(self.device).to_kind(self.kind);
+        Ok(pipeline.vae.scale_latents(&posterior.sample(&noise)?).to_kind(Kind::Float))
+    }
+
+    fn regularizer(&self, subject: &Subject, stage: &StageConfig, size: i64) -> Result<AttentionRegularizer> {
+        let config = regularizer::Config {
+            lambda_mean: stage.lambda_mean,
+            lambda_variance: stage.lambda_variance,
+            ..self.regularizer.clone()
+        };
+        let regularizer =
+            AttentionRegularizer::new(&config, &subject.placeholder_positions, &subject.category_positions)?;
+        // The pictures of the category have another prompt.
+        Ok(if self.prior_weight.is_some() { regularizer.first_samples(size / 2) } else { regularizer })
+    }
+
+    fn diffusion(&self, prediction: &Tensor, target: &Tensor, timesteps: &Tensor) -> Result<Tensor> {
+        let error = (prediction.to_kind(Kind::Float) - target.to_kind(Kind::Float)).square();
+        // The mean of each sample, and their weights where they differ.
+        let per_sample = error.flatten(1, -1).mean_dim([1i64].as_slice(), false, Kind::Float);
+        let Some(weight) = self.prior_weight else { return self.mean(&per_sample, timesteps) };
+        let halves = per_sample.chunk(2, 0);
+        let times = timesteps.chunk(2, 0);
+        Ok(self.mean(&halves[0], &times[0])? + self.mean(&halves[1], &times[1])? * weight)
+    }
+
+    /// The mean over samples, weighted by min-SNR-γ where asked for: min(SNR, γ) / SNR for noise, / (SNR + 1) for
+    /// velocity.
+    fn mean(&self, per_sample: &Tensor, timesteps: &Tensor) -> Result<Tensor> {
+        let Some(gamma) = self.snr_gamma else { return Ok(per_sample.mean(Kind::Float)) };
+        let snr = self.forward.snr(timesteps)?;
+        let capped = snr.clamp_max(gamma);
+        let weight = match self.prediction_type {
+            PredictionType::VPrediction => capped / (snr + 1.0),
+            PredictionType::Epsilon => capped / snr,
+            PredictionType::Sample => capped,
+        };
+        Ok((per_sample * weight).mean(Kind::Float))
+    }
+}
