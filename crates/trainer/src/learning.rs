@@ -46,8 +46,8 @@ pub struct Learning {
     done: usize,
     optimizer: AdamW,
     ema: Option<Ema>,
-    /// The prompt's hidden states, where they do not change.
-    prompt: Option<Tensor>,
+    /// The hidden states of the prompts that do not change, once they are known.
+    constant: Option<Vec<Tensor>>,
 }
 
 impl Trainer {
@@ -82,7 +82,7 @@ impl Trainer {
         self.freeze_all_but(stage);
         let optimizer = AdamW::new(self.trained(stage), &self.config.optimizer)?;
         let ema = self.ema_config(stage).map(|ema| Ema::new(self.trained(stage), ema)).transpose()?;
-        Ok(Learning { stage, done: 0, optimizer, ema, prompt: None })
+        Ok(Learning { stage, done: 0, optimizer, ema, constant: None })
     }
 
     /// Goes on from a checkpoint.
@@ -100,7 +100,7 @@ impl Trainer {
         let optimizer = AdamW::load(self.trained(stage), &self.config.optimizer, &path)?;
         let load = |ema| Ema::load(self.trained(stage), ema, &checkpoint.file(Checkpoint::EMA));
         let ema = self.ema_config(stage).map(load).transpose()?;
-        Ok(Learning { stage, done: checkpoint.state.step, optimizer, ema, prompt: None })
+        Ok(Learning { stage, done: checkpoint.state.step, optimizer, ema, constant: None })
     }
 
     fn ema_config(&self, stage: Stage) -> Option<&optimizer::EmaConfig> {
@@ -116,7 +116,7 @@ impl Trainer {
         let _ = self.subject.embedding.set_requires_grad(stage == Stage::Embedding);
     }
 
-    /// The losses of a batch, given the prompt's hidden states.
+    /// The losses of a batch, given the hidden states of the prompt and, with prior preservation, of the category's.
     ///
     /// # Errors
     /// What the models refuse.
@@ -183,16 +183,23 @@ impl Learning {
         })?
     }
 
-    /// The prompt's hidden states: with a graph while \[V\] is learned, else computed once.
+    /// The hidden states [1, positions, width] of the prompt, with a graph while \[V\] is learned and else computed
+    /// once; with prior preservation [2, positions, width], the category's prompt second.
     fn prompt(&mut self, trainer: &Trainer) -> Result<Tensor> {
         let encode = || trainer.pipeline.text_encoder.forward(&trainer.subject.prompt_ids);
-        if self.stage == Stage::Embedding {
-            return encode();
+        if self.constant.is_none() {
+            self.constant = Some(tch::no_grad(|| {
+                let prior = trainer.config.prior.as_ref();
+                let prior = prior.map(|prior| trainer.pipeline.encode_prompts(&[&prior.prompt])).transpose()?;
+                let prompt = (self.stage != Stage::Embedding).then(encode).transpose()?;
+                let known: Vec<Tensor> = prompt.into_iter().chain(prior).collect();
+                anyhow::Ok(known)
+            })?);
         }
-        if self.prompt.is_none() {
-            self.prompt = Some(tch::no_grad(encode)?);
-        }
-        Ok(self.prompt.as_ref().map(Tensor::shallow_clone).expect("it has just been set"))
+        let constant = self.constant.as_deref().unwrap_or_default();
+        let learned = (self.stage == Stage::Embedding).then(encode).transpose()?;
+        let states: Vec<&Tensor> = learned.iter().chain(constant).collect();
+        Ok(Tensor::cat(&states, 0))
     }
 
     /// Writes all that [`Trainer::resume`] needs into the folder `path`, whole or not at all.

@@ -29,6 +29,7 @@
 mod batches;
 mod checkpoint;
 mod config;
+mod layers;
 mod learning;
 mod loss;
 mod stage;
@@ -37,6 +38,7 @@ mod subject;
 pub use batches::{Batches, PhotoBatches, Place};
 pub use checkpoint::{Checkpoint, State};
 pub use config::{Dtype, Prior, RegularizerConfig, StageConfig, TrainConfig, Validation};
+pub use layers::ConfigLayers;
 pub use learning::{Learning, StepReport, Trainer};
 pub use loss::{Batch, Losses, Objective};
 pub use stage::Stage;

@@ -73,7 +73,8 @@ impl Objective {
         })
     }
 
-    /// The losses of a batch in a stage, given the prompt's hidden states [1 or batch, positions, width].
+    /// The losses of a batch in a stage, given hidden states [prompts, positions, width]: of the prompt and, with
+    /// prior preservation, of the category's prompt.
     ///
     /// # Errors
     /// What the models refuse.
@@ -90,7 +91,8 @@ impl Objective {
         let timesteps = &batch.timesteps;
         let noisy = self.forward.add_noise(&latents, &noise, timesteps)?.to_kind(self.kind);
         let size = latents.size()[0];
-        let text = encoder_hidden_states.to_kind(self.kind).expand([size, -1, -1], false);
+        let prompts = encoder_hidden_states.size()[0];
+        let text = encoder_hidden_states.to_kind(self.kind).repeat_interleave_self_int(size / prompts, 0, None);
 
         let mut regularizer = stage.regularizes().then(|| self.regularizer(subject, stage, size)).transpose()?;
         let observer = regularizer.as_mut().map(|regularizer| regularizer as &mut dyn AttentionObserver);

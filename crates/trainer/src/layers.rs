@@ -1,0 +1,134 @@
+//! A configuration in layers: a preset, then a file, then single values.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value};
+
+use crate::TrainConfig;
+
+/// A configuration that is being put together; later layers win.
+///
+/// ```
+/// use trainer::{ConfigLayers, TrainConfig};
+///
+/// let mut layers = ConfigLayers::new(&TrainConfig::fast())?;
+/// layers.set("category", "dog")?;
+/// layers.set("unet.learning_rate", "5e-6")?;
+/// let config = layers.finish()?;
+/// assert_eq!((config.category.as_str(), config.unet.steps, config.unet.learning_rate), ("dog", 200, 5e-6));
+/// # anyhow::Ok(())
+/// ```
+#[derive(Debug)]
+pub struct ConfigLayers {
+    value: Value,
+    given: Value,
+}
+
+impl ConfigLayers {
+    /// Starts from a preset.
+    ///
+    /// # Errors
+    /// None in practice: a preset can always be written as JSON.
+    pub fn new(preset: &TrainConfig) -> Result<Self> {
+        Ok(Self { value: serde_json::to_value(preset)?, given: Value::Object(Map::new()) })
+    }
+
+    /// Lays the values of a JSON file over it, which need not have all keys.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not a JSON object.
+    pub fn file(&mut self, path: &Path) -> Result<()> {
+        let value: Value = weights::read_config(path)?;
+        if !value.is_object() {
+            bail!("{} must hold a JSON object with the configuration's keys", path.display());
+        }
+        merge(&mut self.value, value.clone());
+        merge(&mut self.given, value);
+        Ok(())
+    }
+
+    /// Sets the value at a path such as `unet.steps`, given as JSON or, where it is none, as plain text.
+    ///
+    /// # Errors
+    /// When the path has an empty part.
+    pub fn set(&mut self, path: &str, text: &str) -> Result<()> {
+        self.put(path, serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)))
+    }
+
+    /// Sets the value at a path to a text, whatever it looks like.
+    ///
+    /// # Errors
+    /// As [`ConfigLayers::set`].
+    pub fn put(&mut self, path: &str, value: Value) -> Result<()> {
+        let mut layer = value;
+        for key in path.rsplit('.') {
+            if key.is_empty() {
+                bail!("{path:?} is not the path of a configuration value, such as unet.steps");
+            }
+            layer = Value::Object(Map::from_iter([(key.to_owned(), layer)]));
+        }
+        merge(&mut self.value, layer.clone());
+        merge(&mut self.given, layer);
+        Ok(())
+    }
+
+    /// Whether a layer above the preset has a value at a path.
+    pub fn has(&self, path: &str) -> bool {
+        path.split('.').try_fold(&self.given, |value, key| value.get(key)).is_some()
+    }
+
+    /// The configuration.
+    ///
+    /// # Errors
+    /// Names a key that does not exist or has a value of the wrong kind.
+    pub fn finish(self) -> Result<TrainConfig> {
+        serde_path_to_error::deserialize(self.value).context("the configuration is not valid")
+    }
+}
+
+/// Lays `layer` over `base`: objects key by key, everything else as a whole.
+fn merge(base: &mut Value, layer: Value) {
+    match (base, layer) {
+        (Value::Object(base), Value::Object(layer)) => {
+            for (key, value) in layer {
+                merge(base.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (base, layer) => *base = layer,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_files_and_files_over_presets() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        std::fs::write(&path, r#"{"unet": {"steps": 7, "batch_size": 3}, "seed": 5}"#).unwrap();
+        let mut layers = ConfigLayers::new(&TrainConfig::paper()).unwrap();
+        layers.file(&path).unwrap();
+        layers.set("unet.steps", "9").unwrap();
+        layers.put("category", Value::from("12")).unwrap();
+        assert!(layers.has("unet.batch_size") && !layers.has("unet.learning_rate") && !layers.has("augmentation"));
+        let config = layers.finish().unwrap();
+        assert_eq!((config.unet.steps, config.unet.batch_size, config.seed), (9, 3, 5));
+        assert_eq!((config.unet.learning_rate, config.category.as_str()), (2e-6, "12"));
+    }
+
+    #[test]
+    fn what_does_not_exist_is_named() {
+        let says = |path: &str, text: &str, words: &[&str]| {
+            let mut layers = ConfigLayers::new(&TrainConfig::paper()).unwrap();
+            layers.set(path, text).unwrap();
+            let error = format!("{:#}", layers.finish().unwrap_err());
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        };
+        says("unet.step", "9", &["unet", "unknown field `step`"]);
+        says("unet.steps", "many", &["unet.steps", "many"]);
+        says("regularizer.mode", "some", &["regularizer.mode", "per_layer"]);
+        assert!(ConfigLayers::new(&TrainConfig::paper()).unwrap().set("unet..steps", "1").is_err());
+    }
+}

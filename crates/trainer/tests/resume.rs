@@ -1,0 +1,167 @@
+//! A run that was stopped and goes on ends in the same bits as one that was not.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use golden::fixtures;
+use optimizer::EmaConfig;
+use photos::{Augmentation, Photo};
+use pictures::RgbImage;
+use sampling::Pipeline;
+use tch::{Device, Kind, Tensor};
+use trainer::{Batches, Checkpoint, Learning, PhotoBatches, Stage, StageConfig, TrainConfig, Trainer};
+
+fn config() -> TrainConfig {
+    let paper = TrainConfig::paper();
+    let small = |stage: StageConfig| StageConfig { steps: 3, batch_size: 2, ..stage };
+    TrainConfig {
+        category: "cat".to_owned(),
+        embedding: small(paper.embedding),
+        cross_attention: StageConfig { gradient_accumulation: 2, ..small(paper.cross_attention) },
+        unet: small(paper.unet),
+        augmentation: Augmentation { resolution: 32, ..Augmentation::default() },
+        ema: Some(EmaConfig::default()),
+        max_grad_norm: Some(1.0),
+        ..paper
+    }
+}
+
+/// Three photos by formula.
+fn photos() -> Vec<Photo> {
+    let photo = |n: u32| Photo {
+        path: format!("{n}.png").into(),
+        sha256: String::new(),
+        pixels: RgbImage::from_fn(48 + n, 40, |x, y| [(x * 5 + n * 40) as u8, (y * 6) as u8, (x ^ y) as u8].into()),
+    };
+    (0..3).map(photo).collect()
+}
+
+fn start() -> (Trainer, PhotoBatches) {
+    let pipeline = Pipeline::from_folder(&fixtures().join("tiny-sd21"), (Kind::Float, Device::Cpu)).unwrap();
+    let batches = PhotoBatches::new(&config(), photos(), None, [4, 4, 4], 1000);
+    (Trainer::new(config(), pipeline).unwrap(), batches)
+}
+
+/// Everything that training changes.
+fn learned(trainer: &Trainer) -> Vec<(String, Tensor)> {
+    let unet = trainer.pipeline.parameters.unet.iter().map(|(name, tensor)| (name.to_owned(), tensor.detach().copy()));
+    unet.chain([("[V]".to_owned(), trainer.subject.embedding.detach().copy())]).collect()
+}
+
+fn assert_same(a: &[(String, Tensor)], b: &[(String, Tensor)]) {
+    assert_eq!(a.len(), b.len());
+    for ((name, a), (_, b)) in a.iter().zip(b) {
+        assert!(a.equal(b), "{name} differs");
+    }
+}
+
+fn run_to_end(trainer: &Trainer, batches: &mut dyn Batches, mut learning: Learning, losses: &mut Vec<f64>) {
+    loop {
+        let stage = learning.stage();
+        while learning.done() < trainer.config.stage(stage).steps {
+            let report = learning.step(trainer, batches).unwrap();
+            losses.push(report.diffusion_loss);
+            losses.push(report.attention_loss);
+        }
+        learning.finish().unwrap();
+        let Some(next) = Stage::ALL.into_iter().find(|next| *next > stage) else { return };
+        learning = trainer.start(next).unwrap();
+    }
+}
+
+#[test]
+fn stopped_anywhere_it_ends_in_the_same_bits() {
+    let (trainer, mut batches) = start();
+    let before = learned(&trainer);
+    let mut losses = Vec::new();
+    run_to_end(&trainer, &mut batches, trainer.start(Stage::Embedding).unwrap(), &mut losses);
+    let expected = learned(&trainer);
+    assert!(before.iter().zip(&expected).all(|((_, a), (_, b))| !a.equal(b)), "everything learns something");
+
+    let folder = tempfile::tempdir().unwrap();
+    for stage in Stage::ALL {
+        for done in [1, 2] {
+            // A process that gets this far and dies ...
+            let path = folder.path().join(format!("{stage}-{done}"));
+            let (trainer, mut batches) = start();
+            let mut seen = Vec::new();
+            for earlier in Stage::ALL.into_iter().filter(|earlier| *earlier <= stage) {
+                let steps = if earlier == stage { done } else { 3 };
+                let mut learning = trainer.start(earlier).unwrap();
+                for _ in 0..steps {
+                    let report = learning.step(&trainer, &mut batches).unwrap();
+                    seen.extend([report.diffusion_loss, report.attention_loss]);
+                }
+                if earlier == stage {
+                    learning.save(&trainer, &path).unwrap();
+                } else {
+                    learning.finish().unwrap();
+                }
+            }
+            drop((trainer, batches));
+            // ... and another that goes on.
+            let (trainer, mut batches) = start();
+            let checkpoint = Checkpoint::latest(folder.path()).unwrap().unwrap();
+            assert_eq!((checkpoint.state.stage, checkpoint.state.step), (stage, done));
+            run_to_end(&trainer, &mut batches, trainer.resume(&checkpoint).unwrap(), &mut seen);
+            assert_eq!(seen, losses);
+            assert_same(&learned(&trainer), &expected);
+        }
+    }
+}
+
+#[test]
+fn each_stage_changes_what_it_trains_and_nothing_else() {
+    let (trainer, mut batches) = start();
+    for stage in Stage::ALL {
+        let before = learned(&trainer);
+        let frozen: Vec<Tensor> = [&trainer.pipeline.parameters.text_encoder, &trainer.pipeline.parameters.vae]
+            .iter()
+            .flat_map(|parameters| parameters.iter().map(|(_, tensor)| tensor.copy()))
+            .collect();
+        let mut learning = trainer.start(stage).unwrap();
+        let _report = learning.step(&trainer, &mut batches).unwrap();
+        for ((name, before), (_, after)) in before.iter().zip(&learned(&trainer)) {
+            let trains = if name == "[V]" { stage == Stage::Embedding } else { stage.trains(name) };
+            assert_eq!(!before.equal(after), trains, "{name} in stage {stage}");
+        }
+        let now = [&trainer.pipeline.parameters.text_encoder, &trainer.pipeline.parameters.vae];
+        let now = now.iter().flat_map(|parameters| parameters.iter().map(|(_, tensor)| tensor));
+        assert!(frozen.iter().zip(now).all(|(before, after)| before.equal(after)));
+    }
+}
+
+#[test]
+fn a_failed_checkpoint_leaves_the_earlier_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (trainer, mut batches) = start();
+    let mut learning = trainer.start(Stage::Embedding).unwrap();
+    let _report = learning.step(&trainer, &mut batches).unwrap();
+    learning.save(&trainer, &folder.path().join("1")).unwrap();
+    let error = learning.save(&trainer, Path::new("/proc/no/2")).unwrap_err();
+    assert!(format!("{error:#}").contains("cannot write the checkpoint /proc/no/2"), "{error:#}");
+
+    // What a killed process leaves behind is not taken for a checkpoint.
+    std::fs::create_dir(folder.path().join(".partial-x")).unwrap();
+    let _report = learning.step(&trainer, &mut batches).unwrap();
+    learning.save(&trainer, &folder.path().join("2")).unwrap();
+    Checkpoint::keep_latest(folder.path()).unwrap();
+    assert!(!folder.path().join("1").exists());
+    assert_eq!(Checkpoint::latest(folder.path()).unwrap().unwrap().state.step, 2);
+}
+
+#[test]
+fn a_checkpoint_of_another_model_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (trainer, mut batches) = start();
+    let mut learning = trainer.start(Stage::CrossAttention).unwrap();
+    let _report = learning.step(&trainer, &mut batches).unwrap();
+    learning.save(&trainer, &folder.path().join("1")).unwrap();
+    weights::save(
+        &folder.path().join("1/unet.safetensors"),
+        [("conv_in.weight", Tensor::zeros([1], (Kind::Float, Device::Cpu)))],
+    )
+    .unwrap();
+    let error = trainer.resume(&Checkpoint::open(&folder.path().join("1")).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("attn2"), "{error}");
+}
