@@ -15,29 +15,25 @@ use weights::{Archive, Scope};
 use crate::device::ComputeArgs;
 use tensors::Inputs;
 
+/// What each component takes and gives; a ? marks what may be left out.
+const TENSORS: &str = "\
+Inputs -> outputs by component (a ? marks what may be left out):
+
+  unet          sample [b,4,h,w], timestep [b] or [], encoder_hidden_states [b,n,d], attention_tokens? [k]
+                -> sample [b,4,h,w]; attention.LAYER [b,k,heads,pixels] for the token positions in attention_tokens
+  vae-encoder   images [b,3,H,W] in [-1,1], noise? [b,4,H/8,W/8]
+                -> mean, logvar; latents (sampled with the noise, scaled)
+  vae-decoder   latents [b,4,h,w], unscaled -> images [b,3,8h,8w]
+  text-encoder  input_ids [b,n] or inputs_embeds [b,n,d] -> last_hidden_state; pooler_output for ids
+  clip-image    pixel_values [b,3,S,S] or image (bytes [H,W,3]) -> image_embeds [b,d]
+  clip-text     input_ids [b,n] -> text_embeds [b,d]
+  tokenizer     any tensors of bytes, each the UTF-8 text of a prompt -> input_ids [b,77] in the order of the names
+  scheduler     sample [...] (initial noise times init_noise_sigma), model_outputs [calls,...], noise? [calls,...]
+                -> timesteps [calls], samples [calls,...]";
+
 /// Run one component on tensors from a file, to compare it with any other implementation.
-///
-/// Inputs and outputs by component (a ? marks what may be left out):
-///
-/// unet: sample [b,4,h,w], timestep [b] or [], encoder_hidden_states [b,n,d], attention_tokens? [k] -> sample
-/// [b,4,h,w] and, for the token positions in attention_tokens, attention.LAYER [b,k,heads,pixels]
-///
-/// vae-encoder: images [b,3,H,W] in [-1,1], noise? [b,4,H/8,W/8] -> mean, logvar and, given noise, latents (sampled and
-/// scaled)
-///
-/// vae-decoder: latents [b,4,h,w] (unscaled) -> images
-///
-/// text-encoder: input_ids [b,n] or inputs_embeds [b,n,d] -> last_hidden_state and, given ids, pooler_output
-///
-/// clip-image: pixel_values [b,3,S,S] or image (bytes [H,W,3]) -> image_embeds
-///
-/// clip-text: input_ids [b,n] -> text_embeds
-///
-/// tokenizer: any tensors of bytes, each the UTF-8 text of a prompt -> input_ids [b,77] in the order of the names
-///
-/// scheduler: sample [...] (initial noise times init_noise_sigma), model_outputs [calls,...], noise? [calls,...] ->
-/// timesteps [calls], samples [calls,...]
 #[derive(Args, Debug)]
+#[command(after_help = TENSORS)]
 pub(crate) struct Probe {
     /// A model in the diffusers layout, or the folder of the component itself
     #[arg(long)]

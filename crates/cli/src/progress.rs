@@ -12,6 +12,8 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) struct Progress {
     what: String,
     total: u64,
+    /// Steps that were done before.
+    before: u64,
     done: u64,
     started: Instant,
     last_line: Instant,
@@ -21,14 +23,20 @@ pub(crate) struct Progress {
 impl Progress {
     /// Starts at zero of `total` steps.
     pub(crate) fn new(what: &str, total: u64) -> Self {
+        Self::from(what, 0, total)
+    }
+
+    /// Goes on where `done` of `total` steps were done earlier; the rate counts the new ones only.
+    pub(crate) fn from(what: &str, done: u64, total: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {per_sec} eta {eta} {msg}");
-            let bar = ProgressBar::new(total).with_prefix(what.to_owned());
+            let bar = ProgressBar::new(total).with_prefix(what.to_owned()).with_position(done);
+            bar.reset_eta();
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar
         });
         let now = Instant::now();
-        Self { what: what.to_owned(), total, done: 0, started: now, last_line: now, bar }
+        Self { what: what.to_owned(), total, before: done, done, started: now, last_line: now, bar }
     }
 
     /// Counts one more step; `note` is shown beside it.
@@ -48,7 +56,7 @@ impl Progress {
     }
 
     fn line(&self, elapsed: Duration, note: &str) -> String {
-        let rate = self.done as f64 / elapsed.as_secs_f64().max(1e-9);
+        let rate = (self.done - self.before) as f64 / elapsed.as_secs_f64().max(1e-9);
         let left = (self.total - self.done.min(self.total)) as f64 / rate.max(1e-9);
         format!("{} {}/{} {rate:.2}/s eta {left:.0}s {note}", self.what, self.done, self.total).trim_end().to_owned()
     }

@@ -59,10 +59,18 @@ impl Pipeline {
     /// When the folder is incomplete, a file is unusable or the components do not belong together.
     pub fn from_folder(folder: &Path, to: (Kind, Device)) -> Result<Self> {
         let folder = ModelFolder::open(folder)?;
+        Self::with_unet(&folder, &folder.component("unet"), to)
+    }
+
+    /// The same with another U-Net than the model's own.
+    ///
+    /// # Errors
+    /// As [`Pipeline::from_folder`].
+    pub fn with_unet(folder: &ModelFolder, unet: &Path, to: (Kind, Device)) -> Result<Self> {
         let tokenizer = Tokenizer::load(folder.component("tokenizer"))?;
         let scheduler = SchedulerConfig::from_file(folder.scheduler_config())?;
         let (text_encoder, text_parameters) = ClipTextModel::from_folder(&folder.component("text_encoder"), to)?;
-        let (unet, unet_parameters) = UNet::from_folder(&folder.component("unet"), to)?;
+        let (unet, unet_parameters) = UNet::from_folder(unet, to)?;
         let (vae, vae_parameters) = AutoencoderKl::from_folder(&folder.component("vae"), to)?;
         let parameters =
             PipelineParameters { text_encoder: text_parameters, unet: unet_parameters, vae: vae_parameters };

@@ -20,7 +20,7 @@ pub struct Batch {
     pub posterior_noise: Tensor,
     /// What the U-Net is to find: [batch, 4, h, w], standard normal.
     pub noise: Tensor,
-    /// [batch], int64 in 0..1000.
+    /// One for each image: `[batch]`, int64 in 0..1000.
     pub timesteps: Tensor,
 }
 
