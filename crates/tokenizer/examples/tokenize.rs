@@ -1,18 +1,19 @@
-//! Shows a prompt as the text encoder takes it: `cargo run -p tokenizer --example tokenize -- FOLDER PROMPT [PHRASE]`,
-//! for instance with `fixtures/tokenizer/tiny "a photo of a cat" cat`. The phrase's positions get a mark.
+//! Shows a prompt as the text encoder takes it: `cargo run -p tokenizer --example tokenize -- [FOLDER [PROMPT
+//! [PHRASE]]]`. The phrase's positions get a mark. Without arguments, a small vocabulary in fixtures shows it.
 #![allow(clippy::print_stdout, reason = "the table is what it is for")]
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tokenizer::Tokenizer;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let usage = "give the folder of a tokenizer and a prompt";
-    let (folder, prompt) = (arguments.next().context(usage)?, arguments.next().context(usage)?);
+    let mut next = |default: &str| arguments.next().unwrap_or_else(|| default.to_owned());
+    let folder = next(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tokenizer/tiny"));
+    let (prompt, phrase) = (next("a photo of a cat"), next("cat"));
 
     let tokenizer = Tokenizer::load(folder)?;
     let encoding = tokenizer.encode(&prompt)?;
-    let spans = arguments.next().map_or(Ok(Vec::new()), |phrase| tokenizer.spans(&encoding, &phrase))?;
+    let spans = tokenizer.spans(&encoding, &phrase)?;
 
     println!("position     id  token                 text");
     for (position, range) in encoding.text.iter().enumerate().take(encoding.len) {
