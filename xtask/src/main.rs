@@ -33,6 +33,7 @@ enum Command {
     Test(check::Test),
     Bench(bench::Bench),
     Weights(weights::Weights),
+    Train(program::Train),
     Generate(program::Generate),
     Probe(program::Probe),
 }
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Some(Command::Test(command)) => command.run(),
         Some(Command::Bench(command)) => command.run(),
         Some(Command::Weights(command)) => command.run(),
+        Some(Command::Train(command)) => command.run(),
         Some(Command::Generate(command)) => command.run(),
         Some(Command::Probe(command)) => command.run(),
         None => Cli::command().print_help().map_err(Into::into),

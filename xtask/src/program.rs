@@ -1,4 +1,4 @@
-//! `cargo xtask generate` and `probe`: the program itself, built in release mode, with LibTorch set up first.
+//! `cargo xtask train`, `generate` and `probe`: the program itself, built in release mode, with LibTorch set up first.
 
 use std::ffi::OsString;
 
@@ -31,6 +31,20 @@ impl Generate {
             self.args = EXAMPLE.map(OsString::from).to_vec();
         }
         run("generate", &self.args)
+    }
+}
+
+/// Learn a subject from a few photos (`train --help` for its options)
+#[derive(clap::Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Train {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+}
+
+impl Train {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        run("train", &self.args)
     }
 }
 

@@ -20,8 +20,11 @@ use crate::progress::Progress;
 #[derive(Args, Debug, Serialize)]
 pub(crate) struct Generate {
     /// The model: a folder with unet/, vae/, text_encoder/, tokenizer/ and scheduler/
+    #[arg(long, required_unless_present = "run", conflicts_with = "run")]
+    model: Option<PathBuf>,
+    /// The folder of a training run, whose subject prompts call [V]
     #[arg(long)]
-    model: PathBuf,
+    run: Option<PathBuf>,
     /// What to draw; may be given several times
     #[arg(long = "prompt", required = true)]
     prompts: Vec<String>,
@@ -66,14 +69,18 @@ pub(crate) struct Generate {
 }
 
 impl Generate {
-    pub(crate) fn run(self) -> Result<()> {
+    pub(crate) fn execute(self) -> Result<()> {
         let started = Instant::now();
         // What can be wrong is found out before anything slow or lasting is done.
         let scheduler = self.scheduler.as_deref().map(str::parse::<SchedulerKind>).transpose()?;
         let to = self.compute.resolve()?;
-        let pipeline = Pipeline::from_folder(&self.model, to)?;
+        let (pipeline, source) = match (&self.run, &self.model) {
+            (Some(run), _) => (trainer::load_run(run, to)?, run),
+            (None, Some(model)) => (Pipeline::from_folder(model, to)?, model),
+            (None, None) => bail!("give a model with --model, or a training run with --run"),
+        };
         if self.check {
-            check_finite(&pipeline).with_context(|| format!("--check of {}", self.model.display()))?;
+            check_finite(&pipeline).with_context(|| format!("--check of {}", source.display()))?;
         }
         let default = pipeline.default_settings();
         let settings = Settings {
@@ -86,7 +93,7 @@ impl Generate {
         let requests = self.requests()?;
         pipeline.check(&requests, &settings)?;
         for prompt in &self.prompts {
-            if let Some(truncation) = pipeline.tokenizer.encode(prompt)?.truncation {
+            if let Some(truncation) = pipeline.tokenizer.encode(&pipeline.resolve(prompt)?)?.truncation {
                 eprintln!("note: {truncation}");
             }
         }
@@ -149,7 +156,8 @@ impl Generate {
             "" => String::new(),
             negative => format!("\nNegative prompt: {negative}"),
         };
-        let model = self.model.file_name().unwrap_or_default().display();
+        let source = self.run.as_ref().or(self.model.as_ref());
+        let model = source.and_then(|path| path.file_name()).unwrap_or_default().display();
         format!(
             "{}{negative}\nSteps: {}, Sampler: {scheduler}, CFG scale: {}, Seed: {}, Size: {}x{}, Model: {model}",
             request.prompt, settings.steps, settings.guidance_scale, request.seed, settings.width, settings.height

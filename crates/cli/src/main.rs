@@ -6,6 +6,7 @@ mod device;
 mod generate;
 mod probe;
 mod progress;
+mod train;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,8 @@ struct Cli {
 enum Command {
     /// Make pictures of prompts with a model in the diffusers layout.
     Generate(generate::Generate),
+    /// Learn a subject from a few photos.
+    Train(Box<train::Train>),
     /// Run one component on tensors from a file, to compare it with any other implementation.
     Probe(probe::Probe),
 }
@@ -31,7 +34,8 @@ enum Command {
 fn main() -> ExitCode {
     let run = || -> Result<()> {
         match Cli::parse().command {
-            Command::Generate(command) => command.run(),
+            Command::Generate(command) => command.execute(),
+            Command::Train(command) => command.run(),
             Command::Probe(command) => command.run(),
         }
     };

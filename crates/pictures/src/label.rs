@@ -5,7 +5,9 @@ use embedded_graphics::mono_font::{MonoFont, MonoTextStyle};
 use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::prelude::*;
 use embedded_graphics::text::{Baseline, Text};
-use image::{Rgb, RgbImage};
+use image::RgbImage;
+
+use crate::canvas::Canvas;
 
 const FONT: MonoFont = FONT_9X15;
 pub(crate) const LINE_HEIGHT: u32 = FONT.character_size.height + 2;
@@ -37,33 +39,10 @@ pub(crate) fn draw(picture: &mut RgbImage, line: &str, x: u32, y: u32) {
     let Ok(_) = Text::with_baseline(line, at, style, Baseline::Top).draw(&mut Canvas(picture));
 }
 
-/// An image as something to draw on; what lies outside is left out.
-struct Canvas<'a>(&'a mut RgbImage);
-
-impl OriginDimensions for Canvas<'_> {
-    fn size(&self) -> Size {
-        Size::new(self.0.width(), self.0.height())
-    }
-}
-
-impl DrawTarget for Canvas<'_> {
-    type Color = Rgb888;
-    type Error = std::convert::Infallible;
-
-    fn draw_iter<I: IntoIterator<Item = Pixel<Rgb888>>>(&mut self, pixels: I) -> Result<(), Self::Error> {
-        for Pixel(at, color) in pixels {
-            if let (Ok(x), Ok(y)) = (u32::try_from(at.x), u32::try_from(at.y))
-                && let Some(pixel) = self.0.get_pixel_mut_checked(x, y)
-            {
-                *pixel = Rgb([color.r(), color.g(), color.b()]);
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use image::Rgb;
+
     use super::*;
 
     #[test]

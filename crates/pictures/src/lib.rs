@@ -1,4 +1,4 @@
-//! What people look at: PNG files with text chunks, labelled grids.
+//! What people look at: PNG files with text chunks, labelled grids, line plots.
 //!
 //! ```
 //! use pictures::{Grid, RgbImage};
@@ -16,10 +16,16 @@
 //!
 //! Invariants: knows nothing of tensors or models; a picture it writes is complete or absent.
 
+mod axis;
+mod canvas;
 mod grid;
+mod ink;
 mod label;
+mod plot;
 mod png_file;
 
+pub use axis::Scale;
 pub use grid::Grid;
 pub use image::RgbImage;
+pub use plot::Plot;
 pub use png_file::{png_texts, save_png};

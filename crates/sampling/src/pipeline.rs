@@ -181,7 +181,7 @@ impl Pipeline {
     }
 
     /// [channels, h, w] of one picture's latents.
-    pub(crate) fn latents_shape(&self, settings: &Settings) -> [i64; 3] {
+    pub fn latents_shape(&self, settings: &Settings) -> [i64; 3] {
         let factor = self.vae.config().downscale_factor();
         [self.unet.config().in_channels, settings.height / factor, settings.width / factor]
     }

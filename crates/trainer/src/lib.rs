@@ -1,6 +1,7 @@
 //! AttnDreamBooth's three stages (arXiv 2406.05000, section 4).
 //!
-//! [`Trainer`] holds a pipeline with a new word; [`Learning`] is one stage on its way:
+//! A [`Session`] is a whole run in its folder, as the program `train` does it. Below it, [`Trainer`] holds a pipeline
+//! with a new word, and [`Learning`] is one stage on its way:
 //!
 //! ```no_run
 //! use sampling::Pipeline;
@@ -30,8 +31,12 @@ mod batches;
 mod checkpoint;
 mod config;
 mod layers;
+mod learned;
 mod learning;
 mod loss;
+mod outputs;
+mod run_folder;
+mod session;
 mod stage;
 mod subject;
 
@@ -39,7 +44,9 @@ pub use batches::{Batches, PhotoBatches, Place};
 pub use checkpoint::{Checkpoint, State};
 pub use config::{Dtype, Prior, RegularizerConfig, StageConfig, TrainConfig, Validation};
 pub use layers::ConfigLayers;
+pub use learned::load_run;
 pub use learning::{Learning, StepReport, Trainer};
 pub use loss::{Batch, Losses, Objective};
+pub use session::{Event, Outcome, Session};
 pub use stage::Stage;
 pub use subject::Subject;

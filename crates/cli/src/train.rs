@@ -1,0 +1,174 @@
+//! `train`: learn a subject from photos.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+use trainer::{ConfigLayers, Event, Outcome, Session, TrainConfig};
+
+use crate::progress::Progress;
+
+/// Learn a subject from a few photos, in three stages.
+///
+/// What is not given stands in the preset. Every value of the configuration, as config.json of a run shows it, can be
+/// set in a JSON file (--config) and with --set PATH=VALUE; flags win over the file.
+#[derive(Args, Debug)]
+#[command(args_override_self = true)]
+pub(crate) struct Train {
+    /// The base model: a folder in the diffusers layout
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// The folder with photos of the subject
+    #[arg(long)]
+    concept: Option<PathBuf>,
+    /// The word for what the subject is, such as dog
+    #[arg(long)]
+    category: Option<String>,
+    /// The run's folder; it is made if need be
+    #[arg(long)]
+    out: PathBuf,
+    /// Go on with the run in --out from its last checkpoint
+    #[arg(long)]
+    resume: bool,
+    /// The recipe to start from
+    #[arg(long, value_enum, default_value_t)]
+    preset: Preset,
+    /// A JSON file with values of the configuration
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// A single value of the configuration, such as unet.steps=200; may be given several times
+    #[arg(long, value_name = "PATH=VALUE")]
+    set: Vec<String>,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value_t)]
+    device: libtorch::DeviceChoice,
+    /// The seed of everything random
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Side of the training views in pixels; what the model was trained for if not given
+    #[arg(long)]
+    resolution: Option<u32>,
+    /// fp32, or bf16 with f32 parameters
+    #[arg(long)]
+    dtype: Option<String>,
+    /// Photos seen at once, in all stages
+    #[arg(long)]
+    batch_size: Option<usize>,
+    /// Batches whose gradients make one step, in all stages
+    #[arg(long)]
+    gradient_accumulation: Option<usize>,
+    /// Compute activations again in the backward pass: less memory, slower
+    #[arg(long)]
+    gradient_checkpointing: bool,
+    /// Steps between checkpoints
+    #[arg(long)]
+    checkpoint_every: Option<usize>,
+    /// Steps between validation pictures; 0 for none
+    #[arg(long)]
+    validate_every: Option<usize>,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, Default)]
+enum Preset {
+    /// 60 + 100 + 500 steps of batch 8
+    #[default]
+    Paper,
+    /// The authors' fast version: stage 3 in 200 steps of batch 4
+    Fast,
+}
+
+impl Train {
+    pub(crate) fn run(self) -> Result<()> {
+        let stop = stop_on_interrupt()?;
+        let mut session = Session::open(self.layers()?, &self.out, self.device.resolve()?, self.resume)?;
+        for note in session.notes() {
+            eprintln!("note: {note}");
+        }
+        let mut progress: Option<Progress> = None;
+        let outcome = session.run(&|| stop.load(Ordering::Relaxed) > 0, &mut |event| match event {
+            Event::Stage { stage, done, steps } => {
+                // The old bar goes before the new one comes.
+                progress = None;
+                progress = Some(Progress::from(&format!("stage {} of 3, {stage}", stage.number()), done, steps));
+            }
+            Event::Step { report, peak_memory } => {
+                let memory = peak_memory.map_or(String::new(), |bytes| format!(" {:.1} GB", bytes as f64 / 1e9));
+                let note = format!("loss {:.4} attention {:.5}{memory}", report.diffusion_loss, report.attention_loss);
+                if let Some(progress) = &mut progress {
+                    progress.step(&note);
+                }
+            }
+        });
+        drop(progress);
+        match outcome? {
+            Outcome::Finished => eprintln!("done; everything is in {}", self.out.display()),
+            Outcome::Stopped => {
+                bail!("stopped as asked; the checkpoint is written: go on with the same command and --resume")
+            }
+        }
+        Ok(())
+    }
+
+    /// The preset, the file, the flags.
+    fn layers(&self) -> Result<ConfigLayers> {
+        let preset = match self.preset {
+            Preset::Paper => TrainConfig::paper(),
+            Preset::Fast => TrainConfig::fast(),
+        };
+        let mut layers = ConfigLayers::new(&preset)?;
+        if let Some(path) = &self.config {
+            layers.file(path)?;
+        }
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| Value::from(path.display().to_string()));
+        let number = |number: Option<usize>| number.map(Value::from);
+        let mut flags = vec![
+            ("model", path(&self.model)),
+            ("concept", path(&self.concept)),
+            ("category", self.category.clone().map(Value::from)),
+            ("seed", self.seed.map(Value::from)),
+            ("augmentation.resolution", self.resolution.map(Value::from)),
+            ("dtype", self.dtype.clone().map(Value::from)),
+            ("gradient_checkpointing", self.gradient_checkpointing.then(|| Value::from(true))),
+            ("checkpoint_every", number(self.checkpoint_every)),
+            ("validation.every", number(self.validate_every)),
+        ];
+        for [batch_size, accumulation] in [
+            ["embedding.batch_size", "embedding.gradient_accumulation"],
+            ["cross_attention.batch_size", "cross_attention.gradient_accumulation"],
+            ["unet.batch_size", "unet.gradient_accumulation"],
+        ] {
+            flags.push((batch_size, number(self.batch_size)));
+            flags.push((accumulation, number(self.gradient_accumulation)));
+        }
+        for (path, value) in flags {
+            if let Some(value) = value {
+                layers.put(path, value)?;
+            }
+        }
+        for pair in &self.set {
+            match pair.split_once('=') {
+                Some((path, value)) => layers.set(path, value)?,
+                None => bail!("--set {pair:?} has no =; write it as --set unet.steps=200"),
+            }
+        }
+        Ok(layers)
+    }
+}
+
+/// Counts how often Ctrl-C was pressed (or SIGTERM came): once asks to stop after the step, twice stops at once.
+fn stop_on_interrupt() -> Result<Arc<AtomicUsize>> {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&count);
+    ctrlc::set_handler(move || {
+        if counter.fetch_add(1, Ordering::Relaxed) == 0 {
+            eprintln!("\nstopping after this step and a checkpoint; once more stops at once");
+        } else {
+            // The last checkpoint is whole, as all of them are.
+            std::process::exit(130);
+        }
+    })?;
+    Ok(count)
+}

@@ -1,0 +1,187 @@
+//! `train` as a user runs it, interrupted in every way.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use golden::fixtures;
+
+const CHANGED: [&str; 2] = ["learned_embeds.safetensors", "unet/diffusion_pytorch_model.safetensors"];
+
+fn photos(folder: &Path) {
+    fs::create_dir_all(folder).unwrap();
+    for n in 0..3u32 {
+        let photo =
+            image::RgbImage::from_fn(80 + n, 64, |x, y| [(x * 3) as u8, (y * 4 + n * 50) as u8, (x ^ y) as u8].into());
+        photo.save(folder.join(format!("{n}.png"))).unwrap();
+    }
+    fs::write(folder.join("notes.txt"), "not a photo").unwrap();
+}
+
+fn train(folder: &Path, out: &str, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_attndreambooth"));
+    command
+        .args(["train", "--device", "cpu", "--category", "cat", "--batch-size", "2", "--resolution", "64"])
+        .args(["--set", "embedding.steps=6", "--set", "cross_attention.steps=6", "--set", "unet.steps=6"])
+        .args(["--set", "validation.steps=2", "--checkpoint-every", "2", "--validate-every", "4"])
+        .arg("--model")
+        .arg(fixtures().join("tiny-sd21"))
+        .arg("--concept")
+        .arg(folder.join("photos"))
+        .arg("--out")
+        .arg(folder.join(out))
+        .args(more)
+        .env("OMP_NUM_THREADS", "1")
+        .stderr(Stdio::piped());
+    command
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Waits until the run has logged `steps` steps, or has ended.
+fn wait_for_steps(child: &mut Child, log: &Path, steps: usize) {
+    while child.try_wait().unwrap().is_none() {
+        if fs::read_to_string(log).is_ok_and(|text| text.lines().count() >= steps) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn assert_same_result(folder: &Path, a: &str, b: &str) {
+    for file in CHANGED {
+        let [a, b] = [a, b].map(|run| fs::read(folder.join(run).join(file)).unwrap());
+        assert!(a == b, "{file} differs");
+    }
+}
+
+/// The log without what the clock decides.
+fn losses(run: &Path) -> Vec<(u64, String)> {
+    let text = fs::read_to_string(run.join("log.jsonl")).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    lines.map(|l| (l["step"].as_u64().unwrap(), format!("{} {}", l["diffusion_loss"], l["attention_loss"]))).collect()
+}
+
+#[test]
+fn killed_at_any_moment_and_resumed_it_ends_in_the_same_bytes() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    photos(&folder.join("photos"));
+    let whole = train(folder, "whole", &[]).output().unwrap();
+    assert!(whole.status.success(), "{}", stderr(&whole));
+    assert!(stderr(&whole).contains("notes.txt"), "{}", stderr(&whole));
+    let run = folder.join("whole");
+    for file in CHANGED.iter().chain(&[
+        "config.json",
+        "log.jsonl",
+        "contact_sheet.png",
+        "curves.png",
+        "samples.png",
+        "unet/config.json",
+        "validation/1-embedding-00004.png",
+    ]) {
+        assert!(run.join(file).exists(), "{file} is missing");
+    }
+    assert_eq!(losses(&run).len(), 18);
+
+    let generate = |prompt: &str, from: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_attndreambooth"))
+            .args(["generate", "--device", "cpu", "--steps", "2", "--prompt", prompt, "--out"])
+            .arg(folder.join("pictures"))
+            .args(from)
+            .output()
+            .unwrap()
+    };
+    let (run_path, model) = (run.display().to_string(), fixtures().join("tiny-sd21").display().to_string());
+    let drawn = generate("a [V] cat on the moon", &["--run", &run_path]);
+    assert!(drawn.status.success(), "{}", stderr(&drawn));
+    let refused = generate("a [V] cat on the moon", &["--model", &model]);
+    assert!(stderr(&refused).contains("has learned no subject"), "{}", stderr(&refused));
+
+    // Killed by SIGKILL again and again, at steps that are not those of checkpoints.
+    for moments in [&[1, 5, 9][..], &[7, 13], &[17]] {
+        let name = format!("killed-{}", moments[0]);
+        for (i, moment) in moments.iter().enumerate() {
+            let mut child = train(folder, &name, if i == 0 { &[] } else { &["--resume"] }).spawn().unwrap();
+            wait_for_steps(&mut child, &folder.join(&name).join("log.jsonl"), *moment);
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        let resumed = train(folder, &name, &["--resume"]).output().unwrap();
+        assert!(resumed.status.success(), "{}", stderr(&resumed));
+        assert_same_result(folder, "whole", &name);
+        assert_eq!(losses(&folder.join(&name)), losses(&run));
+    }
+}
+
+#[test]
+fn an_interrupt_writes_a_checkpoint_and_says_how_to_go_on() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    photos(&folder.join("photos"));
+    let long = ["--set", "unet.steps=2000", "--checkpoint-every", "1000"];
+    let mut child = train(folder, "run", &long).spawn().unwrap();
+    wait_for_steps(&mut child, &folder.join("run/log.jsonl"), 15);
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let stopped = child.wait_with_output().unwrap();
+    assert_eq!(stopped.status.code(), Some(2));
+    assert!(stderr(&stopped).contains("go on with the same command and --resume"), "{}", stderr(&stopped));
+    assert!(fs::read_dir(folder.join("run/checkpoints")).unwrap().count() == 1);
+
+    // Another run may not take the folder, and a changed configuration is named.
+    let says = |more: &[&str], words: &[&str]| {
+        let output = train(folder, "run", more).output().unwrap();
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(words.iter().all(|word| text.contains(word)) && !text.contains("panicked"), "{text}");
+    };
+    says(&[], &["--resume"]);
+    says(&["--resume", "--set", "unet.steps=2000", "--set", "unet.learning_rate=1"], &["unet.learning_rate", "2e-6"]);
+}
+
+#[test]
+fn bad_input_is_one_sentence() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    photos(&folder.join("photos"));
+    fs::create_dir(folder.join("empty")).unwrap();
+    fs::create_dir(folder.join("corrupt")).unwrap();
+    fs::write(folder.join("corrupt/a.png"), b"\x89PNG\r\n\x1a\nbroken").unwrap();
+    let path = |name: &str| folder.join(name).display().to_string();
+    let (empty, corrupt) = (path("empty"), path("corrupt"));
+    let says = |more: &[&str], words: &str| {
+        let output = train(folder, "run", more).output().unwrap();
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(words) && !text.contains("panicked") && !text.contains("frame #"), "{text}");
+        assert!(!folder.join("run/log.jsonl").exists());
+    };
+    says(&["--concept", &empty], "empty");
+    says(&["--concept", &corrupt], "a.png");
+    says(&["--concept", "/no/photos"], "/no/photos");
+    says(&["--category", ""], "category is empty");
+    says(&["--set", "placeholder=cat"], "cat");
+    says(&["--set", "prompt=a photo"], "[V]");
+    says(&["--set", "unet.step=3"], "unknown field `step`");
+    says(&["--set", "unet.steps"], "has no =");
+    says(&["--model", "/no/model"], "/no/model");
+    says(&["--set", "unet.batch_size=0"], "batch_size is 0");
+}
+
+#[test]
+fn a_folder_in_use_is_refused() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    photos(&folder.join("photos"));
+    let mut child = train(folder, "run", &["--set", "unet.steps=5000"]).spawn().unwrap();
+    wait_for_steps(&mut child, &folder.join("run/log.jsonl"), 2);
+    let second = train(folder, "run", &["--set", "unet.steps=5000", "--resume"]).output().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(second.status.code(), Some(2));
+    assert!(stderr(&second).contains("in use"), "{}", stderr(&second));
+}

@@ -1,0 +1,103 @@
+//! What a run leaves in its folder for people and for other programs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use photos::{Photo, View};
+use pictures::{Grid, Plot, Scale};
+use sampling::{Request, Settings};
+use serde_json::Value;
+
+use crate::{Stage, TrainConfig, Trainer};
+
+/// Side of a picture on the contact sheet in pixels.
+const THUMBNAIL: u32 = 192;
+
+/// The files of a run.
+#[derive(Debug)]
+pub(crate) struct Outputs {
+    folder: PathBuf,
+}
+
+impl Outputs {
+    /// The learned embedding: `{placeholder: [vectors, width]}`.
+    pub(crate) const EMBEDDING: &str = "learned_embeds.safetensors";
+    /// The U-Net's folder, in the diffusers layout.
+    pub(crate) const UNET: &str = "unet";
+
+    pub(crate) fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
+    }
+
+    /// `contact_sheet.png`: the first views that the model will see.
+    pub(crate) fn contact_sheet(&self, views: &[(&Photo, View)]) -> Result<()> {
+        let sheet = photos::contact_sheet(views, 4, THUMBNAIL);
+        pictures::save_png(&self.folder.join("contact_sheet.png"), &sheet.draw(), &[])
+    }
+
+    /// `learned_embeds.safetensors`.
+    pub(crate) fn embedding(&self, trainer: &Trainer) -> Result<()> {
+        let named = [(trainer.config.placeholder.as_str(), &trainer.subject.embedding)];
+        weights::save(&self.folder.join(Self::EMBEDDING), named)
+    }
+
+    /// `unet/`: config and weights.
+    pub(crate) fn unet(&self, trainer: &Trainer) -> Result<()> {
+        let folder = self.folder.join(Self::UNET);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let config = serde_json::to_vec_pretty(trainer.pipeline.unet.config())?;
+        atomic::write(&folder.join("config.json"), config)?;
+        trainer.pipeline.parameters.unet.save(&folder.join("diffusion_pytorch_model.safetensors"))
+    }
+
+    /// `validation/`: the prompts at one step of a stage.
+    pub(crate) fn validation(&self, trainer: &Trainer, stage: Stage, step: usize) -> Result<()> {
+        let folder = self.folder.join("validation");
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let grid = draw(trainer)?;
+        pictures::save_png(&folder.join(format!("{}-{stage}-{step:05}.png", stage.number())), &grid.draw(), &[])
+    }
+
+    /// `curves.png`: both losses over all steps of the log.
+    pub(crate) fn curves(&self, log: &[Value]) -> Result<()> {
+        let curve = |title: &str, key: &str, color: usize| {
+            let points = log.iter().map(|entry| (number(entry, "step"), number(entry, key)));
+            let plot = Plot::new(title, "step").scale(Scale::Log).line("", Plot::COLORS[color], points);
+            // Where each stage begins.
+            let starts = log.iter().filter(|entry| entry["stage_step"] == 1);
+            let plot = starts.fold(plot, |plot, entry| {
+                plot.mark(number(entry, "step"), entry["stage"].as_str().unwrap_or_default().replace('_', " "))
+            });
+            plot.smooth((log.len() / 25).max(1)).draw(1200, 420)
+        };
+        let mut sheet = Grid::new(1);
+        sheet.push(curve("Diffusion loss", "diffusion_loss", 0), "");
+        sheet.push(curve("Attention loss", "attention_loss", 1), "");
+        pictures::save_png(&self.folder.join("curves.png"), &sheet.draw(), &[])
+    }
+
+    /// `samples.png`: the prompts at the end.
+    pub(crate) fn samples(&self, trainer: &Trainer) -> Result<()> {
+        pictures::save_png(&self.folder.join("samples.png"), &draw(trainer)?.draw(), &[])
+    }
+}
+
+fn number(entry: &Value, key: &str) -> f64 {
+    entry[key].as_f64().unwrap_or(f64::NAN)
+}
+
+/// One picture of each validation prompt, from the configured seed; no random number of the run is touched.
+fn draw(trainer: &Trainer) -> Result<Grid> {
+    let TrainConfig { validation, .. } = &trainer.config;
+    let settings = Settings { steps: validation.steps, ..trainer.pipeline.default_settings() };
+    let mut grid = Grid::new(validation.prompts.len().min(4));
+    for prompt in &validation.prompts {
+        let prompt = trainer.config.fill(prompt);
+        let pictures = trainer.pipeline.generate(&[Request::new(&prompt, validation.seed)], &settings, &mut |_| {})?;
+        for picture in pictures {
+            grid.push(picture, &prompt);
+        }
+    }
+    Ok(grid)
+}
