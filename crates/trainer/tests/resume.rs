@@ -1,51 +1,18 @@
 //! A run that was stopped and goes on ends in the same bits as one that was not.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::path::Path;
 
-use golden::fixtures;
+use common::learned;
 use optimizer::EmaConfig;
-use photos::{Augmentation, Photo};
-use pictures::RgbImage;
-use sampling::Pipeline;
 use tch::{Device, Kind, Tensor};
-use trainer::{Batches, Checkpoint, Learning, PhotoBatches, Stage, StageConfig, TrainConfig, Trainer};
+use trainer::{Batches, Checkpoint, Learning, PhotoBatches, Stage, TrainConfig, Trainer};
 
-fn config() -> TrainConfig {
-    let paper = TrainConfig::paper();
-    let small = |stage: StageConfig| StageConfig { steps: 3, batch_size: 2, ..stage };
-    TrainConfig {
-        category: "cat".to_owned(),
-        embedding: small(paper.embedding),
-        cross_attention: StageConfig { gradient_accumulation: 2, ..small(paper.cross_attention) },
-        unet: small(paper.unet),
-        augmentation: Augmentation { resolution: 32, ..Augmentation::default() },
-        ema: Some(EmaConfig::default()),
-        max_grad_norm: Some(1.0),
-        ..paper
-    }
-}
-
-/// Three photos by formula.
-fn photos() -> Vec<Photo> {
-    let photo = |n: u32| Photo {
-        path: format!("{n}.png").into(),
-        sha256: String::new(),
-        pixels: RgbImage::from_fn(48 + n, 40, |x, y| [(x * 5 + n * 40) as u8, (y * 6) as u8, (x ^ y) as u8].into()),
-    };
-    (0..3).map(photo).collect()
-}
-
+/// With everything that a checkpoint must remember.
 fn start() -> (Trainer, PhotoBatches) {
-    let pipeline = Pipeline::from_folder(&fixtures().join("tiny-sd21"), (Kind::Float, Device::Cpu)).unwrap();
-    let batches = PhotoBatches::new(&config(), photos(), None, [4, 4, 4], 1000);
-    (Trainer::new(config(), pipeline).unwrap(), batches)
-}
-
-/// Everything that training changes.
-fn learned(trainer: &Trainer) -> Vec<(String, Tensor)> {
-    let unet = trainer.pipeline.parameters.unet.iter().map(|(name, tensor)| (name.to_owned(), tensor.detach().copy()));
-    unet.chain([("[V]".to_owned(), trainer.subject.embedding.detach().copy())]).collect()
+    common::start(TrainConfig { ema: Some(EmaConfig::default()), max_grad_norm: Some(1.0), ..common::config() })
 }
 
 fn assert_same(a: &[(String, Tensor)], b: &[(String, Tensor)]) {
