@@ -211,7 +211,7 @@ impl<'a> Frame<'a> {
         let widest = y_ticks.iter().map(|tick| text_width(&tick.label, &SMALL)).max().unwrap_or(0);
         let left = MARGIN + widest + 8;
         let right = (width - MARGIN - 4).max(left + 1);
-        let x_ticks = x.ticks(((right - left) / 110).max(2) as usize);
+        let x_ticks = x.ticks(((right - left) / 110).max(4) as usize);
         let mut frame = Self { left, right, top, bottom, x, y, x_ticks, y_ticks, legend, captions: Vec::new() };
         frame.place_captions(&plot.marks);
         frame.bottom = frame.bottom.max(frame.top + 1);
@@ -224,6 +224,10 @@ impl<'a> Frame<'a> {
         for (value, text) in marks {
             let Some(at) = self.x.at(*value).filter(|at| (0.0..=1.0).contains(at)) else { continue };
             let x = self.x_at(at);
+            if text.is_empty() {
+                self.captions.push(Caption { text, x, y: self.top });
+                continue;
+            }
             let row = ends.iter().position(|end| *end < x).unwrap_or(ends.len());
             if row == ends.len() {
                 ends.push(x);

@@ -35,7 +35,6 @@ mod learned;
 mod learning;
 mod loss;
 mod outputs;
-mod run_folder;
 mod session;
 mod stage;
 mod subject;

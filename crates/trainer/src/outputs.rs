@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use photos::{Photo, View};
-use pictures::{Grid, Plot, Scale};
+use pictures::Grid;
 use sampling::{Request, Settings};
-use serde_json::Value;
 
 use crate::{Stage, TrainConfig, Trainer};
 
@@ -59,32 +58,16 @@ impl Outputs {
         pictures::save_png(&folder.join(format!("{}-{stage}-{step:05}.png", stage.number())), &grid.draw(), &[])
     }
 
-    /// `curves.png`: both losses over all steps of the log.
-    pub(crate) fn curves(&self, log: &[Value]) -> Result<()> {
-        let curve = |title: &str, key: &str, color: usize| {
-            let points = log.iter().map(|entry| (number(entry, "step"), number(entry, key)));
-            let plot = Plot::new(title, "step").scale(Scale::Log).line("", Plot::COLORS[color], points);
-            // Where each stage begins.
-            let starts = log.iter().filter(|entry| entry["stage_step"] == 1);
-            let plot = starts.fold(plot, |plot, entry| {
-                plot.mark(number(entry, "step"), entry["stage"].as_str().unwrap_or_default().replace('_', " "))
-            });
-            plot.smooth((log.len() / 25).max(1)).draw(1200, 420)
-        };
-        let mut sheet = Grid::new(1);
-        sheet.push(curve("Diffusion loss", "diffusion_loss", 0), "");
-        sheet.push(curve("Attention loss", "attention_loss", 1), "");
-        pictures::save_png(&self.folder.join("curves.png"), &sheet.draw(), &[])
+    /// `curves.png`: the losses over all steps of the log.
+    pub(crate) fn curves(&self) -> Result<()> {
+        let curves = journal::draw_curves(&journal::read_log(&self.folder)?);
+        pictures::save_png(&self.folder.join("curves.png"), &curves, &[])
     }
 
     /// `samples.png`: the prompts at the end.
     pub(crate) fn samples(&self, trainer: &Trainer) -> Result<()> {
         pictures::save_png(&self.folder.join("samples.png"), &draw(trainer)?.draw(), &[])
     }
-}
-
-fn number(entry: &Value, key: &str) -> f64 {
-    entry[key].as_f64().unwrap_or(f64::NAN)
 }
 
 /// One picture of each validation prompt, from the configured seed; no random number of the run is touched.

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use journal::{Entry, Log, RunFolder, Scalars};
 use photos::PhotoFolder;
 use sampling::{ModelFolder, Pipeline};
 use serde_json::json;
 use tch::{Device, Kind};
 
 use crate::outputs::Outputs;
-use crate::run_folder::{Log, RunFolder};
 use crate::{Checkpoint, ConfigLayers, Learning, PhotoBatches, Place, Stage, StepReport, Trainer};
 
 /// A run that holds its folder.
@@ -99,15 +99,15 @@ impl Session {
             ));
         }
 
-        let record = json!({
-            "config": trainer.config,
-            "photos": hashes,
-            "device": format!("{device:?}"),
-            "versions": { "attndreambooth": env!("CARGO_PKG_VERSION"), "libtorch": libtorch::LIBTORCH_VERSION },
-        });
+        let record = json!({ "config": trainer.config, "photos": hashes });
+        let versions = [
+            ("attndreambooth", env!("CARGO_PKG_VERSION")),
+            ("libtorch", libtorch::LIBTORCH_VERSION),
+            ("device", &format!("{device:?}")),
+        ];
         let folder = if resume { RunFolder::resume(out)? } else { RunFolder::create(out)? };
         if resume {
-            let differences = folder.differences(&record)?;
+            let differences = journal::differences(&folder.saved_config()?.config, &record);
             ensure!(
                 differences.is_empty(),
                 "the run in {} cannot go on with another configuration: {}; leave that as it was, or start a new run",
@@ -115,7 +115,7 @@ impl Session {
                 differences.join("; ")
             );
         } else {
-            folder.write_config(&record)?;
+            folder.write_config(&record, &versions)?;
         }
         let checkpoint = if resume { Checkpoint::latest(&out.join(CHECKPOINTS))? } else { None };
         let outputs = Outputs::new(out);
@@ -141,13 +141,15 @@ impl Session {
         self.outputs.contact_sheet(&self.batches.views(first))?;
         let resumed = self.checkpoint.take();
         let start = resumed.as_ref().map_or(Stage::Embedding, |checkpoint| checkpoint.state.stage);
-        let mut log = self.folder.log(resumed.as_ref().map_or(0, |c| self.step_number(c.state.stage, c.state.step)))?;
+        let done = resumed.as_ref().map_or(0, |c| self.step_number(c.state.stage, c.state.step));
+        let mut record =
+            Record { log: Log::open(self.folder.path(), done)?, scalars: Scalars::open(self.folder.path(), done)? };
         for stage in Stage::ALL.into_iter().filter(|stage| *stage >= start) {
             let mut learning = match &resumed {
                 Some(checkpoint) if stage == start => self.trainer.resume(checkpoint)?,
                 _ => self.trainer.start(stage)?,
             };
-            if !self.stage(&mut learning, &mut log, stop, watch)? {
+            if !self.stage(&mut learning, &mut record, stop, watch)? {
                 return Ok(Outcome::Stopped);
             }
             learning.finish()?;
@@ -157,7 +159,7 @@ impl Session {
         }
         self.outputs.unet(&self.trainer)?;
         self.outputs.samples(&self.trainer)?;
-        self.outputs.curves(&self.folder.entries()?)?;
+        self.outputs.curves()?;
         Ok(Outcome::Finished)
     }
 
@@ -165,7 +167,7 @@ impl Session {
     fn stage(
         &mut self,
         learning: &mut Learning,
-        log: &mut Log,
+        record: &mut Record,
         stop: &dyn Fn() -> bool,
         watch: &mut dyn FnMut(Event<'_>),
     ) -> Result<bool> {
@@ -177,16 +179,14 @@ impl Session {
             let started = Instant::now();
             let report = learning.step(&self.trainer, &mut self.batches)?;
             let peak_memory = libtorch::peak_memory(device).ok();
-            log.add(&json!({
-                "step": self.step_number(stage, report.step),
-                "stage": stage,
-                "stage_step": report.step,
-                "diffusion_loss": report.diffusion_loss,
-                "attention_loss": report.attention_loss,
-                "learning_rate": self.trainer.config.stage(stage).learning_rate,
-                "seconds": started.elapsed().as_secs_f64(),
-                "peak_memory": peak_memory,
-            }))?;
+            let mut values = vec![
+                ("diffusion_loss", report.diffusion_loss),
+                ("attention_loss", report.attention_loss),
+                ("learning_rate", self.trainer.config.stage(stage).learning_rate),
+                ("seconds", started.elapsed().as_secs_f64()),
+            ];
+            values.extend(peak_memory.map(|bytes| ("peak_memory_bytes", bytes as f64)));
+            record.add(&Entry::now(self.step_number(stage, report.step), stage.name(), values))?;
             watch(Event::Step { report: &report, peak_memory });
 
             let every = self.trainer.config.validation.every;
@@ -196,6 +196,7 @@ impl Session {
             let stopping = stop();
             let due = report.step % self.trainer.config.checkpoint_every == 0 || report.step == steps;
             if due || stopping {
+                record.log.sync()?;
                 self.save(learning)?;
             }
             if stopping {
@@ -217,6 +218,19 @@ impl Session {
     fn step_number(&self, stage: Stage, step: usize) -> u64 {
         let earlier = Stage::ALL.into_iter().filter(|earlier| *earlier < stage);
         (earlier.map(|earlier| self.trainer.config.stage(earlier).steps).sum::<usize>() + step) as u64
+    }
+}
+
+/// What is written down of each step.
+struct Record {
+    log: Log,
+    scalars: Scalars,
+}
+
+impl Record {
+    fn add(&mut self, entry: &Entry) -> Result<()> {
+        self.log.append(entry)?;
+        self.scalars.append(entry)
     }
 }
 
