@@ -34,10 +34,13 @@ pub fn replace_file(path: &Path, write: impl FnOnce(&mut File, &Path) -> Result<
         .tempfile_in(folder)
         .with_context(failed)?;
     let hidden = temporary.path().to_owned();
+    let permissions = temporary.as_file().metadata().with_context(failed)?.permissions();
     write(temporary.as_file_mut(), &hidden).with_context(failed)?;
     let finish = || -> io::Result<()> {
-        // The writer may have used the path rather than the handle, so the file is opened anew for the flush.
-        File::open(&hidden)?.sync_all()?;
+        // The writer may have put another file in its place, so it is opened anew for the flush.
+        let file = File::open(&hidden)?;
+        file.set_permissions(permissions)?;
+        file.sync_all()?;
         temporary.persist(path).map_err(|error| error.error)?;
         File::open(folder)?.sync_all()
     };

@@ -10,6 +10,7 @@ use journal::{Entry, Log, RunFolder, Scalars, read_log};
 use serde_json::json;
 
 const FOLDER: &str = "JOURNAL_TEST_FOLDER";
+const FULL: &str = "JOURNAL_TEST_FULL";
 
 /// Not a test of its own: begins a run in the folder that the variable names and records steps until it is killed.
 #[test]
@@ -25,6 +26,34 @@ fn worker() {
         scalars.append(&entry).unwrap();
         println!("step {step} done");
     }
+}
+
+/// Not a test of its own: logs in the folder that the variable names until the disk is full.
+#[test]
+fn filler() {
+    let Some(path) = std::env::var_os(FULL) else { return };
+    let mut log = Log::open(path.as_ref(), 0).unwrap();
+    let error = (1..).find_map(|step| log.append(&Entry::now(step, "stage", [("loss", 0.1)])).err()).unwrap();
+    println!("{error:#}");
+}
+
+#[test]
+fn a_full_disk_leaves_whole_lines_and_an_error_that_names_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    // To the process, a limit on the size of files is a disk that is full in the middle of a line.
+    let limited = r#"trap "" XFSZ; ulimit -f 8; exec "$0" filler --exact --nocapture"#;
+    let output = Command::new("sh")
+        .args(["-c".as_ref(), limited.as_ref(), std::env::current_exe().unwrap().as_os_str()])
+        .env(FULL, folder.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let log = fs::read_to_string(folder.path().join("log.jsonl")).unwrap();
+    let lines = log.lines().count();
+    let expected = format!("cannot write step {} to {}/log.jsonl: ", lines + 1, folder.path().display());
+    assert!(said.contains(&expected), "{said}");
+    assert!(lines > 10 && log.ends_with("}\n"));
+    assert_eq!(read_log(folder.path()).unwrap().len(), lines);
 }
 
 /// A process that works in the folder and has done some steps.

@@ -160,7 +160,7 @@ impl Plot {
         }
         ink.text(&self.x_label, (left.midpoint(right), bottom + 8 + ROW), Alignment::Center, &SMALL, TEXT);
         for caption in &frame.captions {
-            ink.text(&caption.text, (caption.x as i32 + 5, caption.y), Alignment::Left, &SMALL, TEXT);
+            ink.text(caption.text, (caption.x as i32 + 5, caption.y), Alignment::Left, &SMALL, TEXT);
         }
         for entry in &frame.legend {
             ink.text(&entry.series.name, (entry.x + 22, entry.y), Alignment::Left, &SMALL, TITLE);

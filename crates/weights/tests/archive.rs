@@ -36,6 +36,11 @@ fn what_was_saved_is_loaded() {
     let transposed = matrix.transpose(0, 1);
     weights::save(&path, [("matrix", &matrix), ("scalar", &scalar), ("transposed", &transposed)]).unwrap();
 
+    // Others may read it as they may read any new file.
+    fs::write(folder.path().join("ordinary"), "").unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions();
+    assert_eq!(mode(&path), mode(&folder.path().join("ordinary")));
+
     let archive = Archive::open(&path).unwrap();
     assert_eq!(archive.metadata()["format"], "pt");
     let tensors = archive.tensors().unwrap();
