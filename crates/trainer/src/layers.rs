@@ -34,12 +34,16 @@ impl ConfigLayers {
         Ok(Self { value: serde_json::to_value(preset)?, given: Value::Object(Map::new()) })
     }
 
-    /// Lays the values of a JSON file over it, which need not have all keys.
+    /// Lays the values of a JSON file over it, which need not have all keys. A run's `config.json` does as well: what is
+    /// under its key `config` counts.
     ///
     /// # Errors
     /// When the file cannot be read or is not a JSON object.
     pub fn file(&mut self, path: &Path) -> Result<()> {
-        let value: Value = weights::read_config(path)?;
+        let mut value: Value = weights::read_config(path)?;
+        if let Some(config) = value.get_mut("config") {
+            value = config.take();
+        }
         if !value.is_object() {
             bail!("{} must hold a JSON object with the configuration's keys", path.display());
         }
@@ -108,8 +112,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.json");
         std::fs::write(&path, r#"{"unet": {"steps": 7, "batch_size": 3}, "seed": 5}"#).unwrap();
+        let run = folder.path().join("run.json");
+        std::fs::write(&run, r#"{"config": {"category": "dog"}, "versions": {}}"#).unwrap();
         let mut layers = ConfigLayers::new(&TrainConfig::paper()).unwrap();
         layers.file(&path).unwrap();
+        layers.file(&run).unwrap();
         layers.set("unet.steps", "9").unwrap();
         layers.put("category", Value::from("12")).unwrap();
         assert!(layers.has("unet.batch_size") && !layers.has("unet.learning_rate") && !layers.has("augmentation"));
