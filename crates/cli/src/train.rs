@@ -106,7 +106,7 @@ impl Train {
         match outcome? {
             Outcome::Finished => eprintln!("done; everything is in {}", self.out.display()),
             Outcome::Stopped => {
-                bail!("stopped as asked; the checkpoint is written: go on with the same command and --resume")
+                bail!("stopped as asked, with a checkpoint; `train --out {} --resume` goes on", self.out.display())
             }
         }
         Ok(())
@@ -119,8 +119,12 @@ impl Train {
             Preset::Fast => TrainConfig::fast(),
         };
         let mut layers = ConfigLayers::new(&preset)?;
-        if let Some(path) = &self.config {
-            layers.file(path)?;
+        // A run that goes on has its own configuration, which need not be given again.
+        let own = self.out.join("config.json");
+        match &self.config {
+            Some(path) => layers.file(path)?,
+            None if self.resume && own.exists() => layers.file(&own)?,
+            None => {}
         }
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| Value::from(path.display().to_string()));
         let number = |number: Option<usize>| number.map(Value::from);
