@@ -22,8 +22,8 @@ pub(crate) struct Generate {
     /// The model: a folder with unet/, vae/, text_encoder/, tokenizer/ and scheduler/
     #[arg(long, required_unless_present = "run", conflicts_with = "run")]
     model: Option<PathBuf>,
-    /// The folder of a training run, whose subject prompts call [V]
-    #[arg(long)]
+    // Not a doc comment: to rustdoc, [V] would be a link.
+    #[arg(long, help = "The folder of a training run, whose subject prompts call [V]")]
     run: Option<PathBuf>,
     /// What to draw; may be given several times
     #[arg(long = "prompt", required = true)]
