@@ -3,7 +3,7 @@
 use tch::Tensor;
 use weights::{Init, Scope};
 
-/// A square 2-d convolution with `weight` [out, in, k, k] and, mostly, `bias` [out].
+/// A square 2-d convolution with `weight` `[out, in, k, k]` and, mostly, `bias` `[out]`.
 #[derive(Debug)]
 pub struct Conv2d {
     weight: Tensor,

@@ -3,7 +3,7 @@
 use tch::Tensor;
 use weights::{Init, Scope};
 
-/// y = x Wᵀ + b, with `weight` [out, in] and, mostly, `bias` [out].
+/// y = x Wᵀ + b, with `weight` `[out, in]` and, mostly, `bias` `[out]`.
 #[derive(Debug)]
 pub struct Linear {
     weight: Tensor,
