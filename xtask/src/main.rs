@@ -35,6 +35,7 @@ enum Command {
     Weights(weights::Weights),
     Train(program::Train),
     Generate(program::Generate),
+    Export(program::Export),
     Probe(program::Probe),
 }
 
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Some(Command::Weights(command)) => command.run(),
         Some(Command::Train(command)) => command.run(),
         Some(Command::Generate(command)) => command.run(),
+        Some(Command::Export(command)) => command.run(),
         Some(Command::Probe(command)) => command.run(),
         None => Cli::command().print_help().map_err(Into::into),
     };

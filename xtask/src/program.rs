@@ -1,4 +1,4 @@
-//! `cargo xtask train`, `generate` and `probe`: the program itself, built in release mode, with LibTorch set up first.
+//! `cargo xtask train`, `generate`, `export` and `probe`: the program itself, built in release mode, with LibTorch set up first.
 
 use std::ffi::OsString;
 
@@ -45,6 +45,20 @@ pub(crate) struct Train {
 impl Train {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         run("train", &self.args)
+    }
+}
+
+/// Write what a run has learned for other programs (`export --help` for its options)
+#[derive(clap::Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Export {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+}
+
+impl Export {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        run("export", &self.args)
     }
 }
 

@@ -30,12 +30,18 @@ pub(crate) enum Dtype {
 impl ComputeArgs {
     /// The kind and the device that models are to be made on.
     pub(crate) fn resolve(&self) -> Result<(Kind, Device)> {
-        let kind = match self.dtype {
-            Dtype::Fp32 => Kind::Float,
-            Dtype::Bf16 => Kind::BFloat16,
-            Dtype::Fp16 => Kind::Half,
-        };
-        Ok((kind, self.device.resolve()?))
+        Ok((self.dtype.kind(), self.device.resolve()?))
+    }
+}
+
+impl Dtype {
+    /// LibTorch's name of it.
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self::Fp32 => Kind::Float,
+            Self::Bf16 => Kind::BFloat16,
+            Self::Fp16 => Kind::Half,
+        }
     }
 }
 

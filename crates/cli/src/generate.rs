@@ -11,6 +11,7 @@ use scheduler::SchedulerKind;
 use serde::Serialize;
 use serde_json::json;
 use tch::Tensor;
+use trainer::FinishedRun;
 use weights::Archive;
 
 use crate::device::ComputeArgs;
@@ -75,7 +76,7 @@ impl Generate {
         let scheduler = self.scheduler.as_deref().map(str::parse::<SchedulerKind>).transpose()?;
         let to = self.compute.resolve()?;
         let (pipeline, source) = match (&self.run, &self.model) {
-            (Some(run), _) => (trainer::load_run(run, to)?, run),
+            (Some(run), _) => (FinishedRun::open(run)?.pipeline(to)?, run),
             (None, Some(model)) => (Pipeline::from_folder(model, to)?, model),
             (None, None) => bail!("give a model with --model, or a training run with --run"),
         };

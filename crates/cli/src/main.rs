@@ -3,6 +3,7 @@
 //! Invariants: no mathematics here; every failure is one sentence on stderr and exit code 2.
 
 mod device;
+mod export;
 mod generate;
 mod probe;
 mod progress;
@@ -27,6 +28,8 @@ enum Command {
     Generate(generate::Generate),
     /// Learn a subject from a few photos.
     Train(Box<train::Train>),
+    /// Write what a run has learned as files that other programs load.
+    Export(export::Export),
     /// Run one component on tensors from a file, to compare it with any other implementation.
     Probe(probe::Probe),
 }
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         match Cli::parse().command {
             Command::Generate(command) => command.execute(),
             Command::Train(command) => command.run(),
+            Command::Export(command) => command.run(),
             Command::Probe(command) => command.run(),
         }
     };

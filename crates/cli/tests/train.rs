@@ -102,6 +102,23 @@ fn killed_at_any_moment_and_resumed_it_ends_in_the_same_bytes() {
     let refused = generate("a [V] cat on the moon", &["--model", &model]);
     assert!(stderr(&refused).contains("has learned no subject"), "{}", stderr(&refused));
 
+    for (format, out) in [("diffusers", "exported"), ("single-file", "exported.safetensors")] {
+        let export = Command::new(env!("CARGO_BIN_EXE_attndreambooth"))
+            .args(["export", "--run", &run_path, "--format", format, "--out"])
+            .arg(folder.join(out))
+            .output()
+            .unwrap();
+        assert!(export.status.success(), "{}", stderr(&export));
+        assert!(folder.join(out).exists());
+    }
+    // The exported folder knows the token by its name and makes the run's picture.
+    let exported = folder.join("exported").display().to_string();
+    let picture = || fs::read(folder.join("pictures/0000-seed0.png")).unwrap();
+    let pixels = |bytes: Vec<u8>| image::load_from_memory(&bytes).unwrap().into_rgb8();
+    let ours = pixels(picture());
+    assert!(generate("a <new> cat on the moon", &["--model", &exported]).status.success());
+    assert!(ours.as_raw().iter().zip(pixels(picture()).as_raw()).all(|(a, b)| a.abs_diff(*b) <= 1));
+
     // Killed by SIGKILL again and again, at steps that are not those of checkpoints.
     for moments in [&[1, 5, 9][..], &[7, 13], &[17]] {
         let name = format!("killed-{}", moments[0]);

@@ -5,8 +5,6 @@
 // and libc10 are used, so that it links without CUDA.
 
 #include <cstdint>
-#include <cstring>
-#include <exception>
 #include <vector>
 
 #include <ATen/Context.h>
@@ -22,26 +20,14 @@
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/util/env.h>
 
+#include "protect.h"
+
 namespace {
 
 using Tensors = std::vector<at::Tensor>;
 
 constexpr int64_t PIECE = 1 << 16;
 constexpr auto ALL = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
-
-template <typename F>
-char* protect(F f) {
-  try {
-    f();
-    return nullptr;
-  } catch (const c10::Error& error) {
-    return strdup(error.what_without_backtrace());
-  } catch (const std::exception& error) {
-    return strdup(error.what());
-  } catch (...) {
-    return strdup("an exception of unknown type");
-  }
-}
 
 Tensors collect(at::Tensor* const* tensors, size_t count) {
   Tensors list;

@@ -8,8 +8,9 @@
 //! - [`random`]: draws that depend on nothing but their seed.
 //! - [`fused_adamw`], [`grad_norm`], [`scale_all`], [`clear_grads`]: all parameters of a model in one call.
 //! - [`set_tf32`], [`set_deterministic`], [`peak_memory`]: LibTorch's switches and gauges.
+//! - [`checkpoint`]: computing activations again in the backward pass instead of keeping them.
 //!
-//! The last two go through a small C++ shim (`shim/shim.cpp`), which uses `libtorch_cpu` and `libc10` alone.
+//! The last three go through a small C++ shim (`shim/`), which uses `libtorch_cpu` and `libc10` alone.
 //!
 //! ```
 //! use libtorch::{DeviceChoice, random};
@@ -29,6 +30,7 @@
 #![allow(unsafe_code)]
 
 mod bytes;
+mod checkpoint;
 mod cuda;
 mod device;
 mod error;
@@ -40,6 +42,7 @@ mod shim;
 mod switches;
 
 pub use bytes::{HostBytes, tensor_from_bytes};
+pub use checkpoint::checkpoint;
 pub use cuda::cuda_unavailable;
 pub use device::{DeviceChoice, DeviceError, synchronize};
 pub use error::{Error, catch};

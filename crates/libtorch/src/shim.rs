@@ -1,12 +1,22 @@
-//! The C functions of `shim/shim.cpp`.
+//! The C functions of `shim/`.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 
 use tch::Tensor;
 use torch_sys::C_tensor;
 
 use crate::Error;
+
+/// Runs a segment for [`shim_checkpoint`]: reads its inputs, and writes as many new outputs as are asked for and returns
+/// null, or returns an error's text from `malloc`.
+pub(crate) type RunSegment = unsafe extern "C" fn(
+    segment: *mut c_void,
+    inputs: *const *mut C_tensor,
+    input_count: usize,
+    outputs: *mut *mut C_tensor,
+    output_count: usize,
+) -> *mut c_char;
 
 // Each returns null, or an exception's text from `malloc`. Tensors are read, or written where the name says so;
 // `C_tensor` is C++'s `at::Tensor`.
@@ -33,6 +43,15 @@ unsafe extern "C" {
     pub(crate) fn shim_cuda_peak(device: i8, bytes: *mut i64) -> *mut c_char;
     pub(crate) fn shim_cuda_reset_peak(device: i8) -> *mut c_char;
     pub(crate) fn shim_cuda_empty_cache() -> *mut c_char;
+    pub(crate) fn shim_checkpoint(
+        inputs: *const *const C_tensor,
+        input_count: usize,
+        outputs: *const *mut C_tensor,
+        output_count: usize,
+        segment: *mut c_void,
+        run: RunSegment,
+        drop: unsafe extern "C" fn(*mut c_void),
+    ) -> *mut c_char;
 }
 
 /// What a shim function returned, as a result.

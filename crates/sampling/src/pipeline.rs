@@ -136,7 +136,8 @@ impl Pipeline {
             None if prompt.contains(SUBJECT) => bail!(
                 "the prompt {prompt:?} asks for [V], but this model has learned no subject; give a training run with --run"
             ),
-            None => Ok(prompt.to_owned()),
+            // An exported folder's tokenizer may have tokens of several vectors of its own.
+            None => Ok(self.tokenizer.expand(prompt)?),
         }
     }
 

@@ -1,39 +1,58 @@
 //! Loading what a run has learned.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use sampling::{ModelFolder, Pipeline};
 use serde::Deserialize;
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 use weights::Archive;
 
 use crate::TrainConfig;
 use crate::outputs::Outputs;
 
-/// The pipeline of a finished run: its base model, with the learned U-Net and \[V\].
-///
-/// # Errors
-/// When `run` is no run or an unfinished one, or its base model is gone.
-pub fn load_run(run: &Path, to: (Kind, Device)) -> Result<Pipeline> {
-    #[derive(Deserialize)]
-    struct Record {
-        config: TrainConfig,
+/// What a finished run has made, on disk.
+#[derive(Debug)]
+pub struct FinishedRun {
+    /// Its configuration.
+    pub config: TrainConfig,
+    /// The folder of the learned U-Net.
+    pub unet: PathBuf,
+    /// The embedding [vectors, width] of \[V\], which the configuration calls `placeholder`.
+    pub embedding: Tensor,
+}
+
+impl FinishedRun {
+    /// Opens the folder of a run.
+    ///
+    /// # Errors
+    /// When `run` is no run or an unfinished one.
+    pub fn open(run: &Path) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Record {
+            config: TrainConfig,
+        }
+        let shown = run.display();
+        let Record { config } = weights::read_config(&run.join("config.json"))
+            .with_context(|| format!("{shown} is not the folder of a training run"))?;
+        let (file, unet) = (run.join(Outputs::EMBEDDING), run.join(Outputs::UNET));
+        if !file.exists() || !unet.exists() {
+            bail!("the run in {shown} is not finished; go on with it by `train --out {shown} --resume`");
+        }
+        let Some(embedding) = Archive::open(&file)?.tensor(&config.placeholder)? else {
+            bail!("{} has no tensor called {:?}, the run's new token", file.display(), config.placeholder);
+        };
+        Ok(Self { config, unet, embedding })
     }
-    let shown = run.display();
-    let record: Record = weights::read_config(&run.join("config.json"))
-        .with_context(|| format!("{shown} is not the folder of a training run"))?;
-    let (embedding, unet) = (run.join(Outputs::EMBEDDING), run.join(Outputs::UNET));
-    if !embedding.exists() || !unet.exists() {
-        bail!("the run in {shown} is not finished; go on with it by `train --out {shown} --resume`");
+
+    /// The pipeline: the run's base model with the learned U-Net and \[V\].
+    ///
+    /// # Errors
+    /// When the base model is gone or a file is damaged.
+    pub fn pipeline(&self, to: (Kind, Device)) -> Result<Pipeline> {
+        let model = ModelFolder::open(&self.config.model).context("the run's base model")?;
+        let mut pipeline = Pipeline::with_unet(&model, &self.unet, to)?;
+        pipeline.add_placeholder(&self.config.placeholder, &self.embedding)?;
+        Ok(pipeline)
     }
-    let model =
-        ModelFolder::open(&record.config.model).with_context(|| format!("the base model of the run in {shown}"))?;
-    let mut pipeline = Pipeline::with_unet(&model, &unet, to)?;
-    let name = &record.config.placeholder;
-    let Some(rows) = Archive::open(&embedding)?.tensor(name)? else {
-        bail!("{} has no tensor called {name:?}, the run's new token", embedding.display());
-    };
-    pipeline.add_placeholder(name, &rows)?;
-    Ok(pipeline)
 }

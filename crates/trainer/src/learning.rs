@@ -61,6 +61,7 @@ impl Trainer {
             pipeline.placement().0 == Kind::Float,
             "the model must be loaded in fp32 to be trained; dtype decides what is computed in"
         );
+        pipeline.unet.set_gradient_checkpointing(config.gradient_checkpointing);
         let objective = Objective::new(&pipeline, &config)?;
         let subject = Subject::add(&mut pipeline, &config)?;
         Ok(Self { config, pipeline, subject, objective })

@@ -43,7 +43,7 @@ pub use batches::{Batches, PhotoBatches, Place};
 pub use checkpoint::{Checkpoint, State};
 pub use config::{Dtype, Prior, RegularizerConfig, StageConfig, TrainConfig, Validation};
 pub use layers::ConfigLayers;
-pub use learned::load_run;
+pub use learned::FinishedRun;
 pub use learning::{Learning, StepReport, Trainer};
 pub use loss::{Batch, Losses, Objective};
 pub use session::{Event, Outcome, Session};

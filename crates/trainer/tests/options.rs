@@ -85,6 +85,24 @@ fn looking_at_pictures_does_not_disturb_a_run() {
 }
 
 #[test]
+fn gradient_checkpointing_learns_the_same() {
+    let run = |gradient_checkpointing| {
+        let (trainer, mut batches) = start(TrainConfig { gradient_checkpointing, ..config() });
+        for stage in Stage::ALL {
+            let mut learning = trainer.start(stage).unwrap();
+            for _ in 0..2 {
+                let _report = learning.step(&trainer, &mut batches).unwrap();
+            }
+            learning.finish().unwrap();
+        }
+        learned(&trainer)
+    };
+    for ((name, kept), (_, computed_again)) in run(false).iter().zip(&run(true)) {
+        golden::assert_close(name, computed_again, kept, 1e-6);
+    }
+}
+
+#[test]
 fn a_loss_that_is_no_number_stops_before_anything_is_changed() {
     let (trainer, mut batches) = start(config());
     let mut learning = trainer.start(Stage::Unet).unwrap();

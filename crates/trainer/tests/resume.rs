@@ -43,7 +43,10 @@ fn stopped_anywhere_it_ends_in_the_same_bits() {
     let mut losses = Vec::new();
     run_to_end(&trainer, &mut batches, trainer.start(Stage::Embedding).unwrap(), &mut losses);
     let expected = learned(&trainer);
-    assert!(before.iter().zip(&expected).all(|((_, a), (_, b))| !a.equal(b)), "everything learns something");
+    let unchanged = before.iter().zip(&expected).filter(|((_, a), (_, b))| a.equal(b));
+    let unchanged: Vec<&str> = unchanged.map(|((name, _), _)| name.as_str()).collect();
+    // Where the feature map is a single pixel, attention to itself has nothing to learn.
+    assert!(unchanged.iter().all(|name| name.contains("attn1.to_q") || name.contains("attn1.to_k")), "{unchanged:?}");
 
     let folder = tempfile::tempdir().unwrap();
     for stage in Stage::ALL {

@@ -4,7 +4,14 @@ use layers::{Linear, attention, attention_probabilities, merge_heads, split_head
 use tch::Tensor;
 use weights::Scope;
 
-use crate::observer::{CrossAttentionLayer, Text};
+/// The text that cross-attention reads.
+#[derive(Clone, Copy)]
+pub(crate) struct Text<'a> {
+    /// [batch, positions, `cross_attention_dim`], of the latents' kind.
+    pub(crate) states: &'a Tensor,
+    /// The positions of the tokens that somebody wants to see attended to.
+    pub(crate) tokens: Option<&'a Tensor>,
+}
 
 /// Multi-head attention; diffusers' `Attention`.
 #[derive(Debug)]
@@ -38,36 +45,17 @@ impl Attention {
         self.to_out.forward(&merge_heads(&attention(&q, &k, &v, false)))
     }
 
-    /// The same, with the probabilities [batch, heads, pixels, positions].
-    pub(crate) fn forward_with_probabilities(&self, xs: &Tensor, context: &Tensor) -> (Tensor, Tensor) {
-        let [q, k, v] = self.project(xs, context);
+    /// The same to the text, adding the probabilities [batch, tokens, heads, pixels] of its chosen tokens to `shown`.
+    pub(crate) fn forward_to_text(&self, xs: &Tensor, text: Text<'_>, shown: &mut Vec<Tensor>) -> Tensor {
+        let Some(tokens) = text.tokens else { return self.forward(xs, text.states) };
+        let [q, k, v] = self.project(xs, text.states);
         let probabilities = attention_probabilities(&q, &k, self.upcast);
-        let hidden = self.to_out.forward(&merge_heads(&probabilities.matmul(&v)));
-        (hidden, probabilities)
+        shown.push(probabilities.index_select(3, tokens).permute([0, 3, 1, 2]));
+        self.to_out.forward(&merge_heads(&probabilities.matmul(&v)))
     }
 
     fn project(&self, xs: &Tensor, context: &Tensor) -> [Tensor; 3] {
         [self.to_q.forward(xs), self.to_k.forward(context), self.to_v.forward(context)]
             .map(|xs| split_heads(&xs, self.heads))
-    }
-}
-
-/// Attention to the text (`attn2`), which may be watched.
-#[derive(Debug)]
-pub(crate) struct CrossAttention {
-    pub(crate) attention: Attention,
-    pub(crate) name: String,
-    pub(crate) index: usize,
-}
-
-impl CrossAttention {
-    /// Maps [batch, height · width, channels] to the same shape.
-    pub(crate) fn forward(&self, xs: &Tensor, (height, width): (i64, i64), text: &mut Text<'_>) -> Tensor {
-        let Some(watch) = &mut text.watch else { return self.attention.forward(xs, &text.states) };
-        let (hidden, probabilities) = self.attention.forward_with_probabilities(xs, &text.states);
-        let layer =
-            CrossAttentionLayer { name: &self.name, index: self.index, heads: self.attention.heads, height, width };
-        watch.show(&layer, &probabilities);
-        hidden
     }
 }

@@ -7,9 +7,8 @@ use tch::Tensor;
 use weights::Scope;
 
 use crate::Config;
-use crate::attention::{Attention, CrossAttention};
 use crate::embeddings::TimeEmbedding;
-use crate::observer::Text;
+use crate::layer::{Layer, Pass};
 use crate::transformer::Transformer2d;
 
 /// What the parts of one model are made from. Parts must be made in the order of execution, which numbers the
@@ -24,11 +23,9 @@ impl<'a> Plan<'a> {
         Self { config, cross_attention_layers: RefCell::default() }
     }
 
-    /// Gives the next number to a cross-attention layer.
-    pub(crate) fn cross_attention(&self, name: String, attention: Attention) -> CrossAttention {
-        let mut names = self.cross_attention_layers.borrow_mut();
-        names.push(name.clone());
-        CrossAttention { attention, name, index: names.len() - 1 }
+    /// Notes that there is a cross-attention layer of this name.
+    pub(crate) fn count_cross_attention(&self, name: String) {
+        self.cross_attention_layers.borrow_mut().push(name);
     }
 
     /// The names of all cross-attention layers that were made.
@@ -46,8 +43,13 @@ impl<'a> Plan<'a> {
         ResnetBlock2d::new(vs, in_channels, out_channels, &config)
     }
 
-    /// Residual blocks with the given input channels, and transformers where the block attends to the text, all with
-    /// the widths of down block number `block`.
+    /// Layer number `i` of a block at `vs`, with the widths of down block number `block`.
+    fn layer(&self, vs: &Scope, i: usize, block: usize, in_channels: i64, attends: bool) -> Layer {
+        let resnet = self.resnet(&(vs / "resnets" / i), in_channels, self.config.block_out_channels[block]);
+        Layer::new(resnet, attends.then(|| Transformer2d::new(&(vs / "attentions" / i), block, self)))
+    }
+
+    /// Layers with the given input channels.
     fn layers(
         &self,
         vs: &Scope,
@@ -55,29 +57,8 @@ impl<'a> Plan<'a> {
         in_channels: impl IntoIterator<Item = i64>,
         attends: bool,
     ) -> Vec<Layer> {
-        let out_channels = self.config.block_out_channels[block];
-        let layer = |(i, in_channels)| Layer {
-            resnet: self.resnet(&(vs / "resnets" / i), in_channels, out_channels),
-            attention: attends.then(|| Transformer2d::new(&(vs / "attentions" / i), block, self)),
-        };
-        in_channels.into_iter().enumerate().map(layer).collect()
-    }
-}
-
-/// A residual block (`resnets.i`) and mostly a transformer (`attentions.i`).
-#[derive(Debug)]
-struct Layer {
-    resnet: ResnetBlock2d,
-    attention: Option<Transformer2d>,
-}
-
-impl Layer {
-    fn forward(&self, xs: &Tensor, temb: &Tensor, text: &mut Text<'_>) -> Tensor {
-        let hidden = self.resnet.forward(xs, Some(temb));
-        match &self.attention {
-            Some(attention) => attention.forward(&hidden, text),
-            None => hidden,
-        }
+        let in_channels = in_channels.into_iter().enumerate();
+        in_channels.map(|(i, channels)| self.layer(vs, i, block, channels, attends)).collect()
     }
 }
 
@@ -104,10 +85,10 @@ impl DownBlock {
     }
 
     /// Returns the outputs of all layers, which the up blocks want; the last of them is the block's output.
-    pub(crate) fn forward(&self, xs: &Tensor, temb: &Tensor, text: &mut Text<'_>) -> Vec<Tensor> {
+    pub(crate) fn forward(&self, xs: &Tensor, pass: &mut Pass<'_>) -> Vec<Tensor> {
         let mut outputs: Vec<Tensor> = Vec::with_capacity(self.layers.len() + 1);
         for layer in &self.layers {
-            outputs.push(layer.forward(outputs.last().unwrap_or(xs), temb, text));
+            outputs.push(layer.forward(&[outputs.last().unwrap_or(xs)], pass));
         }
         if let Some(downsampler) = &self.downsampler {
             outputs.push(downsampler.forward(outputs.last().unwrap_or(xs)));
@@ -116,26 +97,19 @@ impl DownBlock {
     }
 }
 
-/// `UNetMidBlock2DCrossAttn`.
+/// `UNetMidBlock2DCrossAttn`: two layers, of which the first attends to the text.
 #[derive(Debug)]
-pub(crate) struct MidBlock {
-    layers: Vec<Layer>,
-    last: ResnetBlock2d,
-}
+pub(crate) struct MidBlock([Layer; 2]);
 
 impl MidBlock {
     pub(crate) fn new(vs: &Scope, plan: &Plan<'_>) -> Self {
         let block = plan.config.block_out_channels.len() - 1;
         let channels = plan.config.block_out_channels[block];
-        Self {
-            layers: plan.layers(vs, block, [channels], true),
-            last: plan.resnet(&(vs / "resnets" / 1), channels, channels),
-        }
+        Self([(0, true), (1, false)].map(|(i, attends)| plan.layer(vs, i, block, channels, attends)))
     }
 
-    pub(crate) fn forward(&self, xs: &Tensor, temb: &Tensor, text: &mut Text<'_>) -> Tensor {
-        let hidden = self.layers.iter().fold(xs.shallow_clone(), |xs, layer| layer.forward(&xs, temb, text));
-        self.last.forward(&hidden, Some(temb))
+    pub(crate) fn forward(&self, xs: &Tensor, pass: &mut Pass<'_>) -> Tensor {
+        self.0.iter().fold(xs.shallow_clone(), |xs, layer| layer.forward(&[&xs], pass))
     }
 }
 
@@ -166,12 +140,12 @@ impl UpBlock {
     }
 
     /// Takes what it needs off the end of `skips`, and enlarges to the size of what remains there.
-    pub(crate) fn forward(&self, xs: &Tensor, skips: &mut Vec<Tensor>, temb: &Tensor, text: &mut Text<'_>) -> Tensor {
+    pub(crate) fn forward(&self, xs: &Tensor, skips: &mut Vec<Tensor>, pass: &mut Pass<'_>) -> Tensor {
         let mut hidden = xs.shallow_clone();
         for layer in &self.layers {
             let skip = skips.pop();
             let skip = skip.as_ref().expect("the down blocks have made one skip for each layer of the up blocks");
-            hidden = layer.forward(&Tensor::cat(&[&hidden, skip], 1), temb, text);
+            hidden = layer.forward(&[&hidden, skip], pass);
         }
         match &self.upsampler {
             Some(upsampler) => {

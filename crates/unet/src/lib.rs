@@ -34,14 +34,15 @@
 //! # anyhow::Ok(())
 //! ```
 //!
-//! Invariants: knows no text encoder, scheduler, loss or heat map. Each block is a function of its explicit inputs,
-//! so that it can be run again. [`UNet::forward`] checks the shapes of what it is given; LibTorch's own exceptions
+//! Invariants: knows no text encoder, scheduler, loss or heat map. Each layer is a function of its explicit inputs,
+//! so that it can be run again ([`UNet::set_gradient_checkpointing`]). [`UNet::forward`] checks the shapes of what it is given; LibTorch's own exceptions
 //! (memory, mixed devices) are left to the caller's `libtorch::catch`.
 
 mod attention;
 mod blocks;
 mod config;
 mod embeddings;
+mod layer;
 mod model;
 mod observer;
 mod transformer;

@@ -10,7 +10,8 @@ use weights::{Archive, Parameters, Scope};
 use crate::Config;
 use crate::blocks::{DownBlock, MidBlock, Plan, UpBlock};
 use crate::embeddings::TimeEmbedding;
-use crate::observer::{AttentionObserver, Text, Watch};
+use crate::layer::Pass;
+use crate::observer::{AttentionObserver, Watch};
 
 /// The denoising network; diffusers' `UNet2DConditionModel`.
 #[doc(alias = "UNet2DConditionModel")]
@@ -25,6 +26,7 @@ pub struct UNet {
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
     cross_attention_layers: Vec<String>,
+    gradient_checkpointing: bool,
 }
 
 impl UNet {
@@ -47,6 +49,7 @@ impl UNet {
             conv_out: Conv2d::new(&(vs / "conv_out"), channels, config.out_channels, 3),
             cross_attention_layers: plan.cross_attention_layers(),
             config: config.clone(),
+            gradient_checkpointing: false,
         })
     }
 
@@ -69,6 +72,13 @@ impl UNet {
     /// The names of the cross-attention layers, in the order in which an observer sees them.
     pub fn cross_attention_layers(&self) -> &[String] {
         &self.cross_attention_layers
+    }
+
+    /// Whether the backward pass computes the activations of each layer (a residual block and its transformer) again
+    /// instead of having them kept: see [`libtorch::checkpoint`]. Off at first; changes nothing but the memory and the
+    /// time of training.
+    pub fn set_gradient_checkpointing(&mut self, on: bool) {
+        self.gradient_checkpointing = on;
     }
 
     /// Predicts what was mixed into the latents: noise or velocity, as the model was trained.
@@ -95,21 +105,26 @@ impl UNet {
         self.check_text(encoder_hidden_states, batch)?;
         let timesteps = expand_timesteps(timesteps, batch)?.to_device(device);
         let positions = encoder_hidden_states.size()[1];
-        let watch = observer.map(|observer| Watch::new(observer, positions, device)).transpose()?;
-        let mut text = Text { states: encoder_hidden_states.to_kind(kind), watch };
+        let layers = self.cross_attention_layers();
+        let watch = observer.map(|observer| Watch::new(observer, layers, positions, device)).transpose()?;
+        let mut pass = Pass {
+            temb: self.time_embedding.forward(&timesteps, kind),
+            text: encoder_hidden_states.to_kind(kind),
+            watch,
+            gradient_checkpointing: self.gradient_checkpointing,
+        };
 
         let centred = self.config.center_input_sample.then(|| sample * 2.0 - 1.0);
-        let temb = self.time_embedding.forward(&timesteps, kind);
         let mut hidden = self.conv_in.forward(centred.as_ref().unwrap_or(sample));
         let mut skips = vec![hidden.shallow_clone()];
         for block in &self.down_blocks {
-            let outputs = block.forward(&hidden, &temb, &mut text);
+            let outputs = block.forward(&hidden, &mut pass);
             skips.extend(outputs);
             hidden = skips[skips.len() - 1].shallow_clone();
         }
-        hidden = self.mid_block.forward(&hidden, &temb, &mut text);
+        hidden = self.mid_block.forward(&hidden, &mut pass);
         for block in &self.up_blocks {
-            hidden = block.forward(&hidden, &mut skips, &temb, &mut text);
+            hidden = block.forward(&hidden, &mut skips, &mut pass);
         }
         Ok(self.conv_out.forward(&self.conv_norm_out.forward(&hidden).silu()))
     }

@@ -1,5 +1,8 @@
 //! Watching cross-attention.
 
+use std::iter::Enumerate;
+use std::slice::Iter;
+
 use anyhow::{Result, bail};
 use tch::{Device, Tensor};
 
@@ -75,22 +78,23 @@ impl AttentionObserver for AttentionMaps {
     }
 }
 
-/// The text that cross-attention reads, and who watches it do so: what is passed down to all blocks.
-pub(crate) struct Text<'a> {
-    /// [batch, positions, `cross_attention_dim`], of the latents' kind.
-    pub(crate) states: Tensor,
-    pub(crate) watch: Option<Watch<'a>>,
-}
-
+/// An observer at work.
 pub(crate) struct Watch<'a> {
-    pub(crate) observer: &'a mut dyn AttentionObserver,
+    observer: &'a mut dyn AttentionObserver,
     /// [`AttentionObserver::tokens`] as a tensor on the model's device.
     pub(crate) tokens: Tensor,
+    /// The names of the layers that are still to come.
+    layers: Enumerate<Iter<'a, String>>,
 }
 
 impl<'a> Watch<'a> {
-    /// Asks which tokens to show, of a text with so many `positions`.
-    pub(crate) fn new(observer: &'a mut dyn AttentionObserver, positions: i64, device: Device) -> Result<Self> {
+    /// Asks which tokens to show, of a text with so many `positions`, in the given cross-attention `layers`.
+    pub(crate) fn new(
+        observer: &'a mut dyn AttentionObserver,
+        layers: &'a [String],
+        positions: i64,
+        device: Device,
+    ) -> Result<Self> {
         let tokens = observer.tokens();
         if let Some(token) = tokens.iter().find(|token| !(0..positions).contains(*token)) {
             bail!(
@@ -99,12 +103,14 @@ impl<'a> Watch<'a> {
             );
         }
         let tokens = Tensor::from_slice(tokens).to_device(device);
-        Ok(Self { observer, tokens })
+        Ok(Self { observer, tokens, layers: layers.iter().enumerate() })
     }
 
-    /// Shows the chosen columns of `probabilities` [batch, heads, pixels, positions].
-    pub(crate) fn show(&mut self, layer: &CrossAttentionLayer<'_>, probabilities: &Tensor) {
-        let chosen = probabilities.index_select(3, &self.tokens).permute([0, 3, 1, 2]);
-        self.observer.observe(layer, &chosen);
+    /// Shows the next layer's `probabilities` [batch, tokens, heads, pixels], those of a feature map of this size.
+    pub(crate) fn show(&mut self, (height, width): (i64, i64), probabilities: &Tensor) {
+        if let Some((index, name)) = self.layers.next() {
+            let layer = CrossAttentionLayer { name, index, heads: probabilities.size()[2], height, width };
+            self.observer.observe(&layer, probabilities);
+        }
     }
 }

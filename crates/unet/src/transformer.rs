@@ -4,9 +4,8 @@ use layers::{Conv2d, GroupNorm, LayerNorm, Linear};
 use tch::Tensor;
 use weights::Scope;
 
-use crate::attention::{Attention, CrossAttention};
+use crate::attention::{Attention, Text};
 use crate::blocks::Plan;
-use crate::observer::Text;
 
 /// diffusers' `Transformer2DModel`: transformer blocks over the pixels, plus the input.
 #[derive(Debug)]
@@ -51,9 +50,9 @@ impl Transformer2d {
         }
     }
 
-    /// Maps [batch, channels, height, width] to the same shape.
-    pub(crate) fn forward(&self, xs: &Tensor, text: &mut Text<'_>) -> Tensor {
-        let size @ (height, width) = (xs.size()[2], xs.size()[3]);
+    /// Maps [batch, channels, height, width] to the same shape; `shown` as in [`Attention::forward_to_text`].
+    pub(crate) fn forward(&self, xs: &Tensor, text: Text<'_>, shown: &mut Vec<Tensor>) -> Tensor {
+        let (height, width) = (xs.size()[2], xs.size()[3]);
         // Contiguous, or all later layers would inherit strange strides and run by slower kernels.
         let to_pixels = |xs: &Tensor| xs.flatten(2, 3).transpose(1, 2).contiguous();
         let to_map = |xs: &Tensor| xs.transpose(1, 2).contiguous().unflatten(2, [height, width]);
@@ -63,7 +62,7 @@ impl Transformer2d {
             Projection::Conv(conv) => to_pixels(&conv.forward(&normed)),
         };
         for block in &self.transformer_blocks {
-            hidden = block.forward(&hidden, size, text);
+            hidden = block.forward(&hidden, text, shown);
         }
         let hidden = match &self.proj_out {
             Projection::Linear(linear) => to_map(&linear.forward(&hidden)),
@@ -80,7 +79,7 @@ struct TransformerBlock {
     norm1: LayerNorm,
     attn1: Attention,
     norm2: LayerNorm,
-    attn2: CrossAttention,
+    attn2: Attention,
     norm3: LayerNorm,
     ff: FeedForward,
 }
@@ -92,21 +91,22 @@ impl TransformerBlock {
         let (channels, heads) = (config.block_out_channels[block], config.heads().at(block));
         let norm = |name: &str| LayerNorm::new(&(vs / name), channels, EPS);
         let attention = |name: &str, dim| Attention::new(&(vs / name), channels, dim, heads, config.upcast_attention);
+        plan.count_cross_attention(vs.path("attn2"));
         Self {
             norm1: norm("norm1"),
             attn1: attention("attn1", channels),
             norm2: norm("norm2"),
-            attn2: plan.cross_attention(vs.path("attn2"), attention("attn2", config.cross_attention_dim)),
+            attn2: attention("attn2", config.cross_attention_dim),
             norm3: norm("norm3"),
             ff: FeedForward::new(&(vs / "ff"), channels),
         }
     }
 
     /// Maps [batch, height · width, channels] to the same shape.
-    fn forward(&self, xs: &Tensor, size: (i64, i64), text: &mut Text<'_>) -> Tensor {
+    fn forward(&self, xs: &Tensor, text: Text<'_>, shown: &mut Vec<Tensor>) -> Tensor {
         let normed = self.norm1.forward(xs);
         let xs = xs + self.attn1.forward(&normed, &normed);
-        let xs = &xs + self.attn2.forward(&self.norm2.forward(&xs), size, text);
+        let xs = &xs + self.attn2.forward_to_text(&self.norm2.forward(&xs), text, shown);
         &xs + self.ff.forward(&self.norm3.forward(&xs))
     }
 }

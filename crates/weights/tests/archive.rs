@@ -223,3 +223,41 @@ fn random_parameters_depend_on_seed_and_name_alone() {
     assert_ne!(both[0], draw(2, &["a"])[0]);
     assert!(both[0].abs().max().double_value(&[]) <= 0.25);
 }
+
+#[test]
+fn the_same_tensors_and_metadata_make_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (wide, narrow) = (numbers(&[2, 3]), numbers(&[3]).to_kind(Kind::Half));
+    let metadata: Vec<(String, String)> = (0..20).map(|i| (format!("key{i}"), format!("value {i}"))).collect();
+    let mut metadata: Vec<(&str, &str)> = metadata.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let mut tensors = [("a", &narrow), ("b", &wide), ("c", &wide)];
+    let mut save = |name: &str| {
+        let path = folder.path().join(name);
+        weights::save_with_metadata(&path, tensors, &metadata).unwrap();
+        metadata.reverse();
+        tensors.reverse();
+        fs::read(&path).unwrap()
+    };
+    let bytes = save("1");
+    assert_eq!(bytes, save("2"));
+    let expected =
+        "{\"__metadata__\":{\"format\":\"pt\",\"key0\":\"value 0\",\"key1\":\"value 1\",\"key10\":\"value 10\",";
+    assert!(bytes[8..].starts_with(expected.as_bytes()), "{}", String::from_utf8_lossy(&bytes[..200]));
+    assert_eq!(&bytes[bytes.len() - 6..], narrow_bytes(), "f32 comes before f16");
+    assert_eq!(Archive::open(&folder.path().join("1")).unwrap().tensors().unwrap()["c"], wide);
+}
+
+/// -2.5, -1.5 and -0.5 as f16.
+fn narrow_bytes() -> [u8; 6] {
+    [0x00, 0xc1, 0x00, 0xbe, 0x00, 0xb8]
+}
+
+#[test]
+fn two_tensors_of_one_name_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.safetensors");
+    let w = numbers(&[2]);
+    let error = weights::save(&path, [("w", &w), ("w", &w)]).unwrap_err().to_string();
+    assert_eq!(error, "two tensors are called \"w\", but a safetensors file holds one of each name");
+    assert!(!path.exists());
+}

@@ -1,0 +1,180 @@
+//! A model's networks, and the layout in which the original code keeps them in one file.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use tch::{Kind, Tensor};
+use weights::{Archive, Tensors};
+
+use crate::base::{Base, Unet};
+use crate::names::{Names, unet, vae};
+use crate::open_clip;
+
+/// Which text encoder a model has, and so which layout its single file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// Stable Diffusion 1.x: CLIP ViT-L/14.
+    V1,
+    /// Stable Diffusion 2.x: OpenCLIP ViT-H/14 without its last layer.
+    V2,
+}
+
+impl Family {
+    /// Tells them apart by the `hidden_act` of the text encoder's config.
+    pub(crate) fn of_activation(hidden_act: Option<&str>, folder: &Path) -> Result<Self> {
+        match hidden_act {
+            None | Some("quick_gelu") => Ok(Self::V1),
+            Some("gelu") => Ok(Self::V2),
+            Some(other) => bail!(
+                "the text encoder in {} has hidden_act {other:?}, but that of Stable Diffusion 1.x has \"quick_gelu\" and \
+                 that of 2.x \"gelu\"; no other has a single-file layout",
+                folder.display()
+            ),
+        }
+    }
+
+    /// What the text encoder's names begin with.
+    fn text_prefix(self) -> &'static str {
+        match self {
+            Self::V1 => "cond_stage_model.transformer.",
+            Self::V2 => "cond_stage_model.model.",
+        }
+    }
+}
+
+const UNET: &str = "model.diffusion_model.";
+const VAE: &str = "first_stage_model.";
+/// What diffusers' names of the text encoder begin with; transformers 5 leaves it out of files.
+const TEXT: &str = "text_model.";
+
+/// The parameters of a Stable Diffusion model under their diffusers names.
+#[derive(Debug)]
+pub struct Components {
+    /// The family.
+    pub family: Family,
+    /// The denoising network.
+    pub unet: Tensors,
+    /// The autoencoder, with the present names of its attention (`to_q`, not `query`).
+    pub vae: Tensors,
+    /// The text encoder, with names below `text_model.` and without its constant `position_ids`.
+    pub text_encoder: Tensors,
+}
+
+impl Components {
+    /// Reads a folder in the diffusers layout, with another U-Net in place of its own where one is given.
+    ///
+    /// # Errors
+    /// When a component is missing or unreadable, the model is of another family, or the U-Net does not belong to it.
+    pub fn from_folder(folder: &Path, unet: Option<Unet>) -> Result<Self> {
+        Self::of(&Base::open(folder)?, unet)
+    }
+
+    pub(crate) fn of(base: &Base, unet: Option<Unet>) -> Result<Self> {
+        let read = |folder: &Path| Archive::open_folder(folder)?.tensors();
+        if let Some(unet) = &unet {
+            base.check(unet)?;
+        }
+        Ok(Self {
+            family: base.family,
+            unet: match unet {
+                None => read(&base.folder.join("unet"))?,
+                Some(Unet::Folder(folder)) => read(folder)?,
+                Some(Unet::Tensors(tensors)) => tensors.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect(),
+            },
+            vae: map_names(read(&base.folder.join("vae"))?, vae::present_name),
+            text_encoder: text_encoder(read(&base.folder.join("text_encoder"))?),
+        })
+    }
+
+    /// The same parameters under the names and in the shapes of the original code, converted to `kind`.
+    ///
+    /// # Errors
+    /// Names a parameter that the original code has no place for, or whose values `kind` cannot hold.
+    pub fn into_ldm(self, kind: Kind) -> Result<Tensors> {
+        let unet = renamed(self.unet, "the U-Net", unet::of_diffusers, Names::to_ldm)?;
+        let mut vae = renamed(self.vae, "the VAE", vae::of_diffusers, Names::to_ldm)?;
+        for tensor in vae.iter_mut().filter(|(name, t)| vae::is_convolution(name) && t.dim() == 2).map(|(_, t)| t) {
+            *tensor = tensor.unsqueeze(-1).unsqueeze(-1);
+        }
+        let text_encoder = match self.family {
+            Family::V1 => self.text_encoder,
+            Family::V2 => open_clip::from_diffusers(self.text_encoder)?,
+        };
+        let networks = [(UNET, unet), (VAE, vae), (self.family.text_prefix(), text_encoder)];
+        let all = networks.into_iter().flat_map(|(prefix, network)| network.into_iter().map(move |t| (prefix, t)));
+        all.map(|(prefix, (name, tensor))| {
+            let name = format!("{prefix}{name}");
+            let tensor = converted(&tensor, kind).with_context(|| format!("cannot convert {name}"))?;
+            Ok((name, tensor))
+        })
+        .collect()
+    }
+
+    /// The way back: the networks among a single file's tensors. Others, such as those of an EMA, are left out.
+    ///
+    /// # Errors
+    /// When a network is missing, or has a parameter that diffusers has no place for.
+    pub fn from_ldm(tensors: &Tensors) -> Result<Self> {
+        let below = |prefix: &str| -> Result<Tensors> {
+            let network = tensors.iter().filter_map(|(name, t)| Some((name.strip_prefix(prefix)?, t)));
+            let network: Tensors = network.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())).collect();
+            ensure!(
+                !network.is_empty(),
+                "there is no tensor {prefix}*, so this is not a whole checkpoint of Stable Diffusion 1.x or 2.x"
+            );
+            Ok(network)
+        };
+        let is_v2 = tensors.keys().any(|name| name.starts_with(Family::V2.text_prefix()));
+        let family = if is_v2 { Family::V2 } else { Family::V1 };
+        let (unet, mut vae, text) = (below(UNET)?, below(VAE)?, below(family.text_prefix())?);
+        for tensor in vae.iter_mut().filter(|(name, t)| vae::is_convolution(name) && t.dim() == 4).map(|(_, t)| t) {
+            *tensor = tensor.squeeze_dim(-1).squeeze_dim(-1);
+        }
+
+        Ok(Self {
+            family,
+            unet: renamed(unet, "the U-Net", unet::of_ldm, Names::to_diffusers)?,
+            vae: renamed(vae, "the VAE", vae::of_ldm, Names::to_diffusers)?,
+            text_encoder: match family {
+                Family::V1 => text_encoder(text),
+                Family::V2 => open_clip::to_diffusers(text)?,
+            },
+        })
+    }
+}
+
+/// Gives every parameter its name in the other layout.
+pub(crate) fn renamed(
+    tensors: Tensors,
+    network: &str,
+    table: impl Fn(&[&str]) -> Names,
+    rename: impl Fn(&Names, &str) -> Option<String>,
+) -> Result<Tensors> {
+    let names = table(&tensors.keys().map(String::as_str).collect::<Vec<_>>());
+    let renamed = tensors.into_iter().map(|(name, tensor)| match rename(&names, &name) {
+        Some(renamed) => Ok((renamed, tensor)),
+        None => bail!("{network} has a tensor {name}, which is in no Stable Diffusion 1.x or 2.x"),
+    });
+    renamed.collect()
+}
+
+fn map_names(tensors: Tensors, rename: impl Fn(&str) -> String) -> Tensors {
+    tensors.into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect()
+}
+
+/// The text encoder's parameters as [`Components::text_encoder`] promises them.
+fn text_encoder(tensors: Tensors) -> Tensors {
+    let full = |name: &str| if name.starts_with(TEXT) { name.to_owned() } else { format!("{TEXT}{name}") };
+    let unused = ["text_projection.weight", "logit_scale", "embeddings.position_ids"];
+    let mut tensors = map_names(tensors, full);
+    tensors.retain(|name, _| !unused.iter().any(|unused| name[TEXT.len()..] == **unused));
+    tensors
+}
+
+/// The tensor in another kind, if that can hold its values.
+fn converted(tensor: &Tensor, kind: Kind) -> Result<Tensor> {
+    let converted = libtorch::catch(|| tensor.detach().to_kind(kind))?;
+    let overflow = kind == Kind::Half && !bool::try_from(converted.isfinite().all())?;
+    ensure!(!overflow, "its values do not fit into f16, which ends at 65504; choose bf16 or f32");
+    Ok(converted)
+}

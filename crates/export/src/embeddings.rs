@@ -1,0 +1,95 @@
+//! The embedding of a new token, in a file of its own.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use tch::{Kind, Tensor};
+use weights::Archive;
+
+/// Writes `{placeholder: rows}`, where `rows` are the token's embeddings [vectors, width].
+///
+/// diffusers' `load_textual_inversion` takes the token's name from the tensor's; A1111's web UI and ComfyUI take it from
+/// the file's.
+///
+/// # Errors
+/// When `rows` are no embeddings, or the file cannot be written.
+pub fn save_embeddings(path: &Path, placeholder: &str, rows: &Tensor) -> Result<()> {
+    check_rows(&format!("the embedding of {placeholder}"), rows, rows.size().last().copied().unwrap_or(0))?;
+    weights::save(path, [(placeholder, rows)])
+}
+
+/// Reads the embedding of a token for a model whose text encoder has width `expected_width`: the token's name and its
+/// embeddings [vectors, width] in f32.
+///
+/// Files with a single tensor are understood, whatever it is called, and those of kohya's scripts (`emb_params`) and of
+/// OneTrainer (`emp_params`). Where the tensor's name says nothing, the token's name is the file's, without its ending.
+///
+/// # Errors
+/// When the file cannot be read, holds something else, or belongs to a model of another family.
+pub fn load_embeddings(path: &Path, expected_width: i64) -> Result<(String, Tensor)> {
+    /// Names that say what a tensor is, not what it is of.
+    const GENERIC: [&str; 3] = ["emb_params", "emp_params", "*"];
+    let archive = Archive::open(path)?;
+    let shown = path.display();
+    let names: Vec<&str> = archive.shapes().map(|(name, _)| name).collect();
+    let name = match names[..] {
+        ["emp_params_out"] => bail!(
+            "{shown} holds an embedding that OneTrainer learned for the text encoder's output (emp_params_out), which has \
+             no place among its tokens; train it without \"output embedding\""
+        ),
+        [name] => name,
+        _ => match names.iter().find(|name| GENERIC.contains(name)) {
+            Some(name) => name,
+            None => bail!(
+                "{shown} holds {} tensors ({}), but the embedding of a token is one; give the file of an embedding for \
+                 Stable Diffusion 1.x or 2.x",
+                names.len(),
+                first_few(&names)
+            ),
+        },
+    };
+    let tensor = archive.tensor(name)?.with_context(|| format!("{shown} has no tensor {name}"))?;
+    let rows = if tensor.dim() == 1 { tensor.unsqueeze(0) } else { tensor };
+    check_rows(&shown.to_string(), &rows, expected_width)?;
+    let token = if GENERIC.contains(&name) {
+        path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    } else {
+        name.to_owned()
+    };
+    Ok((token, rows.to_kind(Kind::Float)))
+}
+
+/// Makes sure that `rows` are embeddings for a text encoder of width `expected`.
+pub(crate) fn check_rows(what: &str, rows: &Tensor, expected: i64) -> Result<()> {
+    let size = rows.size();
+    ensure!(
+        size.len() == 2 && size[0] > 0 && rows.is_floating_point(),
+        "{what} is a tensor of shape {size:?} and type {:?}, but embeddings are numbers of shape [vectors, width]",
+        rows.kind()
+    );
+    ensure!(
+        size[1] == expected,
+        "{what} has width {}, but this model's text encoder has {}; use an embedding that was learned for the same family",
+        with_family(size[1]),
+        with_family(expected)
+    );
+    ensure!(bool::try_from(rows.isfinite().all())?, "{what} holds NaN or infinite values; learn it again");
+    Ok(())
+}
+
+/// A width, and which models have it.
+fn with_family(width: i64) -> String {
+    match width {
+        768 => "768 (Stable Diffusion 1.x)".to_owned(),
+        1024 => "1024 (Stable Diffusion 2.x)".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn first_few(names: &[&str]) -> String {
+    match names {
+        [] => "none".to_owned(),
+        [a, b, c, _, ..] => format!("{a}, {b}, {c}, ..."),
+        few => few.join(", "),
+    }
+}

@@ -1,0 +1,56 @@
+//! What was learned, as files for other programs.
+//!
+//! - [`save_embeddings`]: `learned_embeds.safetensors`, which diffusers, A1111's web UI and ComfyUI read.
+//!   [`load_embeddings`] reads theirs, kohya's and OneTrainer's.
+//! - [`diffusers_folder`]: a whole model folder for Python's `StableDiffusionPipeline.from_pretrained`.
+//! - [`single_file`]: a checkpoint in the layout of the original code (LDM), for A1111's web UI and ComfyUI.
+//!   [`Components`] is the way there and back.
+//!
+//! ```
+//! use export::{SingleFile, Unet};
+//! use tch::{Device, Kind, Tensor};
+//!
+//! # let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures");
+//! # let folder = tempfile::tempdir()?;
+//! let base = std::path::Path::new(fixtures).join("tiny-sd21");
+//! let out = folder.path().join("exported");
+//! let rows = Tensor::ones([2, 32], (Kind::Float, Device::Cpu));
+//! export::diffusers_folder(&base, &out, None, Some(("<dog>", &rows)))?;
+//! assert!(out.join("tokenizer/added_tokens.json").exists());
+//!
+//! let file = folder.path().join("dog.safetensors");
+//! let unet = Some(Unet::Folder(&base.join("unet"))); // that of a run, say
+//! export::single_file(&base, &file, unet, &SingleFile { kind: Kind::Half, ..SingleFile::default() })?;
+//! export::save_embeddings(&folder.path().join("dog_embeds.safetensors"), "<dog>", &rows)?;
+//! # anyhow::Ok(())
+//! ```
+//!
+//! # What loaders make of a single file
+//!
+//! A new token has no place in it. A1111 and ComfyUI read the embedding from a file of its own in their `embeddings`
+//! folder and know it by that file's name, `dog_embeds` above; ComfyUI reads the name up to the first `<` or `[`, so
+//! choose one without. A checkpoint that predicts velocity (2.1 at 768 pixels) both recognise by its numbers.
+//!
+//! Of OpenCLIP, Stable Diffusion 2.x needs 23 of 24 layers, and diffusers keeps no more. The file has a copy of the
+//! 23rd layer in place of the last one, and a `text_projection` and a `logit_scale` that nothing computes with: loaders
+//! that build the whole OpenCLIP find all of its parameters. The schedule's tables (`alphas_cumprod` and the like) are
+//! left out; no loader reads them.
+//!
+//! Invariants: knows nothing of training, and of models only names and shapes. What is written is whole or absent:
+//! folders are filled under a temporary name beside their own. The same input makes the same bytes.
+
+mod base;
+mod components;
+mod embeddings;
+mod folder;
+mod names;
+mod open_clip;
+mod single_file;
+mod staging;
+mod text_encoder;
+
+pub use base::Unet;
+pub use components::{Components, Family};
+pub use embeddings::{load_embeddings, save_embeddings};
+pub use folder::diffusers_folder;
+pub use single_file::{SingleFile, single_file};

@@ -1,0 +1,83 @@
+//! A checkpoint in one file, in the layout of the original code.
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use tch::Kind;
+use tokenizer::Tokenizer;
+
+use crate::base::{Base, Unet};
+use crate::{Components, Family};
+
+/// How a single file is written.
+#[derive(Debug, Clone, Copy)]
+pub struct SingleFile<'a> {
+    /// [`Kind::Float`], [`Kind::Half`] or [`Kind::BFloat16`]: the kind of all tensors.
+    pub kind: Kind,
+    /// What programs that list models call it (`modelspec.title`).
+    pub title: &'a str,
+    /// Further metadata, such as `("modelspec.license", ...)`.
+    pub metadata: &'a [(&'a str, &'a str)],
+}
+
+impl Default for SingleFile<'_> {
+    /// f32 without loss.
+    fn default() -> Self {
+        Self { kind: Kind::Float, title: "Stable Diffusion, fine-tuned", metadata: &[] }
+    }
+}
+
+/// Writes the model in `base`, with another `unet` where one is given, to the file `out`, which A1111's web UI, ComfyUI
+/// and diffusers' `from_single_file` load. Its metadata follow the Stability AI model metadata standard (ModelSpec).
+///
+/// # Errors
+/// When the model is of another family than Stable Diffusion 1.x and 2.x or has tokens of its own, a component is missing,
+/// the U-Net does not belong to it, or the file cannot be written; then whatever was there before is unchanged.
+pub fn single_file(base: &Path, out: &Path, unet: Option<Unet>, format: &SingleFile) -> Result<()> {
+    ensure!(
+        out.extension().is_some_and(|extension| extension == "safetensors"),
+        "{} must end in .safetensors, by which loaders know the format",
+        out.display()
+    );
+    ensure!(
+        matches!(format.kind, Kind::Float | Kind::Half | Kind::BFloat16),
+        "a checkpoint's tensors may be f32, f16 or bf16, not {:?}",
+        format.kind
+    );
+    let base = Base::open(base)?;
+    check_tokens(&base.folder)?;
+    let tensors = Components::of(&base, unet)?.into_ldm(format.kind)?;
+    let resolution = format!("{0}x{0}", base.resolution);
+    let (architecture, prediction_type) = match (base.family, base.predicts_velocity) {
+        (Family::V1, false) => ("stable-diffusion-v1", "epsilon"),
+        (Family::V1, true) => ("stable-diffusion-v1", "v"),
+        (Family::V2, false) => ("stable-diffusion-v2-512", "epsilon"),
+        (Family::V2, true) => ("stable-diffusion-v2-768-v", "v"),
+    };
+    let mut metadata = vec![
+        ("modelspec.sai_model_spec", "1.0.0"),
+        ("modelspec.architecture", architecture),
+        ("modelspec.implementation", "sgm"),
+        ("modelspec.prediction_type", prediction_type),
+        ("modelspec.resolution", &resolution),
+        ("modelspec.title", format.title),
+    ];
+    metadata.extend(format.metadata);
+    weights::save_with_metadata(out, tensors, &metadata)
+}
+
+/// Loaders bring the vocabulary along, and refuse a text encoder that has more.
+fn check_tokens(folder: &Path) -> Result<()> {
+    let tokenizer = folder.join("tokenizer");
+    if tokenizer.is_dir() {
+        let added: Vec<String> = Tokenizer::load(tokenizer)?.added().into_values().collect();
+        ensure!(
+            added.is_empty(),
+            "the model in {} has tokens of its own ({}), for which a single file has no place; give the model that it was \
+             made from, with its U-Net, and the embedding in a file of its own",
+            folder.display(),
+            added.join(", ")
+        );
+    }
+    Ok(())
+}
