@@ -26,7 +26,8 @@ type Segment = Mutex<Box<dyn Fn(&[Tensor]) -> Vec<Tensor> + Send>>;
 ///
 /// - What the closure captures must be parameters or need no gradients: what was computed from parameters belongs
 ///   into `inputs`.
-/// - The segment must compute the same each time, so it may draw no random numbers but from a seed of its own.
+/// - The segment must compute the same each time: it may draw no random numbers but from a seed of its own, nor depend
+///   on a setting such as [`tch::autocast`] that is another by the time of the backward pass.
 /// - `tch`'s `backward` goes through segments; `run_backward`, which chooses what to differentiate by, cannot.
 /// - When the segment panics during the backward pass, that fails as if LibTorch had refused: `catch` has the error.
 ///

@@ -241,8 +241,8 @@ const CHECKPOINTS: &str = "checkpoints";
 fn explain_memory(error: anyhow::Error) -> anyhow::Error {
     match error.downcast_ref::<libtorch::Error>() {
         Some(libtorch::Error::OutOfMemory(_)) => error.context(
-            "this run needs more memory than there is: use --gradient-checkpointing, --dtype bf16, or a smaller \
-             --batch-size with as much more --gradient-accumulation; then go on with --resume",
+            "this run needs more memory than there is: start it again with --gradient-checkpointing, --dtype bf16, or a smaller \
+             --batch-size with as much more --gradient-accumulation",
         ),
         _ => error,
     }

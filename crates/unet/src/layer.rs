@@ -22,8 +22,8 @@ pub(crate) struct Pass<'a> {
 
 /// A residual block (`resnets.i`) and mostly a transformer (`attentions.i`).
 ///
-/// The graph of a checkpointed pass holds the parts too, and may run them on another thread. Tensors can be sent
-/// there, but not be shared without a lock; nobody ever waits for it, since the forward pass is over by then.
+/// The graph of a checkpointed pass holds the parts too, and may run them on another thread: tensors can be sent there,
+/// but not be shared without a lock. It is held for no longer than the parts run, and never while an observer does.
 #[derive(Debug)]
 pub(crate) struct Layer(Arc<Mutex<Parts>>);
 

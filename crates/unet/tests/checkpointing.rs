@@ -41,7 +41,7 @@ impl Case {
     }
 
     /// A step that computes in `kind`, with gradients to the inputs and parameters whose names satisfy `trained`.
-    fn step(&mut self, checkpointing: bool, kind: Kind, loss: Loss, trained: fn(&str) -> bool) -> Outcome {
+    fn step(&mut self, checkpointing: bool, kind: Kind, loss: Loss, trained: Trained) -> Outcome {
         self.unet.set_gradient_checkpointing(checkpointing);
         self.parameters.train(trained);
         let inputs = ["sample", "encoder_hidden_states"]
@@ -75,8 +75,10 @@ fn is_input(name: &str) -> bool {
     ["sample", "encoder_hidden_states"].contains(&name)
 }
 
+type Trained = fn(&str) -> bool;
+
 /// What has gradients in the three stages of the method, and everything; with the number of gradients.
-const STAGES: [(fn(&str) -> bool, usize); 4] = [
+const STAGES: [(Trained, usize); 4] = [
     (|name| name == "encoder_hidden_states", 1),
     (|name| name.contains("attn2"), 16 * 5),
     (|name| !is_input(name), 686 - 2),
