@@ -40,7 +40,7 @@ pub struct TrainConfig {
     pub augmentation: Augmentation,
     /// What is computed in; trained parameters are always f32.
     pub dtype: Dtype,
-    /// Compute activations again in the backward pass instead of keeping them: less memory, about a third slower.
+    /// Compute activations again in the backward pass instead of keeping them: less memory, a third to a half slower.
     pub gradient_checkpointing: bool,
     /// Clip the gradients' norm; the paper's code does not.
     pub max_grad_norm: Option<f64>,
