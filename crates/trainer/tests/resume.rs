@@ -36,6 +36,12 @@ fn run_to_end(trainer: &Trainer, batches: &mut dyn Batches, mut learning: Learni
     }
 }
 
+/// Where the feature map is a single pixel, as on the lowest level here, attention to itself has nothing to learn: its
+/// gradient is zero or rounding.
+fn blind(name: &str) -> bool {
+    name.contains("attn1.to_q") || name.contains("attn1.to_k")
+}
+
 #[test]
 fn stopped_anywhere_it_ends_in_the_same_bits() {
     let (trainer, mut batches) = start();
@@ -45,8 +51,7 @@ fn stopped_anywhere_it_ends_in_the_same_bits() {
     let expected = learned(&trainer);
     let unchanged = before.iter().zip(&expected).filter(|((_, a), (_, b))| a.equal(b));
     let unchanged: Vec<&str> = unchanged.map(|((name, _), _)| name.as_str()).collect();
-    // Where the feature map is a single pixel, attention to itself has nothing to learn.
-    assert!(unchanged.iter().all(|name| name.contains("attn1.to_q") || name.contains("attn1.to_k")), "{unchanged:?}");
+    assert!(unchanged.iter().all(|name| blind(name)), "{unchanged:?}");
 
     let folder = tempfile::tempdir().unwrap();
     for stage in Stage::ALL {
@@ -93,7 +98,7 @@ fn each_stage_changes_what_it_trains_and_nothing_else() {
         let _report = learning.step(&trainer, &mut batches).unwrap();
         for ((name, before), (_, after)) in before.iter().zip(&learned(&trainer)) {
             let trains = if name == "[V]" { stage == Stage::Embedding } else { stage.trains(name) };
-            assert_eq!(!before.equal(after), trains, "{name} in stage {stage}");
+            assert!(before.equal(after) != trains || (trains && blind(name)), "{name} in stage {stage}");
         }
         let now = [&trainer.pipeline.parameters.text_encoder, &trainer.pipeline.parameters.vae];
         let now = now.iter().flat_map(|parameters| parameters.iter().map(|(_, tensor)| tensor));
