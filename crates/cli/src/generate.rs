@@ -152,17 +152,9 @@ impl Generate {
 
     /// The parameters in the words that other programs read from PNG files.
     fn parameters(&self, request: &Request, settings: &Settings, pipeline: &Pipeline) -> String {
-        let scheduler = scheduler_name(settings, pipeline);
-        let negative = match request.negative_prompt.as_str() {
-            "" => String::new(),
-            negative => format!("\nNegative prompt: {negative}"),
-        };
         let source = self.run.as_ref().or(self.model.as_ref());
-        let model = source.and_then(|path| path.file_name()).unwrap_or_default().display();
-        format!(
-            "{}{negative}\nSteps: {}, Sampler: {scheduler}, CFG scale: {}, Seed: {}, Size: {}x{}, Model: {model}",
-            request.prompt, settings.steps, settings.guidance_scale, request.seed, settings.width, settings.height
-        )
+        let model = source.and_then(|path| path.file_name()).unwrap_or_default().to_string_lossy();
+        request.describe(settings, scheduler_name(settings, pipeline), &model)
     }
 
     /// Writes `generate.json`: what was asked for, what it became, and with which versions.

@@ -51,6 +51,17 @@ pub struct Photo {
 }
 
 impl Photo {
+    /// Reads a single file as those of a folder are read.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not a usable picture.
+    pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Self, Rejected> {
+        match inspect(path.as_ref().to_owned(), options) {
+            Entry::Photo { path, format, .. } => read(path, format, options),
+            Entry::Unusable(rejected) | Entry::Skipped(rejected) => Err(rejected),
+        }
+    }
+
     /// The file's name.
     pub fn name(&self) -> String {
         self.path.file_name().unwrap_or_default().display().to_string()

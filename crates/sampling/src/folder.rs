@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
+/// The size of latents where a config does not tell: 512 pixels, as Stable Diffusion 1.x and 2.x-base were trained.
+pub(crate) const DEFAULT_SAMPLE_SIZE: i64 = 64;
+
 /// A folder with one sub-folder per component, each with its config and weights.
 #[derive(Debug, Clone)]
 pub struct ModelFolder(PathBuf);
@@ -45,6 +48,16 @@ impl ModelFolder {
     /// The folder of one component, such as `unet`.
     pub fn component(&self, name: &str) -> PathBuf {
         self.0.join(name)
+    }
+
+    /// Height and width in pixels of the pictures that the model was trained for, from its configs alone.
+    ///
+    /// # Errors
+    /// When a config cannot be read.
+    pub fn image_size(&self) -> Result<i64> {
+        let unet: unet::Config = weights::read_config(&self.component("unet").join("config.json"))?;
+        let vae: vae::Config = weights::read_config(&self.component("vae").join("config.json"))?;
+        Ok(unet.sample_size.unwrap_or(DEFAULT_SAMPLE_SIZE) * vae.downscale_factor())
     }
 
     /// The noise schedule's config.

@@ -24,6 +24,18 @@ impl Request {
         Self { prompt: prompt.into(), negative_prompt: String::new(), seed, latents: None }
     }
 
+    /// The picture's parameters in the words that other programs read from PNG files. `scheduler` is a class name.
+    pub fn describe(&self, settings: &Settings, scheduler: &str, model: &str) -> String {
+        let negative = match self.negative_prompt.as_str() {
+            "" => String::new(),
+            negative => format!("\nNegative prompt: {negative}"),
+        };
+        format!(
+            "{}{negative}\nSteps: {}, Sampler: {scheduler}, CFG scale: {}, Seed: {}, Size: {}x{}, Model: {model}",
+            self.prompt, settings.steps, settings.guidance_scale, self.seed, settings.width, settings.height
+        )
+    }
+
     /// Checks the initial latents against the `shape` that they must have.
     pub(crate) fn validate(&self, shape: [i64; 3]) -> Result<()> {
         match &self.latents {
