@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 9] = [
     &["weights", "scheduler", "tokenizer", "pictures"],
     &["golden", "layers", "photos", "optimizer", "journal", "export"],
     &["vae", "clip", "unet"],
-    &["regularizer", "sampling"],
+    &["regularizer", "heatmaps", "alignment", "sampling"],
     &["trainer", "evaluation"],
     &["cli"],
     &["tests"],

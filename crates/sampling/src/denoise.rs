@@ -3,6 +3,7 @@
 use anyhow::Result;
 use scheduler::Scheduler;
 use tch::{Device, Kind, Tensor};
+use unet::AttentionObserver;
 
 use crate::noise::Noise;
 use crate::{Pipeline, Request, Settings, Step};
@@ -33,8 +34,13 @@ impl<'a> Denoising<'a> {
         Ok(Self { pipeline, settings, scheduler, encoder_hidden_states, noise })
     }
 
-    /// Returns the latents [batch, channels, h, w] in f32, the kind they keep throughout.
-    pub(crate) fn run(mut self, on_step: &mut dyn FnMut(Step)) -> Result<Tensor> {
+    /// Returns the latents [batch, channels, h, w] in f32, the kind they keep throughout. `observer` sees each pass of
+    /// the U-Net.
+    pub(crate) fn run(
+        mut self,
+        mut observer: Option<&mut dyn AttentionObserver>,
+        on_step: &mut dyn FnMut(Step),
+    ) -> Result<Tensor> {
         let (kind, device) = self.pipeline.placement();
         let initial: Vec<&Tensor> = self.noise.iter().map(|noise| &noise.initial).collect();
         let mut latents = Tensor::stack(&initial, 0).to_device(device) * self.scheduler.init_noise_sigma();
@@ -43,7 +49,8 @@ impl<'a> Denoising<'a> {
         for index in 0..total {
             let input = self.scheduler.scale_model_input(index, &latents).to_kind(kind);
             let timestep = Tensor::from(self.scheduler.timesteps()[index]);
-            let output = self.predict(&input, &timestep)?;
+            let observer = observer.as_mut().map(|observer| &mut **observer as &mut dyn AttentionObserver);
+            let output = self.predict(&input, &timestep, observer)?;
             let noise = self.scheduler.needs_noise(index).then(|| {
                 draws += 1;
                 self.draw(draws - 1, device)
@@ -55,8 +62,13 @@ impl<'a> Denoising<'a> {
     }
 
     /// The U-Net's answer in f32, led towards the prompt: ε = ε_u + s (ε_c − ε_u).
-    fn predict(&self, input: &Tensor, timestep: &Tensor) -> Result<Tensor> {
-        let unet = |input: &Tensor| self.pipeline.unet.forward(input, timestep, &self.encoder_hidden_states, None);
+    fn predict(
+        &self,
+        input: &Tensor,
+        timestep: &Tensor,
+        observer: Option<&mut dyn AttentionObserver>,
+    ) -> Result<Tensor> {
+        let unet = |input: &Tensor| self.pipeline.unet.forward(input, timestep, &self.encoder_hidden_states, observer);
         if !self.settings.guides() {
             return Ok(unet(input)?.to_kind(Kind::Float));
         }

@@ -25,8 +25,10 @@ mod noise;
 mod picture;
 mod pipeline;
 mod request;
+mod words;
 
 pub use folder::ModelFolder;
 pub use picture::{from_picture, to_pictures};
 pub use pipeline::Pipeline;
 pub use request::{Request, Settings, Step};
+pub use words::Word;

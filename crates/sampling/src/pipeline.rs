@@ -8,15 +8,14 @@ use pictures::RgbImage;
 use scheduler::{Scheduler, SchedulerConfig};
 use tch::{Device, Kind, Tensor};
 use tokenizer::Tokenizer;
-use unet::UNet;
+use unet::{AttentionObserver, UNet};
 use vae::{AutoencoderKl, Splitting};
 use weights::Parameters;
 
 use crate::denoise::Denoising;
+use crate::folder::DEFAULT_SAMPLE_SIZE;
+use crate::words::{Word, words};
 use crate::{ModelFolder, Request, Settings, Step, to_pictures};
-
-/// The size of latents where a config does not tell: 512 pixels, as Stable Diffusion 1.x and 2.x-base were trained.
-const DEFAULT_SAMPLE_SIZE: i64 = 64;
 
 /// A Stable Diffusion model, ready to draw.
 #[derive(Debug)]
@@ -39,7 +38,7 @@ pub struct Pipeline {
 }
 
 /// How users write the subject that a model has learned.
-const SUBJECT: &str = "[V]";
+pub(crate) const SUBJECT: &str = "[V]";
 
 /// The parameters of a [`Pipeline`], sharing its memory.
 #[derive(Debug)]
@@ -141,6 +140,16 @@ impl Pipeline {
         }
     }
 
+    /// The words of a prompt and the positions of their tokens, from left to right; the subject is the word `[V]`.
+    ///
+    /// A word is what white space separates, without punctuation around it.
+    ///
+    /// # Errors
+    /// As [`Pipeline::resolve`], or when the prompt is too long for the text encoder.
+    pub fn words(&self, prompt: &str) -> Result<Vec<Word>> {
+        words(&self.tokenizer, &self.resolve(prompt)?, self.subject.as_deref())
+    }
+
     /// The kind and the device of the parameters.
     pub fn placement(&self) -> (Kind, Device) {
         self.to
@@ -207,7 +216,23 @@ impl Pipeline {
     /// As [`Pipeline::generate`].
     pub fn denoise(&self, requests: &[Request], settings: &Settings, on_step: &mut dyn FnMut(Step)) -> Result<Tensor> {
         self.check(requests, settings)?;
-        libtorch::catch(|| tch::no_grad(|| Denoising::new(self, requests, settings)?.run(on_step)))?
+        libtorch::catch(|| tch::no_grad(|| Denoising::new(self, requests, settings)?.run(None, on_step)))?
+    }
+
+    /// The same, with cross-attention shown to `observer` in each pass of the U-Net. With guidance, the second half of
+    /// its batches belongs to the prompts and the first to the negative prompts.
+    ///
+    /// # Errors
+    /// As [`Pipeline::generate`].
+    pub fn denoise_observed(
+        &self,
+        requests: &[Request],
+        settings: &Settings,
+        observer: &mut dyn AttentionObserver,
+        on_step: &mut dyn FnMut(Step),
+    ) -> Result<Tensor> {
+        self.check(requests, settings)?;
+        libtorch::catch(|| tch::no_grad(|| Denoising::new(self, requests, settings)?.run(Some(observer), on_step)))?
     }
 
     /// The second half of [`Pipeline::generate`]: the pictures of latents, one at a time and in tiles where they are
