@@ -1,5 +1,7 @@
 //! Lines over numbers.
 
+mod svg;
+
 use embedded_graphics::mono_font::MonoFont;
 use embedded_graphics::mono_font::iso_8859_1::{FONT_7X13, FONT_9X15_BOLD};
 use embedded_graphics::text::Alignment;
