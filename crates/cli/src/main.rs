@@ -5,6 +5,7 @@
 mod device;
 mod export;
 mod generate;
+mod pretrain;
 mod probe;
 mod progress;
 mod train;
@@ -30,6 +31,8 @@ enum Command {
     Train(Box<train::Train>),
     /// Write what a run has learned as files that other programs load.
     Export(export::Export),
+    /// Train the miniature base model from nothing.
+    Pretrain(pretrain::Pretrain),
     /// Run one component on tensors from a file, to compare it with any other implementation.
     Probe(probe::Probe),
 }
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
             Command::Generate(command) => command.execute(),
             Command::Train(command) => command.run(),
             Command::Export(command) => command.run(),
+            Command::Pretrain(command) => command.run(),
             Command::Probe(command) => command.run(),
         }
     };

@@ -55,6 +55,16 @@ impl Progress {
         }
     }
 
+    /// Counts on to `done` steps.
+    pub(crate) fn reach(&mut self, done: u64, note: &str) {
+        let more = done.saturating_sub(self.done + 1);
+        self.done += more;
+        if let Some(bar) = &self.bar {
+            bar.inc(more);
+        }
+        self.step(note);
+    }
+
     fn line(&self, elapsed: Duration, note: &str) -> String {
         let rate = (self.done - self.before) as f64 / elapsed.as_secs_f64().max(1e-9);
         let left = (self.total - self.done.min(self.total)) as f64 / rate.max(1e-9);

@@ -1,0 +1,136 @@
+//! `pretrain`: the miniature base model, from nothing.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use pretrainer::{Part, Pretraining, Recipe, Sources};
+
+use crate::progress::Progress;
+
+/// Train the miniature base model from nothing: VAE, CLIP and U-Net, one after the other.
+///
+/// What has been done before is gone on with. Ctrl-C stops after a checkpoint.
+#[derive(Args, Debug)]
+pub(crate) struct Pretrain {
+    /// The folder with the drawings, as the emoji package has them
+    #[arg(long)]
+    drawings: PathBuf,
+    /// The repository's fixtures, for the world and the vocabulary
+    #[arg(long, default_value = "fixtures")]
+    fixtures: PathBuf,
+    /// Where everything goes
+    #[arg(long, default_value = "runs/miniature")]
+    out: PathBuf,
+    /// Only this part: vae, clip or unet
+    #[arg(long)]
+    part: Option<Part>,
+    /// Make the steps of all parts fit this time, such as 90m or 2h; measured on this machine before each part
+    #[arg(long, value_parser = duration)]
+    budget: Option<Duration>,
+    /// Optimiser steps of the part, or of each part
+    #[arg(long, conflicts_with = "budget")]
+    steps: Option<u64>,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value_t)]
+    device: libtorch::DeviceChoice,
+    /// Threads to compute with
+    #[arg(long)]
+    threads: Option<i32>,
+    /// Train nothing: write the model of what is there, and measure it
+    #[arg(long)]
+    assemble: bool,
+}
+
+/// How the budget is divided.
+fn share(part: Part) -> f64 {
+    match part {
+        Part::Vae => 0.18,
+        Part::Clip => 0.15,
+        Part::Unet => 0.67,
+    }
+}
+
+impl Pretrain {
+    pub(crate) fn run(self) -> Result<()> {
+        if let Some(threads) = self.threads {
+            tch::set_num_threads(threads);
+        }
+        let device = self.device.resolve()?;
+        let sources = Sources::open(&self.fixtures, &self.drawings)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&stop);
+        ctrlc::set_handler(move || asked.store(true, Ordering::Relaxed))?;
+        let parts: Vec<Part> = self.part.map_or(Part::ALL.to_vec(), |part| vec![part]);
+        for part in parts.into_iter().filter(|_| !self.assemble) {
+            let recipe = self.recipe(part, &sources, device)?;
+            let mut pretraining = Pretraining::open(part, recipe, &sources, &self.out, device)?;
+            let (done, steps) = pretraining.progress();
+            let name = format!("{part} ({:.2} M parameters)", pretraining.parameter_count() as f64 / 1e6);
+            let mut progress = Progress::from(&name, done, steps);
+            let finished = pretraining.run(&|| stop.load(Ordering::Relaxed), &mut |report| {
+                let notes: Vec<String> = report.values.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+                progress.reach(report.step, &notes.join(" "));
+            })?;
+            if !finished {
+                bail!("stopped as asked, with a checkpoint; the same command goes on");
+            }
+        }
+        if self.part.is_none() || self.assemble {
+            self.finish(&sources, device)?;
+        }
+        Ok(())
+    }
+
+    fn recipe(&self, part: Part, sources: &Sources, device: tch::Device) -> Result<Recipe> {
+        let mut recipe = Recipe::of(part);
+        if let Some(steps) = self.steps {
+            recipe.steps = steps;
+        }
+        if let Some(budget) = self.budget {
+            let seconds = pretrainer::seconds_per_step(part, &recipe, sources, &self.out, device)?;
+            recipe.steps = (budget.as_secs_f64() * share(part) / seconds).max(1.0) as u64;
+        }
+        Ok(recipe)
+    }
+
+    /// The model's folder, its measures and its pictures.
+    fn finish(&self, sources: &Sources, device: tch::Device) -> Result<()> {
+        let model = self.out.join("model");
+        pretrainer::assemble(&self.out, sources, &model)?;
+        let (measures, generated) = pretrainer::measure(&model, sources, device, &mut |part| eprintln!("measuring: {part}"))?;
+        let mut grid = pictures::Grid::new(6);
+        for (picture, prompt) in generated.into_iter().zip(&measures.prompts).take(48) {
+            grid.push(picture, prompt.as_str());
+        }
+        pictures::save_png(&self.out.join("samples.png"), &grid.draw(), &[])?;
+        atomic::write(&self.out.join("measures.json"), serde_json::to_string_pretty(&measures)?)?;
+        eprintln!(
+            "VAE {:.1} dB; CLIP finds {:.0} % of scenes, {:.0} % of captions; {:.0} % of generated pictures are told by \
+             their prompts; the model is in {}",
+            measures.vae_psnr,
+            100.0 * measures.text_to_image_recall,
+            100.0 * measures.image_to_text_recall,
+            100.0 * measures.generated_recall,
+            model.display()
+        );
+        Ok(())
+    }
+}
+
+/// `90m`, `2h` or `300s`.
+fn duration(text: &str) -> Result<Duration> {
+    let unit = match text.chars().last() {
+        Some('s') => 1.0,
+        Some('m') => 60.0,
+        Some('h') => 3600.0,
+        _ => bail!("{text:?} is no time; write 300s, 90m or 2h"),
+    };
+    match text[..text.len() - 1].parse::<f64>() {
+        Ok(count) if count > 0.0 && count.is_finite() => Ok(Duration::from_secs_f64(count * unit)),
+        _ => bail!("{text:?} is no time; write 300s, 90m or 2h"),
+    }
+}

@@ -1,0 +1,55 @@
+//! CLIP learns which caption belongs to which scene.
+
+use anyhow::Result;
+use clip::ClipModel;
+use libtorch::random;
+use pictures::RgbImage;
+use tch::{Device, Kind, Tensor};
+use weights::{Parameters, Source};
+
+use crate::part::Component;
+use crate::prefetch::Prefetch;
+use crate::sources::{Sources, to_tensor};
+use crate::{Recipe, shapes};
+
+pub(crate) struct Contrast {
+    model: ClipModel,
+    parameters: Parameters,
+    scenes: Prefetch,
+    sources: Sources,
+    device: Device,
+}
+
+impl Contrast {
+    pub(crate) fn new(source: &dyn Source, recipe: &Recipe, sources: &Sources, device: Device) -> Result<Self> {
+        let config = serde_json::from_value(shapes::clip(sources.tokenizer.vocab_size()))?;
+        let (model, parameters) = weights::build(source, (Kind::Float, device), |vs| ClipModel::new(vs, &config))?;
+        let scenes = Prefetch::new(sources, random::derive(recipe.seed, "clip", 0), recipe.batch_size);
+        Ok(Self { model, parameters, scenes, sources: sources.clone(), device })
+    }
+}
+
+impl Component for Contrast {
+    fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    fn losses(&mut self, step: u64) -> Result<Vec<(&'static str, Tensor)>> {
+        let (pictures, captions) = self.scenes.batch(step)?;
+        let images = self.model.image_features(&prepare(&pictures).to_device(self.device))?;
+        let texts = self.model.text_features(&self.sources.ids(&captions)?)?;
+        let logits = self.model.logits_per_image(&images, &texts)?;
+        // Each picture is to choose its caption and each caption its picture (Radford et al., figure 3).
+        let own = Tensor::arange(pictures.len() as i64, (Kind::Int64, self.device));
+        let loss = (logits.cross_entropy_for_logits(&own) + logits.tr().cross_entropy_for_logits(&own)) / 2.0;
+        let accuracy = logits.argmax(1, false).eq_tensor(&own).to_kind(Kind::Float).mean(Kind::Float);
+        Ok(vec![("loss", loss), ("accuracy", accuracy)])
+    }
+}
+
+/// Pictures of the right size as CLIP's image processor makes them.
+pub(crate) fn prepare(pictures: &[RgbImage]) -> Tensor {
+    let constant = |values: [f64; 3]| Tensor::from_slice(&values.map(|v| v as f32)).reshape([1, 3, 1, 1]);
+    let images = to_tensor(pictures) / 2.0 + 0.5;
+    (images - constant(shapes::IMAGE_MEAN)) / constant(shapes::IMAGE_STD)
+}

@@ -1,0 +1,129 @@
+//! The U-Net learns to take noise out of latents.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use clip::ClipTextModel;
+use libtorch::random;
+use scheduler::{ForwardProcess, SchedulerConfig};
+use tch::{Device, Kind, Tensor};
+use unet::UNet;
+use vae::{AutoencoderKl, Posterior};
+use weights::{Parameters, Source};
+
+use crate::part::Component;
+use crate::prefetch::Prefetch;
+use crate::sources::{Sources, to_tensor};
+use crate::{Recipe, assemble, shapes};
+
+/// Scenes that are rendered and encoded at once.
+const CHUNK: usize = 2048;
+/// How often each is seen before the next ones come. Encoding costs a third of a step, so once would be slow.
+const USES: usize = 4;
+/// Scenes encoded together.
+const ENCODED: usize = 32;
+/// The share of captions that are left empty, so that the model can be guided (Ho & Salimans 2022).
+const DROPPED: f64 = 0.1;
+/// min-SNR-γ (arXiv 2303.09556).
+const SNR_GAMMA: f64 = 5.0;
+
+pub(crate) struct Denoiser {
+    model: UNet,
+    parameters: Parameters,
+    text_encoder: ClipTextModel,
+    vae: AutoencoderKl,
+    forward: ForwardProcess,
+    scenes: Prefetch,
+    chunk: Option<Chunk>,
+    sources: Sources,
+    batch_size: usize,
+    seed: u64,
+    device: Device,
+}
+
+/// Scenes as the U-Net sees them.
+struct Chunk {
+    number: u64,
+    moments: Tensor,
+    captions: Vec<String>,
+}
+
+impl Denoiser {
+    /// `run` holds the VAE and CLIP, trained.
+    pub(crate) fn new(
+        source: &dyn Source,
+        recipe: &Recipe,
+        sources: &Sources,
+        run: &Path,
+        device: Device,
+    ) -> Result<Self> {
+        let config = serde_json::from_value(shapes::unet())?;
+        let to = (Kind::Float, device);
+        let (model, parameters) = weights::build(source, to, |vs| UNet::new(vs, &config))?;
+        let needs = "the U-Net is trained last: train the parts vae and clip in the same folder first";
+        let vae = assemble::trained_vae(run, sources, to).context(needs)?;
+        let text_encoder = assemble::trained_text_encoder(run, sources, to).context(needs)?;
+        let schedule: SchedulerConfig = serde_json::from_value(shapes::scheduler())?;
+        let forward = ForwardProcess::new(&schedule, device)?;
+        let seed = random::derive(recipe.seed, "unet", 0);
+        let (scenes, batch_size) = (Prefetch::new(sources, seed, CHUNK), recipe.batch_size);
+        let sources = sources.clone();
+        Ok(Self { model, parameters, text_encoder, vae, forward, scenes, chunk: None, sources, batch_size, seed, device })
+    }
+
+    fn chunk(&mut self, number: u64) -> Result<&Chunk> {
+        if self.chunk.as_ref().is_none_or(|chunk| chunk.number != number) {
+            let (pictures, captions) = self.scenes.batch(number)?;
+            let moments = tch::no_grad(|| {
+                let parts = pictures.chunks(ENCODED);
+                let encode = |part| anyhow::Ok(self.vae.encode(&to_tensor(part).to_device(self.device))?.moments());
+                anyhow::Ok(Tensor::cat(&parts.map(encode).collect::<Result<Vec<_>>>()?, 0))
+            })?;
+            self.chunk = Some(Chunk { number, moments, captions });
+        }
+        self.chunk.as_ref().context("a chunk of scenes was lost")
+    }
+}
+
+impl Component for Denoiser {
+    fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    fn losses(&mut self, step: u64) -> Result<Vec<(&'static str, Tensor)>> {
+        let (seed, size, device) = (self.seed, self.batch_size, self.device);
+        let draw = |purpose: &str| random::derive(seed, purpose, step);
+        // Each scene of a chunk comes once before any comes again: the chunk's steps walk through permutations.
+        let steps = (CHUNK * USES / size) as u64;
+        let (number, within) = (step / steps, (step % steps) as usize);
+        let (turn, first) = (within * size / CHUNK, (within * size % CHUNK) as i64);
+        let order = random::uniform(random::derive(seed, "order", number * USES as u64 + turn as u64), &[CHUNK as i64]);
+        let chosen = order.argsort(0, false).narrow(0, first, size as i64);
+        let dropped = Vec::<f32>::try_from(random::uniform(draw("dropped"), &[size as i64]))?;
+
+        let chunk = self.chunk(number)?;
+        let moments = chunk.moments.index_select(0, &chosen.to_device(device));
+        let indices = Vec::<i64>::try_from(chosen)?;
+        let captions: Vec<String> = indices
+            .iter()
+            .zip(dropped)
+            .map(|(&i, u)| if f64::from(u) < DROPPED { String::new() } else { chunk.captions[i as usize].clone() })
+            .collect();
+
+        let (latents, encoder_hidden_states) = tch::no_grad(|| {
+            let posterior = Posterior::from_moments(&moments)?;
+            let noise = random::normal(draw("posterior"), &posterior.mean().size());
+            let latents = self.vae.scale_latents(&posterior.sample(&noise)?);
+            anyhow::Ok((latents, self.text_encoder.forward(&self.sources.ids(&captions)?)?))
+        })?;
+        let noise = random::normal(draw("noise"), &latents.size()).to_device(device);
+        let timesteps = random::integers(draw("timesteps"), self.forward.num_train_timesteps(), &[size as i64]);
+        let noisy = self.forward.add_noise(&latents, &noise, &timesteps)?;
+        let predicted = self.model.forward(&noisy, &timesteps.to_device(device), &encoder_hidden_states, None)?;
+        let errors = (predicted - noise).square().mean_dim([1i64, 2, 3].as_slice(), false, Kind::Float);
+        let snr = self.forward.snr(&timesteps)?;
+        let weights = snr.clamp_max(SNR_GAMMA) / &snr;
+        let plain = errors.mean(Kind::Float).detach();
+        Ok(vec![("weighted_loss", (errors * weights).mean(Kind::Float)), ("loss", plain)])
+    }
+}

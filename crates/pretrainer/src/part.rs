@@ -1,0 +1,60 @@
+//! The three components.
+
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+use weights::Parameters;
+
+/// What is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Pictures to latents and back.
+    Vae,
+    /// Pictures and captions in one space.
+    Clip,
+    /// Noise out of latents, under a caption.
+    Unet,
+}
+
+impl Part {
+    /// In the order in which they need each other.
+    pub const ALL: [Self; 3] = [Self::Vae, Self::Clip, Self::Unet];
+
+    /// Its name in files and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vae => "vae",
+            Self::Clip => "clip",
+            Self::Unet => "unet",
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Part {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match Self::ALL.into_iter().find(|part| part.name() == name) {
+            Some(part) => Ok(part),
+            None => bail!("there is no part {name:?}; the parts are vae, clip and unet"),
+        }
+    }
+}
+
+/// A component that can be trained.
+pub(crate) trait Component {
+    fn parameters(&self) -> &Parameters;
+
+    /// The losses of step `step` (from 0) as scalars; the first is the one to descend.
+    fn losses(&mut self, step: u64) -> Result<Vec<(&'static str, Tensor)>>;
+}

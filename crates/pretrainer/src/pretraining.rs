@@ -1,0 +1,223 @@
+//! One component's training in its folder.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Result, bail, ensure};
+use journal::{Entry, Log, RunFolder, Scalars};
+use optimizer::{AdamW, Ema};
+use serde_json::json;
+use tch::Device;
+use weights::{Archive, Random, Source};
+
+use crate::autoencoder::Autoencoder;
+use crate::contrast::Contrast;
+use crate::denoiser::Denoiser;
+use crate::part::Component;
+use crate::{Part, Recipe, Sources, checkpoint};
+
+/// Steps between lines of the log, of which each is the mean.
+const LOGGED: u64 = 10;
+
+/// A component on its way.
+pub struct Pretraining {
+    part: Part,
+    recipe: Recipe,
+    folder: RunFolder,
+    component: Box<dyn Component>,
+    optimizer: AdamW,
+    ema: Ema,
+    done: u64,
+}
+
+/// What the last steps have shown.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// Steps done.
+    pub step: u64,
+    /// The means of what was measured.
+    pub values: Vec<(&'static str, f64)>,
+}
+
+impl Pretraining {
+    /// Begins in `run/PART`, or goes on with what is there. The number of steps may have changed; nothing else may.
+    ///
+    /// # Errors
+    /// When the folder is in use or was made by another recipe, or a component that is needed is not there.
+    pub fn open(part: Part, recipe: Recipe, sources: &Sources, run: &Path, device: Device) -> Result<Self> {
+        let path = run.join(part.name());
+        let config = json!({ "part": part, "recipe": recipe });
+        let folder = if path.join("config.json").exists() {
+            let folder = RunFolder::resume(&path)?;
+            let mut old = folder.saved_config()?.config;
+            old["recipe"]["steps"] = json!(recipe.steps);
+            let differences = journal::differences(&old, &config);
+            ensure!(
+                differences.is_empty(),
+                "the training in {} cannot go on with another recipe: {}",
+                path.display(),
+                differences.join("; ")
+            );
+            folder
+        } else {
+            RunFolder::create(&path)?
+        };
+        let versions = [("libtorch", libtorch::LIBTORCH_VERSION), ("device", &format!("{device:?}"))];
+        folder.write_config(&config, &versions)?;
+
+        let latest = checkpoint::latest(&checkpoints(&path));
+        let source: Box<dyn Source> = match &latest {
+            Some((_, checkpoint)) => Box::new(Archive::open(&checkpoint.join(checkpoint::WEIGHTS))?),
+            None => Box::new(Random { seed: recipe.seed }),
+        };
+        let component = build(part, &*source, &recipe, sources, run, device)?;
+        let trained = component.parameters().train(|_| true);
+        let (optimizer, ema) = match &latest {
+            Some((_, checkpoint)) => (
+                AdamW::load(trained.clone(), &recipe.optimizer, &checkpoint.join(checkpoint::OPTIMIZER))?,
+                Ema::load(trained, &recipe.ema, &checkpoint.join(checkpoint::EMA))?,
+            ),
+            None => (AdamW::new(trained.clone(), &recipe.optimizer)?, Ema::new(trained, &recipe.ema)?),
+        };
+        let done = latest.map_or(0, |(done, _)| done);
+        Ok(Self { part, recipe, folder, component, optimizer, ema, done })
+    }
+
+    /// Steps done so far, and in all.
+    pub fn progress(&self) -> (u64, u64) {
+        (self.done, self.recipe.steps)
+    }
+
+    /// How many numbers are trained.
+    pub fn parameter_count(&self) -> usize {
+        self.component.parameters().count()
+    }
+
+    /// Trains to the end, or until `stop` says so; then the averages are written as the component's weights. Returns
+    /// whether it got to the end.
+    ///
+    /// # Errors
+    /// A loss that is not a number, want of memory or disk; the last checkpoint stays good.
+    pub fn run(&mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(&Report)) -> Result<bool> {
+        let mut log = Log::open(self.folder.path(), self.done)?;
+        let mut scalars = Scalars::open(self.folder.path(), self.done)?;
+        let mut sums: Vec<(&'static str, f64)> = Vec::new();
+        let (mut count, mut since) = (0.0, Instant::now());
+        while self.done < self.recipe.steps {
+            let learning_rate = self.recipe.learning_rate_at(self.done);
+            let values = self.step(learning_rate)?;
+            sums.resize(values.len(), ("", 0.0));
+            for (sum, (name, value)) in sums.iter_mut().zip(values) {
+                *sum = (name, sum.1 + value);
+            }
+            count += 1.0;
+            let stopping = stop();
+            let saving = stopping || self.done % self.recipe.checkpoint_every == 0 || self.done == self.recipe.steps;
+            if saving || self.done.is_multiple_of(LOGGED) {
+                let mut values: Vec<_> = sums.drain(..).map(|(name, sum)| (name, sum / count)).collect();
+                values.push(("learning_rate", learning_rate));
+                values.push(("seconds", since.elapsed().as_secs_f64() / count));
+                (count, since) = (0.0, Instant::now());
+                let entry = Entry::now(self.done, self.part.name(), values.clone());
+                log.append(&entry)?;
+                scalars.append(&entry)?;
+                watch(&Report { step: self.done, values });
+            }
+            if saving {
+                log.sync()?;
+                self.save()?;
+            }
+            if stopping && self.done < self.recipe.steps {
+                return Ok(false);
+            }
+        }
+        weights::save(&final_weights(self.folder.path()), self.ema.averages())?;
+        Ok(true)
+    }
+
+    fn step(&mut self, learning_rate: f64) -> Result<Vec<(&'static str, f64)>> {
+        let values = libtorch::catch(|| -> Result<Vec<(&'static str, f64)>> {
+            self.optimizer.zero_grad()?;
+            let losses = self.component.losses(self.done)?;
+            losses[0].1.backward();
+            Ok(losses.iter().map(|(name, loss)| (*name, loss.double_value(&[]))).collect())
+        })??;
+        if !values[0].1.is_finite() {
+            bail!("the loss of {} is {} in step {}; the last checkpoint is good", self.part, values[0].1, self.done + 1);
+        }
+        let _norm = self.optimizer.clip_grad_norm(self.recipe.max_grad_norm)?;
+        self.optimizer.step(learning_rate)?;
+        self.ema.update()?;
+        self.done += 1;
+        Ok(values)
+    }
+
+    fn save(&self) -> Result<()> {
+        checkpoint::write(&checkpoints(self.folder.path()), self.done, |folder| {
+            self.component.parameters().save(&folder.join(checkpoint::WEIGHTS))?;
+            self.optimizer.save(&folder.join(checkpoint::OPTIMIZER))?;
+            self.ema.save(&folder.join(checkpoint::EMA))
+        })
+    }
+}
+
+fn checkpoints(folder: &Path) -> PathBuf {
+    folder.join("checkpoints")
+}
+
+/// The averages at the end; before that, those of the last checkpoint serve.
+pub(crate) fn final_weights(folder: &Path) -> PathBuf {
+    folder.join("model.safetensors")
+}
+
+/// The best weights that a component has so far.
+pub(crate) fn best_weights(run: &Path, part: Part) -> Result<PathBuf> {
+    let folder = run.join(part.name());
+    let last = final_weights(&folder);
+    if last.exists() {
+        return Ok(last);
+    }
+    match checkpoint::latest(&checkpoints(&folder)) {
+        Some((_, checkpoint)) => Ok(checkpoint.join(checkpoint::EMA)),
+        None => bail!("{} has no weights of the part {part} yet", run.display()),
+    }
+}
+
+/// How long a step takes, in seconds: the mean of a few after two to warm up, in a folder of its own.
+///
+/// # Errors
+/// As [`Pretraining::open`].
+pub fn seconds_per_step(part: Part, recipe: &Recipe, sources: &Sources, run: &Path, device: Device) -> Result<f64> {
+    const WARM_UP: u64 = 2;
+    const MEASURED: u64 = 8;
+    let mut component = build(part, &Random { seed: recipe.seed }, recipe, sources, run, device)?;
+    let trained = component.parameters().train(|_| true);
+    let mut optimizer = AdamW::new(trained, &recipe.optimizer)?;
+    let mut since = Instant::now();
+    for step in 0..WARM_UP + MEASURED {
+        if step == WARM_UP {
+            libtorch::synchronize(device);
+            since = Instant::now();
+        }
+        optimizer.zero_grad()?;
+        libtorch::catch(|| component.losses(step).map(|losses| losses[0].1.backward()))??;
+        optimizer.step(0.0)?;
+    }
+    libtorch::synchronize(device);
+    Ok(since.elapsed().as_secs_f64() / MEASURED as f64)
+}
+
+fn build(
+    part: Part,
+    source: &dyn Source,
+    recipe: &Recipe,
+    sources: &Sources,
+    run: &Path,
+    device: Device,
+) -> Result<Box<dyn Component>> {
+    Ok(match part {
+        Part::Vae => Box::new(Autoencoder::new(source, recipe, sources, device)?),
+        Part::Clip => Box::new(Contrast::new(source, recipe, sources, device)?),
+        Part::Unet => Box::new(Denoiser::new(source, recipe, sources, run, device)?),
+    })
+}

@@ -1,0 +1,79 @@
+//! How long and how fast a component learns.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Part;
+
+/// The last part of the steps, in which the learning rate falls to zero.
+const DECAY: f64 = 0.3;
+
+/// A component's training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The seed of all randomness.
+    pub seed: u64,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Scenes in a step.
+    pub batch_size: usize,
+    /// The learning rate between warm-up and decay.
+    pub learning_rate: f64,
+    /// Steps in which the learning rate rises.
+    pub warm_up: u64,
+    /// AdamW's other values.
+    pub optimizer: optimizer::Config,
+    /// The norm that gradients are clipped to.
+    pub max_grad_norm: f64,
+    /// The running average that is kept in the end.
+    pub ema: optimizer::EmaConfig,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u64,
+}
+
+impl Recipe {
+    /// What the miniature in fixtures was made with.
+    pub fn of(part: Part) -> Self {
+        let recipe = |steps, batch_size, learning_rate, decay| Self {
+            seed: 0,
+            steps,
+            batch_size,
+            learning_rate,
+            warm_up: 100,
+            optimizer: optimizer::Config { beta2: 0.99, ..optimizer::Config::default() },
+            max_grad_norm: 1.0,
+            ema: optimizer::EmaConfig { decay, warm_up: true },
+            checkpoint_every: 100,
+        };
+        match part {
+            Part::Vae => recipe(4000, 4, 1.5e-3, 0.99),
+            Part::Clip => recipe(1500, 64, 1e-3, 0.99),
+            Part::Unet => recipe(5000, 32, 1.2e-3, 0.998),
+        }
+    }
+
+    /// The learning rate of step `step` (from 0): up, level, and down to zero at the end, so that a run may be made
+    /// longer while it is level.
+    pub fn learning_rate_at(&self, step: u64) -> f64 {
+        let up = (step + 1) as f64 / self.warm_up.max(1) as f64;
+        let down = self.steps.saturating_sub(step) as f64 / (DECAY * self.steps.max(1) as f64);
+        self.learning_rate * up.min(1.0).min(down)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_learning_rate_rises_stays_and_falls() {
+        let recipe = Recipe { steps: 1000, warm_up: 100, learning_rate: 1.0, ..Recipe::of(Part::Unet) };
+        assert_eq!(recipe.learning_rate_at(0), 0.01);
+        assert_eq!(recipe.learning_rate_at(99), 1.0);
+        assert_eq!(recipe.learning_rate_at(700), 1.0);
+        assert!((recipe.learning_rate_at(850) - 0.5).abs() < 1e-9);
+        assert!(recipe.learning_rate_at(999) < 0.01);
+        let longer = Recipe { steps: 2000, ..recipe.clone() };
+        assert!((0..=700).all(|step| recipe.learning_rate_at(step) == longer.learning_rate_at(step)));
+    }
+}

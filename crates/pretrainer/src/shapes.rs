@@ -1,0 +1,151 @@
+//! The miniature's architecture: Stable Diffusion 2.1's classes, with fewer and narrower layers.
+
+use serde_json::{Value, json};
+
+/// The side of the pictures in pixels; latents have an eighth of it.
+pub(crate) const IMAGE_SIZE: u32 = 128;
+/// The tokens of a prompt, BOS, EOS and padding included.
+pub(crate) const POSITIONS: i64 = 40;
+/// The width of the text encoder, and of what the U-Net attends to.
+const TEXT_WIDTH: i64 = 128;
+
+pub(crate) fn vae(scaling_factor: f64) -> Value {
+    json!({
+        "_class_name": "AutoencoderKL",
+        "act_fn": "silu",
+        "block_out_channels": [16, 32, 64, 96],
+        "down_block_types": vec!["DownEncoderBlock2D"; 4],
+        "up_block_types": vec!["UpDecoderBlock2D"; 4],
+        "force_upcast": false,
+        "in_channels": 3,
+        "out_channels": 3,
+        "latent_channels": 4,
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "sample_size": IMAGE_SIZE,
+        "scaling_factor": scaling_factor,
+    })
+}
+
+fn text(vocab_size: i64) -> Value {
+    json!({
+        "architectures": ["CLIPTextModel"],
+        "model_type": "clip_text_model",
+        "hidden_act": "gelu",
+        "hidden_size": TEXT_WIDTH,
+        "intermediate_size": 4 * TEXT_WIDTH,
+        "layer_norm_eps": 1e-5,
+        "max_position_embeddings": POSITIONS,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 4,
+        "projection_dim": TEXT_WIDTH,
+        "vocab_size": vocab_size,
+        "bos_token_id": vocab_size - 2,
+        "eos_token_id": vocab_size - 1,
+        "pad_token_id": 0,
+    })
+}
+
+pub(crate) fn text_encoder(vocab_size: i64) -> Value {
+    text(vocab_size)
+}
+
+pub(crate) fn clip(vocab_size: i64) -> Value {
+    json!({
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "logit_scale_init_value": 2.6592,
+        "projection_dim": TEXT_WIDTH,
+        "text_config": text(vocab_size),
+        "vision_config": {
+            "model_type": "clip_vision_model",
+            "hidden_act": "gelu",
+            "hidden_size": 160,
+            "image_size": IMAGE_SIZE,
+            "intermediate_size": 640,
+            "layer_norm_eps": 1e-5,
+            "num_attention_heads": 5,
+            "num_channels": 3,
+            "num_hidden_layers": 5,
+            "patch_size": 16,
+            "projection_dim": TEXT_WIDTH,
+        },
+    })
+}
+
+pub(crate) fn unet() -> Value {
+    let (down, up) = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D");
+    json!({
+        "_class_name": "UNet2DConditionModel",
+        "act_fn": "silu",
+        "attention_head_dim": [3, 5, 6, 6],
+        "block_out_channels": [48, 80, 96, 96],
+        "center_input_sample": false,
+        "cross_attention_dim": TEXT_WIDTH,
+        "down_block_types": [down, down, down, "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", up, up, up],
+        "downsample_padding": 1,
+        "flip_sin_to_cos": true,
+        "freq_shift": 0,
+        "in_channels": 4,
+        "out_channels": 4,
+        "layers_per_block": 2,
+        "mid_block_scale_factor": 1,
+        "norm_eps": 1e-5,
+        "norm_num_groups": 16,
+        "sample_size": IMAGE_SIZE / 8,
+        "use_linear_projection": true,
+    })
+}
+
+/// Stable Diffusion 2.1-base's, and what its pipeline samples with.
+pub(crate) fn scheduler() -> Value {
+    json!({
+        "_class_name": "PNDMScheduler",
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "clip_sample": false,
+        "num_train_timesteps": 1000,
+        "prediction_type": "epsilon",
+        "set_alpha_to_one": false,
+        "skip_prk_steps": true,
+        "steps_offset": 1,
+        "trained_betas": null,
+    })
+}
+
+pub(crate) fn preprocessor() -> Value {
+    json!({
+        "crop_size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        "do_center_crop": true,
+        "do_convert_rgb": true,
+        "do_normalize": true,
+        "do_rescale": true,
+        "do_resize": true,
+        "image_mean": IMAGE_MEAN,
+        "image_std": IMAGE_STD,
+        "image_processor_type": "CLIPImageProcessor",
+        "resample": 3,
+        "rescale_factor": 1.0 / 255.0,
+        "size": {"shortest_edge": IMAGE_SIZE},
+    })
+}
+
+/// CLIP's, as everywhere.
+pub(crate) const IMAGE_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
+pub(crate) const IMAGE_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
+
+pub(crate) fn model_index() -> Value {
+    json!({
+        "_class_name": "StableDiffusionPipeline",
+        "feature_extractor": [null, null],
+        "requires_safety_checker": false,
+        "safety_checker": [null, null],
+        "scheduler": ["diffusers", "PNDMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    })
+}

@@ -1,0 +1,72 @@
+//! What is learned from.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use pictures::RgbImage;
+use scenes::{Album, Scene, Split, World};
+use tch::Tensor;
+use tokenizer::Tokenizer;
+
+use crate::{shapes, vocabulary};
+
+/// The world, its drawings, and the words for it. Clones share everything.
+#[derive(Clone)]
+pub struct Sources {
+    /// What there is.
+    pub world: Arc<World>,
+    /// The drawings.
+    pub album: Arc<Album>,
+    /// CLIP's tokenizer with only the merges that the world's words need.
+    pub tokenizer: Arc<Tokenizer>,
+}
+
+/// Scenes as pictures with captions.
+pub(crate) type Pairs = (Vec<RgbImage>, Vec<String>);
+
+impl Sources {
+    /// Reads `scenes/world.json` and `tokenizer/` in `fixtures`, and the drawings.
+    ///
+    /// # Errors
+    /// Names the file that cannot be used.
+    pub fn open(fixtures: &Path, drawings: &Path) -> Result<Self> {
+        let world = World::open(&fixtures.join("scenes/world.json"))?;
+        let album = Album::open(&world, drawings)?;
+        Self::new(fixtures, world, album)
+    }
+
+    /// The same with the world and its drawings at hand.
+    ///
+    /// # Errors
+    /// As [`Sources::open`].
+    pub fn new(fixtures: &Path, world: World, album: Album) -> Result<Self> {
+        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        vocabulary::write_truncated(&fixtures.join("tokenizer"), &world.words(), folder.path())?;
+        let tokenizer = Arc::new(Tokenizer::load(folder.path())?);
+        Ok(Self { world: Arc::new(world), album: Arc::new(album), tokenizer })
+    }
+
+    /// The scenes of these seeds, rendered.
+    pub(crate) fn pairs(&self, seeds: &[u64], split: Split) -> Pairs {
+        use rayon::prelude::*;
+        let pair = |seed: &u64| {
+            let scene = Scene::draw(&self.world, *seed, split);
+            (scene.render(&self.world, &self.album, shapes::IMAGE_SIZE), scene.caption(&self.world))
+        };
+        seeds.par_iter().map(pair).unzip()
+    }
+
+    /// Token ids [captions, positions].
+    pub(crate) fn ids(&self, captions: &[String]) -> Result<Tensor> {
+        let ids: Vec<Vec<i64>> =
+            captions.iter().map(|caption| Ok(self.tokenizer.encode(caption)?.ids)).collect::<Result<_>>()?;
+        Ok(Tensor::from_slice2(&ids))
+    }
+}
+
+/// Pictures as [n, 3, height, width] in [-1, 1].
+pub(crate) fn to_tensor(pictures: &[RgbImage]) -> Tensor {
+    let each: Vec<Tensor> = pictures.iter().map(sampling::from_picture).collect();
+    Tensor::cat(&each, 0)
+}

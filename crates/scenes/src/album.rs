@@ -1,0 +1,61 @@
+//! The drawings, ready to be placed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use image::imageops::{self, FilterType};
+use image::{Rgba, Rgba32FImage};
+use rayon::prelude::*;
+
+use crate::World;
+
+/// Drawings are kept at this size, which is that of the largest on a canvas of 128 pixels.
+const SIDE: u32 = 112;
+
+/// All drawings of a world, with colours multiplied by alpha.
+#[derive(Debug)]
+pub struct Album(BTreeMap<String, Rgba32FImage>);
+
+impl Album {
+    /// Reads `NAME.webp` for each drawing of the world, nouns' and subjects'.
+    ///
+    /// # Errors
+    /// Names the first file that cannot be read.
+    pub fn open(world: &World, folder: &Path) -> Result<Self> {
+        let names: Vec<&String> = names(world).collect();
+        let read = |name: &&String| -> Result<(String, Rgba32FImage)> {
+            let path = folder.join(format!("{name}.webp"));
+            let picture = image::open(&path).with_context(|| format!("cannot read the drawing {}", path.display()))?;
+            let mut picture = picture.into_rgba32f();
+            for Rgba([r, g, b, a]) in picture.pixels_mut() {
+                (*r, *g, *b) = (*r * *a, *g * *a, *b * *a);
+            }
+            Ok(((*name).clone(), imageops::resize(&picture, SIDE, SIDE, FilterType::Triangle)))
+        };
+        Ok(Self(names.par_iter().map(read).collect::<Result<_>>()?))
+    }
+
+    /// A disc for each drawing, to try things out without the drawings.
+    pub fn placeholder(world: &World) -> Self {
+        let disc = |name: &String| {
+            let shade = f32::from(name.bytes().fold(0u8, u8::wrapping_add)) / 255.0;
+            let picture = Rgba32FImage::from_fn(SIDE, SIDE, |x, y| {
+                let middle = SIDE as f32 / 2.0;
+                let inside = (x as f32 - middle).hypot(y as f32 - middle) < 0.9 * middle;
+                if inside { Rgba([shade, 0.5, 1.0 - shade, 1.0]) } else { Rgba([0.0; 4]) }
+            });
+            (name.clone(), picture)
+        };
+        Self(names(world).map(disc).collect())
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Rgba32FImage> {
+        self.0.get(name)
+    }
+}
+
+fn names(world: &World) -> impl Iterator<Item = &String> {
+    let nouns = world.nouns.iter().flat_map(|noun| &noun.pictures);
+    nouns.chain(world.subjects.iter().flat_map(|subject| &subject.pictures))
+}

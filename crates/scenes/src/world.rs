@@ -1,0 +1,119 @@
+//! What there is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+/// Everything that scenes are made of, as `world.json` lists it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct World {
+    /// What the file is.
+    pub about: String,
+    /// The things that are taught.
+    pub nouns: Vec<Noun>,
+    /// The characters that are kept from training, to be learned later.
+    pub subjects: Vec<Subject>,
+    /// Colour words and their RGB.
+    pub colors: BTreeMap<String, [u8; 3]>,
+    /// Places by name, and the words for being there.
+    pub places: BTreeMap<String, String>,
+    /// Styles by name, and the words that begin a caption.
+    pub styles: BTreeMap<String, String>,
+}
+
+/// A thing, its word and its drawings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Noun {
+    /// The word in captions.
+    pub word: String,
+    /// Its plural, where that is not the word with an s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plural: Option<String>,
+    /// Names of drawings.
+    pub pictures: Vec<String>,
+    /// A wider word, which captions use now and then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+}
+
+/// A character that no training scene shows or names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subject {
+    /// What it is called here.
+    pub name: String,
+    /// A word that training teaches: the super-category.
+    pub category: String,
+    /// Names of drawings.
+    pub pictures: Vec<String>,
+}
+
+impl World {
+    /// Reads `world.json`.
+    ///
+    /// # Errors
+    /// When the file cannot be read or what it says is not consistent: a drawing or a subject's name is also taught, a
+    /// category is not, or a place or style has no painter.
+    pub fn open(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let world: Self = serde_json::from_str(&text).with_context(|| format!("{} is no world", path.display()))?;
+        world.validate().with_context(|| format!("{} is no usable world", path.display()))?;
+        Ok(world)
+    }
+
+    fn validate(&self) -> Result<()> {
+        ensure!(!self.nouns.is_empty() && !self.colors.is_empty(), "it has no nouns or no colors");
+        let taught = self.taught();
+        let drawings: BTreeSet<&str> = self.nouns.iter().flat_map(|noun| &noun.pictures).map(String::as_str).collect();
+        for noun in &self.nouns {
+            ensure!(!noun.pictures.is_empty(), "the noun {:?} has no pictures", noun.word);
+        }
+        for Subject { name, category, pictures } in &self.subjects {
+            ensure!(!taught.contains(name.as_str()), "the subject {name:?} is also a noun or a kind");
+            ensure!(taught.contains(category.as_str()), "the category {category:?} of {name:?} is not taught");
+            ensure!(!pictures.is_empty(), "the subject {name:?} has no pictures");
+            if let Some(picture) = pictures.iter().find(|picture| drawings.contains(picture.as_str())) {
+                anyhow::bail!("the picture {picture} of the subject {name:?} is also one of a noun");
+            }
+        }
+        let known = |name: &String, painters: &[&str]| painters.contains(&name.as_str());
+        for place in self.places.keys() {
+            ensure!(known(place, &crate::background::PLACES), "nobody can paint the place {place:?}");
+        }
+        for style in self.styles.keys() {
+            ensure!(known(style, &crate::style::STYLES), "nobody can draw in the style {style:?}");
+        }
+        Ok(())
+    }
+
+    /// All words that stand for things in captions: nouns and kinds.
+    pub fn taught(&self) -> BTreeSet<&str> {
+        self.nouns.iter().flat_map(|noun| [Some(noun.word.as_str()), noun.kind.as_deref()]).flatten().collect()
+    }
+
+    /// Every word that a caption can have, in alphabetical order.
+    pub fn words(&self) -> BTreeSet<String> {
+        let nouns = self.nouns.iter().flat_map(|noun| [noun.word.clone(), noun.plural()]);
+        let kinds = self.nouns.iter().filter_map(|noun| noun.kind.clone());
+        let phrases = self.places.values().chain(self.styles.values()).cloned();
+        let fixed = ["a an two and photo of on background".to_owned()];
+        let texts = nouns.chain(kinds).chain(self.colors.keys().cloned()).chain(phrases).chain(fixed);
+        texts.flat_map(|text| text.split(' ').map(str::to_owned).collect::<Vec<_>>()).collect()
+    }
+
+    /// The subject called `name`.
+    pub fn subject(&self, name: &str) -> Option<&Subject> {
+        self.subjects.iter().find(|subject| subject.name == name)
+    }
+}
+
+impl Noun {
+    /// The word for several.
+    pub fn plural(&self) -> String {
+        self.plural.clone().unwrap_or_else(|| format!("{}s", self.word))
+    }
+}
