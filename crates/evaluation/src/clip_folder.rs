@@ -1,0 +1,77 @@
+//! Which CLIP judges.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+
+/// Where `cargo xtask weights fetch clip-vit-b32` puts the paper's CLIP, and under which name others keep it.
+const VIT_B32: [&str; 2] = ["models/clip-vit-b32", "models/clip-vit-base-patch32"];
+
+/// The CLIP that a score is from; scores of different ones cannot be compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClipName {
+    /// What tables call it: its folder's name.
+    pub name: String,
+    /// Its folder.
+    pub folder: PathBuf,
+}
+
+impl ClipName {
+    pub(crate) fn of(folder: &Path) -> Self {
+        // A link or `.` says less than what it leads to.
+        let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        let part = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut name = part(&folder);
+        // A base model's own: miniature/clip.
+        if let Some(parent) = folder.parent().filter(|_| name == "clip") {
+            name = format!("{}/{name}", part(parent));
+        }
+        Self { name, folder }
+    }
+}
+
+/// The folder of the CLIP to use: `given`; or the paper's, ViT-B/32, if it is below `models/` of the working folder; or
+/// `clip/` in the folder of the base model.
+///
+/// # Errors
+/// When there is none; says how to get one.
+pub fn find_clip(given: Option<&Path>, base_model: &Path) -> Result<PathBuf> {
+    if let Some(folder) = given {
+        if !folder.is_dir() {
+            bail!("there is no CLIP folder {}; give one with config.json and model.safetensors", folder.display());
+        }
+        return Ok(folder.to_owned());
+    }
+    let own = base_model.join("clip");
+    let places = VIT_B32.iter().map(PathBuf::from).chain([own.clone()]);
+    match places.into_iter().find(|place| place.join("config.json").exists()) {
+        Some(folder) => Ok(folder),
+        None => bail!(
+            "there is no CLIP to judge with, neither in {} nor in {}; get one by `cargo xtask weights fetch \
+             clip-vit-b32`, or name a folder with --clip",
+            VIT_B32[0],
+            own.display()
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_models_own_clip_is_found_and_named_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = folder.path().join("miniature");
+        let error = find_clip(None, &model).unwrap_err().to_string();
+        assert!(error.contains("--clip") && error.contains("miniature/clip"), "{error}");
+        std::fs::create_dir_all(model.join("clip")).unwrap();
+        std::fs::write(model.join("clip/config.json"), "{}").unwrap();
+        let found = find_clip(None, &model).unwrap();
+        assert_eq!(ClipName::of(&found).name, "miniature/clip");
+        assert_eq!(find_clip(Some(folder.path()), &model).unwrap(), folder.path());
+        let error = find_clip(Some(Path::new("/no/clip")), &model).unwrap_err().to_string();
+        assert!(error.contains("no CLIP folder /no/clip"), "{error}");
+    }
+}

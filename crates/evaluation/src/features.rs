@@ -1,0 +1,184 @@
+//! Texts and pictures as points in CLIP's space.
+
+use std::path::Path;
+use std::sync::mpsc::sync_channel;
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+use clip::{ClipModel, ImageProcessor};
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use tch::{Device, Kind, Tensor};
+use tokenizer::{Tokenizer, Truncation};
+
+use crate::{ClipName, Picture};
+
+/// A CLIP with all that it needs to take features of texts and of picture files.
+#[derive(Debug)]
+pub struct FeatureExtractor {
+    name: ClipName,
+    model: ClipModel,
+    processor: ImageProcessor,
+    tokenizer: Tokenizer,
+    device: Device,
+    batch_size: usize,
+    preparers: ThreadPool,
+}
+
+impl FeatureExtractor {
+    /// Pictures that the image encoder sees at once, unless [`FeatureExtractor::with_batch_size`] says otherwise.
+    pub const BATCH_SIZE: usize = 32;
+
+    /// Loads the folder of a whole CLIP in transformers' layout: config.json, the weights, preprocessor_config.json and
+    /// the tokenizer's files. It computes in f32.
+    ///
+    /// # Errors
+    /// When the folder lacks a file or a tower, or its parts do not fit each other.
+    pub fn open(folder: &Path, device: Device) -> Result<Self> {
+        let to = (Kind::Float, device);
+        let (model, _) = ClipModel::from_folder(folder, to)?;
+        let processor = ImageProcessor::from_folder(folder)?;
+        let tokenizer = Tokenizer::load(folder).with_context(|| {
+            format!("the CLIP folder {} has no usable tokenizer; put its files beside config.json", folder.display())
+        })?;
+        Self::new(ClipName::of(folder), model, processor, tokenizer, device)
+            .with_context(|| format!("the parts in {} do not fit", folder.display()))
+    }
+
+    /// Puts the parts together; `model` is in f32 on `device`.
+    ///
+    /// # Errors
+    /// When they do not fit each other.
+    pub fn new(
+        name: ClipName,
+        model: ClipModel,
+        processor: ImageProcessor,
+        tokenizer: Tokenizer,
+        device: Device,
+    ) -> Result<Self> {
+        let config = model.text_model().config();
+        let (tokens, positions) = (tokenizer.embedding_rows(), tokenizer.max_length());
+        ensure!(
+            tokens <= config.vocab_size,
+            "the tokenizer has {tokens} tokens, but the text encoder knows {}",
+            config.vocab_size
+        );
+        ensure!(
+            positions as i64 <= config.max_position_embeddings,
+            "the tokenizer makes texts of {positions} tokens, but the text encoder takes {}",
+            config.max_position_embeddings
+        );
+        let grey = processor.process_rgb8(&[128; 3], 1, 1)?;
+        let side = model.vision_model().config().image_size;
+        ensure!(
+            grey.size() == [3, side, side],
+            "preprocessor_config.json makes images of shape {:?}, but the image encoder takes [3, {side}, {side}]",
+            grey.size()
+        );
+        Ok(Self { name, model, processor, tokenizer, device, batch_size: Self::BATCH_SIZE, preparers: preparers()? })
+    }
+
+    /// Sees so many pictures at once; only speed and memory depend on it.
+    pub fn with_batch_size(self, batch_size: usize) -> Self {
+        Self { batch_size: batch_size.max(1), ..self }
+    }
+
+    /// Which CLIP it is.
+    pub fn name(&self) -> &ClipName {
+        &self.name
+    }
+
+    /// What a text loses for being too long, if it is.
+    ///
+    /// # Errors
+    /// What the tokenizer refuses.
+    pub fn truncation(&self, text: &str) -> Result<Option<Truncation>> {
+        Ok(self.tokenizer.encode(text)?.truncation)
+    }
+
+    /// The features of texts: [texts, width] of length 1, f32.
+    ///
+    /// # Errors
+    /// What the tokenizer refuses.
+    pub fn texts<T: AsRef<str>>(&self, texts: &[T]) -> Result<Tensor> {
+        ensure!(!texts.is_empty(), "there are no texts to take features of");
+        let mut features = Vec::new();
+        for chunk in texts.chunks(self.batch_size) {
+            let ids = chunk.iter().map(|text| Ok(self.tokenizer.encode(text.as_ref())?.ids));
+            let ids = Tensor::from_slice2(&ids.collect::<Result<Vec<_>>>()?).to_device(self.device);
+            features.push(unit(|| self.model.text_features(&ids))?);
+        }
+        Ok(Tensor::cat(&features, 0))
+    }
+
+    /// The features of pictures: [pictures, width] of length 1, f32. Where there are many, see
+    /// [`FeatureExtractor::each_batch`].
+    ///
+    /// # Errors
+    /// Names the file that cannot be used.
+    pub fn pictures(&self, pictures: &[Picture]) -> Result<Tensor> {
+        ensure!(!pictures.is_empty(), "there are no pictures to take features of");
+        let mut features = Vec::new();
+        self.each_batch(pictures, &mut |batch| {
+            features.push(batch.shallow_clone());
+            Ok(())
+        })?;
+        Ok(Tensor::cat(&features, 0))
+    }
+
+    /// Gives the features of pictures to `take`, in order, batch by batch: [batch, width] of length 1, f32. While the
+    /// image encoder sees one batch, all cores decode and resize the next; memory does not grow with the number of
+    /// pictures.
+    ///
+    /// # Errors
+    /// Names the file that cannot be used; or what `take` returns.
+    pub fn each_batch(&self, pictures: &[Picture], take: &mut dyn FnMut(&Tensor) -> Result<()>) -> Result<()> {
+        let Self { processor, preparers, batch_size, .. } = self;
+        thread::scope(|scope| {
+            // One batch waits while one is being made and one being looked at.
+            let (sender, batches) = sync_channel(1);
+            scope.spawn(move || {
+                for chunk in pictures.chunks(*batch_size) {
+                    let batch = preparers.install(|| prepare(chunk, processor));
+                    let failed = batch.is_err();
+                    // Nobody receives any more after a failure over there.
+                    if sender.send(batch).is_err() || failed {
+                        return;
+                    }
+                }
+            });
+            for batch in batches {
+                let pixel_values = batch?.to_device(self.device);
+                take(&unit(|| self.model.image_features(&pixel_values))?)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// [batch, 3, height, width] on the CPU.
+fn prepare(pictures: &[Picture], processor: &ImageProcessor) -> Result<Tensor> {
+    let prepare = |picture: &Picture| libtorch::catch(|| picture.prepare(processor))?;
+    let prepared = pictures.par_iter().map(prepare).collect::<Result<Vec<_>>>()?;
+    Ok(Tensor::stack(&prepared, 0))
+}
+
+/// Features without gradients, of length 1, on the CPU.
+fn unit(features: impl Fn() -> Result<Tensor>) -> Result<Tensor> {
+    let features = libtorch::catch(|| tch::no_grad(features))??.to_kind(Kind::Float);
+    let length = features.square().sum_dim_intlist(-1, true, Kind::Float).sqrt();
+    Ok((features / length).to_device(Device::Cpu))
+}
+
+/// Threads that prepare pictures, as many as LibTorch has. Within each, LibTorch works alone: they would take the cores
+/// from each other otherwise.
+fn preparers() -> Result<ThreadPool> {
+    let threads = tch::get_num_threads();
+    let pool = ThreadPoolBuilder::new().num_threads(threads.max(1) as usize);
+    let pool = pool.start_handler(|_| tch::set_num_threads(1)).build().context("cannot start threads")?;
+    // LibTorch keeps the number for each thread, and the last one given for threads that are still to come: when all of
+    // the pool have started, that is set right.
+    pool.broadcast(|_| ());
+    tch::set_num_threads(threads);
+    Ok(pool)
+}

@@ -1,0 +1,217 @@
+//! A folder of pictures that a model has drawn, or is still to draw.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use sampling::{Pipeline, Request, Settings, Step};
+use scheduler::SchedulerKind;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{Drawn, Shot};
+
+/// How the pictures of a [`Gallery`] are drawn; pictures drawn in another way are not mixed with them.
+#[derive(Debug, Clone, Serialize)]
+pub struct Recipe {
+    /// What programs that read PNG files should call the model.
+    pub model: String,
+    /// Whatever else tells this model from others, such as its run's configuration.
+    pub details: Value,
+    /// Steps, guidance and size.
+    pub settings: Settings,
+    /// The scheduler.
+    #[serde(serialize_with = "class_name")]
+    pub scheduler: SchedulerKind,
+    /// The kind of number that is computed in.
+    pub dtype: String,
+}
+
+fn class_name<S: serde::Serializer>(kind: &SchedulerKind, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(kind.class_name())
+}
+
+/// Pictures in a folder, which are drawn where they are missing. Each is written when its batch is drawn, so whenever
+/// the work is interrupted, it goes on from there.
+#[derive(Debug)]
+pub struct Gallery {
+    folder: PathBuf,
+    recipe: Recipe,
+    shots: Vec<Shot>,
+    /// Indices of shots.
+    missing: Vec<usize>,
+    damaged: Vec<PathBuf>,
+}
+
+/// How far [`Gallery::draw`] has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drawing {
+    /// The batch that is drawn, counted from 1.
+    pub batch: usize,
+    /// All batches.
+    pub batches: usize,
+    /// The denoising step in it.
+    pub step: Step,
+}
+
+/// What is in the place of a picture.
+enum Found {
+    Nothing,
+    HalfWritten,
+    Picture(Option<String>),
+    Other,
+}
+
+const RECIPE: &str = "recipe.json";
+const PARAMETERS: &str = "parameters";
+
+impl Gallery {
+    /// Looks what is in the folder already, which need not exist; nothing is written.
+    ///
+    /// # Errors
+    /// When there are pictures by another recipe, or something else has the name of a picture.
+    pub fn open(folder: &Path, shots: Vec<Shot>, recipe: Recipe) -> Result<Self> {
+        let mut gallery = Self { folder: folder.to_owned(), recipe, shots, missing: Vec::new(), damaged: Vec::new() };
+        gallery.compare_recipes()?;
+        for (index, shot) in gallery.shots.iter().enumerate() {
+            let path = gallery.path(shot);
+            match Found::at(&path).with_context(|| format!("cannot read {}", path.display()))? {
+                Found::Nothing => gallery.missing.push(index),
+                Found::HalfWritten => {
+                    gallery.missing.push(index);
+                    gallery.damaged.push(path);
+                }
+                Found::Picture(Some(parameters)) if parameters == gallery.parameters(shot) => {}
+                Found::Picture(Some(parameters)) => bail!(
+                    "{} shows {:?} and not {:?}: remove it to have it drawn again, or give another --out",
+                    path.display(),
+                    parameters.replace('\n', ", "),
+                    gallery.parameters(shot).replace('\n', ", ")
+                ),
+                Found::Picture(None) | Found::Other => bail!(
+                    "{} has the name of a picture of this evaluation, but was not drawn by it: move it away, or give \
+                     another --out",
+                    path.display()
+                ),
+            }
+        }
+        Ok(gallery)
+    }
+
+    /// How many pictures are still to be drawn.
+    pub fn missing(&self) -> usize {
+        self.missing.len()
+    }
+
+    /// The files that were written by half, as by a copy that was interrupted; they are drawn again.
+    pub fn damaged(&self) -> &[PathBuf] {
+        &self.damaged
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The pictures, as [`evaluate_images`](crate::evaluate_images) takes them.
+    pub fn drawn(&self) -> Vec<Drawn> {
+        let drawn = |shot: &Shot| Drawn { path: self.path(shot), prompt: shot.prompt, seed: shot.seed };
+        self.shots.iter().map(drawn).collect()
+    }
+
+    /// Draws what is missing, `batch_size` pictures at once; `on_step` is told after each denoising step.
+    ///
+    /// # Errors
+    /// Settings that the model cannot follow (then nothing is written), or a full disk.
+    pub fn draw(&mut self, pipeline: &Pipeline, batch_size: usize, on_step: &mut dyn FnMut(Drawing)) -> Result<()> {
+        let settings = Settings { scheduler: Some(self.recipe.scheduler), ..self.recipe.settings.clone() };
+        let missing: Vec<&Shot> = self.missing.iter().map(|&index| &self.shots[index]).collect();
+        let Some(first) = missing.first() else { return Ok(()) };
+        pipeline.check(&[request(first)], &settings)?;
+        for shot in &missing {
+            pipeline.resolve(&shot.text)?;
+        }
+        fs::create_dir_all(&self.folder)
+            .with_context(|| format!("cannot make the folder {}", self.folder.display()))?;
+        atomic::write(&self.folder.join(RECIPE), serde_json::to_vec_pretty(&self.recipe)?)?;
+        let batches = missing.chunks(batch_size.max(1));
+        let count = batches.len();
+        for (batch, shots) in batches.enumerate() {
+            let requests: Vec<Request> = shots.iter().map(|shot| request(shot)).collect();
+            let mut on_step = |step| on_step(Drawing { batch: batch + 1, batches: count, step });
+            let pictures = pipeline.generate(&requests, &settings, &mut on_step)?;
+            for (shot, picture) in shots.iter().zip(pictures) {
+                pictures::save_png(&self.path(shot), &picture, &[(PARAMETERS, &self.parameters(shot))])?;
+            }
+        }
+        self.missing.clear();
+        Ok(())
+    }
+
+    fn path(&self, shot: &Shot) -> PathBuf {
+        self.folder.join(shot.file_name())
+    }
+
+    fn parameters(&self, shot: &Shot) -> String {
+        let Recipe { settings, scheduler, model, .. } = &self.recipe;
+        request(shot).describe(settings, scheduler.class_name(), model)
+    }
+
+    fn compare_recipes(&self) -> Result<()> {
+        let path = self.folder.join(RECIPE);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        };
+        let damaged = || format!("{} is damaged; remove it if the pictures beside it may be replaced", path.display());
+        let old: Value = serde_json::from_slice(&text).with_context(damaged)?;
+        let differences = journal::differences(&old, &serde_json::to_value(&self.recipe)?);
+        if !differences.is_empty() {
+            bail!(
+                "the pictures in {} were drawn in another way: {}; give another --out, or remove that folder to draw \
+                 all again",
+                self.folder.display(),
+                differences.join("; ")
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Found {
+    fn at(path: &Path) -> std::io::Result<Self> {
+        const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
+        /// An empty chunk of this name, and its checksum.
+        const END: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
+        let mut file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::Nothing),
+            Err(error) => return Err(error),
+        };
+        if !file.metadata()?.is_file() {
+            return Ok(Self::Other);
+        }
+        let mut start = Vec::new();
+        (&mut file).take(SIGNATURE.len() as u64).read_to_end(&mut start)?;
+        if start.len() < SIGNATURE.len() {
+            return Ok(if SIGNATURE.starts_with(&start) { Self::HalfWritten } else { Self::Other });
+        }
+        if start != SIGNATURE {
+            return Ok(Self::Other);
+        }
+        let Ok(texts) = pictures::png_texts(path) else { return Ok(Self::HalfWritten) };
+        let mut end = [0; END.len()];
+        file.seek(SeekFrom::End(-(END.len() as i64)))?;
+        file.read_exact(&mut end)?;
+        if end != END {
+            return Ok(Self::HalfWritten);
+        }
+        Ok(Self::Picture(texts.into_iter().find(|(keyword, _)| keyword == PARAMETERS).map(|(_, text)| text)))
+    }
+}
+
+fn request(shot: &Shot) -> Request {
+    Request::new(&shot.text, shot.seed)
+}

@@ -1,0 +1,55 @@
+//! How well a learned subject is drawn: CLIP-I and CLIP-T over a set of prompts (the paper's section 5, after Textual
+//! Inversion's evaluation, arXiv 2208.01618).
+//!
+//! - [`PromptSet`]: what to draw; [`Plan`]: how many pictures, from which seeds.
+//! - [`Gallery`]: a folder with those pictures; draws what is missing, and refuses what does not belong there.
+//! - [`FeatureExtractor`]: any CLIP ([`find_clip`]), for texts and for picture files.
+//! - [`evaluate_images`]: [`Scores`] of pictures by picture, prompt and kind, with intervals by [`bootstrap_mean`].
+//! - [`Record`]: all of that as `scores.json` and as a table.
+//!
+//! ```
+//! use std::path::Path;
+//! use evaluation::{Bootstrap, Drawn, FeatureExtractor, Prompt, PromptSet, Reference, evaluate_images};
+//! use tch::Device;
+//!
+//! let fixtures = Path::new("../../fixtures");
+//! let extractor = FeatureExtractor::open(&fixtures.join("tiny-clip"), Device::Cpu)?;
+//! let prompts = [Prompt { text: "a {} on the beach".to_owned(), kind: "background".to_owned() }];
+//! let prompts = PromptSet { name: "one".to_owned(), source: String::new(), note: String::new(), prompts: prompts.to_vec() };
+//! let images = fixtures.join("evaluation/images");
+//! let drawn = ["000-00.png", "000-01.png"].map(|name| Drawn { path: images.join(name), prompt: 0, seed: 0 });
+//!
+//! let photos = [fixtures.join("evaluation/photos/front.png")];
+//! let reference = Reference { photos: &photos, category: "toy", prompts: &prompts, masks: None };
+//! let scores = evaluate_images(&extractor, &drawn, &reference, &Bootstrap::default(), &mut |_| {})?;
+//! let subject = scores.mean.clip_i;
+//! assert!(subject.low <= subject.mean && subject.mean <= subject.high);
+//! assert_eq!(scores.prompts[0].images.len(), 2);
+//! # anyhow::Ok(())
+//! ```
+//!
+//! A score is the mean over pictures of each prompt, then over prompts. The image score of a picture is its mean cosine
+//! with all photos, so that the mean is that over all pairs.
+//!
+//! Invariants: knows nothing of training or terminals; no picture is overwritten that is whole; memory does not grow with
+//! the number of pictures.
+
+mod bootstrap;
+mod clip_folder;
+mod features;
+mod gallery;
+mod picture;
+mod plan;
+mod prompts;
+mod record;
+mod scores;
+
+pub use bootstrap::{Bootstrap, Estimate, bootstrap_mean};
+pub use clip_folder::{ClipName, find_clip};
+pub use features::FeatureExtractor;
+pub use gallery::{Drawing, Gallery, Recipe};
+pub use picture::{Mask, Picture};
+pub use plan::{Plan, Shot};
+pub use prompts::{Prompt, PromptSet};
+pub use record::{Record, Variant};
+pub use scores::{Drawn, ImageScores, KindScores, Masks, Metrics, PromptScores, Reference, Scores, evaluate_images};

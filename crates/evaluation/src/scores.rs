@@ -1,0 +1,258 @@
+//! What CLIP thinks of pictures.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use crate::{Bootstrap, Estimate, FeatureExtractor, Mask, Picture, PromptSet, bootstrap_mean};
+
+/// The scores of one thing: a number for a picture, an [`Estimate`] for several.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Metrics<T> {
+    /// CLIP-I, how much it is the subject: the mean cosine with all photos.
+    pub clip_i: T,
+    /// CLIP-T, how much it is what the prompt says: the cosine with the prompt in which the category stands for the
+    /// subject, `a dog on the beach`.
+    pub clip_t: T,
+    /// CLIP-T with the prompt without the subject at all, `a on the beach`, as in Textual Inversion's evaluation.
+    pub clip_t_without_category: T,
+    /// CLIP-I with everything but the subject painted over, in photos and pictures, where there are masks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_i_masked: Option<T>,
+}
+
+/// Scores of the pictures of a prompt set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// Over all prompts.
+    pub mean: Metrics<Estimate>,
+    /// By kind of prompt, in the order of their first prompts.
+    pub kinds: Vec<KindScores>,
+    /// By prompt.
+    pub prompts: Vec<PromptScores>,
+}
+
+/// Scores over the prompts of a kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KindScores {
+    /// The kind.
+    pub kind: String,
+    /// How many prompts.
+    pub prompts: usize,
+    /// Over all of them.
+    pub mean: Metrics<Estimate>,
+}
+
+/// Scores of one prompt's pictures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PromptScores {
+    /// The prompt, with `{}` for the subject.
+    pub prompt: String,
+    /// Its kind.
+    pub kind: String,
+    /// Over its pictures.
+    pub mean: Metrics<Estimate>,
+    /// Each picture.
+    pub images: Vec<ImageScores>,
+}
+
+/// Scores of one picture.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageScores {
+    /// Its file's name.
+    pub file: String,
+    /// The seed that it was drawn from.
+    pub seed: u64,
+    /// Its scores.
+    #[serde(flatten)]
+    pub scores: Metrics<f64>,
+}
+
+/// A picture to judge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drawn {
+    /// The file.
+    pub path: PathBuf,
+    /// The index of its prompt.
+    pub prompt: usize,
+    /// The seed that it was drawn from.
+    pub seed: u64,
+}
+
+/// What pictures are compared with.
+#[derive(Debug, Clone)]
+pub struct Reference<'a> {
+    /// Photos of the subject.
+    pub photos: &'a [PathBuf],
+    /// The word for what it is, such as `dog`.
+    pub category: &'a str,
+    /// The prompts that the pictures are of.
+    pub prompts: &'a PromptSet,
+    /// Where the subject is in photos and pictures.
+    pub masks: Option<Masks>,
+}
+
+/// Folders with a mask for each file, under the same name or with the ending `.png`; see [`Mask`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Masks {
+    /// Of the photos.
+    pub photos: PathBuf,
+    /// Of the pictures.
+    pub pictures: PathBuf,
+    /// The colour to paint everything else with.
+    pub background: [u8; 3],
+}
+
+/// Judges pictures. `on_picture` is told how many have been seen after each batch; a picture counts twice if it is also
+/// judged with its mask.
+///
+/// # Errors
+/// When there are no photos, no pictures or no mask, or a file cannot be used.
+pub fn evaluate_images(
+    extractor: &FeatureExtractor,
+    drawn: &[Drawn],
+    reference: &Reference<'_>,
+    bootstrap: &Bootstrap,
+    on_picture: &mut dyn FnMut(usize),
+) -> Result<Scores> {
+    let Reference { photos, category, prompts, masks } = reference;
+    ensure!(!photos.is_empty(), "there are no photos of the subject to compare pictures with");
+    for (index, prompt) in prompts.prompts.iter().enumerate() {
+        let any = drawn.iter().any(|drawn| drawn.prompt == index);
+        ensure!(any, "there are no pictures of prompt {}, {:?}, to judge", index + 1, prompt.text);
+    }
+    if let Some(stray) = drawn.iter().find(|drawn| drawn.prompt >= prompts.prompts.len()) {
+        let (prompt, count) = (stray.prompt + 1, prompts.prompts.len());
+        bail!("{} is said to be of prompt {prompt}, but there are {count} prompts", stray.path.display());
+    }
+    let plain = |paths: &mut dyn Iterator<Item = &PathBuf>| paths.map(Picture::new).collect::<Vec<_>>();
+    let plain_photos = plain(&mut photos.iter());
+    let pictures = plain(&mut drawn.iter().map(|drawn| &drawn.path));
+    // What can be missing is found out before anything slow is done.
+    let masked = masks.as_ref().map(|masks| masks.apply(photos, drawn)).transpose()?;
+
+    let photo_features = extractor.pictures(&plain_photos)?;
+    let texts = |text: &dyn Fn(&crate::Prompt) -> String| {
+        extractor.texts(&prompts.prompts.iter().map(text).collect::<Vec<_>>())
+    };
+    let with_category = texts(&|prompt| prompt.with(category))?;
+    let without = texts(&|prompt| prompt.without_subject())?;
+
+    let mut scores: Vec<Metrics<f64>> = Vec::with_capacity(drawn.len());
+    let mut seen = 0;
+    extractor.each_batch(&pictures, &mut |batch| {
+        let size = batch.size()[0] as usize;
+        let clip_i = mean_cosines(batch, &photo_features)?;
+        let rows: Vec<i64> = drawn[seen..seen + size].iter().map(|drawn| drawn.prompt as i64).collect();
+        let rows = Tensor::from_slice(&rows);
+        let of_prompts = |texts: &Tensor| numbers(&(batch * texts.index_select(0, &rows)));
+        let (clip_t, without) = (of_prompts(&with_category)?, of_prompts(&without)?);
+        for ((clip_i, clip_t), clip_t_without_category) in clip_i.into_iter().zip(clip_t).zip(without) {
+            scores.push(Metrics { clip_i, clip_t, clip_t_without_category, clip_i_masked: None });
+        }
+        seen += size;
+        on_picture(seen);
+        Ok(())
+    })?;
+    if let Some((photos, pictures)) = masked {
+        let photo_features = extractor.pictures(&photos)?;
+        let mut scores = scores.iter_mut();
+        extractor.each_batch(&pictures, &mut |batch| {
+            for (clip_i, scores) in mean_cosines(batch, &photo_features)?.into_iter().zip(&mut scores) {
+                scores.clip_i_masked = Some(clip_i);
+            }
+            seen += batch.size()[0] as usize;
+            on_picture(seen);
+            Ok(())
+        })?;
+    }
+    Ok(Scores::gather(drawn, &scores, prompts, bootstrap))
+}
+
+/// The mean cosine of each row of `features` [n, width] with all of `others` [m, width], which all have length 1.
+fn mean_cosines(features: &Tensor, others: &Tensor) -> Result<Vec<f64>> {
+    numbers(&(features.matmul(&others.tr()) / others.size()[0]))
+}
+
+/// The sums of the rows.
+fn numbers(products: &Tensor) -> Result<Vec<f64>> {
+    Ok(Vec::try_from(products.to_kind(Kind::Double).sum_dim_intlist(1i64, false, Kind::Double))?)
+}
+
+impl Masks {
+    /// Photos and pictures with their masks.
+    fn apply(&self, photos: &[PathBuf], drawn: &[Drawn]) -> Result<(Vec<Picture>, Vec<Picture>)> {
+        let masked = |path: &PathBuf, folder: &Path| {
+            let name = path.file_name().unwrap_or_default();
+            let same = folder.join(name);
+            let mask = if same.exists() { same } else { folder.join(name).with_extension("png") };
+            ensure!(
+                mask.exists(),
+                "{} has no mask {}; masks are white where the subject is, and have the names of photos and pictures",
+                path.display(),
+                mask.display()
+            );
+            let mask = Some(Mask { path: mask, background: self.background });
+            Ok(Picture { path: path.clone(), mask })
+        };
+        let photos = photos.iter().map(|path| masked(path, &self.photos)).collect::<Result<_>>()?;
+        let pictures = drawn.iter().map(|drawn| masked(&drawn.path, &self.pictures)).collect::<Result<_>>()?;
+        Ok((photos, pictures))
+    }
+}
+
+impl Scores {
+    fn gather(drawn: &[Drawn], scores: &[Metrics<f64>], set: &PromptSet, bootstrap: &Bootstrap) -> Self {
+        let images = |prompt: usize| {
+            let of_prompt = drawn.iter().zip(scores).filter(move |(drawn, _)| drawn.prompt == prompt);
+            of_prompt.map(|(drawn, &scores)| {
+                let file = drawn.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                ImageScores { file, seed: drawn.seed, scores }
+            })
+        };
+        let prompts: Vec<PromptScores> = set
+            .prompts
+            .iter()
+            .enumerate()
+            .map(|(index, prompt)| {
+                let images: Vec<ImageScores> = images(index).collect();
+                let mean = Metrics::estimate(&[&images], bootstrap);
+                PromptScores { prompt: prompt.text.clone(), kind: prompt.kind.clone(), mean, images }
+            })
+            .collect();
+        let mut names: Vec<&str> = Vec::new();
+        for prompt in &prompts {
+            if !names.contains(&prompt.kind.as_str()) {
+                names.push(&prompt.kind);
+            }
+        }
+        let over = |kind: Option<&str>| -> Vec<&[ImageScores]> {
+            let prompts = prompts.iter().filter(|prompt| kind.is_none_or(|kind| prompt.kind == kind));
+            prompts.map(|prompt| prompt.images.as_slice()).collect()
+        };
+        let kinds = names.into_iter().map(|kind| {
+            let groups = over(Some(kind));
+            KindScores { kind: kind.to_owned(), prompts: groups.len(), mean: Metrics::estimate(&groups, bootstrap) }
+        });
+        Self { mean: Metrics::estimate(&over(None), bootstrap), kinds: kinds.collect(), prompts }
+    }
+}
+
+impl Metrics<Estimate> {
+    /// Over groups of pictures, one for each prompt.
+    pub fn estimate<G: AsRef<[ImageScores]>>(groups: &[G], bootstrap: &Bootstrap) -> Self {
+        let estimate = |metric: &dyn Fn(&Metrics<f64>) -> f64| {
+            let values = |group: &G| group.as_ref().iter().map(|image| metric(&image.scores)).collect();
+            bootstrap_mean(&groups.iter().map(values).collect::<Vec<_>>(), bootstrap)
+        };
+        let masked = groups.iter().flat_map(AsRef::as_ref).all(|image| image.scores.clip_i_masked.is_some());
+        Self {
+            clip_i: estimate(&|scores| scores.clip_i),
+            clip_t: estimate(&|scores| scores.clip_t),
+            clip_t_without_category: estimate(&|scores| scores.clip_t_without_category),
+            clip_i_masked: masked.then(|| estimate(&|scores| scores.clip_i_masked.unwrap_or(f64::NAN))),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Pictures are drawn once, and what does not belong in their folder is noticed.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::SystemTime;
+
+use evaluation::{Gallery, Plan, Prompt, PromptSet, Recipe};
+use golden::fixtures;
+use sampling::{Pipeline, Request, Settings};
+use scheduler::SchedulerKind;
+use serde_json::json;
+use tch::{Device, Kind};
+
+const SCHEDULER: SchedulerKind = SchedulerKind::DpmSolverPlusPlus;
+
+fn pipeline() -> Pipeline {
+    Pipeline::from_folder(&fixtures().join("tiny-sd21"), (Kind::Float, Device::Cpu)).unwrap()
+}
+
+fn recipe(pipeline: &Pipeline) -> Recipe {
+    let settings = Settings { steps: 1, height: 32, width: 32, ..pipeline.default_settings() };
+    let details = json!({ "run": "none" });
+    Recipe { model: "tiny-sd21".to_owned(), details, settings, scheduler: SCHEDULER, dtype: "fp32".to_owned() }
+}
+
+fn plan(images: usize) -> Plan {
+    let prompts = ["a {} on the beach", "a red {}"].map(|text| Prompt { text: text.to_owned(), kind: "x".to_owned() });
+    let set =
+        PromptSet { name: "two".to_owned(), source: String::new(), note: String::new(), prompts: prompts.to_vec() };
+    Plan { prompts: set, images, seed: 0 }
+}
+
+/// Each file with its bytes and when it was written.
+fn contents(folder: &Path) -> BTreeMap<String, (Vec<u8>, SystemTime)> {
+    let entry = |entry: fs::DirEntry| {
+        let content = (fs::read(entry.path()).unwrap(), entry.metadata().unwrap().modified().unwrap());
+        (entry.file_name().into_string().unwrap(), content)
+    };
+    fs::read_dir(folder).unwrap().map(Result::unwrap).map(entry).filter(|(name, _)| name.ends_with(".png")).collect()
+}
+
+fn says<T: std::fmt::Debug>(result: anyhow::Result<T>, words: &[&str]) {
+    let error = format!("{:#}", result.unwrap_err());
+    for word in words {
+        assert!(error.contains(word), "{word:?} is not in: {error}");
+    }
+    assert!(!error.contains('\n'), "{error}");
+}
+
+#[test]
+fn only_what_is_missing_is_drawn() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path().join("evaluation/two/base");
+    let pipeline = pipeline();
+    let recipe = recipe(&pipeline);
+    let open = |images| Gallery::open(&folder, plan(images).shots("cat"), recipe.clone());
+    let mut gallery = open(2).unwrap();
+    assert_eq!(gallery.missing(), 4);
+    assert!(!folder.exists(), "looking writes nothing");
+    let mut steps = Vec::new();
+    gallery.draw(&pipeline, 3, &mut |drawing| steps.push((drawing.batch, drawing.batches, drawing.step.done))).unwrap();
+    assert_eq!(steps, [(1, 2, 1), (2, 2, 1)]);
+    let before = contents(&folder);
+    assert_eq!(before.keys().collect::<Vec<_>>(), ["000-00.png", "000-01.png", "001-00.png", "001-01.png"]);
+
+    // Each is the picture that its text and seed make.
+    let shot = &plan(2).shots("cat")[3];
+    assert_eq!(gallery.drawn()[3].seed, shot.seed);
+    let settings = Settings { scheduler: Some(SCHEDULER), ..recipe.settings.clone() };
+    let picture = pipeline.generate(&[Request::new("a red cat", shot.seed)], &settings, &mut |_| {}).unwrap();
+    let path = folder.join("001-01.png");
+    let close = |a: &[u8], b: &[u8]| a.iter().zip(b).all(|(a, b)| a.abs_diff(*b) <= 1);
+    assert!(close(image::open(&path).unwrap().into_rgb8().as_raw(), picture[0].as_raw()));
+    let parameters = format!(
+        "a red cat\nSteps: 1, Sampler: DPMSolverMultistepScheduler, CFG scale: 7.5, Seed: {}, Size: 32x32, Model: tiny-sd21",
+        shot.seed
+    );
+    assert_eq!(pictures::png_texts(&path).unwrap(), [("parameters".to_owned(), parameters)]);
+
+    // Two are gone, one of them by half; more pictures are asked for.
+    fs::remove_file(folder.join("000-01.png")).unwrap();
+    fs::write(&path, &before["001-01.png"].0[..200]).unwrap();
+    let mut gallery = open(3).unwrap();
+    assert_eq!(gallery.missing(), 4);
+    assert_eq!(gallery.damaged(), [path]);
+    gallery.draw(&pipeline, 1, &mut |_| {}).unwrap();
+    let after = contents(&folder);
+    assert_eq!(after.len(), 6);
+    for name in ["000-00.png", "001-00.png"] {
+        assert_eq!(after[name], before[name], "{name} was not touched");
+    }
+    let pixels = |bytes: &[u8]| image::load_from_memory(bytes).unwrap().into_rgb8();
+    assert!(close(pixels(&after["001-01.png"].0).as_raw(), pixels(&before["001-01.png"].0).as_raw()));
+    assert_eq!(open(3).unwrap().missing(), 0);
+}
+
+#[test]
+fn what_does_not_belong_there_is_noticed_and_left_alone() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    let pipeline = pipeline();
+    let recipe = recipe(&pipeline);
+    let open = |recipe: Recipe| Gallery::open(folder, plan(1).shots("cat"), recipe);
+    open(recipe.clone()).unwrap().draw(&pipeline, 4, &mut |_| {}).unwrap();
+
+    let settings = Settings { steps: 2, ..recipe.settings.clone() };
+    says(open(Recipe { settings, ..recipe.clone() }), &["settings.steps was 1, is 2", "--out"]);
+    says(open(Recipe { details: json!({ "run": "other" }), ..recipe.clone() }), &["details.run", "other"]);
+    says(open(Recipe { dtype: "bf16".to_owned(), ..recipe.clone() }), &["dtype", "bf16"]);
+    says(Gallery::open(folder, plan(1).shots("dog"), recipe.clone()), &["000-00.png shows", "cat", "dog"]);
+
+    let path = folder.join("001-00.png");
+    let whole = fs::read(&path).unwrap();
+    for foreign in ["a note", "\u{1}"] {
+        fs::write(&path, foreign).unwrap();
+        says(open(recipe.clone()), &["001-00.png", "was not drawn by it"]);
+        assert_eq!(fs::read(&path).unwrap(), foreign.as_bytes());
+    }
+    image::RgbImage::new(8, 8).save(&path).unwrap();
+    says(open(recipe.clone()), &["001-00.png", "was not drawn by it"]);
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    says(open(recipe.clone()), &["001-00.png"]);
+    fs::remove_dir(&path).unwrap();
+    for cut in [0, 4, 60, whole.len() - 5] {
+        fs::write(&path, &whole[..cut]).unwrap();
+        let gallery = open(recipe.clone()).unwrap();
+        assert_eq!((gallery.missing(), gallery.damaged().len()), (1, 1), "cut to {cut} bytes");
+    }
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(open(recipe.clone()).unwrap().missing(), 0);
+    fs::write(folder.join("recipe.json"), "{").unwrap();
+    says(open(recipe), &["recipe.json is damaged"]);
+}
+
+#[test]
+fn nothing_is_written_where_the_model_cannot_follow() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path().join("new");
+    let pipeline = pipeline();
+    let recipe = recipe(&pipeline);
+    let settings = Settings { height: 33, ..recipe.settings.clone() };
+    let mut gallery = Gallery::open(&folder, plan(1).shots("cat"), Recipe { settings, ..recipe.clone() }).unwrap();
+    says(gallery.draw(&pipeline, 1, &mut |_| {}), &["height 33"]);
+    let mut gallery = Gallery::open(&folder, plan(1).shots("[V] cat"), recipe).unwrap();
+    says(gallery.draw(&pipeline, 1, &mut |_| {}), &["has learned no subject"]);
+    assert!(!folder.exists());
+}
