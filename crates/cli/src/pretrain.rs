@@ -34,6 +34,12 @@ pub(crate) struct Pretrain {
     /// Optimiser steps of the part, or of each part
     #[arg(long, conflicts_with = "budget")]
     steps: Option<u64>,
+    /// The learning rate between warm-up and decay
+    #[arg(long)]
+    learning_rate: Option<f64>,
+    /// Scenes in a step
+    #[arg(long)]
+    batch_size: Option<usize>,
     /// auto, cpu, cuda or cuda:N
     #[arg(long, default_value_t)]
     device: libtorch::DeviceChoice,
@@ -72,7 +78,8 @@ impl Pretrain {
             let name = format!("{part} ({:.2} M parameters)", pretraining.parameter_count() as f64 / 1e6);
             let mut progress = Progress::from(&name, done, steps);
             let finished = pretraining.run(&|| stop.load(Ordering::Relaxed), &mut |report| {
-                let notes: Vec<String> = report.values.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+                let notes: Vec<String> =
+                    report.values.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
                 progress.reach(report.step, &notes.join(" "));
             })?;
             if !finished {
@@ -90,6 +97,8 @@ impl Pretrain {
         if let Some(steps) = self.steps {
             recipe.steps = steps;
         }
+        recipe.learning_rate = self.learning_rate.unwrap_or(recipe.learning_rate);
+        recipe.batch_size = self.batch_size.unwrap_or(recipe.batch_size);
         if let Some(budget) = self.budget {
             let seconds = pretrainer::seconds_per_step(part, &recipe, sources, &self.out, device)?;
             recipe.steps = (budget.as_secs_f64() * share(part) / seconds).max(1.0) as u64;
@@ -101,7 +110,8 @@ impl Pretrain {
     fn finish(&self, sources: &Sources, device: tch::Device) -> Result<()> {
         let model = self.out.join("model");
         pretrainer::assemble(&self.out, sources, &model)?;
-        let (measures, generated) = pretrainer::measure(&model, sources, device, &mut |part| eprintln!("measuring: {part}"))?;
+        let (measures, generated) =
+            pretrainer::measure(&model, sources, device, &mut |part| eprintln!("measuring: {part}"))?;
         let mut grid = pictures::Grid::new(6);
         for (picture, prompt) in generated.into_iter().zip(&measures.prompts).take(48) {
             grid.push(picture, prompt.as_str());

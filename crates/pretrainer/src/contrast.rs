@@ -18,6 +18,7 @@ pub(crate) struct Contrast {
     scenes: Prefetch,
     sources: Sources,
     device: Device,
+    kind: Kind,
 }
 
 impl Contrast {
@@ -25,7 +26,7 @@ impl Contrast {
         let config = serde_json::from_value(shapes::clip(sources.tokenizer.vocab_size()))?;
         let (model, parameters) = weights::build(source, (Kind::Float, device), |vs| ClipModel::new(vs, &config))?;
         let scenes = Prefetch::new(sources, random::derive(recipe.seed, "clip", 0), recipe.batch_size);
-        Ok(Self { model, parameters, scenes, sources: sources.clone(), device })
+        Ok(Self { model, parameters, scenes, sources: sources.clone(), device, kind: recipe.dtype.kind() })
     }
 }
 
@@ -36,7 +37,10 @@ impl Component for Contrast {
 
     fn losses(&mut self, step: u64) -> Result<Vec<(&'static str, Tensor)>> {
         let (pictures, captions) = self.scenes.batch(step)?;
-        let images = self.model.image_features(&prepare(&pictures).to_device(self.device))?;
+        let images = self
+            .model
+            .image_features(&prepare(&pictures).to_device_(self.device, self.kind, false, false))?
+            .to_kind(Kind::Float);
         let texts = self.model.text_features(&self.sources.ids(&captions)?)?;
         let logits = self.model.logits_per_image(&images, &texts)?;
         // Each picture is to choose its caption and each caption its picture (Radford et al., figure 3).

@@ -39,6 +39,7 @@ pub(crate) struct Denoiser {
     batch_size: usize,
     seed: u64,
     device: Device,
+    kind: Kind,
 }
 
 /// Scenes as the U-Net sees them.
@@ -68,7 +69,20 @@ impl Denoiser {
         let seed = random::derive(recipe.seed, "unet", 0);
         let (scenes, batch_size) = (Prefetch::new(sources, seed, CHUNK), recipe.batch_size);
         let sources = sources.clone();
-        Ok(Self { model, parameters, text_encoder, vae, forward, scenes, chunk: None, sources, batch_size, seed, device })
+        Ok(Self {
+            model,
+            parameters,
+            text_encoder,
+            vae,
+            forward,
+            scenes,
+            chunk: None,
+            sources,
+            batch_size,
+            seed,
+            device,
+            kind: recipe.dtype.kind(),
+        })
     }
 
     fn chunk(&mut self, number: u64) -> Result<&Chunk> {
@@ -119,7 +133,8 @@ impl Component for Denoiser {
         let noise = random::normal(draw("noise"), &latents.size()).to_device(device);
         let timesteps = random::integers(draw("timesteps"), self.forward.num_train_timesteps(), &[size as i64]);
         let noisy = self.forward.add_noise(&latents, &noise, &timesteps)?;
-        let predicted = self.model.forward(&noisy, &timesteps.to_device(device), &encoder_hidden_states, None)?;
+        let (noisy, states) = (noisy.to_kind(self.kind), encoder_hidden_states.to_kind(self.kind));
+        let predicted = self.model.forward(&noisy, &timesteps.to_device(device), &states, None)?.to_kind(Kind::Float);
         let errors = (predicted - noise).square().mean_dim([1i64, 2, 3].as_slice(), false, Kind::Float);
         let snr = self.forward.snr(&timesteps)?;
         let weights = snr.clamp_max(SNR_GAMMA) / &snr;

@@ -40,5 +40,5 @@ pub use assemble::assemble;
 pub use measure::{Measures, measure};
 pub use part::Part;
 pub use pretraining::{Pretraining, Report, seconds_per_step};
-pub use recipe::Recipe;
+pub use recipe::{Dtype, Recipe};
 pub use sources::Sources;

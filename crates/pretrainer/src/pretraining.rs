@@ -143,7 +143,12 @@ impl Pretraining {
             Ok(losses.iter().map(|(name, loss)| (*name, loss.double_value(&[]))).collect())
         })??;
         if !values[0].1.is_finite() {
-            bail!("the loss of {} is {} in step {}; the last checkpoint is good", self.part, values[0].1, self.done + 1);
+            bail!(
+                "the loss of {} is {} in step {}; the last checkpoint is good",
+                self.part,
+                values[0].1,
+                self.done + 1
+            );
         }
         let _norm = self.optimizer.clip_grad_norm(self.recipe.max_grad_norm)?;
         self.optimizer.step(learning_rate)?;

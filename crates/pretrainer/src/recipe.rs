@@ -1,6 +1,7 @@
 //! How long and how fast a component learns.
 
 use serde::{Deserialize, Serialize};
+use tch::Kind;
 
 use crate::Part;
 
@@ -27,8 +28,29 @@ pub struct Recipe {
     pub max_grad_norm: f64,
     /// The running average that is kept in the end.
     pub ema: optimizer::EmaConfig,
+    /// What is computed in; parameters and what is remembered are f32.
+    pub dtype: Dtype,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
+}
+
+/// The kind of number that is computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// 32-bit floats.
+    Fp32,
+    /// bfloat16: 1.6 times as fast on a processor that multiplies it (AVX-512 BF16).
+    Bf16,
+}
+
+impl Dtype {
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self::Fp32 => Kind::Float,
+            Self::Bf16 => Kind::BFloat16,
+        }
+    }
 }
 
 impl Recipe {
@@ -43,10 +65,11 @@ impl Recipe {
             optimizer: optimizer::Config { beta2: 0.99, ..optimizer::Config::default() },
             max_grad_norm: 1.0,
             ema: optimizer::EmaConfig { decay, warm_up: true },
+            dtype: Dtype::Bf16,
             checkpoint_every: 100,
         };
         match part {
-            Part::Vae => recipe(4000, 4, 1.5e-3, 0.99),
+            Part::Vae => recipe(6000, 8, 2e-3, 0.99),
             Part::Clip => recipe(1500, 64, 1e-3, 0.99),
             Part::Unet => recipe(5000, 32, 1.2e-3, 0.998),
         }

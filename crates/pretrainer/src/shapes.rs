@@ -21,7 +21,7 @@ pub(crate) fn vae(scaling_factor: f64) -> Value {
         "out_channels": 3,
         "latent_channels": 4,
         "layers_per_block": 1,
-        "norm_num_groups": 8,
+        "norm_num_groups": 4,
         "sample_size": IMAGE_SIZE,
         "scaling_factor": scaling_factor,
     })

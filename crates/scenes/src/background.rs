@@ -49,7 +49,8 @@ fn discs(draws: &mut Draws, count: usize, heights: (f32, f32), radii: (f32, f32)
 
 /// How far inside the nearest disc a point is: 1 inside, 0 outside, between at the rim.
 fn cover(discs: &[(f32, f32, f32)], x: f32, y: f32, stretch: f32) -> f32 {
-    let inside = |&(cx, cy, r): &(f32, f32, f32)| ((r - ((x - cx) / stretch).hypot(y - cy)) * 96.0 + 0.5).clamp(0.0, 1.0);
+    let inside =
+        |&(cx, cy, r): &(f32, f32, f32)| ((r - ((x - cx) / stretch).hypot(y - cy)) * 96.0 + 0.5).clamp(0.0, 1.0);
     discs.iter().map(inside).fold(0.0, f32::max)
 }
 
@@ -153,7 +154,9 @@ fn scenery(place: &str, draws: &mut Draws) -> Box<dyn Fn(f32, f32) -> Color> {
             })
         }
         _ => Box::new(move |x, y| match y {
-            y if y > horizon + 0.1 => mix(rgb(176, 118, 70), rgb(140, 90, 52), (y - horizon) * 2.0 + 0.05 * (40.0 * x).sin()),
+            y if y > horizon + 0.1 => {
+                mix(rgb(176, 118, 70), rgb(140, 90, 52), (y - horizon) * 2.0 + 0.05 * (40.0 * x).sin())
+            }
             y if y > horizon + 0.07 => rgb(112, 70, 40),
             y => mix(rgb(238, 230, 214), rgb(222, 212, 194), y),
         }),

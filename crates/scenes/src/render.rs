@@ -1,7 +1,7 @@
 //! A scene as a picture.
 
 use image::imageops::{self, FilterType};
-use image::{Rgb, Rgb32FImage, Rgba, Rgba32FImage, RgbImage};
+use image::{Rgb, Rgb32FImage, RgbImage, Rgba, Rgba32FImage};
 
 use crate::draws::Draws;
 use crate::{Album, Background, Object, Scene, World, background, style};
