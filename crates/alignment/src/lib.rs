@@ -49,14 +49,14 @@ impl Shift {
             start.size(),
             learned.size()
         );
-        Ok(libtorch::catch(|| -> Result<Self> {
+        libtorch::catch(|| {
             let [start, learned] = [start, learned].map(double);
             let norm = |vector: &Tensor| vector.norm().double_value(&[]);
             let (start_norm, norm, distance) = (norm(&start), norm(&learned), norm(&(&learned - &start)));
             ensure!((start_norm + norm).is_finite(), "an embedding has values that are NaN or infinite");
             let cosine = start.dot(&learned).double_value(&[]) / (start_norm * norm).max(f64::MIN_POSITIVE);
             Ok(Self { cosine, start_norm, norm, distance })
-        })??)
+        })?
     }
 }
 
