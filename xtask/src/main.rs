@@ -10,6 +10,7 @@
 mod bench;
 mod check;
 mod checksum;
+mod miniature;
 mod program;
 mod setup;
 mod weights;
@@ -35,7 +36,11 @@ enum Command {
     Weights(weights::Weights),
     Train(program::Train),
     Generate(program::Generate),
+    Evaluate(program::Evaluate),
+    Attend(program::Attend),
+    Inspect(program::Inspect),
     Export(program::Export),
+    PretrainMiniature(miniature::PretrainMiniature),
     Probe(program::Probe),
 }
 
@@ -47,7 +52,11 @@ fn main() -> ExitCode {
         Some(Command::Weights(command)) => command.run(),
         Some(Command::Train(command)) => command.run(),
         Some(Command::Generate(command)) => command.run(),
+        Some(Command::Evaluate(command)) => command.run(),
+        Some(Command::Attend(command)) => command.run(),
+        Some(Command::Inspect(command)) => command.run(),
         Some(Command::Export(command)) => command.run(),
+        Some(Command::PretrainMiniature(command)) => command.run(),
         Some(Command::Probe(command)) => command.run(),
         None => Cli::command().print_help().map_err(Into::into),
     };

@@ -1,4 +1,4 @@
-//! `cargo xtask train`, `generate`, `export` and `probe`: the program itself, built in release mode, with LibTorch set up first.
+//! `cargo xtask train`, `generate`, `evaluate`, `export` and `probe`: the program itself, built in release mode, with LibTorch set up first.
 
 use std::ffi::OsString;
 
@@ -48,6 +48,34 @@ impl Train {
     }
 }
 
+/// Draw a prompt's picture and where in it each word acts (`attend --help` for its options)
+#[derive(clap::Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Attend {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+}
+
+impl Attend {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        run("attend", &self.args)
+    }
+}
+
+/// Compare a run's learned embedding with its start and the vocabulary (`inspect --help` for its options)
+#[derive(clap::Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Inspect {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+}
+
+impl Inspect {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        run("inspect", &self.args)
+    }
+}
+
 /// Write what a run has learned for other programs (`export --help` for its options)
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
@@ -62,6 +90,20 @@ impl Export {
     }
 }
 
+/// Draw a learned subject in many prompts and score the pictures (`evaluate --help` for its options)
+#[derive(clap::Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Evaluate {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+}
+
+impl Evaluate {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        run("evaluate", &self.args)
+    }
+}
+
 impl Probe {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         run("probe", &self.args)
@@ -69,7 +111,7 @@ impl Probe {
 }
 
 /// Runs in the caller's folder, so that relative paths among `args` mean what the caller means.
-fn run(subcommand: &str, args: &[OsString]) -> anyhow::Result<()> {
+pub(crate) fn run(subcommand: &str, args: &[OsString]) -> anyhow::Result<()> {
     setup::ensure()?;
     // Built aloud, as it may take minutes; then run quietly, so that all output is the program's own.
     workspace::run(&mut workspace::cargo(["build", "--release", "--package", "cli"]))?;

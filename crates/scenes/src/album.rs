@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use image::imageops::{self, FilterType};
-use image::{Rgba, Rgba32FImage};
+use image::{Rgba, Rgba32FImage, RgbaImage};
 use rayon::prelude::*;
 
 use crate::World;
@@ -27,11 +27,7 @@ impl Album {
         let read = |name: &&String| -> Result<(String, Rgba32FImage)> {
             let path = folder.join(format!("{name}.webp"));
             let picture = image::open(&path).with_context(|| format!("cannot read the drawing {}", path.display()))?;
-            let mut picture = picture.into_rgba32f();
-            for Rgba([r, g, b, a]) in picture.pixels_mut() {
-                (*r, *g, *b) = (*r * *a, *g * *a, *b * *a);
-            }
-            Ok(((*name).clone(), imageops::resize(&picture, SIDE, SIDE, FilterType::Triangle)))
+            Ok(((*name).clone(), prepared(picture.into_rgba32f(), SIDE)))
         };
         Ok(Self(names.par_iter().map(read).collect::<Result<_>>()?))
     }
@@ -50,9 +46,26 @@ impl Album {
         Self(names(world).map(disc).collect())
     }
 
+    /// Drawings at hand, by name, kept as large as they are.
+    pub fn of(drawings: impl IntoIterator<Item = (String, RgbaImage)>) -> Self {
+        let each = drawings.into_iter().map(|(name, drawing)| {
+            let side = drawing.width().max(drawing.height());
+            (name, prepared(image::DynamicImage::from(drawing).into_rgba32f(), side))
+        });
+        Self(each.collect())
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<&Rgba32FImage> {
         self.0.get(name)
     }
+}
+
+/// Colours multiplied by alpha, so that scaling mixes them rightly.
+fn prepared(mut picture: Rgba32FImage, side: u32) -> Rgba32FImage {
+    for Rgba([r, g, b, a]) in picture.pixels_mut() {
+        (*r, *g, *b) = (*r * *a, *g * *a, *b * *a);
+    }
+    imageops::resize(&picture, side, side, FilterType::Triangle)
 }
 
 fn names(world: &World) -> impl Iterator<Item = &String> {
