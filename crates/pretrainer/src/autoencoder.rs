@@ -13,6 +13,8 @@ use crate::{Recipe, shapes};
 
 /// The weight of the latents' divergence from normal numbers, in nats a picture, beside the mean absolute error in [-1, 1].
 const KL_WEIGHT: f64 = 4e-7;
+/// The logarithm of the posterior's first variance.
+const FIRST_LOGVAR: f64 = -6.0;
 /// The side of the parts of scenes that are seen, in pixels: a quarter of the area, so more scenes in the same time.
 const CROP: i64 = 64;
 
@@ -27,8 +29,11 @@ pub(crate) struct Autoencoder {
 
 impl Autoencoder {
     pub(crate) fn new(source: &dyn Source, recipe: &Recipe, sources: &Sources, device: Device) -> Result<Self> {
-        let config = serde_json::from_value(shapes::vae(1.0))?;
+        let config: vae::Config = serde_json::from_value(shapes::vae(1.0))?;
         let (model, parameters) = weights::build(source, (Kind::Float, device), |vs| AutoencoderKl::new(vs, &config))?;
+        if source.names().is_empty() {
+            quiet(&parameters, config.latent_channels);
+        }
         let seed = random::derive(recipe.seed, "vae", 0);
         Ok(Self {
             model,
@@ -65,5 +70,13 @@ impl Component for Autoencoder {
         let chroma = (difference.narrow(1, 0, 2) - difference.narrow(1, 1, 2)).square().mean(Kind::Float);
         let total = &squared + &chroma + &absolute * 0.1 + &kl * KL_WEIGHT;
         Ok(vec![("loss", total), ("squared_error_loss", squared), ("absolute_error_loss", absolute), ("kl_loss", kl)])
+    }
+}
+
+/// Lets the posterior of a new model begin with little noise. At a standard deviation of 1, where it would begin, the
+/// decoder learns to ignore the channels that the encoder does not use yet, and so they are never used.
+fn quiet(parameters: &Parameters, latent_channels: i64) {
+    if let Some(bias) = parameters.get("quant_conv.bias") {
+        let _ = tch::no_grad(|| bias.narrow(0, latent_channels, latent_channels).fill_(FIRST_LOGVAR));
     }
 }

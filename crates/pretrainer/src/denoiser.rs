@@ -18,8 +18,8 @@ use crate::{Recipe, assemble, shapes};
 
 /// Scenes that are rendered and encoded at once.
 const CHUNK: usize = 2048;
-/// How often each is seen before the next ones come. Encoding costs a third of a step, so once would be slow.
-const USES: usize = 4;
+/// How often each is seen, with ever new noise, before the next ones come: encoding a scene takes as long as half a step.
+const USES: usize = 8;
 /// Scenes encoded together.
 const ENCODED: usize = 32;
 /// The share of captions that are left empty, so that the model can be guided (Ho & Salimans 2022).
@@ -90,7 +90,10 @@ impl Denoiser {
             let (pictures, captions) = self.scenes.batch(number)?;
             let moments = tch::no_grad(|| {
                 let parts = pictures.chunks(ENCODED);
-                let encode = |part| anyhow::Ok(self.vae.encode(&to_tensor(part).to_device(self.device))?.moments());
+                let encode = |part| {
+                    let images = to_tensor(part).to_device_(self.device, self.kind, false, false);
+                    anyhow::Ok(self.vae.encode(&images)?.moments().to_kind(Kind::Float))
+                };
                 anyhow::Ok(Tensor::cat(&parts.map(encode).collect::<Result<Vec<_>>>()?, 0))
             })?;
             self.chunk = Some(Chunk { number, moments, captions });
