@@ -20,7 +20,7 @@ fn pipeline() -> Pipeline {
 }
 
 fn recipe(pipeline: &Pipeline) -> Recipe {
-    let settings = Settings { steps: 1, height: 32, width: 32, ..pipeline.default_settings() };
+    let settings = Settings { steps: 1, height: 64, width: 64, ..pipeline.default_settings() };
     let details = json!({ "run": "none" });
     Recipe { model: "tiny-sd21".to_owned(), details, settings, scheduler: SCHEDULER, dtype: "fp32".to_owned() }
 }
@@ -74,7 +74,7 @@ fn only_what_is_missing_is_drawn() {
     let close = |a: &[u8], b: &[u8]| a.iter().zip(b).all(|(a, b)| a.abs_diff(*b) <= 1);
     assert!(close(image::open(&path).unwrap().into_rgb8().as_raw(), picture[0].as_raw()));
     let parameters = format!(
-        "a red cat\nSteps: 1, Sampler: DPMSolverMultistepScheduler, CFG scale: 7.5, Seed: {}, Size: 32x32, Model: tiny-sd21",
+        "a red cat\nSteps: 1, Sampler: DPMSolverMultistepScheduler, CFG scale: 7.5, Seed: {}, Size: 64x64, Model: tiny-sd21",
         shot.seed
     );
     assert_eq!(pictures::png_texts(&path).unwrap(), [("parameters".to_owned(), parameters)]);

@@ -1,0 +1,241 @@
+//! `evaluate`: pictures of a learned subject, and CLIP's opinion of them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use evaluation::{
+    Bootstrap, FeatureExtractor, Gallery, Masks, Plan, PromptSet, Recipe, Record, Reference, Variant, evaluate_images,
+    find_clip,
+};
+use photos::PhotoFolder;
+use sampling::{ModelFolder, Pipeline, Settings};
+use scheduler::SchedulerKind;
+use serde_json::json;
+use trainer::FinishedRun;
+
+use crate::device::ComputeArgs;
+use crate::progress::Progress;
+
+/// Draw a learned subject in many prompts and score the pictures with CLIP.
+///
+/// CLIP-I says how much the pictures are of the subject, CLIP-T how much they are what the prompts say. Pictures that are
+/// there already are not drawn again, so an interrupted evaluation goes on by the same command.
+#[derive(Args, Debug)]
+pub(crate) struct Evaluate {
+    /// The folder of a finished training run
+    #[arg(long)]
+    run: PathBuf,
+    // Not a doc comment: to rustdoc, the names would be links.
+    #[arg(long, default_value = "ours24", help = prompts_help())]
+    prompts: String,
+    /// Pictures of each prompt; 32 in the paper
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    images: u32,
+    /// Also draw and score the base model, from the same noise, with the category alone for the subject
+    #[arg(long)]
+    base: bool,
+    /// The folder of the CLIP that judges; if not given, models/clip-vit-b32, or clip/ in the base model's folder
+    #[arg(long)]
+    clip: Option<PathBuf>,
+    /// The folder to write to; if not given, evaluation/NAME OF THE PROMPTS in the run's folder
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// The folder with photos of the subject; the run's own if not given
+    #[arg(long)]
+    concept: Option<PathBuf>,
+    /// A folder with masks, white where the subject is: photos/, subject/ and, with --base, base/ with a mask for each
+    /// picture under its name; adds CLIP-I with everything else painted over
+    #[arg(long)]
+    masks: Option<PathBuf>,
+    /// What to paint over it
+    #[arg(long, value_enum, default_value_t)]
+    mask_background: Background,
+    /// The seed that each picture's is derived from
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Denoising steps
+    #[arg(long, default_value_t = 50)]
+    steps: usize,
+    /// How strongly the prompt counts; 1 or less switches guidance off
+    #[arg(long, default_value_t = 7.5)]
+    guidance_scale: f64,
+    /// ddpm, ddim, pndm, dpm-solver++ (the authors'), euler or euler-ancestral
+    #[arg(long, default_value = SchedulerKind::DpmSolverPlusPlus.short_name())]
+    scheduler: String,
+    /// Height in pixels; what the model was trained for if not given
+    #[arg(long)]
+    height: Option<i64>,
+    /// Width in pixels
+    #[arg(long)]
+    width: Option<i64>,
+    /// Pictures drawn at once; the result does not depend on it
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    batch_size: u32,
+    #[command(flatten)]
+    compute: ComputeArgs,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, Default)]
+enum Background {
+    #[default]
+    Grey,
+    Black,
+}
+
+fn prompts_help() -> String {
+    format!(
+        "A set of prompts ({}), or a file: JSON, or a prompt on each line with {{}} for the subject",
+        PromptSet::names().join(", ")
+    )
+}
+
+/// A folder of pictures and the model that they are of.
+struct Candidate {
+    name: &'static str,
+    gallery: Gallery,
+    recipe: Recipe,
+}
+
+impl Evaluate {
+    pub(crate) fn execute(self) -> Result<()> {
+        // What can be wrong is found out before anything slow or lasting is done.
+        let plan = Plan { prompts: PromptSet::load(&self.prompts)?, images: self.images as usize, seed: self.seed };
+        let run = FinishedRun::open(&self.run)?;
+        let model = ModelFolder::open(&run.config.model).context("the run's base model")?;
+        let concept = self.concept.as_ref().unwrap_or(&run.config.concept);
+        let photos = PhotoFolder::open(concept).context("the photos to compare with (--concept names others)")?;
+        let photos: Vec<PathBuf> = photos.photos.into_iter().map(|photo| photo.path).collect();
+        let to = self.compute.resolve()?;
+        let extractor = FeatureExtractor::open(&find_clip(self.clip.as_deref(), model.path())?, to.1)?;
+        for prompt in &plan.prompts.prompts {
+            if let Some(truncation) = extractor.truncation(&prompt.with(&run.config.category))? {
+                eprintln!("note: {truncation}");
+            }
+        }
+        let out = self.out.clone().unwrap_or_else(|| self.run.join("evaluation").join(&plan.prompts.name));
+        let mut candidates = self.candidates(&plan, &run, &model, &out)?;
+
+        for Candidate { name, gallery, .. } in &mut candidates {
+            let load = || match *name {
+                "base" => Pipeline::from_folder(model.path(), to),
+                _ => run.pipeline(to),
+            };
+            draw(gallery, name, self.batch_size as usize, load)?;
+        }
+        let mut variants = Vec::new();
+        for Candidate { name, gallery, recipe } in &candidates {
+            let masks = self.masks.as_ref().map(|masks| Masks {
+                photos: masks.join("photos"),
+                pictures: masks.join(name),
+                background: self.mask_background.colour(),
+            });
+            let category = run.config.category.as_str();
+            let reference = Reference { photos: &photos, category, prompts: &plan.prompts, masks };
+            let scores = judge(&extractor, gallery, name, &reference)?;
+            let recipe = serde_json::to_value(recipe)?;
+            variants.push(Variant { name: (*name).to_owned(), folder: PathBuf::from(name), recipe, scores });
+        }
+        let record = Record {
+            clip: extractor.name().clone(),
+            prompt_set: plan.prompts.name.clone(),
+            images_per_prompt: plan.images,
+            seed: plan.seed,
+            category: run.config.category.clone(),
+            photos,
+            bootstrap: Bootstrap::default(),
+            versions: [
+                ("attndreambooth".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+                ("libtorch".to_owned(), libtorch::LIBTORCH_VERSION.to_owned()),
+            ]
+            .into(),
+            variants,
+        };
+        record.save(&out.join("scores.json"))?;
+        print(&record.table());
+        eprintln!("the pictures and scores.json are in {}", out.display());
+        Ok(())
+    }
+
+    /// The learned subject, and the base model if it is asked for.
+    fn candidates(&self, plan: &Plan, run: &FinishedRun, model: &ModelFolder, out: &Path) -> Result<Vec<Candidate>> {
+        let scheduler = self.scheduler.parse()?;
+        let size = match (self.height, self.width) {
+            (Some(height), Some(width)) => [height, width],
+            (height, width) => {
+                let size = model.image_size()?;
+                [height.unwrap_or(size), width.unwrap_or(size)]
+            }
+        };
+        let settings = Settings {
+            steps: self.steps,
+            guidance_scale: self.guidance_scale,
+            height: size[0],
+            width: size[1],
+            scheduler: Some(scheduler),
+        };
+        let base = model.path().file_name().unwrap_or_default().to_string_lossy();
+        let category = &run.config.category;
+        let subject = format!("[V] {category}");
+        // Names that outlast a move of the run's folder.
+        let learned = ("subject", format!("{base} with {subject}"), json!({ "run": run.config }), subject.as_str());
+        let plain = ("base", base.to_string(), json!({ "base": base }), category.as_str());
+        let mut candidates = Vec::new();
+        for (name, model, details, subject) in [Some(learned), self.base.then_some(plain)].into_iter().flatten() {
+            let dtype = format!("{:?}", self.compute.dtype).to_lowercase();
+            let recipe = Recipe { model, details, settings: settings.clone(), scheduler, dtype };
+            let gallery = Gallery::open(&out.join(name), plan.shots(subject), recipe.clone())?;
+            for damaged in gallery.damaged() {
+                eprintln!("note: {} was written by half and is drawn again", damaged.display());
+            }
+            candidates.push(Candidate { name, gallery, recipe });
+        }
+        Ok(candidates)
+    }
+}
+
+/// Draws what is missing; the model is loaded only then.
+fn draw(gallery: &mut Gallery, name: &str, batch_size: usize, load: impl FnOnce() -> Result<Pipeline>) -> Result<()> {
+    if gallery.missing() == 0 {
+        return Ok(());
+    }
+    let pipeline = load()?;
+    let mut progress: Option<Progress> = None;
+    gallery.draw(&pipeline, batch_size, &mut |drawing| {
+        let total = drawing.batches * drawing.step.total;
+        let progress = progress.get_or_insert_with(|| Progress::new(&format!("drawing {name}, steps"), total as u64));
+        progress.step(&format!("batch {}/{}", drawing.batch, drawing.batches));
+    })
+}
+
+fn judge(
+    extractor: &FeatureExtractor,
+    gallery: &Gallery,
+    name: &str,
+    reference: &Reference<'_>,
+) -> Result<evaluation::Scores> {
+    let drawn = gallery.drawn();
+    let passes = if reference.masks.is_some() { 2 } else { 1 };
+    let mut progress = Progress::new(&format!("judging {name}, pictures"), (drawn.len() * passes) as u64);
+    let mut before = 0;
+    evaluate_images(extractor, &drawn, reference, &Bootstrap::default(), &mut |seen| {
+        for _ in before..seen {
+            progress.step("");
+        }
+        before = seen;
+    })
+}
+
+#[allow(clippy::print_stdout, reason = "the table is what was asked for")]
+fn print(table: &str) {
+    println!("{table}");
+}
+
+impl Background {
+    fn colour(self) -> [u8; 3] {
+        match self {
+            Self::Grey => [128; 3],
+            Self::Black => [0; 3],
+        }
+    }
+}
