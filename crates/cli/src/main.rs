@@ -3,6 +3,7 @@
 //! Invariants: no mathematics here; every failure is one sentence on stderr and exit code 2.
 
 mod device;
+mod evaluate;
 mod export;
 mod generate;
 mod pretrain;
@@ -29,6 +30,8 @@ enum Command {
     Generate(generate::Generate),
     /// Learn a subject from a few photos.
     Train(Box<train::Train>),
+    /// Draw a learned subject in many prompts and score the pictures with CLIP.
+    Evaluate(Box<evaluate::Evaluate>),
     /// Write what a run has learned as files that other programs load.
     Export(export::Export),
     /// Train the miniature base model from nothing.
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         match Cli::parse().command {
             Command::Generate(command) => command.execute(),
             Command::Train(command) => command.run(),
+            Command::Evaluate(command) => command.execute(),
             Command::Export(command) => command.run(),
             Command::Pretrain(command) => command.run(),
             Command::Probe(command) => command.run(),
