@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 9] = [
     &["weights", "scheduler", "tokenizer", "pictures"],
     &["golden", "layers", "photos", "optimizer", "journal", "export"],
     &["vae", "clip", "unet"],
-    &["regularizer", "heatmaps", "alignment", "sampling"],
+    &["regularizer", "heatmaps", "alignment", "sampling", "report"],
     &["trainer", "evaluation"],
     &["cli"],
     &["tests"],
@@ -81,7 +81,7 @@ fn xtask_builds_without_libtorch() {
 #[test]
 fn parts_that_need_no_tensors_have_none() {
     let dependencies = dependencies();
-    for name in ["atomic", "tokenizer", "pictures", "photos", "journal"] {
+    for name in ["atomic", "tokenizer", "pictures", "photos", "journal", "report"] {
         if let Some(needs) = dependencies.get(name) {
             assert!(!needs.contains("tch") && !needs.contains("libtorch"), "{name} must do without LibTorch");
         }

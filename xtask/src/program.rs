@@ -76,6 +76,34 @@ impl Inspect {
     }
 }
 
+/// Write a run as one HTML page (`report --help` for its options)
+#[derive(clap::Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Report {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+}
+
+impl Report {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        run("report", &self.args)
+    }
+}
+
+/// Put runs side by side, and make a blind study of them (`compare --help` for its options)
+#[derive(clap::Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Compare {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+}
+
+impl Compare {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        run("compare", &self.args)
+    }
+}
+
 /// Write what a run has learned for other programs (`export --help` for its options)
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]

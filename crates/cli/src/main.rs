@@ -2,6 +2,7 @@
 //!
 //! Invariants: no mathematics here; every failure is one sentence on stderr and exit code 2.
 
+mod compare;
 mod device;
 mod evaluate;
 mod export;
@@ -9,6 +10,7 @@ mod generate;
 mod pretrain;
 mod probe;
 mod progress;
+mod report;
 mod train;
 
 use std::process::ExitCode;
@@ -32,6 +34,10 @@ enum Command {
     Train(Box<train::Train>),
     /// Draw a learned subject in many prompts and score the pictures with CLIP.
     Evaluate(Box<evaluate::Evaluate>),
+    /// Write a run as one HTML page.
+    Report(report::Report),
+    /// Put runs side by side, and make a blind study of them.
+    Compare(compare::Compare),
     /// Write what a run has learned as files that other programs load.
     Export(export::Export),
     /// Train the miniature base model from nothing.
@@ -46,6 +52,8 @@ fn main() -> ExitCode {
             Command::Generate(command) => command.execute(),
             Command::Train(command) => command.run(),
             Command::Evaluate(command) => command.execute(),
+            Command::Report(command) => command.run(),
+            Command::Compare(command) => command.run(),
             Command::Export(command) => command.run(),
             Command::Pretrain(command) => command.run(),
             Command::Probe(command) => command.run(),

@@ -1,0 +1,78 @@
+//! `compare`: several runs side by side, and a blind study of them.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use report::{Comparison, StudyOptions};
+
+/// Put runs side by side: settings, scores and pictures; and make a blind study that asks people which they prefer.
+///
+/// Pictures are compared where runs have drawn the same prompt from the same seed, by `evaluate` or `generate`. The study is
+/// a page to send to people, who send back a file of answers; --answers counts them.
+#[derive(Args, Debug)]
+pub(crate) struct Compare {
+    /// The folders of two training runs or more; the study compares the first with each of the others
+    #[arg(value_name = "RUN", required_unless_present = "answers", num_args = 2..)]
+    runs: Vec<PathBuf>,
+    /// The folder to write to; it is made if need be
+    #[arg(long, default_value = "runs/compare")]
+    out: PathBuf,
+    /// Pictures of each prompt to show at most
+    #[arg(long, default_value_t = 4)]
+    images: usize,
+    /// Questions of the study at most
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    questions: u32,
+    /// The seed of the study's choice and order
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// The photo to show in the study; the run's first if not given
+    #[arg(long, value_name = "PHOTO")]
+    reference: Option<PathBuf>,
+    /// Files of answers to count, in place of a comparison
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "runs")]
+    answers: Vec<PathBuf>,
+}
+
+impl Compare {
+    pub(crate) fn run(self) -> Result<()> {
+        if !self.answers.is_empty() {
+            return count(&self.answers);
+        }
+        let comparison = Comparison::open(&self.runs)?;
+        let page = comparison.page(self.images)?;
+        let options =
+            StudyOptions { questions: self.questions as usize, seed: self.seed, reference: self.reference.clone() };
+        std::fs::create_dir_all(&self.out).with_context(|| format!("cannot make the folder {}", self.out.display()))?;
+        atomic::write(&self.out.join("compare.html"), page)?;
+        atomic::write(&self.out.join("compare.json"), serde_json::to_vec_pretty(&comparison.json())?)?;
+        print(&comparison.table())?;
+        // Runs can be compared that a study cannot be made of.
+        match comparison.study(&options) {
+            Ok(study) => {
+                atomic::write(&self.out.join("study.html"), study)?;
+                eprintln!("compare.html, compare.json and study.html in {}", self.out.display());
+            }
+            Err(reason) => {
+                eprintln!("note: there is no study: {reason:#}");
+                eprintln!("compare.html and compare.json in {}", self.out.display());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn count(files: &[PathBuf]) -> Result<()> {
+    let tally = report::tally(files)?;
+    for repeated in &tally.repeated {
+        eprintln!("note: {} is of a participant who was counted already, and is left out", repeated.display());
+    }
+    print(&tally.table())
+}
+
+/// The result itself goes where results go.
+fn print(text: &str) -> Result<()> {
+    writeln!(std::io::stdout(), "{text}").context("cannot write to the standard output")
+}

@@ -1,0 +1,90 @@
+//! `report` and `compare` as a user runs them.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::json;
+
+/// A run that has drawn two pictures.
+fn run_folder(parent: &Path, name: &str, learning_rate: f64) -> PathBuf {
+    let (run, photos) = (parent.join(name), parent.join("photos"));
+    fs::create_dir_all(run.join("pictures")).unwrap();
+    fs::create_dir_all(&photos).unwrap();
+    let picture = |path: PathBuf, shade: u8| image::RgbImage::from_pixel(32, 32, [shade; 3].into()).save(path).unwrap();
+    picture(photos.join("0.png"), 7);
+    picture(run.join("pictures/0.png"), 70);
+    picture(run.join("pictures/1.png"), 140);
+    let config = json!({"concept": photos, "category": "dog", "unet": {"steps": 9, "learning_rate": learning_rate}});
+    let record = json!({"config": config, "photos": [{"file": "0.png", "sha256": "ab"}], "versions": {}});
+    fs::write(run.join("config.json"), record.to_string()).unwrap();
+    let pictures = json!({"pictures": [
+        {"file": "0.png", "prompt": "a [V] dog", "seed": 0},
+        {"file": "1.png", "prompt": "a [V] dog", "seed": 1},
+    ]});
+    fs::write(run.join("pictures/generate.json"), pictures.to_string()).unwrap();
+    run
+}
+
+fn attndreambooth(args: &[&str], paths: &[&Path]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_attndreambooth")).args(args).args(paths).output().unwrap()
+}
+
+fn fails(output: &Output, words: &str) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains(words) && !text.contains("panicked"), "{text}");
+}
+
+#[test]
+fn a_report_is_written_into_the_run() {
+    let parent = tempfile::tempdir().unwrap();
+    let run = run_folder(parent.path(), "run", 1e-5);
+    let output = attndreambooth(&["report", "--run"], &[&run]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(fs::read_to_string(run.join("report.html")).unwrap().contains("1e-5"));
+    fails(&attndreambooth(&["report", "--run"], &[parent.path()]), "is not the folder of a training run");
+}
+
+#[test]
+fn a_comparison_prints_its_table_and_answers_are_counted() {
+    let parent = tempfile::tempdir().unwrap();
+    let [a, b] = [("a", 1e-5), ("b", 2e-6)].map(|(name, rate)| run_folder(parent.path(), name, rate));
+    let out = parent.path().join("out");
+    let output = attndreambooth(&["compare", "--out"], &[&out, &a, &b]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().nth(1), Some("unet.learning_rate  1e-5  2e-6"));
+    let page = fs::read_to_string(out.join("study.html")).unwrap();
+    for file in ["compare.html", "compare.json"] {
+        assert!(out.join(file).exists(), "{file}");
+    }
+    fails(&attndreambooth(&["compare"], &[&a]), "2 values required");
+
+    // What the page saves: its own data, and what was chosen.
+    let of_page = |name: &str| page.split_once(&format!("{name}=\"")).unwrap().1.split('"').next().unwrap().to_owned();
+    let answers = [json!({"question": 0, "choice": "left"}), json!({"question": 1, "choice": "left"})];
+    let file =
+        json!({"study": of_page("data-study"), "session": "1", "sealed": of_page("data-sealed"), "answers": answers});
+    let path = parent.path().join("answers.json");
+    fs::write(&path, file.to_string()).unwrap();
+    let output = attndreambooth(&["compare", "--answers"], &[&path, &path]);
+    // Of two questions, each run is on the left in one.
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(text.lines().nth(1), Some("a    b             1 of 2   50.0 %  9.5 % to 90.5 %"), "{text}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is left out"));
+    fails(&attndreambooth(&["compare", "--answers"], &[&a.join("config.json")]), "not the answers of a study");
+}
+
+#[test]
+fn runs_that_no_study_can_be_made_of_are_compared_nevertheless() {
+    let parent = tempfile::tempdir().unwrap();
+    let [a, b] = ["a", "b"].map(|name| run_folder(parent.path(), name, 1e-5));
+    fs::remove_file(b.join("pictures/generate.json")).unwrap();
+    let out = parent.path().join("out");
+    let output = attndreambooth(&["compare", "--out"], &[&out, &a, &b]);
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("note: there is no study: the runs have no pictures of the same prompt and seed"), "{text}");
+    assert!(out.join("compare.html").exists() && !out.join("study.html").exists());
+}

@@ -1,0 +1,63 @@
+//! Which pictures of which prompts and seeds a run's folder holds.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use crate::run::{Run, entries, json, list, text};
+use crate::scores;
+
+/// A picture that a run has drawn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Drawn {
+    /// With `[V] category` for the subject.
+    pub(crate) prompt: String,
+    /// Where it is not recorded, pictures of a prompt are told apart by their order.
+    pub(crate) seed: u64,
+    pub(crate) path: PathBuf,
+}
+
+impl Drawn {
+    /// Whether another run's picture is of the same prompt and seed.
+    pub(crate) fn matches(&self, other: &Self) -> bool {
+        self.prompt == other.prompt && self.seed == other.seed
+    }
+}
+
+/// The pictures of evaluations (`evaluation/SET/scores.json`), of `generate` (`FOLDER/generate.json`), and of the
+/// comparison with the base model, the first of each prompt and seed.
+pub(crate) fn drawn(run: &Run) -> Result<Vec<Drawn>> {
+    let mut all: Vec<Drawn> = Vec::new();
+    let mut add = |prompt: &str, seed: u64, path: PathBuf| {
+        let prompt = prompt.replace("{}", &format!("[V] {}", run.text("category")));
+        let one = Drawn { prompt, seed, path };
+        if one.path.is_file() && !all.iter().any(|other| other.matches(&one)) {
+            all.push(one);
+        }
+    };
+    let seed = |value: &Value, i: usize| value.get("seed").and_then(Value::as_u64).unwrap_or(i as u64);
+    for (set, file) in run.evaluations()? {
+        let set = run.folder.join("evaluation").join(set);
+        for variant in scores::variants(&file).into_iter().filter(|variant| variant.name == scores::OWN) {
+            for prompt in list(variant.scores, "prompts") {
+                for (i, image) in list(prompt, "images").iter().enumerate() {
+                    let path = set.join(variant.folder).join(text(image, "file"));
+                    add(text(prompt, "prompt"), seed(image, i), path);
+                }
+            }
+        }
+    }
+    for folder in entries(&run.folder)? {
+        let file = json(&folder.join("generate.json")).unwrap_or_default().unwrap_or_default();
+        for (i, picture) in list(&file, "pictures").iter().enumerate() {
+            add(text(picture, "prompt"), seed(picture, i), folder.join(text(picture, "file")));
+        }
+    }
+    let file = run.json("comparison/comparison.json")?.unwrap_or_default();
+    for row in list(&file, "rows") {
+        let last = list(row, "images").last().and_then(Value::as_str).unwrap_or_default();
+        add(text(row, "prompt"), seed(row, 0), run.folder.join("comparison").join(last));
+    }
+    Ok(all)
+}

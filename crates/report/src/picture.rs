@@ -1,0 +1,178 @@
+//! Picture files as parts of a page.
+
+use std::fs;
+use std::io::Cursor;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use image::codecs::jpeg::JpegEncoder;
+use image::imageops::FilterType;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+
+use crate::element::Element;
+
+/// Files of at most so many bytes stay as they are, if nothing else has to be changed.
+const SMALL: usize = 40_000;
+const JPEG_QUALITY: u8 = 88;
+
+/// A picture within the page.
+#[derive(Debug, Clone)]
+pub(crate) struct Picture {
+    uri: String,
+    width: u32,
+    height: u32,
+}
+
+impl Picture {
+    /// A picture file, upright, made smaller where it has more than `side` pixels across or down. Large files become
+    /// JPEG where that is smaller.
+    ///
+    /// # Errors
+    /// When it cannot be read or is damaged.
+    pub(crate) fn open(path: &Path, side: u32) -> Result<Self> {
+        let bytes = read(path)?;
+        let (picture, format, upright) = decode(&bytes, path)?;
+        let fits = picture.width().max(picture.height()) <= side;
+        let mime = match format {
+            Some(ImageFormat::Png) => Some("image/png"),
+            Some(ImageFormat::Jpeg) => Some("image/jpeg"),
+            Some(ImageFormat::WebP) => Some("image/webp"),
+            _ => None,
+        };
+        // What a browser can show as it is.
+        let kept = mime.filter(|_| fits && upright).map(|mime| Self::new(mime, &bytes, &picture));
+        if let Some(kept) = kept.clone().filter(|_| bytes.len() <= SMALL) {
+            return Ok(kept);
+        }
+        let picture = if fits { picture } else { picture.resize(side, side, FilterType::Triangle) };
+        let jpeg = Self::jpeg(&picture).with_context(|| format!("cannot embed {}", path.display()))?;
+        Ok(kept.filter(|kept| kept.uri.len() <= jpeg.uri.len()).unwrap_or(jpeg))
+    }
+
+    /// The same, but always written anew, so that nothing of the file but the pixels remains: neither its name and
+    /// parameters nor its way of compression tell where it is from.
+    ///
+    /// # Errors
+    /// As [`Picture::open`].
+    pub(crate) fn anonymous(path: &Path, side: u32) -> Result<Self> {
+        let (picture, ..) = decode(&read(path)?, path)?;
+        // Of one size, too, as far as it goes.
+        Self::jpeg(&picture.resize(side, side, FilterType::CatmullRom))
+            .with_context(|| format!("cannot embed {}", path.display()))
+    }
+
+    fn jpeg(picture: &DynamicImage) -> Result<Self> {
+        let mut bytes = Vec::new();
+        picture.to_rgb8().write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY))?;
+        Ok(Self::new("image/jpeg", &bytes, picture))
+    }
+
+    fn new(mime: &str, bytes: &[u8], picture: &DynamicImage) -> Self {
+        let uri = format!("data:{mime};base64,{}", BASE64_STANDARD.encode(bytes));
+        Self { uri, width: picture.width(), height: picture.height() }
+    }
+
+    /// The element; `alt` says what is to be seen.
+    pub(crate) fn img(&self, alt: &str) -> Element {
+        Element::new("img")
+            .attr("src", &self.uri)
+            .attr("alt", alt)
+            .attr("width", self.width)
+            .attr("height", self.height)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read the picture {}", path.display()))
+}
+
+/// The picture as it is to be seen, its format, and whether its pixels were stored so.
+fn decode(bytes: &[u8], path: &Path) -> Result<(DynamicImage, Option<ImageFormat>, bool)> {
+    let decode = || -> Result<_> {
+        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+        let format = reader.format();
+        let mut decoder = reader.into_decoder()?;
+        let orientation = decoder.orientation()?;
+        let mut picture = DynamicImage::from_decoder(decoder)?;
+        picture.apply_orientation(orientation);
+        Ok((picture, format, orientation == image::metadata::Orientation::NoTransforms))
+    };
+    decode().with_context(|| {
+        format!("the picture {} is damaged or half-written; remove it, or have it made again", path.display())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use image::RgbImage;
+
+    use super::*;
+
+    /// As hard to compress as a photo.
+    fn noise(width: u32, height: u32) -> RgbImage {
+        let hash =
+            |x: u32, y: u32| (x.wrapping_mul(0x9e37_79b9) ^ y.wrapping_mul(0x85eb_ca6b)).wrapping_mul(0xc2b2_ae35);
+        let pixel = |x, y| [24, 16, 8].map(|shift| 96 + (hash(x, y) >> shift) as u8 / 4);
+        RgbImage::from_fn(width, height, |x, y| pixel(x, y).into())
+    }
+
+    /// The bytes and the picture within the page.
+    fn embedded(picture: &Picture, mime: &str) -> (Vec<u8>, DynamicImage) {
+        let bytes = BASE64_STANDARD.decode(picture.uri.strip_prefix(&format!("data:{mime};base64,")).unwrap()).unwrap();
+        let image = image::load_from_memory(&bytes).unwrap();
+        assert_eq!((image.width(), image.height()), (picture.width, picture.height));
+        (bytes, image)
+    }
+
+    #[test]
+    fn small_files_stay_as_they_are_and_large_ones_shrink() {
+        let folder = tempfile::tempdir().unwrap();
+        let (small, large) = (folder.path().join("s.png"), folder.path().join("l.png"));
+        noise(40, 30).save(&small).unwrap();
+        noise(400, 300).save(&large).unwrap();
+        let (bytes, _) = embedded(&Picture::open(&small, 64).unwrap(), "image/png");
+        assert_eq!(bytes, fs::read(&small).unwrap());
+        let (bytes, _) = embedded(&Picture::open(&large, 1000).unwrap(), "image/jpeg");
+        assert!(bytes.len() < fs::read(&large).unwrap().len() / 2);
+        let (_, shrunk) = embedded(&Picture::open(&large, 64).unwrap(), "image/jpeg");
+        assert_eq!((shrunk.width(), shrunk.height()), (64, 48));
+        // Black on white, of which JPEG makes more bytes.
+        let drawing = folder.path().join("d.png");
+        let mut dots = noise(800, 800);
+        dots.pixels_mut().for_each(|pixel| *pixel = [if pixel.0[0] % 2 == 0 { 0 } else { 255 }; 3].into());
+        dots.save(&drawing).unwrap();
+        assert!(fs::metadata(&drawing).unwrap().len() > SMALL as u64);
+        let (bytes, _) = embedded(&Picture::open(&drawing, 2000).unwrap(), "image/png");
+        assert_eq!(bytes, fs::read(&drawing).unwrap());
+    }
+
+    #[test]
+    fn an_anonymous_picture_has_nothing_of_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.png");
+        let mut encoder = png::Encoder::new(fs::File::create(&path).unwrap(), 8, 8);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.add_text_chunk("parameters".into(), "Model: run-a".into()).unwrap();
+        encoder.write_header().unwrap().write_image_data(noise(8, 8).as_raw()).unwrap();
+        let (bytes, image) = embedded(&Picture::anonymous(&path, 32).unwrap(), "image/jpeg");
+        assert!(!bytes.windows(5).any(|window| window == b"run-a"));
+        assert_eq!((image.width(), image.height()), (32, 32));
+    }
+
+    #[test]
+    fn a_damaged_picture_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("half.png");
+        noise(100, 100).save(&path).unwrap();
+        let bytes = fs::read(&path).unwrap();
+        for contents in [&bytes[..bytes.len() / 2], b"", b"not a picture"] {
+            fs::write(&path, contents).unwrap();
+            for error in [Picture::open(&path, 64), Picture::anonymous(&path, 64)].map(Result::unwrap_err) {
+                assert!(error.to_string().contains("half.png is damaged or half-written"), "{error:#}");
+            }
+        }
+        assert!(Picture::open(Path::new("/no/such.png"), 64).unwrap_err().to_string().contains("/no/such.png"));
+    }
+}

@@ -1,0 +1,167 @@
+//! Scores as `evaluate` writes them, as tables.
+
+use serde_json::Value;
+
+use crate::element::{Element, cell, table};
+use crate::run::{list, shown, text};
+
+/// Scores under their keys, and what readers call them.
+pub(crate) const METRICS: [(&str, &str); 4] = [
+    ("clip_i", "CLIP-I"),
+    ("clip_i_masked", "CLIP-I, subject only"),
+    ("clip_t", "CLIP-T"),
+    ("clip_t_without_category", "CLIP-T without the category"),
+];
+
+/// What evaluations call the model that the run has made.
+pub(crate) const OWN: &str = "subject";
+
+/// A mean with its interval.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Estimate {
+    pub(crate) mean: f64,
+    pub(crate) interval: Option<(f64, f64)>,
+}
+
+impl Estimate {
+    /// `{"mean": 0.7, "low": 0.6, "high": 0.8}`.
+    pub(crate) fn read(value: &Value) -> Option<Self> {
+        let number = |key: &str| value.get(key)?.as_f64();
+        Some(Self { mean: number("mean")?, interval: number("low").zip(number("high")) })
+    }
+
+    /// `0.712 [0.690, 0.731]`.
+    pub(crate) fn text(self) -> String {
+        match self.interval {
+            Some((low, high)) => format!("{:.3} [{low:.3}, {high:.3}]", self.mean),
+            None => format!("{:.3}", self.mean),
+        }
+    }
+
+    /// The number, its interval below it, and the interval as a bar from 0 to 1 within `range`.
+    fn element(self, (from, to): (f64, f64)) -> Element {
+        let number = Element::new("span").class("estimate").child(Element::of("b", format!("{:.3}", self.mean)));
+        let Some((low, high)) = self.interval else { return number };
+        let at = |value: f64| 100.0 * ((value - from) / (to - from).max(1e-12)).clamp(0.0, 1.0);
+        let style = format!("--low:{:.1}%;--high:{:.1}%;--mean:{:.1}%", at(low), at(high), at(self.mean));
+        number
+            .child(Element::of("small", format!("{low:.3} to {high:.3}")))
+            .child(Element::new("i").class("bar").attr("style", style).attr("aria-hidden", "true"))
+    }
+}
+
+/// What one model has drawn and how it was judged.
+pub(crate) struct Variant<'a> {
+    /// `subject` is the run's own model.
+    pub(crate) name: &'a str,
+    /// The folder of its pictures, as seen from that of the file.
+    pub(crate) folder: &'a str,
+    /// `mean`, `kinds` and `prompts`.
+    pub(crate) scores: &'a Value,
+}
+
+/// The models that a scores file is about.
+pub(crate) fn variants(file: &Value) -> Vec<Variant<'_>> {
+    let variant = |value| {
+        Some(Variant { name: text(value, "name"), folder: text(value, "folder"), scores: value.get("scores")? })
+    };
+    list(file, "variants").iter().filter_map(variant).collect()
+}
+
+/// The scores of the run's own model.
+pub(crate) fn own(file: &Value) -> Option<&Value> {
+    variants(file).into_iter().find(|variant| variant.name == OWN).map(|variant| variant.scores)
+}
+
+/// The metrics of the means, of those that are there.
+pub(crate) fn estimates(of: &Value) -> Vec<(&'static str, &'static str, Estimate)> {
+    let mean = of.get("mean").unwrap_or(of);
+    METRICS.iter().filter_map(|(key, name)| Some((*key, *name, Estimate::read(mean.get(key)?)?))).collect()
+}
+
+/// Tables over all prompts, by kind and, folded, by prompt.
+pub(crate) fn element(file: &Value) -> Option<Element> {
+    let variants = variants(file);
+    if variants.is_empty() {
+        return None;
+    }
+    let named = |name: &str, what: &str| match name {
+        OWN => what.to_owned(),
+        name => format!("{what}, {name} model"),
+    };
+    let mut rows = Vec::new();
+    for Variant { name, scores, .. } in &variants {
+        rows.push((named(name, "all prompts"), *scores));
+    }
+    for Variant { name, scores, .. } in &variants {
+        rows.extend(list(scores, "kinds").iter().map(|kind| (named(name, text(kind, "kind")), kind)));
+    }
+    let mut body = Element::new("div").child(by_row("", rows)).child(Element::of("p", summary(file)).class("note"));
+    for Variant { name, scores, .. } in &variants {
+        let prompts: Vec<_> =
+            list(scores, "prompts").iter().map(|prompt| (text(prompt, "prompt").to_owned(), prompt)).collect();
+        let summary = Element::of("summary", named(name, "each prompt"));
+        let folded = Element::new("details").child(summary).child(by_row("prompt", prompts));
+        body = body.child(folded);
+    }
+    Some(body)
+}
+
+/// How much was judged, and by whom.
+fn summary(file: &Value) -> String {
+    let prompts = own(file).map_or(0, |scores| list(scores, "prompts").len());
+    let images = file.get("images_per_prompt").map(shown).unwrap_or_default();
+    let clip = file.get("clip").map_or("", |clip| text(clip, "name"));
+    format!("{prompts} prompts with {images} pictures each, judged by {clip}.")
+}
+
+/// A table with a row for each named part of a scores file, and a column for each score that any of them has.
+pub(crate) fn by_row(what: &str, rows: Vec<(String, &Value)>) -> Element {
+    let rows: Vec<(String, Vec<_>)> = rows.into_iter().map(|(name, of)| (name, estimates(of))).collect();
+    let has = |column: &&(&str, &str)| rows.iter().flat_map(|(_, all)| all).any(|(key, ..)| *key == column.0);
+    let columns: Vec<(&str, &str)> = METRICS.into_iter().filter(|column| has(&column)).collect();
+    // Each column has its own range, so that differences show.
+    let range = |column: &str| {
+        let of_column = rows.iter().flat_map(|(_, all)| all).filter(|(key, ..)| *key == column);
+        let ends = of_column.map(|(.., estimate)| estimate.interval.unwrap_or((estimate.mean, estimate.mean)));
+        ends.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), (low, high)| (a.min(low), b.max(high)))
+    };
+    let ranges: Vec<_> = columns.iter().map(|(key, _)| range(key)).collect();
+    let elements = rows.iter().map(|(name, all)| {
+        let of = |((column, _), range): (&(&str, &str), &(f64, f64))| {
+            let found = all.iter().find(|(key, ..)| key == column);
+            found.map_or_else(|| cell("–"), |(.., estimate)| estimate.element(*range))
+        };
+        (name.clone(), columns.iter().zip(&ranges).map(of).collect())
+    });
+    table(std::iter::once(what).chain(columns.iter().map(|(_, name)| *name)), elements)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn scores_are_told_with_their_intervals() {
+        let scores = json!({
+            "mean": {"clip_i": {"mean": 0.71234, "low": 0.69, "high": 0.7312}, "clip_t": {"mean": 0.25}},
+            "kinds": [{"kind": "style", "mean": {"clip_i": {"mean": 0.5, "low": 0.5, "high": 0.5}}}],
+            "prompts": [{"prompt": "a {} <b>", "mean": {"clip_i": {"mean": 0.5}}, "images": [{}, {}]}],
+        });
+        let file = json!({
+            "clip": {"name": "ViT-B/32"},
+            "images_per_prompt": 2,
+            "variants": [{"name": "subject", "scores": scores}, {"name": "base", "scores": scores}],
+        });
+        let texts: Vec<_> = estimates(own(&file).unwrap()).iter().map(|(key, _, e)| (*key, e.text())).collect();
+        assert_eq!(texts, [("clip_i", "0.712 [0.690, 0.731]".to_owned()), ("clip_t", "0.250".to_owned())]);
+        let page = element(&file).unwrap().to_string();
+        for part in ["a {} &lt;b&gt;", "1 prompts with 2 pictures each, judged by ViT-B/32.", "style, base model"] {
+            assert!(page.contains(part), "{part}: {page}");
+        }
+        assert!(!page.contains("NaN"), "{page}");
+        assert!(element(&json!({"version": 7})).is_none() && element(&json!([1])).is_none());
+    }
+}

@@ -1,0 +1,159 @@
+//! What pages are made of.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+
+use common::{HOSTILE, bare_run, full_run, picture};
+use report::{Comparison, StudyOptions, run_page};
+
+fn options() -> StudyOptions {
+    StudyOptions { questions: 20, seed: 1, reference: None }
+}
+
+/// The headings of sections, in their order.
+fn headings(page: &str) -> Vec<&str> {
+    page.split("<h2>").skip(1).map(|rest| rest.split("</h2>").next().unwrap()).collect()
+}
+
+#[test]
+fn a_page_has_what_the_run_has_in_its_order() {
+    let parent = tempfile::tempdir().unwrap();
+    let bare = run_page(&bare_run(parent.path(), "bare", 1e-5)).unwrap();
+    assert_eq!(headings(&bare), ["Configuration", "Losses"]);
+    let full = run_page(&full_run(parent.path(), "full", 1e-5, 1)).unwrap();
+    assert_eq!(
+        headings(&full),
+        ["Configuration", "Contact sheet", "Losses", "Samples", "Before and after", "Scores", "Attention", "Embedding"]
+    );
+    for part in [
+        "<h1>my dog</h1>",
+        "<dd>dog</dd>",
+        "<dd>1 photo</dd>",
+        "<dd>30 steps</dd>",
+        "<dd>1 min 15 s</dd>",
+        "stage 2, unet, step 10",
+        "judged by tiny-clip",
+        "[V] 12.5 %",
+        "puppy",
+        "2.11.0",
+    ] {
+        assert!(full.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn a_run_that_has_not_begun_or_not_ended_says_so() {
+    let parent = tempfile::tempdir().unwrap();
+    let run = bare_run(parent.path(), "run", 1e-5);
+    let log = fs::read_to_string(run.join("log.jsonl")).unwrap();
+    let half: String = log.split_inclusive('\n').take(7).collect();
+    fs::write(run.join("log.jsonl"), half).unwrap();
+    assert!(run_page(&run).unwrap().contains("<dd>7 of 30 steps so far</dd>"));
+    fs::remove_file(run.join("log.jsonl")).unwrap();
+    assert!(run_page(&run).unwrap().contains("<dd>0 of 30 steps so far</dd>"));
+}
+
+#[test]
+fn no_text_becomes_markup_and_nothing_is_outside_the_file() {
+    let parent = tempfile::tempdir().unwrap();
+    let runs = [full_run(parent.path(), "a", 1e-5, 1), full_run(parent.path(), "b", 2e-5, 2)];
+    let comparison = Comparison::open(&runs).unwrap();
+    let pages = [run_page(&runs[0]).unwrap(), comparison.page(4).unwrap(), comparison.study(&options()).unwrap()];
+    for page in pages {
+        // One end for each script of ours, and no element that a prompt has brought.
+        assert_eq!(page.matches("</script>").count(), 1);
+        assert!(!page.contains("onerror=\"") && !page.contains("src=\"x\"") && !page.contains("<b>dog"));
+        for tag in page.split("<img ").skip(1).map(|rest| rest.split('>').next().unwrap()) {
+            assert!(tag.starts_with("src=\"data:image/") && tag.contains(" alt=\""), "{}", &tag[..60]);
+        }
+        assert!(
+            !page.contains("http://")
+                || page.matches("http://").count() == page.matches("http://www.w3.org/2000/svg").count()
+        );
+        assert!(!page.contains("https://"));
+    }
+}
+
+#[test]
+fn damaged_files_are_named_in_one_sentence() {
+    let parent = tempfile::tempdir().unwrap();
+    let run = full_run(parent.path(), "run", 1e-5, 1);
+    let says = |words: &[&str]| {
+        let error = format!("{:#}", run_page(&run).unwrap_err());
+        assert!(words.iter().all(|word| error.contains(word)) && !error.contains('\n'), "{error}");
+    };
+    let whole = fs::read(run.join("samples.png")).unwrap();
+    fs::write(run.join("samples.png"), &whole[..whole.len() / 2]).unwrap();
+    says(&["samples.png", "damaged or half-written", "have it made again"]);
+    fs::write(run.join("samples.png"), whole).unwrap();
+    fs::write(run.join("evaluation/three/scores.json"), "{").unwrap();
+    says(&["scores.json is damaged"]);
+    let error = run_page(parent.path()).unwrap_err();
+    assert!(error.to_string().contains("is not the folder of a training run"));
+}
+
+#[test]
+fn a_comparison_shows_what_differs_and_shared_pictures_side_by_side() {
+    let parent = tempfile::tempdir().unwrap();
+    let runs = [full_run(parent.path(), "a", 1e-5, 1), full_run(parent.path(), "b", 2e-6, 2)];
+    let comparison = Comparison::open(&runs).unwrap();
+    let score = "0.510 [0.410, 0.610]  0.520 [0.420, 0.620]";
+    let table = [
+        "                                    a                     b".to_owned(),
+        "unet.learning_rate                  1e-5                  2e-6".to_owned(),
+        format!("three: CLIP-I                       {score}"),
+        format!("three: CLIP-T                       {score}"),
+        format!("three: CLIP-T without the category  {score}"),
+    ];
+    assert_eq!(comparison.table(), table.join("\n"));
+    let json = comparison.json();
+    assert_eq!(json["settings_that_differ"]["unet.learning_rate"], serde_json::json!(["1e-5", "2e-6"]));
+    assert_eq!(json["runs"][1]["scores"]["three"]["clip_i"]["mean"], 0.52);
+    // Three prompts of two seeds and the one of the comparison with the base, from two runs.
+    let images = |page: String| page.matches("<img ").count();
+    assert_eq!(images(comparison.page(4).unwrap()), 2 * (3 * 2 + 1));
+    assert_eq!(images(comparison.page(1).unwrap()), 2 * (3 + 1));
+}
+
+#[test]
+fn a_study_asks_about_shared_pictures_and_tells_nothing_of_runs() {
+    let parent = tempfile::tempdir().unwrap();
+    let runs = ["run-alpha", "run-beta", "run-gamma"].map(|name| full_run(parent.path(), name, 1e-5, name.len() as u8));
+    let comparison = Comparison::open(&runs).unwrap();
+    let study = |questions, seed| comparison.study(&StudyOptions { questions, seed, ..options() }).unwrap();
+    let page = study(20, 1);
+    // Seven shared pictures with each of two runs.
+    assert_eq!(page.matches("<section class=\"question\"").count(), 14);
+    assert_eq!(study(5, 1).matches("<section class=\"question\"").count(), 5);
+    assert!(!["run-alpha", "run-beta", "run-gamma", "parameters", "0.png"].iter().any(|word| page.contains(word)));
+    assert!(page.contains("data-prompt=\"a dog on the beach\""));
+    assert!(study(20, 1) == page && study(20, 2) != page);
+}
+
+#[test]
+fn what_cannot_be_compared_is_said() {
+    let parent = tempfile::tempdir().unwrap();
+    let [a, b] = ["a", "b"].map(|name| bare_run(parent.path(), name, 1e-5));
+    let says = |error: anyhow::Error, words: &str| assert!(format!("{error:#}").contains(words), "{error:#}");
+    says(Comparison::open(std::slice::from_ref(&a)).unwrap_err(), "two runs or more");
+    says(Comparison::open(&[a.clone(), a.clone()]).unwrap_err(), "given twice");
+    says(Comparison::open(&[a.clone(), parent.path().join("c")]).unwrap_err(), "not the folder of a training run");
+    let comparison = Comparison::open(&[a.clone(), b.clone()]).unwrap();
+    assert!(comparison.page(4).unwrap().contains("the same configuration"));
+    says(comparison.study(&options()).unwrap_err(), "no pictures of the same prompt and seed");
+    for run in [&a, &b] {
+        picture(&run.join("pictures/0.png"), 16, 1);
+        let pictures = serde_json::json!({"pictures": [{"file": "0.png", "prompt": HOSTILE, "seed": 0}]});
+        fs::write(run.join("pictures/generate.json"), pictures.to_string()).unwrap();
+    }
+    let comparison = Comparison::open(&[a, b.clone()]).unwrap();
+    assert!(comparison.study(&options()).is_ok());
+    fs::remove_file(parent.path().join("my_dog/0.png")).unwrap();
+    says(comparison.study(&options()).unwrap_err(), "--reference");
+    let config = fs::read_to_string(b.join("config.json")).unwrap();
+    fs::write(b.join("config.json"), config.replace("abab", "cdcd")).unwrap();
+    let comparison = Comparison::open(&[parent.path().join("a"), b]).unwrap();
+    says(comparison.study(&options()).unwrap_err(), "b and a have learned from different photos");
+}
