@@ -23,13 +23,14 @@ fn stderr(output: &Output) -> String {
 /// A finished run of two steps a stage.
 fn train(folder: &Path) -> PathBuf {
     let run = folder.join("run");
-    let [model, photos, out] = [fixtures().join("tiny-sd21"), fixtures().join("evaluation/photos"), run.clone()];
-    let steps = ["embedding.steps=2", "cross_attention.steps=2", "unet.steps=2", "validation.steps=1"];
-    let steps = steps.iter().flat_map(|set| ["--set", set]);
-    let [model, photos, out] = [text(&model), text(&photos), text(&out)];
-    let arguments = ["train", "--device", "cpu", "--category", "cat", "--batch-size", "2", "--resolution", "64"];
-    let paths = ["--model", &model, "--concept", &photos, "--out", &out];
-    let result = program(&arguments.into_iter().chain(paths).chain(steps).collect::<Vec<_>>());
+    let [model, photos] = ["tiny-sd21", "evaluation/photos"].map(|name| text(&fixtures().join(name)));
+    let out = text(&run);
+    let mut arguments = vec!["train", "--device", "cpu", "--model", &model, "--concept", &photos, "--out", &out];
+    arguments.extend(["--category", "cat", "--batch-size", "2", "--resolution", "64"]);
+    for set in ["embedding.steps=2", "cross_attention.steps=2", "unet.steps=2", "validation.steps=1"] {
+        arguments.extend(["--set", set]);
+    }
+    let result = program(&arguments);
     assert!(result.status.success(), "{}", stderr(&result));
     run
 }
