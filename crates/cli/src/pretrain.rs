@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use pretrainer::{Part, Pretraining, Recipe, Sources};
+use pretrainer::{Dtype, Part, Pretraining, Recipe, Sources};
 
 use crate::progress::Progress;
 
@@ -40,6 +40,9 @@ pub(crate) struct Pretrain {
     /// Scenes in a step
     #[arg(long)]
     batch_size: Option<usize>,
+    /// fp32, or bf16 with f32 parameters
+    #[arg(long)]
+    dtype: Option<Dtype>,
     /// auto, cpu, cuda or cuda:N
     #[arg(long, default_value_t)]
     device: libtorch::DeviceChoice,
@@ -99,6 +102,7 @@ impl Pretrain {
         }
         recipe.learning_rate = self.learning_rate.unwrap_or(recipe.learning_rate);
         recipe.batch_size = self.batch_size.unwrap_or(recipe.batch_size);
+        recipe.dtype = self.dtype.unwrap_or(recipe.dtype);
         if let Some(budget) = self.budget {
             let seconds = pretrainer::seconds_per_step(part, &recipe, sources, &self.out, device)?;
             recipe.steps = (budget.as_secs_f64() * share(part) / seconds).max(1.0) as u64;

@@ -16,8 +16,6 @@ use crate::prefetch::Prefetch;
 use crate::sources::{Sources, to_tensor};
 use crate::{Recipe, assemble, shapes};
 
-/// Scenes that are rendered and encoded at once.
-const CHUNK: usize = 2048;
 /// How often each is seen, with ever new noise, before the next ones come: encoding a scene takes as long as half a step.
 const USES: usize = 8;
 /// Scenes encoded together.
@@ -37,6 +35,7 @@ pub(crate) struct Denoiser {
     chunk: Option<Chunk>,
     sources: Sources,
     batch_size: usize,
+    pool: usize,
     seed: u64,
     device: Device,
     kind: Kind,
@@ -67,7 +66,7 @@ impl Denoiser {
         let schedule: SchedulerConfig = serde_json::from_value(shapes::scheduler())?;
         let forward = ForwardProcess::new(&schedule, device)?;
         let seed = random::derive(recipe.seed, "unet", 0);
-        let (scenes, batch_size) = (Prefetch::new(sources, seed, CHUNK), recipe.batch_size);
+        let (scenes, batch_size) = (Prefetch::new(sources, seed, recipe.pool), recipe.batch_size);
         let sources = sources.clone();
         Ok(Self {
             model,
@@ -79,6 +78,7 @@ impl Denoiser {
             chunk: None,
             sources,
             batch_size,
+            pool: recipe.pool,
             seed,
             device,
             kind: recipe.dtype.kind(),
@@ -108,13 +108,13 @@ impl Component for Denoiser {
     }
 
     fn losses(&mut self, step: u64) -> Result<Vec<(&'static str, Tensor)>> {
-        let (seed, size, device) = (self.seed, self.batch_size, self.device);
+        let (seed, size, pool, device) = (self.seed, self.batch_size, self.pool, self.device);
         let draw = |purpose: &str| random::derive(seed, purpose, step);
         // Each scene of a chunk comes once before any comes again: the chunk's steps walk through permutations.
-        let steps = (CHUNK * USES / size) as u64;
+        let steps = (pool * USES / size) as u64;
         let (number, within) = (step / steps, (step % steps) as usize);
-        let (turn, first) = (within * size / CHUNK, (within * size % CHUNK) as i64);
-        let order = random::uniform(random::derive(seed, "order", number * USES as u64 + turn as u64), &[CHUNK as i64]);
+        let (turn, first) = (within * size / pool, (within * size % pool) as i64);
+        let order = random::uniform(random::derive(seed, "order", number * USES as u64 + turn as u64), &[pool as i64]);
         let chosen = order.argsort(0, false).narrow(0, first, size as i64);
         let dropped = Vec::<f32>::try_from(random::uniform(draw("dropped"), &[size as i64]))?;
 

@@ -1,5 +1,8 @@
 //! How long and how fast a component learns.
 
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use tch::Kind;
 
@@ -28,6 +31,8 @@ pub struct Recipe {
     pub max_grad_norm: f64,
     /// The running average that is kept in the end.
     pub ema: optimizer::EmaConfig,
+    /// For the U-Net: scenes that are rendered and encoded at once.
+    pub pool: usize,
     /// What is computed in; parameters and what is remembered are f32.
     pub dtype: Dtype,
     /// Steps between checkpoints.
@@ -42,6 +47,18 @@ pub enum Dtype {
     Fp32,
     /// bfloat16: 1.6 times as fast on a processor that multiplies it (AVX-512 BF16).
     Bf16,
+}
+
+impl FromStr for Dtype {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "fp32" => Ok(Self::Fp32),
+            "bf16" => Ok(Self::Bf16),
+            _ => bail!("there is no dtype {name:?}; the dtypes are fp32 and bf16"),
+        }
+    }
 }
 
 impl Dtype {
@@ -65,6 +82,7 @@ impl Recipe {
             optimizer: optimizer::Config { beta2: 0.99, ..optimizer::Config::default() },
             max_grad_norm: 1.0,
             ema: optimizer::EmaConfig { decay, warm_up: true },
+            pool: 2048,
             dtype: Dtype::Bf16,
             checkpoint_every: 100,
         };

@@ -1,0 +1,90 @@
+//! All three parts on placeholder drawings: training goes on bit by bit, and what it makes is a model that draws.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+
+use pretrainer::{Part, Pretraining, Recipe, Sources};
+use sampling::{Pipeline, Request, Settings};
+use scenes::{Album, World};
+use tch::{Device, Kind};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
+}
+
+fn sources() -> Sources {
+    let world = World::open(&fixtures().join("scenes/world.json")).unwrap();
+    let album = Album::placeholder(&world);
+    Sources::new(&fixtures(), world, album).unwrap()
+}
+
+fn recipe(part: Part, steps: u64) -> Recipe {
+    Recipe { steps, batch_size: 2, pool: 4, warm_up: 2, checkpoint_every: 2, ..Recipe::of(part) }
+}
+
+fn train(part: Part, steps: u64, sources: &Sources, run: &Path, stop_after: Option<u64>) {
+    let mut pretraining = Pretraining::open(part, recipe(part, steps), sources, run, Device::Cpu).unwrap();
+    let begun = pretraining.progress().0;
+    let count = std::cell::Cell::new(begun);
+    let stop = || {
+        count.set(count.get() + 1);
+        Some(count.get()) == stop_after
+    };
+    let finished = pretraining.run(&stop, &mut |_| {}).unwrap();
+    assert_eq!(finished, stop_after.is_none());
+}
+
+#[test]
+fn a_stopped_training_ends_in_the_same_bytes_and_the_parts_make_a_model() {
+    let sources = sources();
+    let (whole, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for part in Part::ALL {
+        train(part, 5, &sources, whole.path(), None);
+        train(part, 5, &sources, stopped.path(), Some(3));
+        train(part, 5, &sources, stopped.path(), None);
+        let weights = |run: &Path| std::fs::read(run.join(part.name()).join("model.safetensors")).unwrap();
+        assert!(weights(whole.path()) == weights(stopped.path()), "{part} differs");
+    }
+    let model = whole.path().join("model");
+    pretrainer::assemble(whole.path(), &sources, &model).unwrap();
+    let pipeline = Pipeline::from_folder(&model, (Kind::Float, Device::Cpu)).unwrap();
+    let settings = Settings { steps: 1, ..pipeline.default_settings() };
+    let drawn = pipeline.generate(&[Request::new("a red apple on a table", 0)], &settings, &mut |_| {}).unwrap();
+    assert_eq!(drawn[0].dimensions(), (128, 128));
+    assert_eq!(pipeline.unet.cross_attention_layers().len(), 16);
+    let clip = clip::ClipModel::from_folder(&model.join("clip"), (Kind::Float, Device::Cpu));
+    assert!(clip.is_ok());
+}
+
+#[test]
+fn the_unet_needs_the_other_parts_first() {
+    let run = tempfile::tempdir().unwrap();
+    let refused = Pretraining::open(Part::Unet, recipe(Part::Unet, 1), &sources(), run.path(), Device::Cpu);
+    let message = format!("{:#}", refused.err().unwrap());
+    assert!(message.contains("train the parts vae and clip in the same folder first"), "{message}");
+}
+
+#[test]
+fn only_the_number_of_steps_may_change() {
+    let (sources, run) = (sources(), tempfile::tempdir().unwrap());
+    train(Part::Clip, 2, &sources, run.path(), None);
+    train(Part::Clip, 3, &sources, run.path(), None);
+    let other = Recipe { learning_rate: 0.5, ..recipe(Part::Clip, 4) };
+    let refused = Pretraining::open(Part::Clip, other, &sources, run.path(), Device::Cpu);
+    let message = format!("{:#}", refused.err().unwrap());
+    assert!(message.contains("learning_rate was 0.001, is 0.5"), "{message}");
+}
+
+#[test]
+fn each_word_of_the_world_is_one_token() {
+    let sources = sources();
+    for word in sources.world.words() {
+        let encoding = sources.tokenizer.encode(&word).unwrap();
+        assert_eq!(encoding.len, 3, "{word} is {:?}", &encoding.tokens[..encoding.len]);
+    }
+    // Whatever else is written still has tokens.
+    let strange = "a Zürich cobblestone, 42!";
+    let ids = sources.tokenizer.encode(strange).unwrap().ids;
+    let text = sources.tokenizer.decode(&ids, true).unwrap();
+    assert!(text.starts_with("a zürich cobblestone , 4 2"), "{text}");
+}

@@ -1,0 +1,118 @@
+//! What the world promises: nothing of a subject in any scene, compositions that are kept apart, captions that are true.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use scenes::{Album, Background, Object, Scene, Split, World};
+
+fn world() -> World {
+    World::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/scenes/world.json")).unwrap()
+}
+
+fn scenes(world: &World, split: Split) -> Vec<Scene> {
+    (0..3000).map(|seed| Scene::draw(world, seed, split)).collect()
+}
+
+#[test]
+fn subjects_are_never_seen_or_named() {
+    let world = world();
+    assert!(world.subjects.len() >= 8);
+    let drawings: BTreeSet<&String> = world.subjects.iter().flat_map(|subject| &subject.pictures).collect();
+    let names: BTreeSet<&str> = world.subjects.iter().map(|subject| subject.name.as_str()).collect();
+    for split in [Split::Training, Split::HeldOut] {
+        for scene in scenes(&world, split) {
+            assert!(scene.objects.iter().all(|object| !drawings.contains(&object.picture)));
+            assert!(scene.caption(&world).split(' ').all(|word| !names.contains(word)));
+        }
+    }
+}
+
+#[test]
+fn held_out_compositions_are_not_trained() {
+    let world = world();
+    let composition = |scene: &Scene| {
+        let mut things: Vec<_> = scene.objects.iter().map(|o| (o.word.clone(), o.color.clone())).collect();
+        things.sort();
+        format!("{things:?} {:?}", scene.background)
+    };
+    let trained: BTreeSet<String> = scenes(&world, Split::Training).iter().map(composition).collect();
+    assert!(scenes(&world, Split::HeldOut).iter().all(|scene| !trained.contains(&composition(scene))));
+}
+
+#[test]
+fn captions_use_the_worlds_words_alone() {
+    let world = world();
+    let words = world.words();
+    for scene in scenes(&world, Split::Training) {
+        let caption = scene.caption(&world);
+        assert!(caption.split(' ').all(|word| words.contains(word)), "{caption}");
+    }
+}
+
+#[test]
+fn captions_say_what_is_there() {
+    let world = world();
+    let object = |word: &str, color: Option<&str>| {
+        let noun = world.nouns.iter().position(|noun| noun.word == word).unwrap();
+        Object {
+            noun: Some(noun),
+            word: word.to_owned(),
+            picture: world.nouns[noun].pictures[0].clone(),
+            color: color.map(str::to_owned),
+            by_kind: false,
+        }
+    };
+    let scene = |objects: Vec<Object>, background, style: Option<&str>| Scene {
+        objects,
+        background,
+        tells_background: true,
+        style: style.map(str::to_owned),
+        says_photo: style.is_none(),
+        seed: 0,
+    };
+    let caption = |scene: Scene| scene.caption(&world);
+    let blue = Background::Color("blue".to_owned());
+    assert_eq!(
+        caption(scene(vec![object("apple", Some("red"))], blue, None)),
+        "a photo of a red apple on a blue background"
+    );
+    let snow = Background::Place("snow".to_owned());
+    let pair = vec![object("elephant", None), object("fox", Some("orange"))];
+    assert_eq!(caption(scene(pair, snow, Some("sketch"))), "a sketch of an elephant and an orange fox in the snow");
+    let twins = vec![object("mouse", Some("gray")), object("mouse", Some("gray"))];
+    assert_eq!(caption(scene(twins, Background::Plain, None)), "a photo of two gray mice");
+}
+
+#[test]
+fn a_seed_is_a_picture() {
+    let world = world();
+    let album = Album::placeholder(&world);
+    for seed in 0..20 {
+        let scene = Scene::draw(&world, seed, Split::Training);
+        assert_eq!(scene, Scene::draw(&world, seed, Split::Training));
+        let picture = scene.render(&world, &album, 64);
+        assert_eq!(picture, scene.render(&world, &album, 64));
+        assert!(picture.pixels().any(|pixel| pixel != picture.get_pixel(0, 0)), "seed {seed} is blank");
+    }
+}
+
+#[test]
+fn a_world_that_teaches_its_subjects_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("world.json");
+    let refused = |change: &dyn Fn(&mut World)| {
+        let mut world = world();
+        change(&mut world);
+        std::fs::write(&path, serde_json::to_string(&world).unwrap()).unwrap();
+        format!("{:#}", World::open(&path).unwrap_err())
+    };
+    let message = refused(&|world| world.nouns[0].pictures = world.subjects[0].pictures.clone());
+    assert!(message.contains("is also one of a noun"), "{message}");
+    let message = refused(&|world| world.subjects[0].name = "cat".to_owned());
+    assert!(message.contains("\"cat\" is also a noun"), "{message}");
+    let message = refused(&|world| world.subjects[0].category = "yacht".to_owned());
+    assert!(message.contains("\"yacht\" of \"penguin\" is not taught"), "{message}");
+    let message = refused(&|world| _ = world.places.insert("moon".to_owned(), "on the moon".to_owned()));
+    assert!(message.contains("nobody can paint the place \"moon\""), "{message}");
+}
