@@ -34,16 +34,9 @@ enum Command {
     Test(check::Test),
     Bench(bench::Bench),
     Weights(weights::Weights),
-    Train(program::Train),
-    Generate(program::Generate),
-    Evaluate(program::Evaluate),
-    Attend(program::Attend),
-    Inspect(program::Inspect),
-    Report(program::Report),
-    Compare(program::Compare),
-    Export(program::Export),
+    #[command(flatten)]
+    Program(program::Program),
     PretrainMiniature(miniature::PretrainMiniature),
-    Probe(program::Probe),
 }
 
 fn main() -> ExitCode {
@@ -52,16 +45,8 @@ fn main() -> ExitCode {
         Some(Command::Test(command)) => command.run(),
         Some(Command::Bench(command)) => command.run(),
         Some(Command::Weights(command)) => command.run(),
-        Some(Command::Train(command)) => command.run(),
-        Some(Command::Generate(command)) => command.run(),
-        Some(Command::Evaluate(command)) => command.run(),
-        Some(Command::Attend(command)) => command.run(),
-        Some(Command::Inspect(command)) => command.run(),
-        Some(Command::Report(command)) => command.run(),
-        Some(Command::Compare(command)) => command.run(),
-        Some(Command::Export(command)) => command.run(),
+        Some(Command::Program(command)) => command.run(),
         Some(Command::PretrainMiniature(command)) => command.run(),
-        Some(Command::Probe(command)) => command.run(),
         None => Cli::command().print_help().map_err(Into::into),
     };
     match result {

@@ -1,141 +1,128 @@
-//! `cargo xtask train`, `generate`, `evaluate`, `export` and `probe`: the program itself, built in release mode, with LibTorch set up first.
+//! The program's own commands: built in release mode, with LibTorch set up first, and the miniature where no model is
+//! named.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 
 use crate::{setup, workspace};
 
-/// Make images from a model folder and prompts (`generate --help` for its options)
+/// Each has the options that the program shows with --help.
+#[derive(clap::Subcommand)]
+pub(crate) enum Program {
+    /// Learn a subject from a few photos; without options, a penguin with the miniature
+    #[command(disable_help_flag = true)]
+    Train(Arguments),
+    /// Make pictures from a model folder and prompts; without options, a few with the miniature
+    #[command(disable_help_flag = true)]
+    Generate(Arguments),
+    /// Draw a learned subject in many prompts and score the pictures
+    #[command(disable_help_flag = true)]
+    Evaluate(Arguments),
+    /// Draw a prompt's picture and where in it each word acts
+    #[command(disable_help_flag = true)]
+    Attend(Arguments),
+    /// Compare a run's learned embedding with its start and the vocabulary
+    #[command(disable_help_flag = true)]
+    Inspect(Arguments),
+    /// Make one page of all that a run's folder holds
+    #[command(disable_help_flag = true)]
+    Report(Arguments),
+    /// Put several runs into one table and one page, with a blind side-by-side study
+    #[command(disable_help_flag = true)]
+    Compare(Arguments),
+    /// Write what a run has learned for other programs
+    #[command(disable_help_flag = true)]
+    Export(Arguments),
+    /// Run one component on tensors from a file
+    #[command(disable_help_flag = true)]
+    Probe(Arguments),
+}
+
 #[derive(clap::Args)]
-#[command(disable_help_flag = true)]
-pub(crate) struct Generate {
+pub(crate) struct Arguments {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
 }
 
-/// Run one component on tensors from a file (`probe --help` for its options)
-#[derive(clap::Args)]
-#[command(disable_help_flag = true)]
-pub(crate) struct Probe {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<OsString>,
+impl Program {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let (name, arguments) = match self {
+            Self::Train(arguments) => ("train", Arguments { args: for_training(arguments.args, workspace::root()) }),
+            Self::Generate(arguments) => ("generate", Arguments { args: for_generating(arguments.args) }),
+            Self::Evaluate(arguments) => ("evaluate", arguments),
+            Self::Attend(arguments) => ("attend", arguments),
+            Self::Inspect(arguments) => ("inspect", arguments),
+            Self::Report(arguments) => ("report", arguments),
+            Self::Compare(arguments) => ("compare", arguments),
+            Self::Export(arguments) => ("export", arguments),
+            Self::Probe(arguments) => ("probe", arguments),
+        };
+        run(name, &arguments.args)
+    }
 }
 
-/// What `generate` does when it is given nothing: the tiny model in fixtures shows that everything works.
-const EXAMPLE: [&str; 8] =
-    ["--model", "fixtures/tiny-sd21", "--prompt", "a photo of a cat", "--images", "4", "--out", "runs/example"];
+/// The base model that everyone has.
+const MINIATURE: &str = "fixtures/miniature";
 
-impl Generate {
-    pub(crate) fn run(mut self) -> anyhow::Result<()> {
-        if self.args.is_empty() {
-            std::env::set_current_dir(workspace::root())?;
-            self.args = EXAMPLE.map(OsString::from).to_vec();
+/// What `generate` draws when it is given nothing.
+const EXAMPLE: [&str; 10] = [
+    "--prompt",
+    "a red apple on a blue background",
+    "--prompt",
+    "a fox in the snow",
+    "--prompt",
+    "a rocket in space",
+    "--out",
+    "runs/example",
+    "--images",
+    "2",
+];
+
+fn for_generating(args: Vec<OsString>) -> Vec<OsString> {
+    let model = workspace::root().join(MINIATURE).into_os_string();
+    let mut args = if args.is_empty() { EXAMPLE.map(OsString::from).to_vec() } else { args };
+    if !has(&args, &["--model", "--run", "--help", "-h"]) {
+        args.extend(["--model".into(), model]);
+    }
+    args
+}
+
+/// Adds what a new run needs and was not told: photos with their category, the model, and a folder that is not there yet.
+fn for_training(mut args: Vec<OsString>, root: &Path) -> Vec<OsString> {
+    if has(&args, &["--help", "-h", "--resume", "--config"]) {
+        return args;
+    }
+    if !has(&args, &["--concept"]) {
+        args.extend(["--concept".into(), root.join("fixtures/subjects/penguin").into()]);
+        if !has(&args, &["--category"]) {
+            args.extend(["--category", "bird"].map(OsString::from));
         }
-        run("generate", &self.args)
     }
-}
-
-/// Learn a subject from a few photos (`train --help` for its options)
-#[derive(clap::Args)]
-#[command(disable_help_flag = true)]
-pub(crate) struct Train {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<OsString>,
-}
-
-impl Train {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
-        run("train", &self.args)
+    if !has(&args, &["--model"]) {
+        args.extend(["--model".into(), root.join(MINIATURE).into()]);
     }
-}
-
-/// Draw a prompt's picture and where in it each word acts (`attend --help` for its options)
-#[derive(clap::Args)]
-#[command(disable_help_flag = true)]
-pub(crate) struct Attend {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<OsString>,
-}
-
-impl Attend {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
-        run("attend", &self.args)
+    if !has(&args, &["--out"]) {
+        let concept = value(&args, "--concept").unwrap_or_default();
+        let name = concept.file_name().unwrap_or(OsStr::new("subject")).to_string_lossy().into_owned();
+        let numbered = (2..).map(|number| format!("runs/{name}-{number}"));
+        let free = std::iter::once(format!("runs/{name}")).chain(numbered).find(|path| !Path::new(path).exists());
+        args.extend(["--out".into(), free.unwrap_or_default().into()]);
     }
+    args
 }
 
-/// Compare a run's learned embedding with its start and the vocabulary (`inspect --help` for its options)
-#[derive(clap::Args)]
-#[command(disable_help_flag = true)]
-pub(crate) struct Inspect {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<OsString>,
+fn has(args: &[OsString], names: &[&str]) -> bool {
+    let is = |arg: &OsString| {
+        arg.to_str().is_some_and(|arg| names.contains(&arg.split_once('=').map_or(arg, |(name, _)| name)))
+    };
+    args.iter().any(is)
 }
 
-impl Inspect {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
-        run("inspect", &self.args)
-    }
-}
-
-/// Write a run as one HTML page (`report --help` for its options)
-#[derive(clap::Args)]
-#[command(disable_help_flag = true)]
-pub(crate) struct Report {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<OsString>,
-}
-
-impl Report {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
-        run("report", &self.args)
-    }
-}
-
-/// Put runs side by side, and make a blind study of them (`compare --help` for its options)
-#[derive(clap::Args)]
-#[command(disable_help_flag = true)]
-pub(crate) struct Compare {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<OsString>,
-}
-
-impl Compare {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
-        run("compare", &self.args)
-    }
-}
-
-/// Write what a run has learned for other programs (`export --help` for its options)
-#[derive(clap::Args)]
-#[command(disable_help_flag = true)]
-pub(crate) struct Export {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<OsString>,
-}
-
-impl Export {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
-        run("export", &self.args)
-    }
-}
-
-/// Draw a learned subject in many prompts and score the pictures (`evaluate --help` for its options)
-#[derive(clap::Args)]
-#[command(disable_help_flag = true)]
-pub(crate) struct Evaluate {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<OsString>,
-}
-
-impl Evaluate {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
-        run("evaluate", &self.args)
-    }
-}
-
-impl Probe {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
-        run("probe", &self.args)
-    }
+/// The value of an option that stands as `NAME VALUE` or `NAME=VALUE`.
+fn value(args: &[OsString], name: &str) -> Option<PathBuf> {
+    let joined = |arg: &OsString| arg.to_str()?.strip_prefix(name)?.strip_prefix('=').map(PathBuf::from);
+    let apart = args.windows(2).find(|pair| pair[0] == name).map(|pair| PathBuf::from(&pair[1]));
+    apart.or_else(|| args.iter().find_map(joined))
 }
 
 /// Runs in the caller's folder, so that relative paths among `args` mean what the caller means.
@@ -145,4 +132,34 @@ pub(crate) fn run(subcommand: &str, args: &[OsString]) -> anyhow::Result<()> {
     workspace::run(&mut workspace::cargo(["build", "--release", "--package", "cli"]))?;
     let mut command = workspace::cargo(["run", "--quiet", "--release", "--package", "cli", "--", subcommand]);
     workspace::run(command.args(args))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(args: &[&str]) -> Vec<String> {
+        let args = for_training(args.iter().map(OsString::from).collect(), Path::new("/ws"));
+        args.into_iter().map(|arg| arg.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn nothing_means_the_penguin_and_the_miniature() {
+        let line = texts(&[]).join(" ");
+        assert!(
+            line.starts_with("--concept /ws/fixtures/subjects/penguin --category bird --model /ws/fixtures/miniature --out runs/penguin"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn what_is_given_stays() {
+        let given = ["--concept=photos/my-dog", "--category", "dog", "--model", "m", "--out", "o"];
+        assert_eq!(texts(&given), given);
+        let line = texts(&["--concept", "photos/my-dog", "--category", "dog"]).join(" ");
+        assert_eq!(line, "--concept photos/my-dog --category dog --model /ws/fixtures/miniature --out runs/my-dog");
+        for alone in [["--out", "o", "--resume"], ["--config", "c.json", "--help"]] {
+            assert_eq!(texts(&alone), alone);
+        }
+    }
 }
