@@ -153,7 +153,7 @@ fn comparison(run: &Run) -> Result<Option<Section>> {
         let mut cells = Vec::new();
         for (image, column) in list(row, "images").iter().filter_map(Value::as_str).zip(&columns) {
             let picture = Picture::open(&run.folder.join("comparison").join(image), SINGLE)?;
-            cells.push(figure(&picture, &format!("{prompt}, {column}"), ""));
+            cells.push(figure(&picture, &format!("{prompt}, {column}"), column));
         }
         rows.push((prompt.to_owned(), cells));
     }

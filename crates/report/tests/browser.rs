@@ -27,13 +27,28 @@ addEventListener('load', async () => {
   pre.id = 'harness';
   pre.textContent = JSON.stringify({ errors, result });
   document.body.append(pre);
+  parent.postMessage(pre.textContent, '*');
 });
 const press = (key, on = document) => on.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true, cancelable: true }));
-async function pictures() {
-  await Promise.all([...document.images].map((image) => image.decode()));
-  return [...document.images].map((image) => image.naturalWidth > 0 && image.alt !== '');
-}
+const pictures = () => [...document.images].map((image) => image.complete && image.naturalWidth > 0 && image.alt !== '');
 ";
+
+/// Windows are 500 pixels wide at least, but a frame may be as narrow as a phone. It tells what the harness has found.
+const PHONE: &str = r#"<body><iframe src="page.html" width="375" height="740"></iframe><script>
+addEventListener('message', (event) => {
+  if (event.source !== frames[0] || document.getElementById('harness')) return;
+  const pre = document.createElement('pre');
+  pre.id = 'harness';
+  pre.textContent = event.data;
+  document.body.append(pre);
+});
+</script>"#;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Screen {
+    Laptop,
+    Phone,
+}
 
 /// The browser; a test without one says so and ends.
 fn chromium() -> Option<PathBuf> {
@@ -50,24 +65,29 @@ fn chromium() -> Option<PathBuf> {
     found
 }
 
-/// Opens the page in a window of so many pixels, and gives what `check` returns and what went wrong: errors of scripts,
+/// Opens the page, and gives what `check` returns and what went wrong: errors of scripts,
 /// pictures that do not load, breaches of the policy, whatever is said on the console.
-fn visit(browser: &Path, page: &str, check: &str, (width, height): (u32, u32)) -> (Value, Vec<String>) {
-    let folder = tempfile::tempdir().unwrap();
+fn visit(browser: &Path, page: &str, check: &str, screen: Screen) -> (Value, Vec<String>) {
+    visit_from(tempfile::tempdir().unwrap().path(), browser, page, check, screen)
+}
+
+/// The same with a folder for what the browser remembers from visit to visit.
+fn visit_from(folder: &Path, browser: &Path, page: &str, check: &str, screen: Screen) -> (Value, Vec<String>) {
     let script = format!("{HARNESS}\nasync function check() {{ {check} }}");
     let hash = BASE64_STANDARD.encode(Sha256::digest(&script));
     // The page's own policy allows no script but its own.
     let page = page.replacen("script-src ", &format!("script-src &#39;sha256-{hash}&#39; "), 1);
     let page = page.replacen("<style>", &format!("<script>{script}</script><style>"), 1);
-    let file = folder.path().join("page.html");
-    fs::write(&file, page).unwrap();
+    fs::write(folder.join("page.html"), page).unwrap();
+    fs::write(folder.join("phone.html"), PHONE).unwrap();
+    let file = folder.join(if screen == Screen::Phone { "phone.html" } else { "page.html" });
     let output = Command::new(browser)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"])
         .args(["--disable-background-networking", "--disable-component-update", "--enable-logging=stderr"])
-        .args(["--virtual-time-budget=10000", "--dump-dom", &format!("--window-size={width},{height}")])
-        .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))
+        .args(["--virtual-time-budget=10000", "--dump-dom", "--window-size=1280,800"])
+        .arg(format!("--user-data-dir={}", folder.join("profile").display()))
         .arg(format!("file://{}", file.display()))
-        .env("HOME", folder.path())
+        .env("HOME", folder)
         .output()
         .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -88,7 +108,7 @@ fn faults_are_noticed() {
     let Some(browser) = chromium() else { return };
     let page = r#"<html><head><meta http-equiv="Content-Security-Policy" content="default-src data:; script-src "><style></style>
         </head><body><img src="data:image/png;base64,bm9uZQ=="><img src="https://example.invalid/a.png"></body></html>"#;
-    let (_, errors) = visit(&browser, page, "console.error('said'); throw new Error('thrown');", (800, 600));
+    let (_, errors) = visit(&browser, page, "console.error('said'); throw new Error('thrown');", Screen::Laptop);
     for fault in ["IMG did not load", "img-src https://example.invalid", "said", "thrown"] {
         assert!(errors.iter().any(|error| error.contains(fault)), "{fault}: {errors:?}");
     }
@@ -100,7 +120,7 @@ fn a_runs_page_works_on_a_laptop_and_a_phone() {
     let parent = tempfile::tempdir().unwrap();
     let page = run_page(&full_run(parent.path(), "run", 1e-5, 1)).unwrap();
     let check = r"
-        const loaded = await pictures();
+        const loaded = pictures();
         const shown = () => {
           const frames = [...document.querySelectorAll('#attention .frame')].filter((frame) => frame.offsetHeight > 0);
           return frames.map((frame) => [frame.dataset.name, frame.querySelector('img').src]);
@@ -128,13 +148,13 @@ fn a_runs_page_works_on_a_laptop_and_a_phone() {
         large.click();
         const tables = [...document.querySelectorAll('table')].filter((table) => table.rows.length > 0).length;
         return {
-          loaded, views, said, all, readings, tables, opened, closed: !large.open,
+          width: innerWidth, loaded, views, said, all, readings, tables, opened, closed: !large.open,
           fits: document.documentElement.scrollWidth <= innerWidth,
           labelled: [...document.querySelectorAll('input[type=range]')].every((input) => input.labels.length > 0),
           text: document.body.textContent,
         };";
-    for (width, height) in [(1280, 800), (390, 844)] {
-        let (result, errors) = visit(&browser, &page, check, (width, height));
+    for (screen, width) in [(Screen::Laptop, 1280), (Screen::Phone, 375)] {
+        let (result, errors) = visit(&browser, &page, check, screen);
         assert_eq!(errors, [""; 0]);
         let loaded = result["loaded"].as_array().unwrap();
         // Sheet, 3 samples, 2 of the comparison, 3 x 3 of attention, 2 of the embedding.
@@ -147,8 +167,9 @@ fn a_runs_page_works_on_a_laptop_and_a_phone() {
         assert_eq!((&result["said"], &result["all"]), (&json!("after stage 1"), &json!(3)));
         assert_eq!(result["readings"][0], "unet, step 30: 0.001111 (smoothed 0.001111)");
         assert_eq!(result["readings"][1], "unet, step 29: 0.001189 (smoothed 0.001189)");
+        assert_eq!(result["width"], width);
         for holds in ["opened", "closed", "fits", "labelled"] {
-            assert_eq!(result[holds], true, "{holds} at {width}");
+            assert_eq!(result[holds], true, "{holds} on a {screen:?}");
         }
         assert!(result["text"].as_str().unwrap().contains(HOSTILE), "prompts are shown as they are");
     }
@@ -160,9 +181,9 @@ fn a_comparison_loads() {
     let parent = tempfile::tempdir().unwrap();
     let runs = [full_run(parent.path(), "a", 1e-5, 1), full_run(parent.path(), "b", 2e-6, 2)];
     let page = Comparison::open(&runs).unwrap().page(4).unwrap();
-    let check = "return { loaded: await pictures(), fits: document.documentElement.scrollWidth <= innerWidth };";
-    for size in [(1280, 800), (390, 844)] {
-        let (result, errors) = visit(&browser, &page, check, size);
+    let check = "return { loaded: pictures(), fits: document.documentElement.scrollWidth <= innerWidth };";
+    for screen in [Screen::Laptop, Screen::Phone] {
+        let (result, errors) = visit(&browser, &page, check, screen);
         assert_eq!(errors, [""; 0]);
         let loaded = result["loaded"].as_array().unwrap();
         assert_eq!((loaded.len(), loaded.iter().all(|loaded| *loaded == true)), (14, true));
@@ -177,18 +198,32 @@ fn a_study_takes_keys_and_clicks_survives_a_reload_and_its_answers_are_counted()
     let runs = [full_run(parent.path(), "ours", 1e-5, 1), full_run(parent.path(), "theirs", 2e-6, 2)];
     let options = StudyOptions { questions: 6, seed: 4, reference: None };
     let page = Comparison::open(&runs).unwrap().study(&options).unwrap();
-    let check = r"
-        const loaded = await pictures();
-        const where = () => [...document.querySelectorAll('.question')].findIndex((question) => question.offsetHeight > 0);
-        if (!sessionStorage.getItem('before')) {
-          const places = [where()];
-          document.getElementById('start').click();
-          places.push(where());
-          for (const key of ['1', '2', 'x', 'Backspace', 'ArrowLeft']) { press(key); places.push(where()); }
-          sessionStorage.setItem('before', JSON.stringify(places));
-          location.reload();
-          return null;
-        }
+    let folder = tempfile::tempdir().unwrap();
+    let visit = |check: &str| {
+        let question = "[...document.querySelectorAll('.question')].findIndex((question) => question.offsetHeight > 0)";
+        let check = format!("const where = () => {question};\n{check}");
+        let (result, errors) = visit_from(folder.path(), &browser, &page, &check, Screen::Laptop);
+        assert_eq!(errors, [""; 0]);
+        result
+    };
+    let begun = visit(
+        r"
+        const places = [where()];
+        document.getElementById('start').click();
+        places.push(where());
+        for (const key of ['1', '2', 'x', 'Backspace', 'ArrowLeft']) { press(key); places.push(where()); }
+        return { loaded: pictures(), places };",
+    );
+    let loaded = begun["loaded"].as_array().unwrap();
+    assert_eq!((loaded.len(), loaded.iter().all(|loaded| *loaded == true)), (13, true));
+    assert_eq!(begun["places"], json!([-1, 0, 1, 2, 2, 1, 2]), "start, 1, 2, another key, back, left");
+
+    let fits = "document.getElementById('start').click(); return document.documentElement.scrollWidth <= innerWidth;";
+    let (fits, errors) = self::visit(&browser, &page, fits, Screen::Phone);
+    assert_eq!((fits, errors), (json!(true), Vec::new()));
+
+    let result = visit(
+        r"
         const after = where();
         press('ArrowRight');
         press('1');
@@ -200,15 +235,10 @@ fn a_study_takes_keys_and_clicks_survives_a_reload_and_its_answers_are_counted()
         URL.createObjectURL = (given) => { blob = given; return 'about:blank'; };
         HTMLAnchorElement.prototype.click = function () { name = this.download; };
         document.getElementById('save').click();
-        const before = JSON.parse(sessionStorage.getItem('before'));
-        return { loaded, before, after, ended, name, file: await blob.text(),
-          fits: document.documentElement.scrollWidth <= innerWidth };";
-    let (result, errors) = visit(&browser, &page, check, (390, 844));
-    assert_eq!(errors, [""; 0]);
-    let loaded = result["loaded"].as_array().unwrap();
-    assert_eq!((loaded.len(), loaded.iter().all(|loaded| *loaded == true)), (13, true));
-    assert_eq!(result["before"], json!([-1, 0, 1, 2, 2, 1, 2]), "start, 1, 2, another key, back, left");
-    assert_eq!((&result["after"], &result["ended"], &result["fits"]), (&json!(2), &json!(true), &json!(true)));
+        return { after, ended, name, file: await blob.text() };",
+    );
+    assert_eq!(result["after"], 2, "another visit goes on where the first one ended");
+    assert_eq!(result["ended"], true);
     assert!(result["name"].as_str().unwrap().starts_with("answers-"));
 
     let file: Value = serde_json::from_str(result["file"].as_str().unwrap()).unwrap();

@@ -68,11 +68,8 @@ fn no_text_becomes_markup_and_nothing_is_outside_the_file() {
         for tag in page.split("<img ").skip(1).map(|rest| rest.split('>').next().unwrap()) {
             assert!(tag.starts_with("src=\"data:image/") && tag.contains(" alt=\""), "{}", &tag[..60]);
         }
-        assert!(
-            !page.contains("http://")
-                || page.matches("http://").count() == page.matches("http://www.w3.org/2000/svg").count()
-        );
-        assert!(!page.contains("https://"));
+        // The only address is the name of a language.
+        assert!(!page.replace("http://www.w3.org/2000/svg", "").contains("://"));
     }
 }
 
