@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::Value;
 
+use crate::drawn::{Drawn, drawn};
 use crate::element::{Element, cell, table};
 use crate::page::{Section, document, sections};
 use crate::picture::Picture;
@@ -17,6 +18,10 @@ pub(crate) const SCRIPT: &str = include_str!("../assets/report.js");
 const GRID: u32 = 1800;
 /// The same of a single picture.
 const SINGLE: u32 = 512;
+/// The same of one among many.
+const TILE: u32 = 320;
+/// Pictures of a prompt that are shown, at most.
+const OF_PROMPT: usize = 4;
 
 /// A run as a page: one HTML file that needs no other and no network. Whatever is not in the folder is left out.
 ///
@@ -31,6 +36,7 @@ pub fn run_page(folder: &Path) -> Result<String> {
         curves(&log),
         samples(&run)?,
         comparison(&run)?,
+        pictures(&run)?,
         evaluation(&run)?,
         attention::element(&run)?.map(|body| Section::new("attention", "Attention", body)),
         embedding::element(&run)?.map(|body| Section::new("embedding", "Embedding", body)),
@@ -161,6 +167,22 @@ fn comparison(run: &Run) -> Result<Option<Section>> {
     let some = !rows.is_empty();
     let body = Element::new("div").class("pictures").child(table(head, rows));
     Ok(some.then(|| Section::new("comparison", "Before and after", body)))
+}
+
+/// What else the run has drawn, prompt by prompt, the first of each.
+fn pictures(run: &Run) -> Result<Option<Section>> {
+    let shown_above = run.folder.join("comparison");
+    let drawn: Vec<Drawn> = drawn(run)?.into_iter().filter(|one| !one.path.starts_with(&shown_above)).collect();
+    let mut body = Element::new("div");
+    for of_prompt in drawn.chunk_by(|a, b| a.prompt == b.prompt) {
+        let mut tiles = Element::new("div").class("tiles");
+        for Drawn { prompt, seed, path } in of_prompt.iter().take(OF_PROMPT) {
+            let picture = Picture::open(path, TILE)?;
+            tiles = tiles.child(figure(&picture, &format!("{prompt}, seed {seed}"), &format!("seed {seed}")));
+        }
+        body = body.child(Element::of("h3", &of_prompt[0].prompt)).child(tiles);
+    }
+    Ok((!drawn.is_empty()).then(|| Section::new("pictures", "Pictures", body)))
 }
 
 fn evaluation(run: &Run) -> Result<Option<Section>> {

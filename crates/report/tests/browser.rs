@@ -157,8 +157,8 @@ fn a_runs_page_works_on_a_laptop_and_a_phone() {
         let (result, errors) = visit(&browser, &page, check, screen);
         assert_eq!(errors, [""; 0]);
         let loaded = result["loaded"].as_array().unwrap();
-        // Sheet, 3 samples, 2 of the comparison, 3 x 3 of attention, 2 of the embedding.
-        assert_eq!((loaded.len(), loaded.iter().all(|loaded| *loaded == true)), (17, true));
+        // Sheet, 3 samples, 2 of the comparison, 3 x 2 of the evaluation, 3 x 3 of attention, 2 of the embedding.
+        assert_eq!((loaded.len(), loaded.iter().all(|loaded| *loaded == true)), (23, true));
         let views: Vec<Vec<[String; 2]>> = serde_json::from_value(result["views"].clone()).unwrap();
         let names: Vec<&str> = views.iter().map(|view| view[0][0].as_str()).collect();
         assert_eq!(names, ["after stage 2", "base model", "after stage 1"]);

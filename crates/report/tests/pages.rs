@@ -25,7 +25,17 @@ fn a_page_has_what_the_run_has_in_its_order() {
     let full = run_page(&full_run(parent.path(), "full", 1e-5, 1)).unwrap();
     assert_eq!(
         headings(&full),
-        ["Configuration", "Contact sheet", "Losses", "Samples", "Before and after", "Scores", "Attention", "Embedding"]
+        [
+            "Configuration",
+            "Contact sheet",
+            "Losses",
+            "Samples",
+            "Before and after",
+            "Pictures",
+            "Scores",
+            "Attention",
+            "Embedding"
+        ]
     );
     for part in [
         "<h1>my dog</h1>",
