@@ -9,11 +9,11 @@ use std::process::Command;
 /// The layers from the bottom up. A crate may depend on crates of lower layers, not on its neighbours.
 const LAYERS: [&[&str]; 9] = [
     &["libtorch", "atomic"],
-    &["weights", "scheduler", "tokenizer", "pictures"],
+    &["weights", "scheduler", "tokenizer", "pictures", "scenes"],
     &["golden", "layers", "photos", "optimizer", "journal", "export"],
     &["vae", "clip", "unet"],
     &["regularizer", "heatmaps", "alignment", "sampling", "report"],
-    &["trainer", "evaluation"],
+    &["trainer", "evaluation", "pretrainer"],
     &["cli"],
     &["tests"],
     &["xtask"],

@@ -24,6 +24,9 @@ pub(crate) enum Program {
     /// Compare a run's learned embedding with its start and the vocabulary
     #[command(disable_help_flag = true)]
     Inspect(Arguments),
+    /// Learn a subject without each part of the method in turn, and compare
+    #[command(disable_help_flag = true)]
+    Ablate(Arguments),
     /// Make one page of all that a run's folder holds
     #[command(disable_help_flag = true)]
     Report(Arguments),
@@ -52,6 +55,7 @@ impl Program {
             Self::Evaluate(arguments) => ("evaluate", arguments),
             Self::Attend(arguments) => ("attend", arguments),
             Self::Inspect(arguments) => ("inspect", arguments),
+            Self::Ablate(arguments) => ("ablate", arguments),
             Self::Report(arguments) => ("report", arguments),
             Self::Compare(arguments) => ("compare", arguments),
             Self::Export(arguments) => ("export", arguments),
@@ -100,6 +104,9 @@ fn for_training(mut args: Vec<OsString>, root: &Path) -> Vec<OsString> {
     }
     if !has(&args, &["--model"]) {
         args.extend(["--model".into(), root.join(MINIATURE).into()]);
+        if !has(&args, &["--results"]) {
+            args.extend(["--results", "miniature"].map(OsString::from));
+        }
     }
     if !has(&args, &["--out"]) {
         let concept = value(&args, "--concept").unwrap_or_default();
@@ -147,7 +154,7 @@ mod tests {
     fn nothing_means_the_penguin_and_the_miniature() {
         let line = texts(&[]).join(" ");
         assert!(
-            line.starts_with("--concept /ws/fixtures/subjects/penguin --category bird --model /ws/fixtures/miniature --out runs/penguin"),
+            line.starts_with("--concept /ws/fixtures/subjects/penguin --category bird --model /ws/fixtures/miniature --results miniature --out runs/penguin"),
             "{line}"
         );
     }
@@ -157,7 +164,10 @@ mod tests {
         let given = ["--concept=photos/my-dog", "--category", "dog", "--model", "m", "--out", "o"];
         assert_eq!(texts(&given), given);
         let line = texts(&["--concept", "photos/my-dog", "--category", "dog"]).join(" ");
-        assert_eq!(line, "--concept photos/my-dog --category dog --model /ws/fixtures/miniature --out runs/my-dog");
+        assert_eq!(
+            line,
+            "--concept photos/my-dog --category dog --model /ws/fixtures/miniature --results miniature --out runs/my-dog"
+        );
         for alone in [["--out", "o", "--resume"], ["--config", "c.json", "--help"]] {
             assert_eq!(texts(&alone), alone);
         }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use evaluation::{
-    Bootstrap, FeatureExtractor, Gallery, Masks, Plan, PromptSet, Recipe, Record, Reference, Variant, evaluate_images,
-    find_clip,
+    Bootstrap, Drawn, FeatureExtractor, Gallery, Masks, Plan, PromptSet, Recipe, Record, Reference, Variant,
+    evaluate_images, find_clip,
 };
 use photos::PhotoFolder;
 use sampling::{ModelFolder, Pipeline, Settings};
@@ -97,64 +97,37 @@ struct Candidate {
     recipe: Recipe,
 }
 
+/// An evaluation whose arguments have been checked.
+pub(crate) struct Prepared {
+    evaluate: Evaluate,
+    plan: Plan,
+    run: FinishedRun,
+    model: ModelFolder,
+    photos: Vec<PathBuf>,
+    out: PathBuf,
+    candidates: Vec<Candidate>,
+}
+
 impl Evaluate {
     pub(crate) fn execute(self) -> Result<()> {
         // What can be wrong is found out before anything slow or lasting is done.
+        let mut prepared = self.prepare()?;
+        let extractor = prepared.extractor()?;
+        prepared.draw()?;
+        prepared.judge(&extractor)
+    }
+
+    /// Checks everything but CLIP, and looks what is drawn already.
+    pub(crate) fn prepare(self) -> Result<Prepared> {
         let plan = Plan { prompts: PromptSet::load(&self.prompts)?, images: self.images as usize, seed: self.seed };
         let run = FinishedRun::open(&self.run)?;
         let model = ModelFolder::open(&run.config.model).context("the run's base model")?;
         let concept = self.concept.as_ref().unwrap_or(&run.config.concept);
         let photos = PhotoFolder::open(concept).context("the photos to compare with (--concept names others)")?;
         let photos: Vec<PathBuf> = photos.photos.into_iter().map(|photo| photo.path).collect();
-        let to = self.compute.resolve()?;
-        let extractor = FeatureExtractor::open(&find_clip(self.clip.as_deref(), model.path())?, to.1)?;
-        for prompt in &plan.prompts.prompts {
-            if let Some(truncation) = extractor.truncation(&prompt.with(&run.config.category))? {
-                eprintln!("note: {truncation}");
-            }
-        }
         let out = self.out.clone().unwrap_or_else(|| self.run.join("evaluation").join(&plan.prompts.name));
-        let mut candidates = self.candidates(&plan, &run, &model, &out)?;
-
-        for Candidate { name, gallery, .. } in &mut candidates {
-            let load = || match *name {
-                "base" => Pipeline::from_folder(model.path(), to),
-                _ => run.pipeline(to),
-            };
-            draw(gallery, name, self.batch_size as usize, load)?;
-        }
-        let mut variants = Vec::new();
-        for Candidate { name, gallery, recipe } in &candidates {
-            let masks = self.masks.as_ref().map(|masks| Masks {
-                photos: masks.join("photos"),
-                pictures: masks.join(name),
-                background: self.mask_background.colour(),
-            });
-            let category = run.config.category.as_str();
-            let reference = Reference { photos: &photos, category, prompts: &plan.prompts, masks };
-            let scores = judge(&extractor, gallery, name, &reference)?;
-            let recipe = serde_json::to_value(recipe)?;
-            variants.push(Variant { name: (*name).to_owned(), folder: PathBuf::from(name), recipe, scores });
-        }
-        let record = Record {
-            clip: extractor.name().clone(),
-            prompt_set: plan.prompts.name.clone(),
-            images_per_prompt: plan.images,
-            seed: plan.seed,
-            category: run.config.category.clone(),
-            photos,
-            bootstrap: Bootstrap::default(),
-            versions: [
-                ("attndreambooth".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-                ("libtorch".to_owned(), libtorch::LIBTORCH_VERSION.to_owned()),
-            ]
-            .into(),
-            variants,
-        };
-        record.save(&out.join("scores.json"))?;
-        print(&record.table());
-        eprintln!("the pictures and scores.json are in {}", out.display());
-        Ok(())
+        let candidates = self.candidates(&plan, &run, &model, &out)?;
+        Ok(Prepared { evaluate: self, plan, run, model, photos, out, candidates })
     }
 
     /// The learned subject, and the base model if it is asked for.
@@ -191,6 +164,85 @@ impl Evaluate {
             candidates.push(Candidate { name, gallery, recipe });
         }
         Ok(candidates)
+    }
+}
+
+impl Prepared {
+    /// CLIP, which says what it cannot read of the prompts.
+    pub(crate) fn extractor(&self) -> Result<FeatureExtractor> {
+        let folder = find_clip(self.evaluate.clip.as_deref(), self.model.path())?;
+        let extractor = FeatureExtractor::open(&folder, self.evaluate.compute.resolve()?.1)?;
+        for prompt in &self.plan.prompts.prompts {
+            if let Some(truncation) = extractor.truncation(&prompt.with(&self.run.config.category))? {
+                eprintln!("note: {truncation}");
+            }
+        }
+        Ok(extractor)
+    }
+
+    /// Draws what is missing.
+    pub(crate) fn draw(&mut self) -> Result<()> {
+        let to = self.evaluate.compute.resolve()?;
+        for Candidate { name, gallery, .. } in &mut self.candidates {
+            let load = || match *name {
+                "base" => Pipeline::from_folder(self.model.path(), to),
+                _ => self.run.pipeline(to),
+            };
+            draw(gallery, name, self.evaluate.batch_size as usize, load)?;
+        }
+        Ok(())
+    }
+
+    /// Each candidate's name and its pictures, in the order of the prompts.
+    pub(crate) fn drawn(&self) -> Vec<(&'static str, Vec<Drawn>)> {
+        self.candidates.iter().map(|candidate| (candidate.name, candidate.gallery.drawn())).collect()
+    }
+
+    /// The prompts.
+    pub(crate) fn prompts(&self) -> &PromptSet {
+        &self.plan.prompts
+    }
+
+    /// The word for what the subject is.
+    pub(crate) fn category(&self) -> &str {
+        &self.run.config.category
+    }
+
+    /// Scores the pictures, in scores.json and as a table.
+    pub(crate) fn judge(&self, extractor: &FeatureExtractor) -> Result<()> {
+        let Self { evaluate, plan, run, photos, .. } = self;
+        let mut variants = Vec::new();
+        for Candidate { name, gallery, recipe } in &self.candidates {
+            let masks = evaluate.masks.as_ref().map(|masks| Masks {
+                photos: masks.join("photos"),
+                pictures: masks.join(name),
+                background: evaluate.mask_background.colour(),
+            });
+            let category = run.config.category.as_str();
+            let reference = Reference { photos, category, prompts: &plan.prompts, masks };
+            let scores = judge(extractor, gallery, name, &reference)?;
+            let recipe = serde_json::to_value(recipe)?;
+            variants.push(Variant { name: (*name).to_owned(), folder: PathBuf::from(name), recipe, scores });
+        }
+        let record = Record {
+            clip: extractor.name().clone(),
+            prompt_set: plan.prompts.name.clone(),
+            images_per_prompt: plan.images,
+            seed: plan.seed,
+            category: run.config.category.clone(),
+            photos: photos.clone(),
+            bootstrap: Bootstrap::default(),
+            versions: [
+                ("attndreambooth".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+                ("libtorch".to_owned(), libtorch::LIBTORCH_VERSION.to_owned()),
+            ]
+            .into(),
+            variants,
+        };
+        record.save(&self.out.join("scores.json"))?;
+        print(&record.table());
+        eprintln!("the pictures and scores.json are in {}", self.out.display());
+        Ok(())
     }
 }
 

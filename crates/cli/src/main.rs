@@ -2,6 +2,7 @@
 //!
 //! Invariants: no mathematics here; every failure is one sentence on stderr and exit code 2.
 
+mod ablate;
 mod compare;
 mod device;
 mod evaluate;
@@ -11,6 +12,7 @@ mod pretrain;
 mod probe;
 mod progress;
 mod report;
+mod results;
 mod train;
 
 use std::process::ExitCode;
@@ -34,6 +36,8 @@ enum Command {
     Train(Box<train::Train>),
     /// Draw a learned subject in many prompts and score the pictures with CLIP.
     Evaluate(Box<evaluate::Evaluate>),
+    /// Learn a subject without each part of the method in turn, and compare.
+    Ablate(ablate::Ablate),
     /// Write a run as one HTML page.
     Report(report::Report),
     /// Put runs side by side, and make a blind study of them.
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
             Command::Generate(command) => command.execute(),
             Command::Train(command) => command.run(),
             Command::Evaluate(command) => command.execute(),
+            Command::Ablate(command) => command.run(),
             Command::Report(command) => command.run(),
             Command::Compare(command) => command.run(),
             Command::Export(command) => command.run(),

@@ -76,15 +76,21 @@ fn only_the_number_of_steps_may_change() {
 }
 
 #[test]
-fn each_word_of_the_world_is_one_token() {
+fn the_worlds_words_have_clips_own_tokens() {
     let sources = sources();
+    let clip = tokenizer::Tokenizer::load(fixtures().join("tokenizer")).unwrap();
+    let tokens = |tokenizer: &tokenizer::Tokenizer, text: &str| {
+        let encoding = tokenizer.encode(text).unwrap();
+        encoding.tokens[..encoding.len].to_vec()
+    };
     for word in sources.world.words() {
-        let encoding = sources.tokenizer.encode(&word).unwrap();
-        assert_eq!(encoding.len, 3, "{word} is {:?}", &encoding.tokens[..encoding.len]);
+        assert_eq!(tokens(&sources.tokenizer, &word), tokens(&clip, &word));
+    }
+    for subject in &sources.world.subjects {
+        assert_eq!(tokens(&sources.tokenizer, &subject.category).len(), 3, "{}", subject.category);
     }
     // Whatever else is written still has tokens.
-    let strange = "a Zürich cobblestone, 42!";
-    let ids = sources.tokenizer.encode(strange).unwrap().ids;
+    let ids = sources.tokenizer.encode("a Zürich cobblestone, 42!").unwrap().ids;
     let text = sources.tokenizer.decode(&ids, true).unwrap();
     assert!(text.starts_with("a zürich cobblestone , 4 2"), "{text}");
 }

@@ -1,0 +1,66 @@
+//! What a finished run is looked at by: its subject beside the base model, their scores, and a page of everything.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use pictures::{Grid, RgbImage};
+use serde_json::json;
+
+use crate::evaluate::{Evaluate, Prepared};
+
+/// Evaluate's own defaults for all that is not said here.
+#[derive(Parser)]
+struct Arguments {
+    #[command(flatten)]
+    evaluate: Evaluate,
+}
+
+/// Draws each of the prompts once with the base model and once with what was learned, from the same noise, and writes
+/// `comparison/`, scores (where there is a CLIP) and `report.html` into the run's folder.
+pub(crate) fn show(run: &Path, prompts: &str, device: &str) -> Result<()> {
+    let folder = run.display().to_string();
+    let line =
+        ["", "--run", &folder, "--prompts", prompts, "--images", "1", "--steps", "25", "--base", "--device", device];
+    let mut prepared = Arguments::try_parse_from(line)?.evaluate.prepare()?;
+    prepared.draw()?;
+    compare(run, &prepared)?;
+    match prepared.extractor() {
+        Ok(extractor) => prepared.judge(&extractor)?,
+        Err(error) => eprintln!("note: the pictures are not scored: {error:#}"),
+    }
+    let page = run.join("report.html");
+    atomic::write(&page, report::run_page(run)?)?;
+    eprintln!("{} shows everything", page.display());
+    Ok(())
+}
+
+/// The grid as a picture, and as data for the page.
+fn compare(run: &Path, prepared: &Prepared) -> Result<()> {
+    let folder = run.join("comparison");
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let drawn = prepared.drawn();
+    // The base model first: before, and after.
+    let columns = [("base", "base model"), ("subject", "personalised")];
+    let mut grid = Grid::new(2 * columns.len());
+    let mut rows = Vec::new();
+    let subject = format!("[V] {}", prepared.category());
+    for (number, prompt) in prepared.prompts().prompts.iter().enumerate() {
+        let mut images = Vec::new();
+        for (name, title) in columns {
+            let pictures = drawn.iter().find(|(candidate, _)| *candidate == name).map(|(_, pictures)| pictures);
+            let Some(picture) = pictures.and_then(|pictures| pictures.get(number)) else { continue };
+            grid.push(read(&picture.path)?, format!("{title}: {}", prompt.with(&subject)));
+            let relative = picture.path.strip_prefix(run).unwrap_or(&picture.path);
+            images.push(Path::new("..").join(relative).display().to_string());
+        }
+        rows.push(json!({ "prompt": prompt.with(&subject), "images": images }));
+    }
+    pictures::save_png(&folder.join("comparison.png"), &grid.draw(), &[])?;
+    let data = json!({ "columns": columns.map(|(_, title)| title), "rows": rows });
+    atomic::write(&folder.join("comparison.json"), serde_json::to_string_pretty(&data)?)
+}
+
+fn read(path: &Path) -> Result<RgbImage> {
+    Ok(image::open(path).with_context(|| format!("cannot read {}", path.display()))?.into_rgb8())
+}
