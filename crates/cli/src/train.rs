@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use trainer::{ConfigLayers, Event, Outcome, Session, TrainConfig};
 
 use crate::progress::Progress;
+use crate::results;
 
 /// Learn a subject from a few photos, in three stages.
 ///
@@ -33,9 +34,9 @@ pub(crate) struct Train {
     /// Go on with the run in --out from its last checkpoint
     #[arg(long)]
     resume: bool,
-    /// The recipe to start from
-    #[arg(long, value_enum, default_value_t)]
-    preset: Preset,
+    /// The recipe to start from; if not given, the model's own (attndreambooth.json in its folder), else the paper's
+    #[arg(long, value_enum)]
+    preset: Option<Preset>,
     /// A JSON file with values of the configuration
     #[arg(long)]
     config: Option<PathBuf>,
@@ -63,6 +64,19 @@ pub(crate) struct Train {
     /// Compute activations again in the backward pass: less memory, slower
     #[arg(long)]
     gradient_checkpointing: bool,
+    /// Prior preservation (DreamBooth): learn pictures of the category beside the photos, lest the model forget it
+    #[arg(long)]
+    prior_preservation: bool,
+    /// Pictures of the category that there must be, 100 if not given; the base model draws those that the folder lacks
+    #[arg(long, value_name = "N")]
+    prior_images: Option<usize>,
+    /// The folder of the category's pictures; prior/ in the run's folder if not given
+    #[arg(long, value_name = "FOLDER")]
+    prior_folder: Option<PathBuf>,
+    /// When done, draw the prompts of this set or file with the base model and with what was learned, score them, and
+    /// write a page; none for nothing. ours24 if not given
+    #[arg(long, value_name = "PROMPTS")]
+    results: Option<String>,
     /// Steps between checkpoints
     #[arg(long)]
     checkpoint_every: Option<usize>,
@@ -71,24 +85,33 @@ pub(crate) struct Train {
     validate_every: Option<usize>,
 }
 
-#[derive(ValueEnum, Debug, Clone, Copy, Default)]
+#[derive(ValueEnum, Debug, Clone, Copy)]
 enum Preset {
     /// 60 + 100 + 500 steps of batch 8
-    #[default]
     Paper,
     /// The authors' fast version: stage 3 in 200 steps of batch 4
     Fast,
 }
 
+/// What a model's author found to be good for it; a small model learns faster than Stable Diffusion.
+const MODELS_RECIPE: &str = "attndreambooth.json";
+/// Prompts of the comparison at the end.
+const DEFAULT_RESULTS: &str = "ours24";
+const NO_RESULTS: &str = "none";
+
 impl Train {
     pub(crate) fn run(self) -> Result<()> {
         let stop = stop_on_interrupt()?;
-        let mut session = Session::open(self.layers()?, &self.out, self.device.resolve()?, self.resume)?;
+        let session = Session::open(self.layers()?, &self.out, self.device.resolve()?, self.resume)?;
         for note in session.notes() {
             eprintln!("note: {note}");
         }
         let mut progress: Option<Progress> = None;
         let outcome = session.run(&|| stop.load(Ordering::Relaxed) > 0, &mut |event| match event {
+            Event::Prior { done, pictures } => match &mut progress {
+                None => progress = Some(Progress::from("pictures of the category", done, pictures)),
+                Some(progress) => progress.step(""),
+            },
             Event::Stage { stage, done, steps } => {
                 // The old bar goes before the new one comes.
                 progress = None;
@@ -104,9 +127,18 @@ impl Train {
         });
         drop(progress);
         match outcome? {
-            Outcome::Finished => eprintln!("done; everything is in {}", self.out.display()),
+            Outcome::Finished => {
+                eprintln!("done; everything is in {}", self.out.display());
+                let prompts = self.results.as_deref().unwrap_or(DEFAULT_RESULTS);
+                if prompts != NO_RESULTS {
+                    results::show(&self.out, prompts, &self.device.to_string())?;
+                }
+            }
             Outcome::Stopped => {
-                bail!("stopped as asked, with a checkpoint; `train --out {} --resume` goes on", self.out.display())
+                bail!(
+                    "stopped as asked, with what was done kept; `train --out {} --resume` goes on",
+                    self.out.display()
+                )
             }
         }
         Ok(())
@@ -115,10 +147,14 @@ impl Train {
     /// The preset, the file, the flags.
     fn layers(&self) -> Result<ConfigLayers> {
         let preset = match self.preset {
-            Preset::Paper => TrainConfig::paper(),
-            Preset::Fast => TrainConfig::fast(),
+            None | Some(Preset::Paper) => TrainConfig::paper(),
+            Some(Preset::Fast) => TrainConfig::fast(),
         };
         let mut layers = ConfigLayers::new(&preset)?;
+        let recipe = self.model.as_ref().map(|model| model.join(MODELS_RECIPE));
+        if let Some(recipe) = recipe.filter(|recipe| self.preset.is_none() && recipe.exists()) {
+            layers.file(&recipe)?;
+        }
         // A run that goes on has its own configuration, which need not be given again.
         let own = self.out.join("config.json");
         match &self.config {
@@ -136,6 +172,10 @@ impl Train {
             ("augmentation.resolution", self.resolution.map(Value::from)),
             ("dtype", self.dtype.clone().map(Value::from)),
             ("gradient_checkpointing", self.gradient_checkpointing.then(|| Value::from(true))),
+            // No value of its own: the others keep theirs.
+            ("prior", self.prior_preservation.then(|| Value::Object(Map::new()))),
+            ("prior.images", number(self.prior_images)),
+            ("prior.folder", path(&self.prior_folder)),
             ("checkpoint_every", number(self.checkpoint_every)),
             ("validation.every", number(self.validate_every)),
         ];

@@ -1,63 +1,14 @@
 //! `train` as a user runs it, interrupted in every way.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
+use common::{CHANGED, assert_same_result, photos, stderr, train, wait_for_steps};
 use golden::fixtures;
-
-const CHANGED: [&str; 2] = ["learned_embeds.safetensors", "unet/diffusion_pytorch_model.safetensors"];
-
-fn photos(folder: &Path) {
-    fs::create_dir_all(folder).unwrap();
-    for n in 0..3u32 {
-        let photo =
-            image::RgbImage::from_fn(80 + n, 64, |x, y| [(x * 3) as u8, (y * 4 + n * 50) as u8, (x ^ y) as u8].into());
-        photo.save(folder.join(format!("{n}.png"))).unwrap();
-    }
-    fs::write(folder.join("notes.txt"), "not a photo").unwrap();
-}
-
-fn train(folder: &Path, out: &str, more: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_attndreambooth"));
-    command
-        .args(["train", "--device", "cpu", "--category", "cat", "--batch-size", "2", "--resolution", "64"])
-        .args(["--set", "embedding.steps=6", "--set", "cross_attention.steps=6", "--set", "unet.steps=6"])
-        .args(["--set", "validation.steps=2", "--checkpoint-every", "2", "--validate-every", "4"])
-        .arg("--model")
-        .arg(fixtures().join("tiny-sd21"))
-        .arg("--concept")
-        .arg(folder.join("photos"))
-        .arg("--out")
-        .arg(folder.join(out))
-        .args(more)
-        .env("OMP_NUM_THREADS", "1")
-        .stderr(Stdio::piped());
-    command
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// Waits until the run has logged `steps` steps, or has ended.
-fn wait_for_steps(child: &mut Child, log: &Path, steps: usize) {
-    while child.try_wait().unwrap().is_none() {
-        if fs::read_to_string(log).is_ok_and(|text| text.lines().count() >= steps) {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-fn assert_same_result(folder: &Path, a: &str, b: &str) {
-    for file in CHANGED {
-        let [a, b] = [a, b].map(|run| fs::read(folder.join(run).join(file)).unwrap());
-        assert!(a == b, "{file} differs");
-    }
-}
 
 /// The log without what the clock decides.
 fn losses(run: &Path) -> Vec<(u64, String)> {
@@ -73,7 +24,9 @@ fn killed_at_any_moment_and_resumed_it_ends_in_the_same_bytes() {
     photos(&folder.join("photos"));
     let whole = train(folder, "whole", &[]).output().unwrap();
     assert!(whole.status.success(), "{}", stderr(&whole));
-    assert!(stderr(&whole).contains("notes.txt"), "{}", stderr(&whole));
+    for note in ["notes.txt", "the category \"cat\" is 2 tokens for this model; [V] is compared with the mean"] {
+        assert!(stderr(&whole).contains(note), "{}", stderr(&whole));
+    }
     let run = folder.join("whole");
     for file in CHANGED.iter().chain(&[
         "config.json",
@@ -130,7 +83,7 @@ fn killed_at_any_moment_and_resumed_it_ends_in_the_same_bytes() {
         }
         // The run's own configuration is enough to go on.
         let resumed = Command::new(env!("CARGO_BIN_EXE_attndreambooth"))
-            .args(["train", "--device", "cpu", "--resume", "--out"])
+            .args(["train", "--device", "cpu", "--results", "none", "--resume", "--out"])
             .arg(folder.join(&name))
             .env("OMP_NUM_THREADS", "1")
             .output()
@@ -154,6 +107,15 @@ fn an_interrupt_writes_a_checkpoint_and_says_how_to_go_on() {
     assert_eq!(stopped.status.code(), Some(2));
     assert!(stderr(&stopped).contains("--resume` goes on"), "{}", stderr(&stopped));
     assert!(fs::read_dir(folder.join("run/checkpoints")).unwrap().count() == 1);
+
+    // It has learned nothing yet that could be drawn.
+    let unfinished = Command::new(env!("CARGO_BIN_EXE_attndreambooth"))
+        .args(["generate", "--device", "cpu", "--prompt", "a [V] cat", "--run"])
+        .arg(folder.join("run"))
+        .output()
+        .unwrap();
+    assert_eq!(unfinished.status.code(), Some(2));
+    assert!(stderr(&unfinished).contains("is not finished"), "{}", stderr(&unfinished));
 
     // Another run may not take the folder, and a changed configuration is named.
     let says = |more: &[&str], words: &[&str]| {
@@ -187,12 +149,18 @@ fn bad_input_is_one_sentence() {
     says(&["--concept", &corrupt], "a.png");
     says(&["--concept", "/no/photos"], "/no/photos");
     says(&["--category", ""], "category is empty");
+    says(&["--category", "<|endoftext|>"], "is not in this model's vocabulary");
     says(&["--set", "placeholder=cat"], "cat");
     says(&["--set", "prompt=a photo"], "[V]");
     says(&["--set", "unet.step=3"], "unknown field `step`");
     says(&["--set", "unet.steps"], "has no =");
     says(&["--model", "/no/model"], "/no/model");
     says(&["--set", "unet.batch_size=0"], "batch_size is 0");
+    // What matters only at the end is found out at the beginning.
+    says(&["--resolution", "100"], "--resolution): height 100 is not a positive multiple of 8");
+    says(&["--set", "validation.steps=0"], "validation: ");
+    says(&["--set", "ema.decay=1"], "decay is 1");
+    says(&["--set", "ema.decy=0.9"], "unknown field `decy`");
 }
 
 #[test]

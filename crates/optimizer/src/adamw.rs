@@ -12,7 +12,7 @@ use crate::parameters::{collect, laid_out_like};
 
 /// What is the same for all parameters and steps; `torch.optim.AdamW`'s defaults for absent keys.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// How slowly the mean of the gradients forgets, in [0, 1).
     pub beta1: f64,

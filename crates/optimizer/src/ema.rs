@@ -11,7 +11,7 @@ use crate::parameters::collect;
 
 /// How fast an [`Ema`] forgets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct EmaConfig {
     /// What part of the average is kept at each update, in [0, 1).
     pub decay: f64,
@@ -23,6 +23,18 @@ pub struct EmaConfig {
 impl Default for EmaConfig {
     fn default() -> Self {
         Self { decay: 0.9999, warm_up: true }
+    }
+}
+
+impl EmaConfig {
+    /// Checks the range of the decay.
+    ///
+    /// # Errors
+    /// Names its value.
+    pub fn validate(&self) -> Result<()> {
+        let decay = self.decay;
+        ensure!((0.0..1.0).contains(&decay), "the averages' decay is {decay}, but must be in 0..1");
+        Ok(())
     }
 }
 
@@ -77,8 +89,7 @@ impl Ema {
     }
 
     fn start(config: &EmaConfig, updates: u64, pairs: Vec<Pair>) -> Result<Self> {
-        let decay = config.decay;
-        ensure!((0.0..1.0).contains(&decay), "the averages' decay is {decay}, but must be in 0..1");
+        config.validate()?;
         Ok(Self { config: config.clone(), updates, pairs })
     }
 

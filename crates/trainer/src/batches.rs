@@ -1,16 +1,16 @@
 //! Batches from photos, each determined by (seed, stage, step).
 
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result};
 use libtorch::random;
 use photos::{Augmentation, Photo, View};
-use pictures::RgbImage;
-use rayon::prelude::*;
-use tch::Tensor;
+use sampling::Pipeline;
 
-use crate::{Batch, Stage, StageConfig, TrainConfig};
+use crate::views::{Sample, Views};
+use crate::{Batch, LatentEncoder, Stage, StageConfig, TrainConfig};
 
 /// Which batch: the place in the run that all its randomness derives from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,49 +32,79 @@ pub trait Batches {
     fn batch(&mut self, place: Place) -> Result<Batch>;
 }
 
-/// Batches of random views of photos, of which the next is rendered while the present one is used.
+/// Batches of random views of photos. A thread of its own renders and encodes the next one while the present one is used.
 #[derive(Debug)]
 pub struct PhotoBatches {
     config: TrainConfig,
-    subject: Arc<Vec<Photo>>,
-    prior: Option<Arc<Vec<Photo>>>,
-    /// [channels, h, w] of one view's latents.
-    latents: [i64; 3],
+    photos: Arc<Photos>,
+    /// Gone when the thread is to end.
+    orders: Option<Sender<Place>>,
+    made: Receiver<(Place, Result<Batch>)>,
+    /// What was ordered last.
+    ordered: Option<Place>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The subject's photos, and then the category's.
+#[derive(Debug)]
+struct Photos {
+    all: Vec<Photo>,
+    subject: usize,
+}
+
+/// What makes the batches, in the thread.
+struct Maker {
+    config: TrainConfig,
+    photos: Arc<Photos>,
+    views: Views,
     timesteps: i64,
-    next: Option<(Place, JoinHandle<Vec<RgbImage>>)>,
 }
 
 impl PhotoBatches {
-    /// Views of the subject's photos, and as many of the category's in each batch where there are `prior` photos;
-    /// for latents of the shape [channels, h, w] and a noise schedule of so many `timesteps`.
+    /// Views of the subject's photos, and as many of the category's in each batch where there are `prior` photos.
+    ///
+    /// # Errors
+    /// None in practice; see [`LatentEncoder::new`].
     pub fn new(
         config: &TrainConfig,
+        pipeline: &Pipeline,
         subject: Vec<Photo>,
         prior: Option<Vec<Photo>>,
-        latents: [i64; 3],
-        timesteps: i64,
-    ) -> Self {
-        let prior = prior.map(Arc::new);
-        Self { config: config.clone(), subject: Arc::new(subject), prior, latents, timesteps, next: None }
+    ) -> Result<Self> {
+        let subjects = subject.len();
+        let all = subject.into_iter().chain(prior.into_iter().flatten()).collect();
+        let photos = Arc::new(Photos { all, subject: subjects });
+        let mut maker = Maker {
+            config: config.clone(),
+            photos: Arc::clone(&photos),
+            views: Views::new(LatentEncoder::new(pipeline, config)?),
+            timesteps: pipeline.scheduler.num_train_timesteps as i64,
+        };
+        let (orders, places) = channel::<Place>();
+        let (finished, made) = channel();
+        let thread = std::thread::spawn(move || {
+            for place in places {
+                if finished.send((place, maker.batch(place))).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { config: config.clone(), photos, orders: Some(orders), made, ordered: None, thread: Some(thread) })
     }
 
     /// The views of the subject in a batch, for looking at.
     pub fn views(&self, place: Place) -> Vec<(&Photo, View)> {
-        let chosen = choose(&self.config, "photos", &self.subject, place);
-        chosen.into_iter().map(|(index, view)| (&self.subject[index], view)).collect()
+        let samples = self.photos.choose_subject(&self.config, place);
+        samples.into_iter().map(|(photo, view)| (&self.photos.all[photo], view)).collect()
     }
 
-    /// Starts to render a batch in the background.
-    fn start(&self, place: Place) -> JoinHandle<Vec<RgbImage>> {
-        let mut work = vec![(Arc::clone(&self.subject), choose(&self.config, "photos", &self.subject, place))];
-        if let Some(prior) = &self.prior {
-            work.push((Arc::clone(prior), choose(&self.config, "prior photos", prior, place)));
+    /// Lets the thread begin with a batch, if it has not.
+    fn order(&mut self, place: Option<Place>) {
+        if let (Some(wanted), Some(orders)) = (place.filter(|_| place != self.ordered), &self.orders) {
+            // A thread that has failed is noticed when nothing comes.
+            let _ = orders.send(wanted);
         }
-        std::thread::spawn(move || {
-            let views = work.iter().flat_map(|(photos, chosen)| chosen.iter().map(|(i, view)| (&photos[*i], view)));
-            let views: Vec<(&Photo, &View)> = views.collect();
-            views.into_par_iter().map(|(photo, view)| view.render(&photo.pixels)).collect()
-        })
+        self.ordered = place;
     }
 
     /// The place after `place`, in the same stage.
@@ -91,31 +121,67 @@ impl PhotoBatches {
 
 impl Batches for PhotoBatches {
     fn batch(&mut self, place: Place) -> Result<Batch> {
-        let rendering = match self.next.take() {
-            Some((prepared, rendering)) if prepared == place => rendering,
-            _ => self.start(place),
+        self.order(Some(place));
+        let batch = loop {
+            let (made, batch) = self.made.recv().context("the thread that makes batches has failed")?;
+            // Where somebody goes back, what was ordered before comes first.
+            if made == place {
+                break batch;
+            }
         };
-        let views = rendering.join().map_err(|_| anyhow!("the thread that renders training views has failed"))?;
-        self.next = self.after(place).map(|next| (next, self.start(next)));
+        self.order(self.after(place));
+        batch
+    }
+}
 
-        let images: Vec<Tensor> = views.iter().map(sampling::from_picture).collect();
-        let size = images.len() as i64;
-        let [channels, height, width] = self.latents;
-        let shape = [size, channels, height, width];
+impl Drop for PhotoBatches {
+    /// Waits for the thread: a process must not end while another thread is inside LibTorch.
+    fn drop(&mut self) {
+        self.orders = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Maker {
+    fn batch(&mut self, place: Place) -> Result<Batch> {
+        let samples = self.photos.choose(&self.config, place);
+        let moments = self.views.moments(&self.photos.all, &samples)?;
+        let size = moments.size()[0];
         let parts = self.config.stage(place.stage).gradient_accumulation;
         let seed =
             |purpose| random::derive(self.config.seed, purpose, key(place.stage, place.step * parts + place.part));
-        Ok(Batch {
-            images: Tensor::cat(&images, 0),
-            posterior_noise: random::normal(seed("posterior"), &shape),
-            noise: random::normal(seed("noise"), &shape),
-            timesteps: random::integers(seed("timesteps"), self.timesteps, &[size]),
-        })
+        libtorch::catch(|| {
+            // Means and logarithms of variances, half of the channels each.
+            let shape = moments.chunk(2, 1)[0].size();
+            Ok(Batch {
+                latents: self.views.encoder.sample(&moments, &random::normal(seed("posterior"), &shape))?,
+                noise: random::normal(seed("noise"), &shape),
+                timesteps: random::integers(seed("timesteps"), self.timesteps, &[size]),
+            })
+        })?
+    }
+}
+impl Photos {
+    /// The samples of a batch: the subject's, and then as many of the category's where it has photos.
+    fn choose(&self, config: &TrainConfig, place: Place) -> Vec<Sample> {
+        let mut samples = self.choose_subject(config, place);
+        let prior = &self.all[self.subject..];
+        if !prior.is_empty() {
+            let chosen = choose(config, "prior photos", prior, place);
+            samples.extend(chosen.into_iter().map(|(photo, view)| (self.subject + photo, view)));
+        }
+        samples
+    }
+
+    fn choose_subject(&self, config: &TrainConfig, place: Place) -> Vec<Sample> {
+        choose(config, "photos", &self.all[..self.subject], place)
     }
 }
 
 /// The photos' indices and the views of a batch. All photos come once, in random order, before any comes again.
-fn choose(config: &TrainConfig, purpose: &str, photos: &[Photo], place: Place) -> Vec<(usize, View)> {
+fn choose(config: &TrainConfig, purpose: &str, photos: &[Photo], place: Place) -> Vec<Sample> {
     let StageConfig { batch_size, gradient_accumulation, .. } = *config.stage(place.stage);
     let first = (place.step * gradient_accumulation + place.part) * batch_size;
     let augmentation: &Augmentation = &config.augmentation;
@@ -158,5 +224,20 @@ mod tests {
             seen.insert(order);
         }
         assert_eq!(seen.len(), 24);
+    }
+
+    #[test]
+    fn all_photos_come_before_any_comes_again_and_one_is_enough() {
+        let photo = Photo { path: "a.png".into(), sha256: String::new(), pixels: pictures::RgbImage::new(8, 8) };
+        let config = TrainConfig::paper();
+        for count in [1, 4, 8] {
+            let photos = vec![photo.clone(); count];
+            let place = Place { stage: Stage::Unet, step: 3, part: 0 };
+            let mut seen = vec![0; count];
+            for (photo, _) in choose(&config, "photos", &photos, place) {
+                seen[photo] += 1;
+            }
+            assert_eq!(seen, vec![8 / count; count]);
+        }
     }
 }

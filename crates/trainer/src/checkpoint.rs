@@ -51,7 +51,8 @@ impl Checkpoint {
         Ok(all.into_iter().max_by_key(|checkpoint| checkpoint.state))
     }
 
-    /// Removes all checkpoints in `parent` but the one that is furthest on.
+    /// Removes all checkpoints in `parent` but the one that is furthest on, and what killed processes left half-written.
+    /// Nobody else may be writing there.
     ///
     /// # Errors
     /// When one cannot be removed.
@@ -59,19 +60,15 @@ impl Checkpoint {
         let mut all = Self::all(parent)?;
         all.sort_by_key(|checkpoint| checkpoint.state);
         all.pop();
-        for old in all {
-            fs::remove_dir_all(&old.path).with_context(|| format!("cannot remove {}", old.path.display()))?;
+        let partial = folders(parent).into_iter().filter(|path| is_partial(path));
+        for old in all.into_iter().map(|checkpoint| checkpoint.path).chain(partial) {
+            fs::remove_dir_all(&old).with_context(|| format!("cannot remove {}", old.display()))?;
         }
         Ok(())
     }
 
     fn all(parent: &Path) -> Result<Vec<Self>> {
-        let Ok(entries) = fs::read_dir(parent) else { return Ok(Vec::new()) };
-        let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
-        // What a killed process left half-written has a name that begins with a dot.
-        let whole =
-            paths.filter(|path| !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")));
-        whole.filter(|path| path.is_dir()).map(|path| Self::open(&path)).collect()
+        folders(parent).into_iter().filter(|path| !is_partial(path)).map(|path| Self::open(&path)).collect()
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {
@@ -88,7 +85,7 @@ impl Checkpoint {
         let parent = path.parent().context("a checkpoint needs a folder to stand in")?;
         let failed = || format!("cannot write the checkpoint {}", path.display());
         fs::create_dir_all(parent).with_context(failed)?;
-        let hidden = tempfile::Builder::new().prefix(".partial-").tempdir_in(parent).with_context(failed)?;
+        let hidden = tempfile::Builder::new().prefix(PARTIAL).tempdir_in(parent).with_context(failed)?;
         contents(hidden.path()).with_context(failed)?;
         let state = serde_json::to_vec_pretty(&State { stage, step })?;
         atomic::write(&hidden.path().join(Self::STATE), state).with_context(failed)?;
@@ -116,4 +113,17 @@ impl Checkpoint {
         })?;
         Ok(())
     }
+}
+
+/// How the name of a checkpoint begins that is not whole yet.
+const PARTIAL: &str = ".partial-";
+
+fn is_partial(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PARTIAL.as_bytes()))
+}
+
+/// The folders in a folder; none where it does not exist.
+fn folders(parent: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(parent).into_iter().flatten().filter_map(Result::ok);
+    entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
 }

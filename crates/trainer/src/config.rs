@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use photos::Augmentation;
 use serde::{Deserialize, Serialize};
+use tch::Kind;
 
 use crate::Stage;
 
@@ -102,16 +103,37 @@ pub enum Dtype {
     Bf16,
 }
 
+impl Dtype {
+    /// LibTorch's name of it.
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self::Fp32 => Kind::Float,
+            Self::Bf16 => Kind::BFloat16,
+        }
+    }
+}
+
 /// Pictures of the category that the model is to remember.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Prior {
-    /// The folder with pictures of the category.
-    pub folder: PathBuf,
-    /// Their prompt.
+    /// The folder with pictures of the category; the run's folder has one of its own if none is named.
+    pub folder: Option<PathBuf>,
+    /// How many there must be: what the folder lacks is drawn by the base model, before training, and put into it.
+    pub images: usize,
+    /// Their prompt, in which `[category]` is replaced.
     pub prompt: String,
     /// The weight of their loss; 1 in the DreamBooth paper.
     pub weight: f64,
+    /// Denoising steps of pictures that are drawn.
+    pub steps: usize,
+}
+
+impl Default for Prior {
+    fn default() -> Self {
+        let prompt = "a photo of a [category]".to_owned();
+        Self { folder: None, images: 100, prompt, weight: 1.0, steps: 50 }
+    }
 }
 
 /// Pictures to look at on the way; drawing them does not change the run.
@@ -219,8 +241,24 @@ impl TrainConfig {
         for (key, value) in [("max_grad_norm", self.max_grad_norm), ("snr_gamma", self.snr_gamma)] {
             ensure!(value.is_none_or(|v| v > 0.0 && v.is_finite()), "{key} is {value:?}, but must be more than zero");
         }
+        if let Some(prior) = &self.prior {
+            prior.validate().context("prior")?;
+        }
+        if let Some(ema) = &self.ema {
+            ema.validate()?;
+        }
         self.optimizer.validate()?;
         self.augmentation.validate()?;
+        Ok(())
+    }
+}
+
+impl Prior {
+    fn validate(&self) -> Result<()> {
+        let Self { images, prompt, weight, .. } = self;
+        ensure!(*images > 0, "images is 0, but must be at least 1");
+        ensure!(!prompt.contains("[V]"), "prompt is {prompt:?}, but pictures of the category do not show [V]");
+        ensure!(*weight >= 0.0 && weight.is_finite(), "weight is {weight}, but must be zero or more");
         Ok(())
     }
 }

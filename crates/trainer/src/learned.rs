@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use sampling::{ModelFolder, Pipeline};
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
-use weights::Archive;
 
 use crate::TrainConfig;
 use crate::outputs::Outputs;
@@ -33,15 +32,19 @@ impl FinishedRun {
             config: TrainConfig,
         }
         let shown = run.display();
-        let Record { config } = weights::read_config(&run.join("config.json"))
-            .with_context(|| format!("{shown} is not the folder of a training run"))?;
+        let Record { config } = weights::read_config(&run.join("config.json")).with_context(|| unreadable(run))?;
         let (file, unet) = (run.join(Outputs::EMBEDDING), run.join(Outputs::UNET));
         if !file.exists() || !unet.exists() {
             bail!("the run in {shown} is not finished; go on with it by `train --out {shown} --resume`");
         }
-        let Some(embedding) = Archive::open(&file)?.tensor(&config.placeholder)? else {
-            bail!("{} has no tensor called {:?}, the run's new token", file.display(), config.placeholder);
-        };
+        let unet::Config { cross_attention_dim, .. } = weights::read_config(&unet.join("config.json"))?;
+        let (token, embedding) = export::load_embeddings(&file, cross_attention_dim)?;
+        ensure!(
+            token == config.placeholder,
+            "{} holds the token {token}, but the run's is {}",
+            file.display(),
+            config.placeholder
+        );
         Ok(Self { config, unet, embedding })
     }
 
@@ -54,5 +57,21 @@ impl FinishedRun {
         let mut pipeline = Pipeline::with_unet(&model, &self.unet, to)?;
         pipeline.add_placeholder(&self.config.placeholder, &self.embedding)?;
         Ok(pipeline)
+    }
+}
+
+/// Why a configuration cannot be read: mostly, because another version wrote it.
+fn unreadable(run: &Path) -> String {
+    let version = || -> Option<String> {
+        let record: serde_json::Value = serde_json::from_slice(&std::fs::read(run.join("config.json")).ok()?).ok()?;
+        Some(record["versions"]["attndreambooth"].as_str()?.to_owned())
+    };
+    match (version(), env!("CARGO_PKG_VERSION")) {
+        (Some(theirs), ours) if theirs != ours => format!(
+            "the run in {} was made by version {theirs}, which this version, {ours}, does not understand: use that \
+             version, or train again",
+            run.display()
+        ),
+        _ => format!("{} is not the folder of a training run", run.display()),
     }
 }

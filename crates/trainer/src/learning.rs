@@ -165,7 +165,6 @@ impl Learning {
             let _norm = self.optimizer.clip_grad_norm(max_norm)?;
         }
         self.optimizer.step(config.learning_rate)?;
-        self.optimizer.zero_grad()?;
         if let Some(ema) = &mut self.ema {
             ema.update()?;
         }
@@ -191,7 +190,8 @@ impl Learning {
         if self.constant.is_none() {
             self.constant = Some(tch::no_grad(|| {
                 let prior = trainer.config.prior.as_ref();
-                let prior = prior.map(|prior| trainer.pipeline.encode_prompts(&[&prior.prompt])).transpose()?;
+                let prior = prior.map(|prior| trainer.config.fill(&prior.prompt));
+                let prior = prior.map(|prompt| trainer.pipeline.encode_prompts(&[&prompt])).transpose()?;
                 let prompt = (self.stage != Stage::Embedding).then(encode).transpose()?;
                 let known: Vec<Tensor> = prompt.into_iter().chain(prior).collect();
                 anyhow::Ok(known)
@@ -206,8 +206,10 @@ impl Learning {
     /// Writes all that [`Trainer::resume`] needs into the folder `path`, whole or not at all.
     ///
     /// # Errors
-    /// When the folder cannot be written; earlier checkpoints are as they were.
+    /// When the folder cannot be written, or what was learned has values that are not numbers; earlier checkpoints are
+    /// as they were.
     pub fn save(&self, trainer: &Trainer, path: &std::path::Path) -> Result<()> {
+        self.check_finite(trainer)?;
         Checkpoint::write(path, self.stage, self.done, |folder| {
             let embedding = [(trainer.config.placeholder.as_str(), &trainer.subject.embedding)];
             weights::save(&folder.join(Checkpoint::EMBEDDING), embedding)?;
@@ -219,6 +221,22 @@ impl Learning {
             }
             self.optimizer.save(&folder.join(Checkpoint::OPTIMIZER))
         })
+    }
+
+    /// A loss may still be a number when its gradients no longer were.
+    fn check_finite(&self, trainer: &Trainer) -> Result<()> {
+        let trained = trainer.trained(self.stage);
+        let finite = |tensor: &Tensor| libtorch::catch(|| tensor.sum(Kind::Double).double_value(&[]).is_finite());
+        for (name, tensor) in trained {
+            ensure!(
+                finite(tensor)?,
+                "{name} has values that are not numbers after step {} of stage {}; the checkpoint before is good, but \
+                 will come here again: start a new run with a lower learning_rate, or with dtype fp32",
+                self.done,
+                self.stage
+            );
+        }
+        Ok(())
     }
 
     /// Ends the stage: where a running average was kept, the model becomes it.
@@ -240,8 +258,8 @@ impl StepReport {
         if total.is_nan() || total.abs() > DIVERGED {
             bail!(
                 "the loss has {} in step {step} of stage {stage} (diffusion {diffusion_loss:.3e}, attention \
-                 {attention_loss:.3e}); the last checkpoint is good: resume it with a lower learning_rate, or with \
-                 dtype fp32",
+                 {attention_loss:.3e}); the last checkpoint is good, but would come here again: start a new run with a \
+                 lower learning_rate, or with dtype fp32",
                 if total.is_nan() { "become NaN" } else { "diverged" }
             );
         }

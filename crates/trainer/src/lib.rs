@@ -11,7 +11,7 @@
 //! let config = TrainConfig { category: "dog".to_owned(), ..TrainConfig::paper() };
 //! let pipeline = Pipeline::from_folder("models/sd2.1-base".as_ref(), (Kind::Float, Device::Cpu))?;
 //! let photos = photos::PhotoFolder::open("photos/dog")?.photos;
-//! let mut batches = PhotoBatches::new(&config, photos, None, [4, 64, 64], 1000);
+//! let mut batches = PhotoBatches::new(&config, &pipeline, photos, None)?;
 //! let trainer = Trainer::new(config, pipeline)?;
 //! for stage in Stage::ALL {
 //!     let mut learning = trainer.start(stage)?;
@@ -30,18 +30,22 @@
 mod batches;
 mod checkpoint;
 mod config;
+mod latents;
 mod layers;
 mod learned;
 mod learning;
 mod loss;
 mod outputs;
+mod prior;
 mod session;
 mod stage;
 mod subject;
+mod views;
 
 pub use batches::{Batches, PhotoBatches, Place};
 pub use checkpoint::{Checkpoint, State};
 pub use config::{Dtype, Prior, RegularizerConfig, StageConfig, TrainConfig, Validation};
+pub use latents::LatentEncoder;
 pub use layers::ConfigLayers;
 pub use learned::FinishedRun;
 pub use learning::{Learning, StepReport, Trainer};

@@ -8,16 +8,14 @@ use tch::{Device, Kind, Tensor};
 use unet::AttentionObserver;
 
 use crate::Subject;
-use crate::config::{Dtype, StageConfig, TrainConfig};
+use crate::config::{StageConfig, TrainConfig};
 
 /// One batch with all its randomness.
 #[derive(Debug)]
 pub struct Batch {
-    /// Training views [batch, 3, resolution, resolution] in [-1, 1], f32; with prior preservation the views of the
-    /// subject come first, as many of the category follow.
-    pub images: Tensor,
-    /// What samples the VAE's posterior: [batch, 4, h, w], standard normal.
-    pub posterior_noise: Tensor,
+    /// The training views' latents [batch, 4, h, w], f32, as [`crate::LatentEncoder::sample`] makes them; with prior
+    /// preservation those of the subject come first, as many of the category follow.
+    pub latents: Tensor,
     /// What the U-Net is to find: [batch, 4, h, w], standard normal.
     pub noise: Tensor,
     /// One for each image: `[batch]`, int64 in 0..1000.
@@ -52,10 +50,6 @@ impl Objective {
     /// When the noise schedule is not usable.
     pub fn new(pipeline: &Pipeline, config: &TrainConfig) -> Result<Self> {
         let device = pipeline.placement().1;
-        let kind = match config.dtype {
-            Dtype::Fp32 => Kind::Float,
-            Dtype::Bf16 => Kind::BFloat16,
-        };
         let regularizer = regularizer::Config {
             mode: config.regularizer.mode,
             batch: config.regularizer.batch,
@@ -65,7 +59,7 @@ impl Objective {
         Ok(Self {
             forward: ForwardProcess::new(&pipeline.scheduler, device)?,
             prediction_type: pipeline.scheduler.prediction_type,
-            kind,
+            kind: config.dtype.kind(),
             device,
             snr_gamma: config.snr_gamma,
             prior_weight: config.prior.as_ref().map(|prior| prior.weight),
@@ -86,7 +80,7 @@ impl Objective {
         batch: &Batch,
         encoder_hidden_states: &Tensor,
     ) -> Result<Losses> {
-        let latents = tch::no_grad(|| self.latents(pipeline, batch))?;
+        let latents = batch.latents.to_device(self.device);
         let noise = batch.noise.to_device(self.device);
         let timesteps = &batch.timesteps;
         let noisy = self.forward.add_noise(&latents, &noise, timesteps)?.to_kind(self.kind);
@@ -103,14 +97,6 @@ impl Objective {
         };
         let target = self.forward.target(&latents, &noise, timesteps)?;
         Ok(Losses { diffusion: self.diffusion(&prediction, &target, timesteps)?, attention })
-    }
-
-    /// The scaled latents of the views, sampled from the VAE's posterior; f32.
-    fn latents(&self, pipeline: &Pipeline, batch: &Batch) -> Result<Tensor> {
-        let images = batch.images.to_device(self.device).to_kind(self.kind);
-        let posterior = pipeline.vae.encode(&images)?;
-        let noise = batch.posterior_noise.to_device(self.device).to_kind(self.kind);
-        Ok(pipeline.vae.scale_latents(&posterior.sample(&noise)?).to_kind(Kind::Float))
     }
 
     fn regularizer(&self, subject: &Subject, stage: &StageConfig, size: i64) -> Result<AttentionRegularizer> {

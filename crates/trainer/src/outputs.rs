@@ -37,8 +37,8 @@ impl Outputs {
 
     /// `learned_embeds.safetensors`.
     pub(crate) fn embedding(&self, trainer: &Trainer) -> Result<()> {
-        let named = [(trainer.config.placeholder.as_str(), &trainer.subject.embedding)];
-        weights::save(&self.folder.join(Self::EMBEDDING), named)
+        let path = self.folder.join(Self::EMBEDDING);
+        export::save_embeddings(&path, &trainer.config.placeholder, &trainer.subject.embedding)
     }
 
     /// `unet/`: config and weights.
@@ -52,9 +52,9 @@ impl Outputs {
 
     /// `validation/`: the prompts at one step of a stage.
     pub(crate) fn validation(&self, trainer: &Trainer, stage: Stage, step: usize) -> Result<()> {
+        let grid = draw(trainer)?;
         let folder = self.folder.join("validation");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let grid = draw(trainer)?;
         pictures::save_png(&folder.join(format!("{}-{stage}-{step:05}.png", stage.number())), &grid.draw(), &[])
     }
 
@@ -70,10 +70,15 @@ impl Outputs {
     }
 }
 
+/// How validation pictures are drawn.
+pub(crate) fn settings(trainer: &Trainer) -> Settings {
+    Settings { steps: trainer.config.validation.steps, ..trainer.pipeline.default_settings() }
+}
+
 /// One picture of each validation prompt, from the configured seed; no random number of the run is touched.
 fn draw(trainer: &Trainer) -> Result<Grid> {
     let TrainConfig { validation, .. } = &trainer.config;
-    let settings = Settings { steps: validation.steps, ..trainer.pipeline.default_settings() };
+    let settings = settings(trainer);
     let mut grid = Grid::new(validation.prompts.len().min(4));
     for prompt in &validation.prompts {
         let prompt = trainer.config.fill(prompt);

@@ -1,24 +1,29 @@
 //! A whole run in its folder: photos in, a learned subject out.
 
+use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use journal::{Entry, Log, RunFolder, Scalars};
-use photos::PhotoFolder;
-use sampling::{ModelFolder, Pipeline};
-use serde_json::json;
+use photos::{Photo, PhotoFolder};
+use sampling::{ModelFolder, Pipeline, Request, Settings};
+use serde_json::{Value, json};
 use tch::{Device, Kind};
 
-use crate::outputs::Outputs;
+use crate::outputs::{self, Outputs};
+use crate::prior::PriorPictures;
 use crate::{Checkpoint, ConfigLayers, Learning, PhotoBatches, Place, Stage, StepReport, Trainer};
 
 /// A run that holds its folder.
 #[derive(Debug)]
 pub struct Session {
     folder: RunFolder,
+    /// The bytes of its `config.json`.
+    config: Vec<u8>,
     trainer: Trainer,
-    batches: PhotoBatches,
+    photos: Vec<Photo>,
+    prior: Option<PriorPictures>,
     outputs: Outputs,
     checkpoint: Option<Checkpoint>,
     notes: Vec<String>,
@@ -27,6 +32,13 @@ pub struct Session {
 /// What happens in a run, for whoever shows it.
 #[derive(Debug)]
 pub enum Event<'a> {
+    /// Pictures of the category are being drawn for prior preservation.
+    Prior {
+        /// Pictures that are there.
+        done: u64,
+        /// Pictures in all.
+        pictures: u64,
+    },
     /// A stage begins, or goes on after `done` steps.
     Stage {
         /// The stage.
@@ -67,26 +79,17 @@ impl Session {
         ensure!(!config.model.as_os_str().is_empty(), "no model is given: name its folder with --model");
         ensure!(!config.concept.as_os_str().is_empty(), "no photos are given: name their folder with --concept");
         let model = ModelFolder::open(&config.model)?;
-        let photos = PhotoFolder::open(&config.concept)?;
-        let prior = config.prior.as_ref().map(|prior| PhotoFolder::open(&prior.folder)).transpose()?;
-        let pipeline = Pipeline::from_folder(model.path(), (Kind::Float, device))?;
-        let size = pipeline.default_settings().height;
+        let PhotoFolder { photos, skipped } = PhotoFolder::open(&config.concept)?;
+        let prior = config.prior.as_ref().map(|prior| PriorPictures::open(prior, out)).transpose()?;
+        let pipeline = Pipeline::with_unet(&model, &model.component("unet"), (Kind::Float, device))?;
         if own_resolution {
-            config.augmentation.resolution = u32::try_from(size)?;
+            config.augmentation.resolution = u32::try_from(pipeline.default_settings().height)?;
         }
-        let settings = sampling::Settings {
-            height: config.augmentation.resolution.into(),
-            width: config.augmentation.resolution.into(),
-            ..pipeline.default_settings()
-        };
-        let latents = pipeline.latents_shape(&settings);
-        let timesteps = pipeline.scheduler.num_train_timesteps as i64;
-        let mut notes: Vec<String> =
-            photos.skipped.iter().map(|skipped| format!("{skipped}; it is left out")).collect();
-        let hashes: Vec<_> =
-            photos.photos.iter().map(|photo| json!({ "file": photo.name(), "sha256": photo.sha256 })).collect();
-        let batches = PhotoBatches::new(&config, photos.photos, prior.map(|prior| prior.photos), latents, timesteps);
         let trainer = Trainer::new(config, pipeline)?;
+        check_pictures(&trainer)?;
+
+        let skipped = skipped.iter().chain(prior.iter().flat_map(|prior| &prior.skipped));
+        let mut notes: Vec<String> = skipped.map(|skipped| format!("{skipped}; it is left out")).collect();
         let count = trainer.subject.category_positions.len();
         if count > 1 {
             notes.push(format!(
@@ -99,7 +102,11 @@ impl Session {
             ));
         }
 
-        let record = json!({ "config": trainer.config, "photos": hashes });
+        let mut record = json!({ "config": trainer.config, "photos": hashes(&photos) });
+        if let Some(prior) = &prior {
+            // Those that are drawn follow from the rest.
+            record["prior_photos"] = hashes(prior.own());
+        }
         let versions = [
             ("attndreambooth", env!("CARGO_PKG_VERSION")),
             ("libtorch", libtorch::LIBTORCH_VERSION),
@@ -117,9 +124,11 @@ impl Session {
         } else {
             folder.write_config(&record, &versions)?;
         }
+        let config =
+            fs::read(out.join(CONFIG)).with_context(|| format!("cannot read {}", out.join(CONFIG).display()))?;
         let checkpoint = if resume { Checkpoint::latest(&out.join(CHECKPOINTS))? } else { None };
         let outputs = Outputs::new(out);
-        Ok(Self { folder, trainer, batches, outputs, checkpoint, notes })
+        Ok(Self { folder, config, trainer, photos, prior, outputs, checkpoint, notes })
     }
 
     /// What the user should know before the run.
@@ -131,14 +140,23 @@ impl Session {
     ///
     /// # Errors
     /// A loss that is not a number, want of memory or disk; the last checkpoint stays good.
-    pub fn run(&mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
+    pub fn run(self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
         let outcome = self.stages(stop, watch);
         outcome.map_err(explain_memory)
     }
 
-    fn stages(&mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
+    fn stages(mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
+        let Trainer { config, pipeline, .. } = &self.trainer;
+        if let (Some(prior), Some(pictures)) = (&config.prior, &mut self.prior)
+            && !pictures.draw(pipeline, config, prior, stop, watch)?
+        {
+            return Ok(Outcome::Stopped);
+        }
+        let photos = std::mem::take(&mut self.photos);
+        let prior = self.prior.take().map(PriorPictures::into_photos);
+        let mut batches = PhotoBatches::new(config, pipeline, photos, prior)?;
         let first = Place { stage: Stage::Embedding, step: 0, part: 0 };
-        self.outputs.contact_sheet(&self.batches.views(first))?;
+        self.outputs.contact_sheet(&batches.views(first))?;
         let resumed = self.checkpoint.take();
         let start = resumed.as_ref().map_or(Stage::Embedding, |checkpoint| checkpoint.state.stage);
         let done = resumed.as_ref().map_or(0, |c| self.step_number(c.state.stage, c.state.step));
@@ -149,7 +167,7 @@ impl Session {
                 Some(checkpoint) if stage == start => self.trainer.resume(checkpoint)?,
                 _ => self.trainer.start(stage)?,
             };
-            if !self.stage(&mut learning, &mut record, stop, watch)? {
+            if !self.stage(&mut learning, &mut batches, &mut record, stop, watch)? {
                 return Ok(Outcome::Stopped);
             }
             learning.finish()?;
@@ -165,8 +183,9 @@ impl Session {
 
     /// Returns whether the stage was finished.
     fn stage(
-        &mut self,
+        &self,
         learning: &mut Learning,
+        batches: &mut PhotoBatches,
         record: &mut Record,
         stop: &dyn Fn() -> bool,
         watch: &mut dyn FnMut(Event<'_>),
@@ -177,7 +196,7 @@ impl Session {
         let device = self.trainer.pipeline.placement().1;
         while learning.done() < steps {
             let started = Instant::now();
-            let report = learning.step(&self.trainer, &mut self.batches)?;
+            let report = learning.step(&self.trainer, batches)?;
             let peak_memory = libtorch::peak_memory(device).ok();
             let mut values = vec![
                 ("diffusion_loss", report.diffusion_loss),
@@ -211,6 +230,11 @@ impl Session {
         let parent = self.folder.path().join(CHECKPOINTS);
         let name = format!("{}-{:05}", learning.stage(), learning.done());
         learning.save(&self.trainer, &parent.join(name))?;
+        let config = self.folder.path().join(CONFIG);
+        if !config.exists() {
+            // Somebody has removed the folder; without this, the checkpoint in the new one could not go on.
+            atomic::write(&config, &self.config)?;
+        }
         Checkpoint::keep_latest(&parent)
     }
 
@@ -219,6 +243,25 @@ impl Session {
         let earlier = Stage::ALL.into_iter().filter(|earlier| *earlier < stage);
         (earlier.map(|earlier| self.trainer.config.stage(earlier).steps).sum::<usize>() + step) as u64
     }
+}
+
+/// Finds out whether the views and the validation's and prior preservation's pictures can have their size and steps.
+fn check_pictures(trainer: &Trainer) -> Result<()> {
+    let Trainer { config, pipeline, .. } = trainer;
+    let check = |settings: &Settings| pipeline.check(&[Request::new("", 0)], settings);
+    let resolution = i64::from(config.augmentation.resolution);
+    let views = Settings { height: resolution, width: resolution, ..pipeline.default_settings() };
+    check(&views).context("augmentation.resolution (--resolution)")?;
+    check(&outputs::settings(trainer)).context("validation")?;
+    if let Some(prior) = &config.prior {
+        check(&PriorPictures::settings(pipeline, prior)).context("prior")?;
+    }
+    Ok(())
+}
+
+/// What the photos are, by their bytes.
+fn hashes<'a>(photos: impl IntoIterator<Item = &'a Photo>) -> Value {
+    photos.into_iter().map(|photo| json!({ "file": photo.name(), "sha256": photo.sha256 })).collect()
 }
 
 /// What is written down of each step.
@@ -234,6 +277,8 @@ impl Record {
     }
 }
 
+/// The run's configuration in its folder.
+const CONFIG: &str = "config.json";
 /// Where checkpoints stand in the run's folder.
 const CHECKPOINTS: &str = "checkpoints";
 
@@ -241,8 +286,8 @@ const CHECKPOINTS: &str = "checkpoints";
 fn explain_memory(error: anyhow::Error) -> anyhow::Error {
     match error.downcast_ref::<libtorch::Error>() {
         Some(libtorch::Error::OutOfMemory(_)) => error.context(
-            "this run needs more memory than there is: start it again with --gradient-checkpointing, --dtype bf16, or a smaller \
-             --batch-size with as much more --gradient-accumulation",
+            "this run needs more memory than there is (its checkpoints are as they were): start a new one with \
+             --gradient-checkpointing, --dtype bf16, or a smaller --batch-size with as much more --gradient-accumulation",
         ),
         _ => error,
     }

@@ -61,9 +61,11 @@ fn initial_embedding(pipeline: &Pipeline, config: &TrainConfig) -> Result<Tensor
     let encoding = pipeline.tokenizer.encode(&config.category)?;
     // Without the start and the end of the text.
     let ids = &encoding.ids[1..encoding.len - 1];
+    // A tokenizer puts the end of the text for what it does not know.
+    let ends = [pipeline.tokenizer.bos_id(), pipeline.tokenizer.eos_id()];
     ensure!(
-        !ids.is_empty(),
-        "the category {:?} has no token in this model's vocabulary; use another word",
+        !ids.is_empty() && !ids.iter().any(|id| ends.contains(id)),
+        "the category {:?} is not in this model's vocabulary; use another word",
         config.category
     );
     let ids = match config.regularizer.category {

@@ -13,7 +13,7 @@ const FIRST: Place = Place { stage: Stage::Unet, step: 0, part: 0 };
 fn losses(config: TrainConfig) -> [f64; 2] {
     let (trainer, mut batches) = start(config);
     let batch = batches.batch(FIRST).unwrap();
-    let prior = trainer.config.prior.as_ref().map(|prior| prior.prompt.clone());
+    let prior = trainer.config.prior.as_ref().map(|prior| trainer.config.fill(&prior.prompt));
     let prompts = [Some(trainer.config.fill(&trainer.config.prompt)), prior];
     let prompts: Vec<&str> = prompts.iter().flatten().map(String::as_str).collect();
     let hidden = trainer.pipeline.encode_prompts(&prompts).unwrap();
@@ -34,7 +34,7 @@ fn bf16_gives_nearly_the_same_losses() {
 fn prior_preservation_adds_the_loss_of_the_category_and_leaves_attention_alone() {
     let weigh = |weight| {
         let prompt = "a photo of a cat".to_owned();
-        losses(TrainConfig { prior: Some(Prior { folder: "unused".into(), prompt, weight }), ..config() })
+        losses(TrainConfig { prior: Some(Prior { prompt, weight, ..Prior::default() }), ..config() })
     };
     let [none, one, two] = [0.0, 1.0, 2.0].map(weigh);
     assert!(one[0] > none[0]);

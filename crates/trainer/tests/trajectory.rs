@@ -7,7 +7,9 @@ use regularizer::{Category, Mode};
 use sampling::Pipeline;
 use scheduler::PredictionType;
 use tch::{Device, Kind, Tensor};
-use trainer::{Batch, Batches, Place, Prior, RegularizerConfig, Stage, StageConfig, TrainConfig, Trainer};
+use trainer::{
+    Batch, Batches, LatentEncoder, Place, Prior, RegularizerConfig, Stage, StageConfig, TrainConfig, Trainer,
+};
 use weights::{Init, Source};
 
 const STEPS: usize = 5;
@@ -21,18 +23,20 @@ const BLIND: [&str; 2] = [
 ];
 
 /// Batches as the golden file has them.
-struct FromFile(Golden);
+struct FromFile(Golden, LatentEncoder);
 
 impl FromFile {
-    fn open() -> Self {
-        Self(Golden::open("trainer/trajectory.safetensors"))
+    fn open(trainer: &Trainer) -> Self {
+        let encoder = LatentEncoder::new(&trainer.pipeline, &trainer.config).unwrap();
+        Self(Golden::open("trainer/trajectory.safetensors"), encoder)
     }
 
     fn at(&self, step: i64) -> Batch {
         let images = self.0.get("images").get(step).to_kind(Kind::Float) / 127.5 - 1.0;
+        let images = images.repeat_interleave_self_int(8, 2, None).repeat_interleave_self_int(8, 3, None);
+        let moments = self.1.moments(&images).unwrap();
         Batch {
-            images: images.repeat_interleave_self_int(8, 2, None).repeat_interleave_self_int(8, 3, None),
-            posterior_noise: self.0.get("posterior_noise").get(step),
+            latents: self.1.sample(&moments, &self.0.get("posterior_noise").get(step)).unwrap(),
             noise: self.0.get("noise").get(step),
             timesteps: self.0.get("timesteps").get(step),
         }
@@ -75,7 +79,7 @@ fn follow(file: &str, config: TrainConfig, each: &[Stage]) {
     let golden = Golden::open(&format!("trainer/{file}.safetensors"));
     let trainer = trainer(config, PredictionType::Epsilon);
     assert!(trainer.subject.prompt_ids.get(0).equal(&golden.get("prompt_ids")));
-    let mut batches = FromFile::open();
+    let mut batches = FromFile::open(&trainer);
     let mut worst = Worst::default();
     let losses = golden.get("losses");
     for stage in Stage::ALL {
@@ -171,7 +175,7 @@ fn options_give_the_losses_and_gradients_of_python() {
     let golden = Golden::open("trainer/options.safetensors");
     let plain = config("photo", TRAJECTORY);
     let pooled = RegularizerConfig { mode: Mode::Pooled, ..plain.regularizer };
-    let prior = Prior { folder: "unused".into(), prompt: "a photo of a photo".to_owned(), weight: 1.0 };
+    let prior = Prior::default();
     let min_snr = TrainConfig { snr_gamma: Some(5.0), ..plain.clone() };
     for (option, config, prediction_type) in [
         ("plain", plain.clone(), PredictionType::Epsilon),
@@ -183,11 +187,11 @@ fn options_give_the_losses_and_gradients_of_python() {
     ] {
         let trainer = trainer(config, prediction_type);
         let _learning = trainer.start(Stage::Unet).unwrap();
-        let prior = trainer.config.prior.as_ref().map(|prior| prior.prompt.clone());
+        let prior = trainer.config.prior.as_ref().map(|prior| trainer.config.fill(&prior.prompt));
         let prompts = [Some("a photo of a [V] photo".to_owned()), prior];
         let prompts: Vec<&str> = prompts.iter().flatten().map(String::as_str).collect();
         let hidden = trainer.pipeline.encode_prompts(&prompts).unwrap();
-        let batch = Batch { timesteps: golden.get("timesteps"), ..FromFile::open().at(10) };
+        let batch = Batch { timesteps: golden.get("timesteps"), ..FromFile::open(&trainer).at(10) };
         let losses = trainer.losses(&trainer.config.unet, &batch, &hidden).unwrap();
         (&losses.diffusion + &losses.attention).backward();
         let both = Tensor::stack(&[&losses.diffusion, &losses.attention], 0);

@@ -1,0 +1,78 @@
+//! Views to the latents that the U-Net sees.
+
+use anyhow::Result;
+use sampling::Pipeline;
+use tch::{Device, Kind, Tensor};
+use vae::{AutoencoderKl, Posterior, Splitting};
+use weights::{Init, Parameters, Problem, Source};
+
+use crate::TrainConfig;
+
+/// The pipeline's VAE under a handle of its own, which another thread may hold; the weights are the same memory.
+#[derive(Debug)]
+pub struct LatentEncoder {
+    vae: AutoencoderKl,
+    kind: Kind,
+    device: Device,
+}
+
+impl LatentEncoder {
+    /// Computes in the configuration's `dtype`.
+    ///
+    /// # Errors
+    /// None in practice: the pipeline has built the same VAE before.
+    pub fn new(pipeline: &Pipeline, config: &TrainConfig) -> Result<Self> {
+        let shared = Shared(&pipeline.parameters.vae);
+        let (vae, _) =
+            weights::build(&shared, pipeline.placement(), |vs| AutoencoderKl::new(vs, pipeline.vae.config()))?;
+        Ok(Self { vae, kind: config.dtype.kind(), device: pipeline.placement().1 })
+    }
+
+    /// The moments [views, 8, h, w] of the posteriors of images [views, 3, 8h, 8w] in [-1, 1]. Each is encoded alone, so
+    /// that its moments do not depend on what shares its batch.
+    ///
+    /// # Errors
+    /// What the VAE refuses, or for want of memory.
+    pub fn moments(&self, images: &Tensor) -> Result<Tensor> {
+        let one_by_one = Splitting { slice_batch: true, ..Splitting::NONE };
+        libtorch::catch(|| {
+            let images = images.to_device(self.device).to_kind(self.kind);
+            tch::no_grad(|| Ok(self.vae.encode_split(&images, &one_by_one)?.moments()))
+        })?
+    }
+
+    /// The latents [views, 4, h, w] of moments and standard normal noise: sampled, scaled, in f32.
+    ///
+    /// # Errors
+    /// When the noise has another shape.
+    pub fn sample(&self, moments: &Tensor, noise: &Tensor) -> Result<Tensor> {
+        libtorch::catch(|| {
+            tch::no_grad(|| {
+                let latents = Posterior::from_moments(moments)?.sample(noise)?;
+                Ok(self.vae.scale_latents(&latents).to_kind(Kind::Float))
+            })
+        })?
+    }
+}
+
+/// Parameters as a source of themselves, without a copy.
+struct Shared<'a>(&'a Parameters);
+
+impl Source for Shared<'_> {
+    fn describe(&self) -> String {
+        "the pipeline's parameters".to_owned()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.iter().map(|(name, _)| name.to_owned()).collect()
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.0.get(name).is_some()
+    }
+
+    fn fetch(&self, name: &str, _: &[i64], _: Init, _: (Kind, Device)) -> Result<Tensor, Problem> {
+        // Detached, so that no other thread's handle has the same flags.
+        self.0.get(name).map(Tensor::detach).ok_or(Problem::Missing)
+    }
+}

@@ -1,0 +1,110 @@
+//! Pictures of the category for prior preservation: those that the user has, and as many more as are wanted.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use libtorch::random;
+use photos::{Photo, PhotoFolder, Rejected};
+use sampling::{Pipeline, Request, Settings};
+
+use crate::config::Prior;
+use crate::{Event, TrainConfig};
+
+/// The folder of the pictures within a run's, where the user names none.
+const FOLDER: &str = "prior";
+
+/// The folder of the pictures, and what is still to be drawn.
+#[derive(Debug)]
+pub(crate) struct PriorPictures {
+    folder: PathBuf,
+    found: Vec<Photo>,
+    /// What else is in the folder.
+    pub(crate) skipped: Vec<Rejected>,
+    /// How many of them, or of those still to come, are drawn.
+    drawn: usize,
+}
+
+impl PriorPictures {
+    /// Reads what is there; the folder need not exist.
+    ///
+    /// # Errors
+    /// When a picture in it is damaged.
+    pub(crate) fn open(prior: &Prior, run: &Path) -> Result<Self> {
+        let folder = prior.folder.clone().unwrap_or_else(|| run.join(FOLDER));
+        let (found, skipped) = match PhotoFolder::open(&folder) {
+            Ok(opened) => (opened.photos, opened.skipped),
+            Err(photos::Error::NoPhotos { skipped, .. }) => (Vec::new(), skipped),
+            Err(_) if !folder.exists() => (Vec::new(), Vec::new()),
+            Err(error) => return Err(error).context("the pictures for prior preservation"),
+        };
+        let mut opened = Self { folder, found, skipped, drawn: 0 };
+        opened.drawn = prior.images.saturating_sub(opened.own().count());
+        Ok(opened)
+    }
+
+    /// The user's pictures.
+    pub(crate) fn own(&self) -> impl Iterator<Item = &Photo> {
+        self.found.iter().filter(|photo| !is_drawn(&photo.name()))
+    }
+
+    /// How pictures are drawn: with diffusers' values, in the size that the model was trained for.
+    pub(crate) fn settings(pipeline: &Pipeline, prior: &Prior) -> Settings {
+        Settings { steps: prior.steps, ..pipeline.default_settings() }
+    }
+
+    /// Draws what is missing with a model that has learned nothing yet, until `stop` says so. Returns whether all is
+    /// there.
+    ///
+    /// Each picture is drawn alone, from a seed of its own: it is the same whichever were there before.
+    ///
+    /// # Errors
+    /// When a picture cannot be drawn or written.
+    pub(crate) fn draw(
+        &mut self,
+        pipeline: &Pipeline,
+        config: &TrainConfig,
+        prior: &Prior,
+        stop: &dyn Fn() -> bool,
+        watch: &mut dyn FnMut(Event<'_>),
+    ) -> Result<bool> {
+        let files = (0..self.drawn).map(|index| (index, self.folder.join(name(index))));
+        let missing: Vec<(usize, PathBuf)> = files.filter(|(_, file)| !file.exists()).collect();
+        if missing.is_empty() {
+            return Ok(true);
+        }
+        fs::create_dir_all(&self.folder).with_context(|| format!("cannot make {}", self.folder.display()))?;
+        let pictures = self.drawn as u64;
+        let before = pictures - missing.len() as u64;
+        watch(Event::Prior { done: before, pictures });
+        let prompt = config.fill(&prior.prompt);
+        for (done, (index, file)) in (before + 1..).zip(missing) {
+            if stop() {
+                return Ok(false);
+            }
+            let request = Request::new(&prompt, random::derive(config.seed, "prior pictures", index as u64));
+            let drawn = pipeline.generate(&[request], &Self::settings(pipeline, prior), &mut |_| {})?;
+            for picture in drawn {
+                pictures::save_png(&file, &picture, &[("parameters", &prompt)])?;
+            }
+            watch(Event::Prior { done, pictures });
+        }
+        self.found = PhotoFolder::open(&self.folder)?.photos;
+        Ok(true)
+    }
+
+    /// The user's pictures and the drawn ones.
+    pub(crate) fn into_photos(self) -> Vec<Photo> {
+        self.found
+    }
+}
+
+/// The file of a drawn picture.
+fn name(index: usize) -> String {
+    format!("drawn-{index:05}.png")
+}
+
+fn is_drawn(name: &str) -> bool {
+    let index = name.strip_prefix("drawn-").and_then(|rest| rest.strip_suffix(".png"));
+    index.is_some_and(|index| index.parse::<usize>().is_ok())
+}
