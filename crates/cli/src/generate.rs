@@ -180,7 +180,7 @@ impl Generate {
     }
 }
 
-fn scheduler_name(settings: &Settings, pipeline: &Pipeline) -> &'static str {
+pub(crate) fn scheduler_name(settings: &Settings, pipeline: &Pipeline) -> &'static str {
     settings.scheduler.map_or_else(|| pipeline.scheduler.kind(), Ok).map_or("unknown", SchedulerKind::class_name)
 }
 

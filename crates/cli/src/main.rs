@@ -3,11 +3,13 @@
 //! Invariants: no mathematics here; every failure is one sentence on stderr and exit code 2.
 
 mod ablate;
+mod attend;
 mod compare;
 mod device;
 mod evaluate;
 mod export;
 mod generate;
+mod inspect;
 mod pretrain;
 mod probe;
 mod progress;
@@ -42,6 +44,10 @@ enum Command {
     Report(report::Report),
     /// Put runs side by side, and make a blind study of them.
     Compare(compare::Compare),
+    /// Draw a prompt's picture and where in it each word acts.
+    Attend(attend::Attend),
+    /// Compare a run's learned embedding with its start and the vocabulary.
+    Inspect(inspect::Inspect),
     /// Write what a run has learned as files that other programs load.
     Export(export::Export),
     /// Train the miniature base model from nothing.
@@ -59,6 +65,8 @@ fn main() -> ExitCode {
             Command::Ablate(command) => command.run(),
             Command::Report(command) => command.run(),
             Command::Compare(command) => command.run(),
+            Command::Attend(command) => command.run(),
+            Command::Inspect(command) => command.run(),
             Command::Export(command) => command.run(),
             Command::Pretrain(command) => command.run(),
             Command::Probe(command) => command.run(),

@@ -98,21 +98,26 @@ impl Checkpoint {
 
     /// Copies the tensors of one of the checkpoint's files into `parameters`.
     pub(crate) fn restore(&self, parameters: &[(&str, &Tensor)], file: &str) -> Result<()> {
-        let archive = Archive::open(&self.file(file))?;
-        let Some((_, first)) = parameters.first() else { return Ok(()) };
-        let to = (first.kind(), first.device());
-        let (saved, _) = weights::build(&archive, to, |vs| {
-            Ok(parameters.iter().map(|(name, p)| vs.get(name, &p.size(), Init::Const(0.0))).collect::<Vec<_>>())
-        })?;
-        libtorch::catch(|| {
-            tch::no_grad(|| {
-                for ((_, parameter), saved) in parameters.iter().zip(&saved) {
-                    parameter.shallow_clone().copy_(saved);
-                }
-            });
-        })?;
-        Ok(())
+        restore(parameters, &self.file(file))
     }
+}
+
+/// Copies the tensors of a file, which has just these, into `parameters`.
+pub(crate) fn restore(parameters: &[(&str, &Tensor)], path: &Path) -> Result<()> {
+    let archive = Archive::open(path)?;
+    let Some((_, first)) = parameters.first() else { return Ok(()) };
+    let to = (first.kind(), first.device());
+    let (saved, _) = weights::build(&archive, to, |vs| {
+        Ok(parameters.iter().map(|(name, p)| vs.get(name, &p.size(), Init::Const(0.0))).collect::<Vec<_>>())
+    })?;
+    libtorch::catch(|| {
+        tch::no_grad(|| {
+            for ((_, parameter), saved) in parameters.iter().zip(&saved) {
+                parameter.shallow_clone().copy_(saved);
+            }
+        });
+    })?;
+    Ok(())
 }
 
 /// How the name of a checkpoint begins that is not whole yet.

@@ -19,6 +19,8 @@ pub struct FinishedRun {
     pub unet: PathBuf,
     /// The embedding [vectors, width] of \[V\], which the configuration calls `placeholder`.
     pub embedding: Tensor,
+    /// The run's own folder.
+    pub(crate) folder: PathBuf,
 }
 
 impl FinishedRun {
@@ -45,7 +47,7 @@ impl FinishedRun {
             file.display(),
             config.placeholder
         );
-        Ok(Self { config, unet, embedding })
+        Ok(Self { config, unet, embedding, folder: run.to_owned() })
     }
 
     /// The pipeline: the run's base model with the learned U-Net and \[V\].

@@ -35,6 +35,7 @@ mod layers;
 mod learned;
 mod learning;
 mod loss;
+mod moments;
 mod outputs;
 mod prior;
 mod session;

@@ -24,6 +24,8 @@ impl Outputs {
     pub(crate) const EMBEDDING: &str = "learned_embeds.safetensors";
     /// The U-Net's folder, in the diffusers layout.
     pub(crate) const UNET: &str = "unet";
+    /// What stage 2 trains, as it was after stage 2; the rest of the U-Net was the base model's.
+    pub(crate) const CROSS_ATTENTION: &str = "stages/cross_attention.safetensors";
 
     pub(crate) fn new(folder: &Path) -> Self {
         Self { folder: folder.to_owned() }
@@ -39,6 +41,14 @@ impl Outputs {
     pub(crate) fn embedding(&self, trainer: &Trainer) -> Result<()> {
         let path = self.folder.join(Self::EMBEDDING);
         export::save_embeddings(&path, &trainer.config.placeholder, &trainer.subject.embedding)
+    }
+
+    /// `stages/cross_attention.safetensors`, by which the stages can be compared when the run is over.
+    pub(crate) fn cross_attention(&self, trainer: &Trainer) -> Result<()> {
+        let path = self.folder.join(Self::CROSS_ATTENTION);
+        let folder = path.parent().unwrap_or(&self.folder);
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        weights::save(&path, trainer.trained(Stage::CrossAttention))
     }
 
     /// `unet/`: config and weights.

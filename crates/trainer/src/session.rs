@@ -171,11 +171,12 @@ impl Session {
                 return Ok(Outcome::Stopped);
             }
             learning.finish()?;
-            if stage == Stage::Embedding {
-                self.outputs.embedding(&self.trainer)?;
+            match stage {
+                Stage::Embedding => self.outputs.embedding(&self.trainer)?,
+                Stage::CrossAttention => self.outputs.cross_attention(&self.trainer)?,
+                Stage::Unet => self.outputs.unet(&self.trainer)?,
             }
         }
-        self.outputs.unet(&self.trainer)?;
         self.outputs.samples(&self.trainer)?;
         self.outputs.curves()?;
         Ok(Outcome::Finished)

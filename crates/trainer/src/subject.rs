@@ -57,7 +57,7 @@ impl Subject {
 }
 
 /// [vectors, width] in f32: the embedding of the category's first token, or the mean of its tokens'.
-fn initial_embedding(pipeline: &Pipeline, config: &TrainConfig) -> Result<Tensor> {
+pub(crate) fn initial_embedding(pipeline: &Pipeline, config: &TrainConfig) -> Result<Tensor> {
     let encoding = pipeline.tokenizer.encode(&config.category)?;
     // Without the start and the end of the text.
     let ids = &encoding.ids[1..encoding.len - 1];

@@ -1,0 +1,176 @@
+//! `inspect`: what stage 1 has learned, apart from what the U-Net has.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use alignment::{Neighbour, Neighbourhood, Shift};
+use anyhow::{Context, Result};
+use clap::Args;
+use pictures::Grid;
+use sampling::{Pipeline, Request, Settings};
+use scheduler::SchedulerKind;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tch::Tensor;
+use trainer::FinishedRun;
+
+use crate::device::ComputeArgs;
+use crate::generate::scheduler_name;
+use crate::progress::Progress;
+
+// Not a doc comment: to rustdoc, [V] would be a link.
+#[derive(Args, Debug, Serialize)]
+#[command(about = "Compare a run's learned embedding with its start and the vocabulary, and draw [V] alone")]
+pub(crate) struct Inspect {
+    /// The folder of a training run
+    #[arg(long)]
+    run: PathBuf,
+    /// The folder to write to; RUN/inspect if not given
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// How many of the nearest tokens to show
+    #[arg(long, default_value_t = 10)]
+    nearest: usize,
+    #[arg(
+        long,
+        default_value_t = 4,
+        help = "Pictures of the prompt \"[V]\" by the base U-Net, before and after; 0 for none"
+    )]
+    images: u64,
+    /// The seed of the first picture; the next has the next seed
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Denoising steps
+    #[arg(long, default_value_t = 50)]
+    steps: usize,
+    /// How strongly the prompt counts; 1 or less switches guidance off
+    #[arg(long, default_value_t = 7.5)]
+    guidance_scale: f64,
+    /// ddpm, ddim, pndm, dpm-solver++, euler or euler-ancestral; the model's own if not given
+    #[arg(long)]
+    scheduler: Option<String>,
+    #[command(flatten)]
+    compute: ComputeArgs,
+}
+
+/// What is known of one of the subject's embedding vectors.
+#[derive(Debug, Serialize)]
+struct Vector {
+    #[serde(flatten)]
+    shift: Shift,
+    nearest: Vec<Token>,
+    /// The tokens of the super-category.
+    category: Vec<Token>,
+}
+
+/// A token of the vocabulary with its place.
+#[derive(Debug, Serialize)]
+struct Token {
+    token: String,
+    #[serde(flatten)]
+    place: Neighbour,
+}
+
+impl Inspect {
+    pub(crate) fn run(self) -> Result<()> {
+        let scheduler = self.scheduler.as_deref().map(str::parse::<SchedulerKind>).transpose()?;
+        let to = self.compute.resolve()?;
+        let run = FinishedRun::open(&self.run)?;
+        let mut pipeline = run.pipeline_after(None, to)?;
+        let default = pipeline.default_settings();
+        let settings = Settings { steps: self.steps, guidance_scale: self.guidance_scale, scheduler, ..default };
+        pipeline.check(&[Request::new("[V]", self.seed)], &settings)?;
+        let start = run.start_embedding(&pipeline)?;
+        let vectors = (0..start.size()[0])
+            .map(|row| self.vector(&run, &pipeline, &start.get(row), &run.embedding.get(row)))
+            .collect::<Result<Vec<_>>>()?;
+        std::io::stdout().write_all(table(&run, &vectors).as_bytes())?;
+
+        let out = self.out.clone().unwrap_or_else(|| self.run.join("inspect"));
+        std::fs::create_dir_all(&out).with_context(|| format!("cannot make the folder {}", out.display()))?;
+        let pictures = self.pictures(&run, &mut pipeline, &settings, &out)?;
+        let record = json!({
+            "arguments": self,
+            "placeholder": run.config.placeholder,
+            "category": run.config.category,
+            "vectors": vectors,
+            "settings": settings,
+            "scheduler": scheduler_name(&settings, &pipeline),
+            "device": format!("{:?}", to.1),
+            "dtype": format!("{:?}", to.0),
+            "versions": { "attndreambooth": env!("CARGO_PKG_VERSION"), "libtorch": libtorch::LIBTORCH_VERSION },
+            "pictures": pictures,
+        });
+        atomic::write(&out.join("inspect.json"), serde_json::to_vec_pretty(&record)?)?;
+        eprintln!("inspect.json and {} picture(s) in {}", pictures.len(), out.display());
+        Ok(())
+    }
+
+    fn vector(&self, run: &FinishedRun, pipeline: &Pipeline, start: &Tensor, learned: &Tensor) -> Result<Vector> {
+        let neighbourhood = Neighbourhood::of(learned, pipeline.text_encoder.token_embeddings())?;
+        let token = |place: Neighbour| Token { token: pipeline.tokenizer.token(place.id).unwrap_or_default(), place };
+        let category = pipeline.tokenizer.encode(&run.config.category)?;
+        let ids = &category.ids[1..category.len - 1];
+        Ok(Vector {
+            shift: Shift::between(start, learned)?,
+            nearest: neighbourhood.nearest(self.nearest).into_iter().map(token).collect(),
+            category: ids.iter().map(|id| Ok(token(neighbourhood.token(*id)?))).collect::<Result<_>>()?,
+        })
+    }
+
+    /// Draws the subject alone by the base U-Net, first with the embedding at its start, then as it was learned.
+    fn pictures(
+        &self,
+        run: &FinishedRun,
+        pipeline: &mut Pipeline,
+        settings: &Settings,
+        out: &Path,
+    ) -> Result<Vec<Value>> {
+        let mut records = Vec::new();
+        if self.images == 0 {
+            return Ok(records);
+        }
+        let mut progress: Option<Progress> = None;
+        let mut grid = Grid::new(self.images as usize);
+        for name in ["before", "after"] {
+            if name == "after" {
+                pipeline.text_encoder.set_extra_tokens(&run.embedding)?;
+            }
+            for i in 0..self.images {
+                let request = Request::new("[V]", self.seed.wrapping_add(i));
+                let file = format!("{name}-seed{}.png", request.seed);
+                let pictures = pipeline.generate(std::slice::from_ref(&request), settings, &mut |step| {
+                    let total = 2 * self.images * step.total as u64;
+                    progress.get_or_insert_with(|| Progress::new("steps", total)).step(name);
+                })?;
+                let parameters = request.describe(settings, scheduler_name(settings, pipeline), name);
+                for picture in pictures {
+                    pictures::save_png(&out.join(&file), &picture, &[("parameters", &parameters)])?;
+                    grid.push(picture, format!("{name} stage 1 (seed {})", request.seed));
+                }
+                records.push(json!({ "file": file, "moment": name, "seed": request.seed }));
+            }
+        }
+        pictures::save_png(&out.join("grid.png"), &grid.draw(), &[])?;
+        Ok(records)
+    }
+}
+
+/// What is known of each vector, for people.
+fn table(run: &FinishedRun, vectors: &[Vector]) -> String {
+    let mut lines = Vec::new();
+    for (i, Vector { shift, nearest, category }) in vectors.iter().enumerate() {
+        let Shift { cosine, start_norm, norm, distance } = shift;
+        lines.push(format!("{}, vector {} of {}", run.config.placeholder, i + 1, vectors.len()));
+        lines.push(format!(
+            "to its start: cosine {cosine:.4}, distance {distance:.4}, norm {start_norm:.4} -> {norm:.4}"
+        ));
+        lines.push(format!("{:>6}  {:>7}  nearest tokens", "rank", "cosine"));
+        let line = |Token { token, place }: &Token, note: &str| {
+            format!("{:>6}  {:>7.4}  {}{note}", place.rank, place.cosine, token.trim_end_matches("</w>"))
+        };
+        lines.extend(nearest.iter().map(|token| line(token, "")));
+        lines.extend(category.iter().map(|token| line(token, " (of the category)")));
+    }
+    lines.join("\n") + "\n"
+}
