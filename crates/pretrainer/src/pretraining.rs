@@ -112,7 +112,8 @@ impl Pretraining {
             }
             count += 1.0;
             let stopping = stop();
-            let saving = stopping || self.done % self.recipe.checkpoint_every == 0 || self.done == self.recipe.steps;
+            let saving =
+                stopping || self.done.is_multiple_of(self.recipe.checkpoint_every) || self.done == self.recipe.steps;
             if saving || self.done.is_multiple_of(LOGGED) {
                 let mut values: Vec<_> = sums.drain(..).map(|(name, sum)| (name, sum / count)).collect();
                 values.push(("learning_rate", learning_rate));
