@@ -121,7 +121,7 @@ fn a_failed_checkpoint_leaves_the_earlier_one() {
     let _report = learning.step(&trainer, &mut batches).unwrap();
     learning.save(&trainer, &folder.path().join("2")).unwrap();
     Checkpoint::keep_latest(folder.path()).unwrap();
-    assert!(!folder.path().join("1").exists());
+    assert!(!folder.path().join("1").exists() && !folder.path().join(".partial-x").exists());
     assert_eq!(Checkpoint::latest(folder.path()).unwrap().unwrap().state.step, 2);
 }
 
@@ -139,4 +139,18 @@ fn a_checkpoint_of_another_model_is_refused_by_name() {
     .unwrap();
     let error = trainer.resume(&Checkpoint::open(&folder.path().join("1")).unwrap()).unwrap_err();
     assert!(error.to_string().contains("attn2"), "{error}");
+}
+
+#[test]
+fn what_is_not_a_number_never_takes_the_place_of_a_good_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let (trainer, mut batches) = start();
+    let mut learning = trainer.start(Stage::CrossAttention).unwrap();
+    let _report = learning.step(&trainer, &mut batches).unwrap();
+    learning.save(&trainer, &folder.path().join("1")).unwrap();
+    let (name, broken) = trainer.trained(Stage::CrossAttention)[0];
+    let _ = tch::no_grad(|| broken.shallow_clone().fill_(f64::INFINITY));
+    let error = learning.save(&trainer, &folder.path().join("2")).unwrap_err().to_string();
+    assert!(error.contains(name) && error.contains("after step 1 of stage cross_attention"), "{error}");
+    assert!(!folder.path().join("2").exists() && folder.path().join("1").exists());
 }
