@@ -38,7 +38,7 @@ pub struct Shift {
 }
 
 impl Shift {
-    /// From the vector `start` to the vector `learned`, both [width].
+    /// From the vector `start` to the vector `learned`, both of the shape \[width\].
     ///
     /// # Errors
     /// When they are not two vectors of one width, or one has a NaN or is infinite.
@@ -81,7 +81,7 @@ pub struct Neighbourhood {
 }
 
 impl Neighbourhood {
-    /// Of the vector [width] among the rows of `table` [tokens, width].
+    /// Of the vector \[width\] among the rows of `table` [tokens, width].
     ///
     /// # Errors
     /// When the widths differ, or what LibTorch refuses.
