@@ -9,15 +9,14 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use heatmaps::{Config, HeatMapRecorder};
 use sampling::{Pipeline, Request, Settings, Word};
-use scheduler::SchedulerKind;
 use serde::Serialize;
 use serde_json::json;
 use tch::{Device, Kind};
 use trainer::{FinishedRun, Stage};
 
 use crate::device::ComputeArgs;
-use crate::generate::scheduler_name;
 use crate::progress::Progress;
+use crate::sampler::{SamplerArgs, scheduler_name};
 use figure::{Figure, Row};
 
 /// Draw a prompt's picture, and where in it each word acts: attention heat maps as DAAM makes them.
@@ -44,15 +43,9 @@ pub(crate) struct Attend {
     /// The folder to write to; RUN/attend or runs/attend if not given
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Denoising steps
-    #[arg(long, default_value_t = 50)]
-    steps: usize,
-    /// How strongly the prompt counts; 1 or less switches guidance off
-    #[arg(long, default_value_t = 7.5)]
-    guidance_scale: f64,
-    /// ddpm, ddim, pndm, dpm-solver++, euler or euler-ancestral; the model's own if not given
-    #[arg(long)]
-    scheduler: Option<String>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    sampler: SamplerArgs,
     /// What is coldest and hottest
     #[arg(long, value_enum, default_value_t)]
     colors: Colors,
@@ -91,7 +84,7 @@ type Moment = (&'static str, Option<Stage>);
 impl Attend {
     pub(crate) fn run(self) -> Result<()> {
         let started = Instant::now();
-        let scheduler = self.scheduler.as_deref().map(str::parse::<SchedulerKind>).transpose()?;
+        self.sampler.kind()?;
         let config = Config { factors: self.factors.clone(), mid: self.mid, normalize: self.normalize };
         config.validate()?;
         let to = self.compute.resolve()?;
@@ -102,8 +95,7 @@ impl Attend {
         let mut figure: Option<Figure> = None;
         for &(name, stage) in &moments {
             let pipeline = source.pipeline(stage, to)?;
-            let default = pipeline.default_settings();
-            let settings = Settings { steps: self.steps, guidance_scale: self.guidance_scale, scheduler, ..default };
+            let settings = self.sampler.settings(pipeline.default_settings())?;
             let figure = match &mut figure {
                 Some(figure) => figure,
                 None => figure.insert(self.figure(&pipeline, &source, settings.clone())?),

@@ -16,6 +16,7 @@ use trainer::FinishedRun;
 
 use crate::device::ComputeArgs;
 use crate::progress::Progress;
+use crate::sampler::SamplerArgs;
 
 /// Draw a learned subject in many prompts and score the pictures with CLIP.
 ///
@@ -54,15 +55,8 @@ pub(crate) struct Evaluate {
     /// The seed that each picture's is derived from
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Denoising steps
-    #[arg(long, default_value_t = 50)]
-    steps: usize,
-    /// How strongly the prompt counts; 1 or less switches guidance off
-    #[arg(long, default_value_t = 7.5)]
-    guidance_scale: f64,
-    /// ddpm, ddim, pndm, dpm-solver++ (the authors'), euler or euler-ancestral
-    #[arg(long, default_value = SchedulerKind::DpmSolverPlusPlus.short_name())]
-    scheduler: String,
+    #[command(flatten)]
+    sampler: SamplerArgs,
     /// Height in pixels; what the model was trained for if not given
     #[arg(long)]
     height: Option<i64>,
@@ -132,7 +126,7 @@ impl Evaluate {
 
     /// The learned subject, and the base model if it is asked for.
     fn candidates(&self, plan: &Plan, run: &FinishedRun, model: &ModelFolder, out: &Path) -> Result<Vec<Candidate>> {
-        let scheduler = self.scheduler.parse()?;
+        let scheduler = self.sampler.kind()?.unwrap_or(SchedulerKind::DpmSolverPlusPlus);
         let size = match (self.height, self.width) {
             (Some(height), Some(width)) => [height, width],
             (height, width) => {
@@ -141,8 +135,8 @@ impl Evaluate {
             }
         };
         let settings = Settings {
-            steps: self.steps,
-            guidance_scale: self.guidance_scale,
+            steps: self.sampler.steps,
+            guidance_scale: self.sampler.guidance_scale,
             height: size[0],
             width: size[1],
             scheduler: Some(scheduler),

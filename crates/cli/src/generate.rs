@@ -7,7 +7,6 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use pictures::Grid;
 use sampling::{Pipeline, Request, Settings};
-use scheduler::SchedulerKind;
 use serde::Serialize;
 use serde_json::json;
 use tch::Tensor;
@@ -16,6 +15,7 @@ use weights::Archive;
 
 use crate::device::ComputeArgs;
 use crate::progress::Progress;
+use crate::sampler::{SamplerArgs, scheduler_name};
 
 /// Make pictures of prompts with a model in the diffusers layout.
 #[derive(Args, Debug, Serialize)]
@@ -41,15 +41,9 @@ pub(crate) struct Generate {
     /// The seed of each prompt's first picture; the next has the next seed
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Denoising steps
-    #[arg(long, default_value_t = 50)]
-    steps: usize,
-    /// How strongly the prompt counts; 1 or less switches guidance off
-    #[arg(long, default_value_t = 7.5)]
-    guidance_scale: f64,
-    /// ddpm, ddim, pndm, dpm-solver++, euler or euler-ancestral; the model's own if not given
-    #[arg(long)]
-    scheduler: Option<String>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    sampler: SamplerArgs,
     /// Height in pixels; what the model was trained for if not given
     #[arg(long)]
     height: Option<i64>,
@@ -73,7 +67,7 @@ impl Generate {
     pub(crate) fn execute(self) -> Result<()> {
         let started = Instant::now();
         // What can be wrong is found out before anything slow or lasting is done.
-        let scheduler = self.scheduler.as_deref().map(str::parse::<SchedulerKind>).transpose()?;
+        self.sampler.kind()?;
         let to = self.compute.resolve()?;
         let (pipeline, source) = match (&self.run, &self.model) {
             (Some(run), _) => (FinishedRun::open(run)?.pipeline(to)?, run),
@@ -84,13 +78,8 @@ impl Generate {
             check_finite(&pipeline).with_context(|| format!("--check of {}", source.display()))?;
         }
         let default = pipeline.default_settings();
-        let settings = Settings {
-            steps: self.steps,
-            guidance_scale: self.guidance_scale,
-            height: self.height.unwrap_or(default.height),
-            width: self.width.unwrap_or(default.width),
-            scheduler,
-        };
+        let (height, width) = (self.height.unwrap_or(default.height), self.width.unwrap_or(default.width));
+        let settings = self.sampler.settings(Settings { height, width, ..default })?;
         let requests = self.requests()?;
         pipeline.check(&requests, &settings)?;
         for prompt in &self.prompts {
@@ -178,10 +167,6 @@ impl Generate {
         });
         atomic::write(&self.out.join("generate.json"), serde_json::to_vec_pretty(&record)?)
     }
-}
-
-pub(crate) fn scheduler_name(settings: &Settings, pipeline: &Pipeline) -> &'static str {
-    settings.scheduler.map_or_else(|| pipeline.scheduler.kind(), Ok).map_or("unknown", SchedulerKind::class_name)
 }
 
 fn read_latents(path: &Path) -> Result<Tensor> {

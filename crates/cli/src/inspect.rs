@@ -8,15 +8,14 @@ use anyhow::{Context, Result};
 use clap::Args;
 use pictures::Grid;
 use sampling::{Pipeline, Request, Settings};
-use scheduler::SchedulerKind;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tch::Tensor;
 use trainer::FinishedRun;
 
 use crate::device::ComputeArgs;
-use crate::generate::scheduler_name;
 use crate::progress::Progress;
+use crate::sampler::{SamplerArgs, scheduler_name};
 
 // Not a doc comment: to rustdoc, [V] would be a link.
 #[derive(Args, Debug, Serialize)]
@@ -40,15 +39,9 @@ pub(crate) struct Inspect {
     /// The seed of the first picture; the next has the next seed
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Denoising steps
-    #[arg(long, default_value_t = 50)]
-    steps: usize,
-    /// How strongly the prompt counts; 1 or less switches guidance off
-    #[arg(long, default_value_t = 7.5)]
-    guidance_scale: f64,
-    /// ddpm, ddim, pndm, dpm-solver++, euler or euler-ancestral; the model's own if not given
-    #[arg(long)]
-    scheduler: Option<String>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    sampler: SamplerArgs,
     #[command(flatten)]
     compute: ComputeArgs,
 }
@@ -73,12 +66,11 @@ struct Token {
 
 impl Inspect {
     pub(crate) fn run(self) -> Result<()> {
-        let scheduler = self.scheduler.as_deref().map(str::parse::<SchedulerKind>).transpose()?;
+        self.sampler.kind()?;
         let to = self.compute.resolve()?;
         let run = FinishedRun::open(&self.run)?;
         let mut pipeline = run.pipeline_after(None, to)?;
-        let default = pipeline.default_settings();
-        let settings = Settings { steps: self.steps, guidance_scale: self.guidance_scale, scheduler, ..default };
+        let settings = self.sampler.settings(pipeline.default_settings())?;
         pipeline.check(&[Request::new("[V]", self.seed)], &settings)?;
         let start = run.start_embedding(&pipeline)?;
         let vectors = (0..start.size()[0])

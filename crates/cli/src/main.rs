@@ -15,6 +15,7 @@ mod probe;
 mod progress;
 mod report;
 mod results;
+mod sampler;
 mod train;
 
 use std::process::ExitCode;

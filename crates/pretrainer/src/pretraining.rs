@@ -93,8 +93,8 @@ impl Pretraining {
         self.component.parameters().count()
     }
 
-    /// Trains to the end, or until `stop` says so; then the averages are written as the component's weights. Returns
-    /// whether it got to the end.
+    /// Trains to the end, or until `stop` says so. At the end the averages are written as the component's weights, and
+    /// the losses as a picture. Returns whether it got there.
     ///
     /// # Errors
     /// A loss that is not a number, want of memory or disk; the last checkpoint stays good.
@@ -132,7 +132,10 @@ impl Pretraining {
                 return Ok(false);
             }
         }
-        weights::save(&final_weights(self.folder.path()), self.ema.averages())?;
+        let folder = self.folder.path();
+        weights::save(&final_weights(folder), self.ema.averages())?;
+        let curves = journal::draw_curves(&journal::read_log(folder)?);
+        pictures::save_png(&folder.join("curves.png"), &curves, &[])?;
         Ok(true)
     }
 
