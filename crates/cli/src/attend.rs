@@ -95,7 +95,7 @@ impl Attend {
         let mut figure: Option<Figure> = None;
         for &(name, stage) in &moments {
             let pipeline = source.pipeline(stage, to)?;
-            let settings = self.sampler.settings(pipeline.default_settings())?;
+            let settings = self.sampler.settings(&pipeline.default_settings())?;
             let figure = match &mut figure {
                 Some(figure) => figure,
                 None => figure.insert(self.figure(&pipeline, &source, settings.clone())?),

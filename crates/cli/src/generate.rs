@@ -79,7 +79,7 @@ impl Generate {
         }
         let default = pipeline.default_settings();
         let (height, width) = (self.height.unwrap_or(default.height), self.width.unwrap_or(default.width));
-        let settings = self.sampler.settings(Settings { height, width, ..default })?;
+        let settings = self.sampler.settings(&Settings { height, width, ..default })?;
         let requests = self.requests()?;
         pipeline.check(&requests, &settings)?;
         for prompt in &self.prompts {

@@ -28,9 +28,9 @@ impl SamplerArgs {
     }
 
     /// These in place of the model's.
-    pub(crate) fn settings(&self, default: Settings) -> Result<Settings> {
+    pub(crate) fn settings(&self, default: &Settings) -> Result<Settings> {
         let (steps, guidance_scale) = (self.steps, self.guidance_scale);
-        Ok(Settings { steps, guidance_scale, scheduler: self.kind()?, ..default })
+        Ok(Settings { steps, guidance_scale, scheduler: self.kind()?, ..default.clone() })
     }
 }
 

@@ -25,7 +25,8 @@ fn train(folder: &Path) -> PathBuf {
     let run = folder.join("run");
     let [model, photos] = ["tiny-sd21", "evaluation/photos"].map(|name| text(&fixtures().join(name)));
     let out = text(&run);
-    let mut arguments = vec!["train", "--device", "cpu", "--results", "none", "--model", &model, "--concept", &photos, "--out", &out];
+    let mut arguments =
+        vec!["train", "--device", "cpu", "--results", "none", "--model", &model, "--concept", &photos, "--out", &out];
     arguments.extend(["--category", "cat", "--batch-size", "2", "--resolution", "64"]);
     for set in ["embedding.steps=2", "cross_attention.steps=2", "unet.steps=2", "validation.steps=1"] {
         arguments.extend(["--set", set]);

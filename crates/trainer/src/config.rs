@@ -146,13 +146,16 @@ pub struct Validation {
     pub prompts: Vec<String>,
     /// The seed of each prompt's picture.
     pub seed: u64,
-    /// Denoising steps.
+    /// Denoising steps, here and where the finished run is shown.
     pub steps: usize,
+    /// How strongly prompts count, likewise; small models want less than Stable Diffusion's 7.5.
+    pub guidance_scale: f64,
 }
 
 impl Default for Validation {
     fn default() -> Self {
-        Self { every: 0, prompts: vec!["a photo of a [V] [category]".to_owned()], seed: 0, steps: 25 }
+        let prompts = vec!["a photo of a [V] [category]".to_owned()];
+        Self { every: 0, prompts, seed: 0, steps: 25, guidance_scale: 7.5 }
     }
 }
 

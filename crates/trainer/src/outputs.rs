@@ -8,7 +8,7 @@ use photos::{Photo, View};
 use pictures::Grid;
 use sampling::{Request, Settings};
 
-use crate::{Stage, TrainConfig, Trainer};
+use crate::{Stage, TrainConfig, Trainer, Validation};
 
 /// Side of a picture on the contact sheet in pixels.
 const THUMBNAIL: u32 = 192;
@@ -82,7 +82,8 @@ impl Outputs {
 
 /// How validation pictures are drawn.
 pub(crate) fn settings(trainer: &Trainer) -> Settings {
-    Settings { steps: trainer.config.validation.steps, ..trainer.pipeline.default_settings() }
+    let Validation { steps, guidance_scale, .. } = trainer.config.validation;
+    Settings { steps, guidance_scale, ..trainer.pipeline.default_settings() }
 }
 
 /// One picture of each validation prompt, from the configured seed; no random number of the run is touched.
