@@ -1,0 +1,68 @@
+//! The main job with the model that everyone has, in few steps: learn the penguin, see it beside the base model.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use golden::fixtures;
+use serde_json::Value;
+
+fn train(folder: &Path, more: &[&str]) -> Output {
+    fs::write(folder.join("prompts.txt"), "a {} in the snow\n").unwrap();
+    Command::new(env!("CARGO_BIN_EXE_attndreambooth"))
+        .args(["train", "--device", "cpu", "--category", "bird", "--batch-size", "1"])
+        .args(["--set", "embedding.steps=1", "--set", "cross_attention.steps=1", "--set", "unet.steps=1"])
+        .arg("--model")
+        .arg(fixtures().join("miniature"))
+        .arg("--concept")
+        .arg(fixtures().join("subjects/penguin"))
+        .arg("--out")
+        .arg(folder.join("run"))
+        .arg("--results")
+        .arg(folder.join("prompts.txt"))
+        .args(more)
+        .env("OMP_NUM_THREADS", "1")
+        .output()
+        .unwrap()
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn a_run_ends_with_results_to_look_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = train(folder.path(), &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let run = folder.path().join("run");
+    // The miniature's own recipe: no rotation, and other learning rates than the paper's.
+    let config = json(&run.join("config.json"));
+    let recipe = json(&fixtures().join("miniature/attndreambooth.json"));
+    assert_eq!(config["config"]["unet"]["learning_rate"], recipe["unet"]["learning_rate"]);
+    assert_eq!(config["config"]["augmentation"]["rotation_p"], 0.0);
+    assert_eq!(config["config"]["unet"]["steps"], 1, "--set wins over the recipe");
+
+    let comparison = json(&run.join("comparison/comparison.json"));
+    assert_eq!(comparison["rows"][0]["prompt"], "a [V] bird in the snow");
+    for image in comparison["rows"][0]["images"].as_array().unwrap() {
+        let picture = image::open(run.join("comparison").join(image.as_str().unwrap())).unwrap();
+        assert_eq!((picture.width(), picture.height()), (128, 128));
+    }
+    let scores = json(&run.join("evaluation/prompts/scores.json"));
+    assert!(scores["variants"].as_array().unwrap().iter().any(|variant| variant["name"] == "base"));
+    let page = fs::read_to_string(run.join("report.html")).unwrap();
+    assert!(page.contains("a [V] bird in the snow"));
+}
+
+#[test]
+fn a_preset_is_taken_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = train(folder.path(), &["--preset", "paper", "--results", "none"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let config = json(&folder.path().join("run/config.json"));
+    assert_eq!(config["config"]["unet"]["learning_rate"], 2e-6);
+    assert_eq!(config["config"]["augmentation"]["rotation_p"], 0.75);
+    assert!(!folder.path().join("run/report.html").exists());
+}
