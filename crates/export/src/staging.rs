@@ -1,15 +1,14 @@
 //! A folder that is there as a whole or not at all.
 
-use std::fs::{self, File, Permissions};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-/// Fills a new folder under a temporary name beside `path`, then gives it its name.
+/// [`atomic::new_folder`] where the user has named the folder.
 ///
 /// # Errors
-/// When `path` is taken, or `fill` fails; the temporary folder is removed then.
+/// As that; and when `path` is taken, before anything is done.
 pub(crate) fn new_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let shown = path.display();
     if path.is_file() {
@@ -18,18 +17,7 @@ pub(crate) fn new_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) ->
     if path.exists() && fs::read_dir(path).with_context(|| format!("cannot read {shown}"))?.next().is_some() {
         bail!("{shown} is there already and is not empty; choose another folder, or remove that one first");
     }
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let failed = || format!("cannot write {shown}");
-    fs::create_dir_all(parent).with_context(failed)?;
-    // Ordinary permissions: the process's umask still applies.
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".partial-").permissions(Permissions::from_mode(0o777));
-    let temporary = builder.tempdir_in(parent).with_context(failed)?;
-    fill(temporary.path())?;
-    fs::rename(temporary.path(), path).with_context(failed)?;
-    // There is nothing left to remove.
-    let _renamed: PathBuf = temporary.keep();
-    File::open(parent).and_then(|parent| parent.sync_all()).with_context(failed)
+    atomic::new_folder(path, fill)
 }
 
 /// Puts the files of `from` for which `wanted` holds into the new folder `to`, hidden ones left out: weights as further

@@ -20,14 +20,10 @@ pub(crate) fn latest(parent: &Path) -> Option<(u64, PathBuf)> {
 pub(crate) fn write(parent: &Path, step: u64, contents: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let path = parent.join(format!("{step:07}"));
     let failed = || format!("cannot write the checkpoint {}", path.display());
-    fs::create_dir_all(parent).with_context(failed)?;
     if path.exists() {
         return Ok(());
     }
-    let hidden = tempfile::Builder::new().prefix(".partial-").tempdir_in(parent).with_context(failed)?;
-    contents(hidden.path()).with_context(failed)?;
-    fs::rename(hidden.keep(), &path).with_context(failed)?;
-    fs::File::open(parent).and_then(|parent| parent.sync_all()).with_context(failed)?;
+    atomic::new_folder(&path, contents).with_context(failed)?;
     for entry in fs::read_dir(parent).with_context(failed)?.filter_map(Result::ok) {
         let number = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
         if number.is_some_and(|number| number < step) {

@@ -82,18 +82,16 @@ impl Checkpoint {
         step: usize,
         contents: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<()> {
-        let parent = path.parent().context("a checkpoint needs a folder to stand in")?;
-        let failed = || format!("cannot write the checkpoint {}", path.display());
-        fs::create_dir_all(parent).with_context(failed)?;
-        let hidden = tempfile::Builder::new().prefix(PARTIAL).tempdir_in(parent).with_context(failed)?;
-        contents(hidden.path()).with_context(failed)?;
-        let state = serde_json::to_vec_pretty(&State { stage, step })?;
-        atomic::write(&hidden.path().join(Self::STATE), state).with_context(failed)?;
-        if path.exists() {
-            fs::remove_dir_all(path).with_context(failed)?;
-        }
-        fs::rename(hidden.keep(), path).with_context(failed)?;
-        fs::File::open(parent).and_then(|parent| parent.sync_all()).with_context(failed)
+        let fill = |hidden: &Path| {
+            contents(hidden)?;
+            atomic::write(&hidden.join(Self::STATE), serde_json::to_vec_pretty(&State { stage, step })?)?;
+            // The one of the same step, if there is any, makes room only when this one is whole.
+            if path.exists() {
+                fs::remove_dir_all(path)?;
+            }
+            Ok(())
+        };
+        atomic::new_folder(path, fill).with_context(|| format!("cannot write the checkpoint {}", path.display()))
     }
 
     /// Copies the tensors of one of the checkpoint's files into `parameters`.
@@ -120,11 +118,8 @@ pub(crate) fn restore(parameters: &[(&str, &Tensor)], path: &Path) -> Result<()>
     Ok(())
 }
 
-/// How the name of a checkpoint begins that is not whole yet.
-const PARTIAL: &str = ".partial-";
-
 fn is_partial(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PARTIAL.as_bytes()))
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(atomic::PARTIAL.as_bytes()))
 }
 
 /// The folders in a folder; none where it does not exist.
