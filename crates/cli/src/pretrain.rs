@@ -104,8 +104,14 @@ impl Pretrain {
         recipe.batch_size = self.batch_size.unwrap_or(recipe.batch_size);
         recipe.dtype = self.dtype.unwrap_or(recipe.dtype);
         if let Some(budget) = self.budget {
-            let seconds = pretrainer::seconds_per_step(part, &recipe, sources, &self.out, device)?;
-            recipe.steps = (budget.as_secs_f64() * share(part) / seconds).max(1.0) as u64;
+            // Measured once: what was begun goes on to the end that was planned.
+            recipe.steps = match pretrainer::recorded_steps(part, &self.out)? {
+                Some(steps) => steps,
+                None => {
+                    let seconds = pretrainer::seconds_per_step(part, &recipe, sources, &self.out, device)?;
+                    (budget.as_secs_f64() * share(part) / seconds).max(1.0) as u64
+                }
+            };
         }
         Ok(recipe)
     }

@@ -43,7 +43,7 @@ pub fn assemble(run: &Path, sources: &Sources, out: &Path) -> Result<()> {
     write("vae", "config.json", &shapes::vae(scaling_factor(run, sources, to)?))?;
     write("text_encoder", "config.json", &shapes::text_encoder(vocab_size))?;
     write("clip", "config.json", &shapes::clip(vocab_size))?;
-    write("clip", "preprocessor_config.json", &shapes::preprocessor())?;
+    write("clip", "preprocessor_config.json", &shapes::preprocessor()?)?;
     for folder in ["tokenizer", "clip"] {
         sources.tokenizer.save(out.join(folder))?;
     }

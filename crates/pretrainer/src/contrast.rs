@@ -1,7 +1,7 @@
 //! CLIP learns which caption belongs to which scene.
 
 use anyhow::Result;
-use clip::ClipModel;
+use clip::{ClipModel, ImageProcessor};
 use libtorch::random;
 use pictures::RgbImage;
 use tch::{Device, Kind, Tensor};
@@ -51,9 +51,23 @@ impl Component for Contrast {
     }
 }
 
-/// Pictures of the right size as CLIP's image processor makes them.
+/// Pictures of the right size as CLIP's image processor makes them, all at once.
 pub(crate) fn prepare(pictures: &[RgbImage]) -> Tensor {
     let constant = |values: [f64; 3]| Tensor::from_slice(&values.map(|v| v as f32)).reshape([1, 3, 1, 1]);
-    let images = to_tensor(pictures) / 2.0 + 0.5;
-    (images - constant(shapes::IMAGE_MEAN)) / constant(shapes::IMAGE_STD)
+    let ImageProcessor { image_mean, image_std, .. } = shapes::image_processor();
+    (to_tensor(pictures) / 2.0 + 0.5 - constant(image_mean)) / constant(image_std)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_are_prepared_as_by_the_image_processor() {
+        let side = shapes::IMAGE_SIZE;
+        let picture = RgbImage::from_fn(side, side, |x, y| [x as u8, (2 * y) as u8, (x ^ y) as u8].into());
+        let expected = shapes::image_processor().process_rgb8(picture.as_raw(), side.into(), side.into()).unwrap();
+        let largest = (prepare(&[picture]).get(0) - expected).abs().max();
+        assert!(largest.double_value(&[]) < 1e-6, "{largest:?}");
+    }
 }

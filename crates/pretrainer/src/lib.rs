@@ -39,6 +39,6 @@ mod vocabulary;
 pub use assemble::assemble;
 pub use measure::{Measures, measure};
 pub use part::Part;
-pub use pretraining::{Pretraining, Report, seconds_per_step};
+pub use pretraining::{Pretraining, Report, recorded_steps, seconds_per_step};
 pub use recipe::{Dtype, Recipe};
 pub use sources::Sources;

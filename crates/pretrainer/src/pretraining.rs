@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Result, bail, ensure};
 use journal::{Entry, Log, RunFolder, Scalars};
 use optimizer::{AdamW, Ema};
+use serde::Deserialize;
 use serde_json::json;
 use tch::Device;
 use weights::{Archive, Random, Source};
@@ -192,7 +193,21 @@ pub(crate) fn best_weights(run: &Path, part: Part) -> Result<PathBuf> {
     }
 }
 
-/// How long a step takes, in seconds: the mean of a few after two to warm up, in a folder of its own.
+/// The steps that a part's training in `run` was begun with, if it was.
+///
+/// # Errors
+/// When its configuration is damaged.
+pub fn recorded_steps(part: Part, run: &Path) -> Result<Option<u64>> {
+    #[derive(Deserialize)]
+    struct Record {
+        recipe: Recipe,
+    }
+    let path = run.join(part.name()).join("config.json");
+    let read = || weights::read_config::<Record>(&path);
+    Ok(path.exists().then(read).transpose()?.map(|record| record.recipe.steps))
+}
+
+/// How long a step takes, in seconds: the mean of a few after two to warm up; nothing is written.
 ///
 /// # Errors
 /// As [`Pretraining::open`].

@@ -1,5 +1,7 @@
 //! The miniature's architecture: Stable Diffusion 2.1's classes, with fewer and narrower layers.
 
+use anyhow::Result;
+use clip::ImageProcessor;
 use serde_json::{Value, json};
 
 /// The side of the pictures in pixels; latents have an eighth of it.
@@ -115,26 +117,17 @@ pub(crate) fn scheduler() -> Value {
     })
 }
 
-pub(crate) fn preprocessor() -> Value {
-    json!({
-        "crop_size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
-        "do_center_crop": true,
-        "do_convert_rgb": true,
-        "do_normalize": true,
-        "do_rescale": true,
-        "do_resize": true,
-        "image_mean": IMAGE_MEAN,
-        "image_std": IMAGE_STD,
-        "image_processor_type": "CLIPImageProcessor",
-        "resample": 3,
-        "rescale_factor": 1.0 / 255.0,
-        "size": {"shortest_edge": IMAGE_SIZE},
-    })
+/// How CLIP sees pictures.
+pub(crate) fn image_processor() -> ImageProcessor {
+    ImageProcessor::square(i64::from(IMAGE_SIZE))
 }
 
-/// CLIP's, as everywhere.
-pub(crate) const IMAGE_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
-pub(crate) const IMAGE_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
+pub(crate) fn preprocessor() -> Result<Value> {
+    let mut value = serde_json::to_value(image_processor())?;
+    value["do_convert_rgb"] = json!(true);
+    value["image_processor_type"] = json!("CLIPImageProcessor");
+    Ok(value)
+}
 
 pub(crate) fn model_index() -> Value {
     json!({

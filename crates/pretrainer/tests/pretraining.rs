@@ -69,6 +69,8 @@ fn only_the_number_of_steps_may_change() {
     let (sources, run) = (sources(), tempfile::tempdir().unwrap());
     train(Part::Clip, 2, &sources, run.path(), None);
     train(Part::Clip, 3, &sources, run.path(), None);
+    assert_eq!(pretrainer::recorded_steps(Part::Clip, run.path()).unwrap(), Some(3));
+    assert_eq!(pretrainer::recorded_steps(Part::Vae, run.path()).unwrap(), None);
     let other = Recipe { learning_rate: 0.5, ..recipe(Part::Clip, 4) };
     let refused = Pretraining::open(Part::Clip, other, &sources, run.path(), Device::Cpu);
     let message = format!("{:#}", refused.err().unwrap());
