@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use evaluation::{Bootstrap, Estimate, Record, bootstrap_mean};
+use evaluation::{AcrossSeeds, Bootstrap, Estimate, Record};
 use pictures::Grid;
 use serde::Serialize;
 
@@ -58,10 +58,8 @@ pub(crate) enum Variant {
 #[derive(Debug, Serialize)]
 struct Row {
     variant: Variant,
-    clip_i: Estimate,
-    clip_t: Estimate,
-    /// The mean of each seed.
-    by_seed: Vec<[f64; 2]>,
+    #[serde(flatten)]
+    scores: AcrossSeeds,
 }
 
 impl Variant {
@@ -112,7 +110,13 @@ impl Ablate {
                 eprintln!("run {number} of {total}: {}, seed {seed}", variant.name());
                 records.push(self.one(variant, seed)?);
             }
-            rows.push(Row::new(variant, &records)?);
+            let scores = AcrossSeeds::of(&records, &Bootstrap::default());
+            ensure!(
+                scores.by_seed.iter().flatten().all(|mean| mean.is_finite()),
+                "an evaluation of {} has no pictures; remove its folder and start again",
+                variant.name()
+            );
+            rows.push(Row { variant, scores });
             self.write(&rows)?;
         }
         print(&rows);
@@ -178,26 +182,6 @@ impl Ablate {
     }
 }
 
-impl Row {
-    fn new(variant: Variant, records: &[Record]) -> Result<Self> {
-        let scores = |of: fn(&evaluation::ImageScores) -> f64| -> Vec<Vec<f64>> {
-            let of_record = |record: &Record| -> Vec<f64> {
-                let prompts = record.variants.iter().flat_map(|variant| &variant.scores.prompts);
-                prompts.flat_map(|prompt| &prompt.images).map(of).collect()
-            };
-            records.iter().map(of_record).collect()
-        };
-        let (clip_i, clip_t) = (scores(|image| image.scores.clip_i), scores(|image| image.scores.clip_t));
-        if clip_i.iter().any(Vec::is_empty) {
-            bail!("an evaluation of {} has no pictures; remove its folder and start again", variant.name());
-        }
-        let mean = |values: &Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
-        let by_seed = clip_i.iter().zip(&clip_t).map(|(i, t)| [mean(i), mean(t)]).collect();
-        let estimate = |groups: &[Vec<f64>]| bootstrap_mean(groups, &Bootstrap::default());
-        Ok(Self { variant, clip_i: estimate(&clip_i), clip_t: estimate(&clip_t), by_seed })
-    }
-}
-
 /// Runs another command of this program.
 fn child(arguments: &[String]) -> Result<()> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
@@ -211,6 +195,6 @@ fn print(rows: &[Row]) {
     let show = |estimate: &Estimate| format!("{:.4} [{:.4}, {:.4}]", estimate.mean, estimate.low, estimate.high);
     println!("{:<20}  {:<24}  {:<24}", "", "CLIP-I", "CLIP-T");
     for row in rows {
-        println!("{:<20}  {:<24}  {:<24}", row.variant.name(), show(&row.clip_i), show(&row.clip_t));
+        println!("{:<20}  {:<24}  {:<24}", row.variant.name(), show(&row.scores.clip_i), show(&row.scores.clip_t));
     }
 }
