@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The layers from the bottom up. A crate may depend on crates of lower layers, not on its neighbours.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 10] = [
     &["libtorch", "atomic"],
     &["weights", "scheduler", "tokenizer", "pictures", "scenes"],
     &["golden", "layers", "photos", "optimizer", "journal", "export"],
     &["vae", "clip", "unet"],
     &["regularizer", "heatmaps", "alignment", "sampling", "report"],
     &["trainer", "evaluation", "pretrainer"],
+    &["benchmarks"],
     &["cli"],
     &["tests"],
     &["xtask"],

@@ -1,6 +1,7 @@
 //! The program's own commands: built in release mode, with LibTorch set up first, and the miniature where no model is
 //! named.
 
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -134,11 +135,22 @@ fn value(args: &[OsString], name: &str) -> Option<PathBuf> {
 
 /// Runs in the caller's folder, so that relative paths among `args` mean what the caller means.
 pub(crate) fn run(subcommand: &str, args: &[OsString]) -> anyhow::Result<()> {
-    setup::ensure()?;
-    // Built aloud, as it may take minutes; then run quietly, so that all output is the program's own.
-    workspace::run(&mut workspace::cargo(["build", "--release", "--package", "cli"]))?;
+    build()?;
+    // Quietly, so that all output is the program's own.
     let mut command = workspace::cargo(["run", "--quiet", "--release", "--package", "cli", "--", subcommand]);
     workspace::run(command.args(args))
+}
+
+/// Builds the program in release mode, aloud, as it may take minutes.
+pub(crate) fn build() -> anyhow::Result<()> {
+    setup::ensure()?;
+    workspace::run(&mut workspace::cargo(["build", "--release", "--package", "cli"]))
+}
+
+/// Where [`build`] puts the program.
+pub(crate) fn path() -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace::root().join("target"), PathBuf::from);
+    target.join("release/attndreambooth")
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod ablate;
 mod attend;
+mod bench;
 mod compare;
 mod device;
 mod evaluate;
@@ -55,6 +56,8 @@ enum Command {
     Pretrain(pretrain::Pretrain),
     /// Run one component on tensors from a file, to compare it with any other implementation.
     Probe(probe::Probe),
+    /// Time a piece of work.
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
             Command::Export(command) => command.run(),
             Command::Pretrain(command) => command.run(),
             Command::Probe(command) => command.run(),
+            Command::Bench(command) => command.run(),
         }
     };
     // What LibTorch refuses deep inside a model arrives here as an error too.

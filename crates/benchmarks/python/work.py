@@ -1,0 +1,471 @@
+"""The work of the crate `benchmarks` with PyTorch, diffusers and transformers; see its documentation.
+
+    python crates/benchmarks/python/work.py WORK --model DIR [--loop lean|authors] [--batch-size N] ...
+
+Prints the same line of JSON as `attndreambooth bench WORK`. Inputs are drawn from the same seeds, and the check is the same
+number. A training step comes in two loops:
+
+- `authors`: what AttnDreamBooth's train_attndreambooth.py does in a step, written anew: the VAE's encoding, the text
+  encoder with its graph and its own gradients, attention probabilities of all 77 tokens kept for all layers,
+  torch.optim.AdamW as it comes;
+- `lean`: the same step with every saving that PyTorch has to offer without other packages: frozen models without
+  gradients, the prompt encoded once where it does not change, scaled_dot_product_attention but where the maps of the two
+  tokens are needed, AdamW(fused=True).
+
+`--compile` additionally compiles the U-Net, where a compiler is there.
+"""
+
+import argparse
+import json
+import math
+import resource
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+PLACEHOLDER = "<new>"
+CATEGORY = "bird"
+# Learning rate, lambda_mu, lambda_sigma of each stage; the paper's.
+STAGES = {1: (1e-3, 0.1, 0.0), 2: (2e-5, 2.0, 5.0), 3: (2e-6, 2.0, 5.0)}
+STEPS = {"embedding-step": 1, "cross-attention-step": 2, "unet-step": 3}
+
+
+def normal(seed, *shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def spread_timesteps(batch):
+    return torch.tensor([1000 * i // (batch + 1) for i in range(1, batch + 1)])
+
+
+def size(xs):
+    return xs.float().abs().mean()
+
+
+def side(args):
+    if args.resolution:
+        return args.resolution
+    config = json.loads((Path(args.model) / "unet/config.json").read_text())
+    return config["sample_size"] * 8
+
+
+def images(args):
+    pixels = (args.batch_size, 3, side(args), side(args))
+    return torch.rand(pixels, generator=torch.Generator().manual_seed(3)) * 2 - 1
+
+
+def latents(args, channels=4):
+    return normal(1, args.batch_size, channels, side(args) // 8, side(args) // 8)
+
+
+def load(args, component, dtype=None):
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    folder, dtype = f"{args.model}/{component}", dtype or args.dtype
+    if component == "text_encoder":
+        return CLIPTextModel.from_pretrained(folder, dtype=dtype).eval().to(args.device)
+    model = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[component]
+    return model.from_pretrained(folder, torch_dtype=dtype).eval().to(args.device)
+
+
+class KeepEverything:
+    """The authors' processor: probabilities of all tokens, kept."""
+
+    def __init__(self):
+        self.maps = []
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **_):
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query = attn.head_to_batch_dim(attn.to_q(hidden_states))
+        key = attn.head_to_batch_dim(attn.to_k(context))
+        value = attn.head_to_batch_dim(attn.to_v(context))
+        probabilities = attn.get_attention_scores(query, key, attention_mask)
+        if encoder_hidden_states is not None:
+            batch = hidden_states.shape[0]
+            self.maps.append(probabilities.unflatten(0, (batch, attn.heads)).permute(0, 3, 1, 2))
+        out = attn.batch_to_head_dim(torch.bmm(probabilities, value))
+        return attn.to_out[1](attn.to_out[0](out))
+
+    def loss(self, position, lambda_mu, lambda_sigma):
+        total = 0.0
+        for map in self.maps:
+            new, category = map[:, position].float(), map[:, position + 1].float()
+            for sample in range(len(map)):
+                total = total + lambda_mu * F.mse_loss(new[sample].mean(), category[sample].mean())
+                total = total + lambda_sigma * F.mse_loss(new[sample].var(), category[sample].var())
+        return total / len(self.maps)
+
+
+class KeepStatistics:
+    """Explicit probabilities for cross-attention alone, of which mean and variance of two tokens are kept."""
+
+    def __init__(self):
+        self.maps, self.position = [], 0
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **_):
+        heads = lambda xs: xs.unflatten(2, (attn.heads, -1)).transpose(1, 2)
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key, value = heads(attn.to_q(hidden_states)), heads(attn.to_k(context)), heads(attn.to_v(context))
+        if encoder_hidden_states is None:
+            out = F.scaled_dot_product_attention(query, key, value)
+        else:
+            probabilities = ((query * attn.scale) @ key.transpose(-1, -2)).softmax(-1)
+            two = probabilities[..., self.position : self.position + 2].float()
+            self.maps.append(torch.var_mean(two, (1, 2)))
+            out = probabilities @ value
+        return attn.to_out[1](attn.to_out[0](out.transpose(1, 2).flatten(2)))
+
+    def loss(self, position, lambda_mu, lambda_sigma):
+        variance = torch.stack([variance for variance, _ in self.maps])
+        mean = torch.stack([mean for _, mean in self.maps])
+        gap = lambda xs: (xs[..., 0] - xs[..., 1]).square().sum()
+        return (lambda_mu * gap(mean) + lambda_sigma * gap(variance)) / len(self.maps)
+
+
+class Training:
+    """A stage on its way."""
+
+    def __init__(self, args, stage, batches=None):
+        from diffusers import DDPMScheduler
+        from transformers import CLIPTokenizer
+
+        self.args, self.stage, self.lean = args, stage, args.loop == "lean"
+        self.compute = args.dtype
+        self.autocast = torch.autocast(args.device, args.dtype, enabled=args.dtype != torch.float32)
+        self.unet, self.vae = load(args, "unet", torch.float32), load(args, "vae", torch.float32)
+        self.text_encoder = load(args, "text_encoder", torch.float32)
+        self.schedule = DDPMScheduler.from_pretrained(f"{args.model}/scheduler")
+        tokenizer = CLIPTokenizer.from_pretrained(f"{args.model}/tokenizer")
+        category = args.category or CATEGORY
+        tokenizer.add_tokens(PLACEHOLDER)
+        self.text_encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        self.vae.requires_grad_(False)
+        self.unet.requires_grad_(False)
+        if self.lean:
+            self.text_encoder.requires_grad_(False)
+        self.table = self.text_encoder.get_input_embeddings()
+        length = self.text_encoder.config.max_position_embeddings
+        ids = tokenizer(f"a photo of a {PLACEHOLDER} {category}", padding="max_length", max_length=length, return_tensors="pt")
+        self.ids = ids.input_ids.to(args.device)
+        self.placeholder = tokenizer.convert_tokens_to_ids(PLACEHOLDER)
+        self.position = torch.where(self.ids[0] == self.placeholder)[0].item()
+        with torch.no_grad():
+            self.table.weight[self.placeholder] = self.table.weight[self.ids[0, self.position + 1]]
+        self.learned = torch.nn.Parameter(self.table.weight[self.placeholder].detach().clone())
+        self.processor = KeepStatistics() if self.lean else KeepEverything()
+        self.processor.position = self.position
+        self.unet.set_attn_processor(self.processor)
+        self.start(stage)
+        if args.compile:
+            self.unet.compile()
+        if batches is None:
+            shape = latents(args, self.unet.config.in_channels).shape
+            batches = lambda: (images(args), normal(6, *shape), normal(5, *shape), spread_timesteps(args.batch_size))
+        self.batches = batches
+
+    def start(self, stage, learning_rate=None):
+        self.stage, self.constant = stage, None
+        parameters = [self.learned] if self.lean else list(self.table.parameters())
+        if stage > 1:
+            parameters = [p for name, p in self.unet.named_parameters() if stage == 3 or "attn2" in name]
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        self.optimizer = torch.optim.AdamW(parameters, lr=learning_rate or STAGES[stage][0], fused=self.lean or None)
+
+    def text(self, batch):
+        """Hidden states of the prompt, one for each sample."""
+        if not self.lean:
+            return self.text_encoder(self.ids.expand(batch, -1)).last_hidden_state
+        if self.stage > 1:
+            if self.constant is None:
+                with torch.no_grad():
+                    self.table.weight[self.placeholder] = self.learned.detach()
+                    self.constant = self.text_encoder(self.ids).last_hidden_state
+            return self.constant.expand(batch, -1, -1)
+        place = (self.ids == self.placeholder).unsqueeze(-1)
+        hook = self.table.register_forward_hook(lambda *call: torch.where(place, self.learned, call[-1]))
+        states = self.text_encoder(self.ids).last_hidden_state
+        hook.remove()
+        return states.expand(batch, -1, -1)
+
+    def step(self):
+        device = self.args.device
+        pixels, posterior_noise, noise, timesteps = (xs.to(device) for xs in self.batches())
+        batch = len(pixels)
+        with self.autocast:
+            with torch.set_grad_enabled(not self.lean):
+                posterior = self.vae.encode(pixels).latent_dist
+            latents = (posterior.mean + posterior.std * posterior_noise).float() * self.vae.config.scaling_factor
+            noisy = self.schedule.add_noise(latents, noise, timesteps)
+            text = self.text(batch)
+            self.processor.maps.clear()
+            prediction = self.unet(noisy, timesteps, text).sample
+            diffusion = F.mse_loss(prediction.float(), noise)
+            attention = self.processor.loss(self.position, *STAGES[self.stage][1:])
+        loss = diffusion + attention
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=self.lean)
+        if not self.lean and self.stage > 1:
+            # Nobody asks for the text encoder's gradients, but they are made.
+            self.text_encoder.zero_grad()
+        # Both are shown in the progress bar, as the authors' and as ours.
+        return torch.tensor(diffusion.item() + attention.item())
+
+
+def training(args):
+    return Training(args, STEPS[args.work]).step
+
+
+def unet_forward(args):
+    unet = load(args, "unet")
+    config = unet.config
+    xs = latents(args, config.in_channels).to(args.device, args.dtype)
+    text = normal(2, args.batch_size, 77, config.cross_attention_dim).to(args.device, args.dtype)
+    timesteps = spread_timesteps(args.batch_size).to(args.device)
+    if args.compile:
+        unet.compile()
+    return lambda: size(unet(xs, timesteps, text).sample)
+
+
+def text_encoder(args):
+    encoder = load(args, "text_encoder")
+    config = encoder.config
+    shape = (args.batch_size, config.max_position_embeddings)
+    ids = torch.randint(0, config.vocab_size, shape, generator=torch.Generator().manual_seed(4)).to(args.device)
+    return lambda: size(encoder(ids).last_hidden_state)
+
+
+def vae_encode(args):
+    vae, pixels = load(args, "vae"), images(args).to(args.device, args.dtype)
+    return lambda: size(vae.encode(pixels).latent_dist.parameters)
+
+
+def vae_decode(args):
+    vae, xs = load(args, "vae"), latents(args).to(args.device, args.dtype)
+    return lambda: size(vae.decode(xs).sample)
+
+
+def adamw(args):
+    unet = load(args, "unet", torch.float32)
+    parameters = dict(unet.named_parameters())
+    for parameter in parameters.values():
+        parameter.grad = parameter.detach() * 2
+    first = parameters[sorted(parameters)[0]]
+    optimizer = torch.optim.AdamW(parameters.values(), lr=1e-3, fused=args.loop == "lean" or None)
+
+    def run():
+        optimizer.step()
+        return size(first)
+
+    return run
+
+
+def sampling(args):
+    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+    from transformers import CLIPTokenizer
+
+    scheduler = DPMSolverMultistepScheduler.from_pretrained(f"{args.model}/scheduler")
+    pipeline = StableDiffusionPipeline(
+        load(args, "vae"), load(args, "text_encoder"), CLIPTokenizer.from_pretrained(f"{args.model}/tokenizer"),
+        load(args, "unet"), scheduler, None, None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    if args.compile:
+        pipeline.unet.compile()
+    prompts = ["a photo of a bird"] * args.batch_size
+
+    def run():
+        generators = [torch.Generator().manual_seed(i) for i in range(args.batch_size)]
+        drawn = pipeline(
+            prompts, height=side(args), width=side(args), num_inference_steps=args.steps, guidance_scale=7.5,
+            generator=generators, output_type="latent",
+        )  # fmt: skip
+        return size(drawn.images)
+
+    return run
+
+
+def loading(args):
+    return lambda: torch.tensor(float(sum(p.numel() for p in load(args, "unet").parameters())))
+
+
+def memory_copy(args):
+    """What loading is measured against: a plain copy of a file in the page cache into new memory."""
+    path = f"{args.model}/unet/diffusion_pytorch_model.safetensors"
+    whole = torch.from_file(path, size=Path(path).stat().st_size, dtype=torch.uint8)
+    return lambda: torch.tensor(float(whole.clone().numel()))
+
+
+class Files(torch.utils.data.Dataset):
+    """torchvision decodes and resizes; in worker processes, as its users have it."""
+
+    def __init__(self, folder):
+        self.paths = sorted(map(str, Path(folder).iterdir()))
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, index):
+        from torchvision.io import ImageReadMode, decode_image
+        from torchvision.transforms.v2 import functional as T
+
+        pixels = decode_image(self.paths[index], ImageReadMode.RGB)
+        pixels = T.resize(pixels, [224], interpolation=T.InterpolationMode.BICUBIC, antialias=True)
+        return T.normalize(T.center_crop(pixels, [224, 224]).float() / 255, *CLIP_NORM)
+
+
+CLIP_NORM = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+
+
+def features(args):
+    from transformers import CLIPModel
+
+    model = CLIPModel.from_pretrained(args.model).eval().to(args.device)
+    files = Files(args.pictures)
+
+    def run():
+        # Without workers the one process has all threads; with them both cores are shared in another way: the best counts.
+        total = 0.0
+        loader = torch.utils.data.DataLoader(files, args.batch_size, num_workers=args.workers)
+        for batch in loader:
+            found = model.get_image_features(batch.to(args.device))
+            found = getattr(found, "pooler_output", found)
+            total += F.normalize(found, dim=-1).abs().sum().item()
+        return torch.tensor(total / len(files))
+
+    return run
+
+
+class Photos:
+    """The authors' views: a random turn, a random crop of a picture enlarged a little, a random flip."""
+
+    def __init__(self, args):
+        import numpy
+        from PIL import Image, ImageOps
+        from torchvision import transforms
+
+        self.numpy, self.args = numpy, args
+        recipe = Path(args.model) / "attndreambooth.json"
+        own = json.loads(recipe.read_text()) if recipe.exists() else {}
+        turn = own.get("augmentation", {}).get("rotation_p", 0.75)
+        paths = sorted(p for p in Path(args.pictures).iterdir() if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
+        self.files = [ImageOps.exif_transpose(Image.open(path)).convert("RGB") for path in paths]
+        wanted = side(args)
+        self.transform = transforms.Compose([
+            transforms.RandomApply([transforms.RandomRotation(45, transforms.InterpolationMode.BILINEAR, expand=True)], turn),
+            transforms.Resize(wanted, transforms.InterpolationMode.BILINEAR),
+            transforms.RandomCrop(wanted),
+            transforms.RandomHorizontalFlip(0.25),
+            transforms.ToTensor(),
+            transforms.Normalize([0.5], [0.5]),
+        ])  # fmt: skip
+        self.count = 0
+
+    def __call__(self):
+        views = []
+        for _ in range(8):
+            views.append(self.transform(self.files[self.count % len(self.files)]))
+            self.count += 1
+        pixels = torch.stack(views)
+        shape = (8, 4, side(self.args) // 8, side(self.args) // 8)
+        return pixels, torch.randn(shape), torch.randn(shape), torch.randint(0, 1000, (8,))
+
+
+def recipe(args):
+    """A whole run: three stages, a checkpoint of weights and optimiser at each one's end."""
+    path = Path(args.model) / "attndreambooth.json"
+    own = json.loads(path.read_text()) if path.exists() else {}
+    stages = [("embedding", 60, 1e-3), ("cross_attention", 100, 2e-5), ("unet", 500, 2e-6)]
+
+    def run():
+        import tempfile
+
+        loop = Training(args, 1, Photos(args))
+        for stage, (name, steps, learning_rate) in enumerate(stages, 1):
+            mine = own.get(name, {})
+            loop.start(stage, mine.get("learning_rate", learning_rate))
+            for _ in range(mine.get("steps", steps)):
+                loss = loop.step()
+                run.first_step = run.first_step or since_start()
+            with tempfile.TemporaryDirectory() as folder:
+                torch.save({"unet": loop.unet.state_dict(), "optimizer": loop.optimizer.state_dict()}, f"{folder}/state.pt")
+        return loss
+
+    run.first_step = None
+    return run
+
+
+def since_start():
+    """Seconds since the process was started."""
+    ticks = float(Path("/proc/self/stat").read_text().rsplit(")")[-1].split()[19])
+    return float(Path("/proc/uptime").read_text().split()[0]) - ticks / 100
+
+
+WORK = {
+    "unet-forward": unet_forward,
+    "embedding-step": training,
+    "cross-attention-step": training,
+    "unet-step": training,
+    "text-encoder": text_encoder,
+    "vae-encode": vae_encode,
+    "vae-decode": vae_decode,
+    "adamw": adamw,
+    "sampling": sampling,
+    "loading": loading,
+    "memory-copy": memory_copy,
+    "features": features,
+    "recipe": recipe,
+}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("work", choices=WORK)
+    parser.add_argument("--model", default="fixtures/miniature")
+    parser.add_argument("--pictures", default="fixtures/subjects/penguin")
+    parser.add_argument("--category")
+    parser.add_argument("--loop", choices=["lean", "authors"], default="lean")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--resolution", type=int)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--warm-up", type=int, default=1)
+    parser.add_argument("--iterations", type=int, default=3)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--dtype", choices=["fp32", "bf16", "fp16"], default="fp32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--tf32", action="store_true")
+    parser.add_argument("--compile", action="store_true")
+    args = parser.parse_args()
+    args.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[args.dtype]
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.tf32
+    cuda = args.device.startswith("cuda")
+    synchronize = torch.cuda.synchronize if cuda else lambda: None
+
+    run = WORK[args.work](args)
+    trains = args.work in STEPS or args.work == "recipe"
+    seconds, check = [], math.nan
+    with torch.set_grad_enabled(trains):
+        for i in range(args.warm_up + args.iterations):
+            synchronize()
+            start = time.perf_counter()
+            value = run()
+            synchronize()
+            if i >= args.warm_up:
+                seconds.append(time.perf_counter() - start)
+            if i == 0:
+                check = value.item()
+    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    first = getattr(run, "first_step", None)
+    print(json.dumps({"seconds": seconds, "check": check, "peak_memory_bytes": peak, "first_step_seconds": first}))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

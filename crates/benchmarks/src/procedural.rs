@@ -1,0 +1,111 @@
+//! Models of real size with random weights, and pictures.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+use clip::{ClipConfig, ClipModel, ClipTextModel, TextConfig};
+use pictures::RgbImage;
+use serde::Serialize;
+use serde_json::json;
+use tch::{Device, Kind};
+use tokenizer::Tokenizer;
+use unet::UNet;
+use vae::AutoencoderKl;
+use weights::{Parameters, Random};
+
+const TO: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+/// Writes a model of Stable Diffusion 2.1-base's geometry, 5 GB, to the new folder `out`, but for the vocabulary: that
+/// of `tokenizer`, a small tokenizer's folder.
+///
+/// # Errors
+/// When `out` exists or cannot be written.
+pub fn sd21_base(tokenizer: &Path, out: &Path) -> Result<()> {
+    let tokenizer = Tokenizer::load(tokenizer)?;
+    let vae = vae::Config {
+        block_out_channels: vec![128, 256, 512, 512],
+        down_block_types: vec!["DownEncoderBlock2D".to_owned(); 4],
+        up_block_types: vec!["UpDecoderBlock2D".to_owned(); 4],
+        layers_per_block: 2,
+        sample_size: 768,
+        ..vae::Config::default()
+    };
+    let text = TextConfig { vocab_size: tokenizer.embedding_rows(), ..TextConfig::sd21() };
+    let unet = unet::Config::sd21_base();
+    atomic::new_folder(out, |folder| {
+        let source = Random { seed: 0 };
+        component(&folder.join("unet"), &unet, &weights::build(&source, TO, |vs| UNet::new(vs, &unet))?.1)?;
+        component(&folder.join("vae"), &vae, &weights::build(&source, TO, |vs| AutoencoderKl::new(vs, &vae))?.1)?;
+        let (_, parameters) = weights::build(&source, TO, |vs| ClipTextModel::new(vs, &text))?;
+        component(&folder.join("text_encoder"), &text, &parameters)?;
+        tokenizer.save(folder.join("tokenizer"))?;
+        let scheduler = json!({
+            "_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+            "num_train_timesteps": 1000, "prediction_type": "epsilon", "set_alpha_to_one": false, "skip_prk_steps": true,
+            "steps_offset": 1, "clip_sample": false,
+        });
+        write(&folder.join("scheduler/scheduler_config.json"), &scheduler)?;
+        let classes = json!({
+            "_class_name": "StableDiffusionPipeline",
+            "scheduler": ["diffusers", "PNDMScheduler"],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["diffusers", "AutoencoderKL"],
+            "safety_checker": [null, null], "feature_extractor": [null, null], "requires_safety_checker": false,
+        });
+        write(&folder.join("model_index.json"), &classes)
+    })
+}
+
+/// Writes a CLIP of ViT-B/32's geometry to the new folder `out`, but for the vocabulary, as [`sd21_base`].
+///
+/// # Errors
+/// When `out` exists or cannot be written.
+pub fn vit_b32(tokenizer: &Path, out: &Path) -> Result<()> {
+    let tokenizer = Tokenizer::load(tokenizer)?;
+    let text_config = TextConfig { vocab_size: tokenizer.embedding_rows(), ..ClipConfig::vit_b32().text_config };
+    let config = ClipConfig { text_config, ..ClipConfig::vit_b32() };
+    atomic::new_folder(out, |folder| {
+        let (_, parameters) = weights::build(&Random { seed: 0 }, TO, |vs| ClipModel::new(vs, &config))?;
+        component(folder, &config, &parameters)?;
+        write(&folder.join("preprocessor_config.json"), &clip::ImageProcessor::default())?;
+        Ok(tokenizer.save(folder)?)
+    })
+}
+
+/// Writes `count` pictures of 512 pixels to the new folder `out`, about as compressible as what a model draws: waves with
+/// a little noise.
+///
+/// # Errors
+/// When `out` exists or cannot be written.
+pub fn waves(count: u32, out: &Path) -> Result<()> {
+    atomic::new_folder(out, |folder| {
+        (0..count).try_for_each(|i| {
+            let channel = |x: u32, y: u32, c: f64| {
+                let wave = (f64::from(x) / 40.0 + c).sin() + (f64::from(y) / 60.0 + f64::from(i)).cos();
+                (128.0 + 50.0 * wave + f64::from(x.wrapping_mul(7919).wrapping_add(y.wrapping_mul(104_729)) % 13)) as u8
+            };
+            let pixel = |x, y| [channel(x, y, 0.0), channel(x, y, 1.0), channel(x, y, 2.0)].into();
+            let picture = RgbImage::from_fn(512, 512, pixel);
+            pictures::save_png(&folder.join(format!("{i:05}.png")), &picture, &[])
+        })
+    })
+}
+
+/// A component's config.json and its weights, under the name that its library looks for.
+fn component(folder: &Path, config: &impl Serialize, parameters: &Parameters) -> Result<()> {
+    let config = serde_json::to_value(config)?;
+    write(&folder.join("config.json"), &config)?;
+    let diffusers = config.get("_class_name").is_some();
+    let name = if diffusers { "diffusion_pytorch_model.safetensors" } else { "model.safetensors" };
+    parameters.save(&folder.join(name))
+}
+
+fn write(path: &Path, value: &impl Serialize) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    atomic::write(path, serde_json::to_vec_pretty(value)?)
+}

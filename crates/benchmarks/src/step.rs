@@ -1,0 +1,80 @@
+//! Training steps on batches that are the same each time.
+
+use std::path::Path;
+
+use anyhow::Result;
+use libtorch::random;
+use optimizer::AdamW;
+use sampling::Pipeline;
+use tch::{Kind, Tensor};
+use trainer::{Batch, Batches, Dtype, LatentEncoder, Place, Stage, TrainConfig, Trainer};
+use unet::UNet;
+
+use crate::Settings;
+use crate::work::{Prepared, images, size, timesteps};
+
+/// Encodes the same pictures anew for each step.
+struct SameBatch {
+    encoder: LatentEncoder,
+    images: Tensor,
+    noise: Tensor,
+    posterior_noise: Tensor,
+    timesteps: Tensor,
+}
+
+impl SameBatch {
+    fn new(pipeline: &Pipeline, config: &TrainConfig, settings: &Settings) -> Result<Self> {
+        let images = images(settings)?;
+        let encoder = LatentEncoder::new(pipeline, config)?;
+        let side = settings.side()? / 8;
+        let shape = [settings.batch_size, pipeline.unet.config().in_channels, side, side];
+        Ok(Self {
+            encoder,
+            images,
+            noise: random::normal(5, &shape),
+            posterior_noise: random::normal(6, &shape),
+            timesteps: timesteps(settings.batch_size),
+        })
+    }
+}
+
+impl Batches for SameBatch {
+    fn batch(&mut self, _: Place) -> Result<Batch> {
+        let moments = self.encoder.moments(&self.images)?;
+        Ok(Batch {
+            latents: self.encoder.sample(&moments, &self.posterior_noise)?,
+            noise: self.noise.shallow_clone(),
+            timesteps: self.timesteps.shallow_clone(),
+        })
+    }
+}
+
+/// Steps of a stage; the check is the loss of the first.
+pub(crate) fn prepare(stage: Stage, settings: &Settings) -> Result<Prepared> {
+    let dtype = if settings.kind == Kind::BFloat16 { Dtype::Bf16 } else { Dtype::Fp32 };
+    let gradient_checkpointing = settings.gradient_checkpointing;
+    let config = TrainConfig { category: "bird".to_owned(), dtype, gradient_checkpointing, ..TrainConfig::paper() };
+    let pipeline = Pipeline::from_folder(&settings.model, (Kind::Float, settings.device))?;
+    let mut batches = SameBatch::new(&pipeline, &config, settings)?;
+    let trainer = Trainer::new(config, pipeline)?;
+    let mut learning = trainer.start(stage)?;
+    Ok(Prepared::new(move || {
+        let report = learning.step(&trainer, &mut batches)?;
+        Ok(Tensor::from(report.diffusion_loss + report.attention_loss))
+    }))
+}
+
+/// AdamW with the parameters themselves, doubled, as their gradients; the check is what the step leaves of the first.
+pub(crate) fn adamw(unet: &Path, settings: &Settings) -> Result<Prepared> {
+    let (_, parameters) = UNet::from_folder(unet, (Kind::Float, settings.device))?;
+    let trained = parameters.train(|_| true);
+    for (_, parameter) in &trained {
+        parameter.square().sum(Kind::Float).backward();
+    }
+    let mut adamw = AdamW::new(trained.iter().copied(), &optimizer::Config::default())?;
+    let first = trained[0].1.shallow_clone();
+    Ok(Prepared::new(move || {
+        adamw.step(1e-3)?;
+        Ok(tch::no_grad(|| size(&first)))
+    }))
+}

@@ -1,0 +1,248 @@
+//! What can be timed.
+
+use std::cell::Cell;
+use std::path::Path;
+use std::rc::Rc;
+use std::str::FromStr;
+
+use anyhow::{Context, Result, ensure};
+use clip::ClipTextModel;
+use evaluation::{FeatureExtractor, Picture};
+use libtorch::random;
+use sampling::{ModelFolder, Pipeline, Request};
+use scheduler::SchedulerKind;
+use tch::{Kind, Tensor};
+use trainer::{ConfigLayers, Event, Session, Stage, TrainConfig};
+use unet::UNet;
+use vae::AutoencoderKl;
+
+use crate::{Settings, step};
+
+/// A piece of work. Its inputs are normal numbers of fixed seeds, the same in `python/work.py`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// The U-Net's forward pass, without gradients.
+    UnetForward,
+    /// A step of stage 1, with the VAE's encoding of its batch.
+    EmbeddingStep,
+    /// A step of stage 2, likewise.
+    CrossAttentionStep,
+    /// A step of stage 3, likewise.
+    UnetStep,
+    /// The text encoder's forward pass.
+    TextEncoder,
+    /// Pictures to the moments of latents.
+    VaeEncode,
+    /// Latents to pictures.
+    VaeDecode,
+    /// AdamW on all of the U-Net's parameters.
+    AdamW,
+    /// Pictures' latents from noise: DPM-Solver++ with guidance.
+    Sampling,
+    /// The U-Net's weights from their file to parameters.
+    Loading,
+    /// CLIP features of picture files.
+    Features,
+    /// A whole training run from photos to files, by the model's own recipe.
+    Recipe,
+}
+
+/// Work whose preparations are done.
+pub(crate) struct Prepared {
+    /// Does it once; returns the check, of shape [].
+    pub(crate) run: Box<dyn FnMut() -> Result<Tensor>>,
+    /// Where a run tells when its first step was done.
+    pub(crate) first_step: Rc<Cell<Option<f64>>>,
+}
+
+impl Prepared {
+    pub(crate) fn new(run: impl FnMut() -> Result<Tensor> + 'static) -> Self {
+        Self { run: Box::new(run), first_step: Rc::default() }
+    }
+}
+
+impl Work {
+    /// Every piece of work and its name.
+    pub const ALL: [(Self, &str); 12] = [
+        (Self::UnetForward, "unet-forward"),
+        (Self::EmbeddingStep, "embedding-step"),
+        (Self::CrossAttentionStep, "cross-attention-step"),
+        (Self::UnetStep, "unet-step"),
+        (Self::TextEncoder, "text-encoder"),
+        (Self::VaeEncode, "vae-encode"),
+        (Self::VaeDecode, "vae-decode"),
+        (Self::AdamW, "adamw"),
+        (Self::Sampling, "sampling"),
+        (Self::Loading, "loading"),
+        (Self::Features, "features"),
+        (Self::Recipe, "recipe"),
+    ];
+
+    pub(crate) fn prepare(self, settings: &Settings) -> Result<Prepared> {
+        let to = (settings.kind, settings.device);
+        let component = |name: &str| Ok::<_, anyhow::Error>(ModelFolder::open(&settings.model)?.component(name));
+        match self {
+            Self::UnetForward => unet_forward(UNet::from_folder(&component("unet")?, to)?.0, settings),
+            Self::EmbeddingStep => step::prepare(Stage::Embedding, settings),
+            Self::CrossAttentionStep => step::prepare(Stage::CrossAttention, settings),
+            Self::UnetStep => step::prepare(Stage::Unet, settings),
+            Self::TextEncoder => {
+                let (encoder, _) = ClipTextModel::from_folder(&component("text_encoder")?, to)?;
+                let (batch, positions) = (settings.batch_size, encoder.config().max_position_embeddings);
+                let ids = random::integers(4, encoder.config().vocab_size, &[batch, positions]);
+                Ok(without_gradients(move || encoder.forward(&ids)))
+            }
+            Self::VaeEncode => {
+                let (vae, _) = AutoencoderKl::from_folder(&component("vae")?, to)?;
+                let images = images(settings)?.to_device(to.1).to_kind(to.0);
+                Ok(without_gradients(move || Ok(vae.encode(&images)?.moments())))
+            }
+            Self::VaeDecode => {
+                let (vae, _) = AutoencoderKl::from_folder(&component("vae")?, to)?;
+                let latents = latents(settings, vae.config().latent_channels)?.to_device(to.1).to_kind(to.0);
+                Ok(without_gradients(move || vae.decode(&latents)))
+            }
+            Self::AdamW => step::adamw(&component("unet")?, settings),
+            Self::Sampling => sampling(Pipeline::from_folder(&settings.model, to)?, settings),
+            Self::Loading => {
+                let folder = component("unet")?;
+                Ok(Prepared::new(move || {
+                    let (_, parameters) = UNet::from_folder(&folder, to)?;
+                    Ok(Tensor::from(parameters.count() as f64))
+                }))
+            }
+            Self::Features => features(settings),
+            Self::Recipe => recipe(settings),
+        }
+    }
+}
+
+impl FromStr for Work {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let found = Self::ALL.iter().find(|(_, known)| *known == name);
+        let names = || Self::ALL.map(|(_, name)| name).join(", ");
+        found.map(|(work, _)| *work).with_context(|| format!("there is no work {name:?}; there are {}", names()))
+    }
+}
+
+/// The mean of absolute values, as a check.
+pub(crate) fn size(xs: &Tensor) -> Tensor {
+    xs.abs().mean(Kind::Float)
+}
+
+fn without_gradients(pass: impl Fn() -> Result<Tensor> + 'static) -> Prepared {
+    Prepared::new(move || tch::no_grad(|| Ok(size(&pass()?))))
+}
+
+fn unet_forward(unet: UNet, settings: &Settings) -> Result<Prepared> {
+    let (config, to) = (unet.config(), (settings.kind, settings.device));
+    let latents = latents(settings, config.in_channels)?.to_device(to.1).to_kind(to.0);
+    let text = random::normal(2, &[settings.batch_size, 77, config.cross_attention_dim]).to_device(to.1).to_kind(to.0);
+    let timesteps = timesteps(settings.batch_size).to_device(to.1);
+    Ok(without_gradients(move || unet.forward(&latents, &timesteps, &text, None)))
+}
+
+fn sampling(pipeline: Pipeline, settings: &Settings) -> Result<Prepared> {
+    let side = settings.side()?;
+    let requests: Vec<Request> =
+        (0..settings.batch_size).map(|i| Request::new("a photo of a bird", i.unsigned_abs())).collect();
+    let scheduler = Some(SchedulerKind::DpmSolverPlusPlus);
+    let asked = sampling::Settings { steps: settings.steps, guidance_scale: 7.5, height: side, width: side, scheduler };
+    Ok(Prepared::new(move || Ok(size(&pipeline.denoise(&requests, &asked, &mut |_| {})?))))
+}
+
+fn features(settings: &Settings) -> Result<Prepared> {
+    let extractor = FeatureExtractor::open(&settings.model, settings.device)?;
+    let extractor = extractor.with_batch_size(usize::try_from(settings.batch_size)?);
+    let folder = std::fs::read_dir(&settings.pictures)
+        .with_context(|| format!("cannot read the pictures in {}", settings.pictures.display()))?;
+    let mut pictures = folder.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    ensure!(!pictures.is_empty(), "there are no pictures in {}", settings.pictures.display());
+    pictures.sort();
+    let pictures: Vec<Picture> = pictures.into_iter().map(Picture::new).collect();
+    Ok(Prepared::new(move || {
+        let mut sum = 0.0;
+        extractor.each_batch(&pictures, &mut |batch| {
+            sum += batch.abs().sum(Kind::Double).double_value(&[]);
+            Ok(())
+        })?;
+        Ok(Tensor::from(sum / pictures.len() as f64))
+    }))
+}
+
+fn recipe(settings: &Settings) -> Result<Prepared> {
+    let Settings { model, pictures, category, changes, .. } = settings.clone();
+    let device = settings.device;
+    let dtype = if settings.kind == Kind::BFloat16 { "bf16" } else { "fp32" };
+    let first_step = Rc::new(Cell::new(None));
+    let told = Rc::clone(&first_step);
+    let run = move || {
+        let out = tempfile::tempdir()?;
+        let mut layers = ConfigLayers::new(&TrainConfig::paper())?;
+        let own = model.join("attndreambooth.json");
+        if own.exists() {
+            layers.file(&own)?;
+        }
+        for (path, value) in
+            [("model", path(&model)), ("concept", path(&pictures)), ("category", category.as_str().into())]
+        {
+            layers.put(path, value)?;
+        }
+        layers.put("dtype", dtype.into())?;
+        for (path, value) in &changes {
+            layers.set(path, value)?;
+        }
+        let mut loss = f64::NAN;
+        let _outcome = Session::open(layers, &out.path().join("run"), device, false)?.run(&|| false, &mut |event| {
+            if let Event::Step { report, .. } = event {
+                loss = report.diffusion_loss;
+                told.set(told.get().or_else(since_start));
+            }
+        })?;
+        Ok(Tensor::from(loss))
+    };
+    Ok(Prepared { run: Box::new(run), first_step })
+}
+
+fn path(path: &Path) -> serde_json::Value {
+    path.display().to_string().into()
+}
+
+/// Seconds since the process was started, where the system tells; to a hundredth.
+fn since_start() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The 22nd field; the name in the second may have spaces, but ends with the last parenthesis.
+    let ticks: f64 = stat.rsplit(')').next()?.split_whitespace().nth(19)?.parse().ok()?;
+    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+    let now: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    /// `USER_HZ`, which Linux has fixed for programs.
+    const TICKS_A_SECOND: f64 = 100.0;
+    Some(now - ticks / TICKS_A_SECOND)
+}
+
+impl Settings {
+    /// The side of the pictures.
+    pub(crate) fn side(&self) -> Result<i64> {
+        self.resolution.map_or_else(|| ModelFolder::open(&self.model)?.image_size(), Ok)
+    }
+}
+
+/// [batch, 3, side, side], uniform in [-1, 1), f32 on the CPU.
+pub(crate) fn images(settings: &Settings) -> Result<Tensor> {
+    let side = settings.side()?;
+    Ok(random::uniform(3, &[settings.batch_size, 3, side, side]) * 2.0 - 1.0)
+}
+
+/// [batch, channels, side / 8, side / 8], standard normal, f32 on the CPU.
+pub(crate) fn latents(settings: &Settings, channels: i64) -> Result<Tensor> {
+    let side = settings.side()? / 8;
+    Ok(random::normal(1, &[settings.batch_size, channels, side, side]))
+}
+
+/// `[batch]`, int64: spread over the schedule.
+pub(crate) fn timesteps(batch: i64) -> Tensor {
+    let each: Vec<i64> = (1..=batch).map(|i| 1000 * i / (batch + 1)).collect();
+    Tensor::from_slice(&each)
+}

@@ -1,0 +1,177 @@
+//! The same work in Python and here, by turns.
+
+use anyhow::ensure;
+use serde::Serialize;
+
+use super::Bench;
+use super::report::{self, Row};
+use super::worker::{Machine, Measured, Workers};
+
+/// How far the two sides' checks may lie apart, relatively: they round in another order. In bf16 far more.
+const SAME_WORK: f64 = 1e-4;
+const SAME_WORK_BF16: f64 = 5e-2;
+
+/// Some work, and what it is compared with.
+struct Comparison {
+    name: &'static str,
+    args: Vec<String>,
+    rivals: Vec<Rival>,
+}
+
+/// A way to do the work in Python.
+struct Rival {
+    name: &'static str,
+    args: Vec<String>,
+    /// Our time should be at most so many times Python's.
+    target: Option<f64>,
+    /// Both find the same number.
+    checked: bool,
+}
+
+impl Rival {
+    /// PyTorch with every saving that it offers.
+    fn lean(target: Option<f64>) -> Self {
+        Self { name: "PyTorch, same savings", args: words("--loop lean"), target, checked: true }
+    }
+
+    /// The authors' loop.
+    fn authors(target: Option<f64>) -> Self {
+        Self { name: "PyTorch, the authors' loop", args: words("--loop authors"), target, checked: true }
+    }
+
+    /// The one way there is.
+    fn plain(name: &'static str, target: Option<f64>) -> Self {
+        Self { name, args: Vec::new(), target, checked: true }
+    }
+
+    fn with(mut self, args: &str) -> Self {
+        self.args.extend(words(args));
+        self
+    }
+
+    fn unchecked(self) -> Self {
+        Self { checked: false, ..self }
+    }
+}
+
+#[derive(Serialize)]
+struct Numbers {
+    machine: Machine,
+    threads: usize,
+    device: String,
+    dtype: String,
+    model: String,
+    rows: Vec<Row>,
+}
+
+pub(super) fn run(bench: &Bench) -> anyhow::Result<()> {
+    let workers = Workers::new(bench)?;
+    workers.check_python()?;
+    let mut numbers = Numbers {
+        machine: Machine::this(),
+        threads: workers.threads(),
+        device: bench.device.clone(),
+        dtype: bench.dtype.clone(),
+        model: workers.model().to_owned(),
+        rows: Vec::new(),
+    };
+    let wanted =
+        |comparison: &Comparison| bench.filter.as_ref().is_none_or(|part| comparison.name.contains(part.as_str()));
+    for comparison in comparisons(bench, &workers)?.iter().filter(|comparison| wanted(comparison)) {
+        for rival in &comparison.rivals {
+            eprintln!("{}: {}", comparison.name, rival.name);
+            numbers.rows.push(row(bench, &workers, comparison, rival)?);
+            // What was measured is kept, whatever comes next.
+            report::write(&bench.out, &numbers)?;
+        }
+    }
+    let Machine { processor, cores, date, commit } = &numbers.machine;
+    let title = format!(
+        "{} on {processor} ({cores} cores), {} threads, {} {}, {date}, {commit}",
+        numbers.model, numbers.threads, numbers.device, numbers.dtype
+    );
+    report::table(&bench.out, &title, &report::comparison(&numbers.rows))
+}
+
+/// Both sides by turns; who begins changes too.
+fn row(bench: &Bench, workers: &Workers<'_>, comparison: &Comparison, rival: &Rival) -> anyhow::Result<Row> {
+    let ours = &comparison.args;
+    let python: Vec<String> = ours.iter().chain(&rival.args).cloned().collect();
+    // Loading is compared with a copy, which is other work.
+    let python = if rival.name == COPY { [words("memory-copy"), python[1..].to_vec()].concat() } else { python };
+    let mut pairs: Vec<(Measured, Measured)> = Vec::new();
+    for round in 0..bench.rounds {
+        let pair = if round % 2 == 0 {
+            let first = workers.measure(ours)?;
+            (first, workers.measure_python(&python)?)
+        } else {
+            let first = workers.measure_python(&python)?;
+            (workers.measure(ours)?, first)
+        };
+        pairs.push(pair);
+    }
+    if rival.checked {
+        let bound = if bench.dtype == "fp32" { SAME_WORK } else { SAME_WORK_BF16 };
+        let (a, b) = (pairs[0].0.check, pairs[0].1.check);
+        ensure!(
+            (a - b).abs() <= bound * b.abs(),
+            "{}: this program finds {a}, {} {b}: they do not do the same work",
+            comparison.name,
+            rival.name
+        );
+    }
+    Ok(Row::new(comparison.name, rival.name, rival.target, &pairs))
+}
+
+const COPY: &str = "a plain copy of the file in memory";
+
+fn comparisons(bench: &Bench, workers: &Workers<'_>) -> anyhow::Result<Vec<Comparison>> {
+    // Of the large model all at 128 pixels on a CPU, where the U-Net's latents are 16x16.
+    let large = bench.full && bench.device == "cpu";
+    let (size, often) = match (bench.full, large) {
+        (false, _) => ("", "--iterations 5"),
+        (true, true) => ("--resolution 128", "--iterations 2"),
+        (true, false) => ("--resolution 512", "--iterations 20 --warm-up 5"),
+    };
+    let compare = |name: &'static str, args: &str, rivals: Vec<Rival>| Comparison {
+        name,
+        args: words(&format!("{name} {args} {size} {often}")),
+        rivals,
+    };
+    let loops = |authors, lean| vec![Rival::authors(authors), Rival::lean(lean)];
+    let mut all = vec![
+        compare("unet-forward", "--batch-size 8", vec![Rival::plain("diffusers", None)]),
+        compare("embedding-step", "--batch-size 8", loops(None, None)),
+        compare("cross-attention-step", "--batch-size 8", loops(None, None)),
+        compare("unet-step", "--batch-size 8", loops(Some(0.8), Some(0.95))),
+        compare("text-encoder", "--batch-size 1", vec![Rival::plain("transformers", None)]),
+        compare("vae-encode", "--batch-size 8", vec![Rival::plain("diffusers", None)]),
+        compare("vae-decode", "--batch-size 1", vec![Rival::plain("diffusers", None)]),
+        compare("adamw", "", vec![Rival::authors(None), Rival::lean(None)]),
+        compare("sampling", "--batch-size 1 --steps 50", vec![Rival::plain("diffusers", Some(0.9))]),
+        compare("loading", "", vec![Rival::plain("diffusers", None), Rival::plain(COPY, Some(1.2)).unchecked()]),
+    ];
+    if !bench.full {
+        let (model, pictures) = (workers.make("vit-b32")?, workers.make("pictures")?);
+        let args = format!("features --model {model} --pictures {pictures} --batch-size 32 --iterations 1 --warm-up 0");
+        let torchvision = |name, workers: usize| Rival::plain(name, Some(1.3)).with(&format!("--workers {workers}"));
+        all.push(Comparison {
+            name: "features",
+            args: words(&args),
+            rivals: vec![
+                torchvision("torchvision, one process", 0).unchecked(),
+                torchvision("torchvision, a worker a thread", workers.threads()).unchecked(),
+            ],
+        });
+        all.push(Comparison {
+            name: "recipe",
+            args: words("recipe --iterations 1 --warm-up 0"),
+            rivals: vec![Rival::authors(Some(0.7)).unchecked()],
+        });
+    }
+    Ok(all)
+}
+
+fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
+}

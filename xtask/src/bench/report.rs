@@ -1,0 +1,122 @@
+//! Numbers as JSON and as a table.
+#![allow(clippy::print_stdout, reason = "the table is what was asked for")]
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use super::worker::Measured;
+
+/// Some work of ours against a rival's.
+#[derive(Serialize)]
+pub(super) struct Row {
+    work: &'static str,
+    against: &'static str,
+    target: Option<f64>,
+    /// Our time through the rival's, of each turn, smallest first.
+    ratios: Vec<f64>,
+    ours: Vec<Measured>,
+    theirs: Vec<Measured>,
+}
+
+impl Row {
+    pub(super) fn new(
+        work: &'static str,
+        against: &'static str,
+        target: Option<f64>,
+        pairs: &[(Measured, Measured)],
+    ) -> Self {
+        let mut ratios: Vec<f64> = pairs.iter().map(|(ours, theirs)| ours.best() / theirs.best()).collect();
+        ratios.sort_by(f64::total_cmp);
+        let (ours, theirs) = pairs.iter().cloned().unzip();
+        Self { work, against, target, ratios, ours, theirs }
+    }
+}
+
+/// Of numbers in ascending order.
+fn median(sorted: &[f64]) -> f64 {
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The table of a comparison, header first.
+pub(super) fn comparison(rows: &[Row]) -> Vec<Vec<String>> {
+    let header =
+        ["work", "ours", "against", "theirs", "ours / theirs", "from - to", "wanted", "peak memory, ours / theirs"];
+    let mut table = vec![header.map(str::to_owned).to_vec()];
+    for Row { work, against, target, ratios, ours, theirs } in rows {
+        let middle = |measured: &[Measured]| {
+            let mut best: Vec<f64> = measured.iter().map(Measured::best).collect();
+            best.sort_by(f64::total_cmp);
+            seconds(median(&best))
+        };
+        let memory = |measured: &[Measured]| {
+            let most = measured.iter().map(|measured| measured.peak_memory_bytes).max().unwrap_or_default();
+            format!("{:.2} GB", most as f64 / 1e9)
+        };
+        let ratio = median(ratios);
+        let verdict = target.map_or(String::new(), |target| {
+            format!("{} {target}", if ratio <= target { "at most" } else { "**missed**: at most" })
+        });
+        let (least, most) = (ratios.first().unwrap_or(&f64::NAN), ratios.last().unwrap_or(&f64::NAN));
+        table.push(vec![
+            (*work).to_owned(),
+            middle(ours),
+            (*against).to_owned(),
+            middle(theirs),
+            format!("**{ratio:.2}**"),
+            format!("{least:.2} - {most:.2}"),
+            verdict,
+            format!("{} / {}", memory(ours), memory(theirs)),
+        ]);
+    }
+    table
+}
+
+pub(super) fn seconds(seconds: f64) -> String {
+    if seconds < 1.0 { format!("{:.1} ms", seconds * 1e3) } else { format!("{seconds:.2} s") }
+}
+
+/// Writes the numbers to a JSON file.
+pub(super) fn write(path: &Path, numbers: &impl Serialize) -> anyhow::Result<()> {
+    let say = || format!("cannot write {}", path.display());
+    fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).with_context(say)?;
+    fs::write(path, serde_json::to_vec_pretty(numbers)?).with_context(say)
+}
+
+/// Prints a Markdown table, and writes it beside the JSON file `path`.
+pub(super) fn table(path: &Path, title: &str, rows: &[Vec<String>]) -> anyhow::Result<()> {
+    let mut text = format!("{title}\n\n");
+    for (number, row) in rows.iter().enumerate() {
+        text.push_str(&format!("| {} |\n", row.join(" | ")));
+        if number == 0 {
+            text.push_str(&format!("|{}\n", "---|".repeat(row.len())));
+        }
+    }
+    print!("{text}");
+    let path = path.with_extension("md");
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_are_of_the_fastest_runs_of_each_turn_and_the_middle_one_counts() {
+        let measured = |seconds: &[f64]| Measured {
+            seconds: seconds.to_vec(),
+            check: 0.0,
+            peak_memory_bytes: 2_000_000_000,
+            first_step_seconds: None,
+        };
+        let pair = |ours: &[f64], theirs: &[f64]| (measured(ours), measured(theirs));
+        let pairs = [pair(&[9.0, 1.0], &[2.0, 3.0]), pair(&[3.0], &[4.0]), pair(&[1.0], &[10.0])];
+        let row = Row::new("work", "rival", Some(0.4), &pairs);
+        assert_eq!(row.ratios, [0.1, 0.5, 0.75]);
+        let table = comparison(&[row]);
+        assert_eq!(table[1][3..7], ["4.00 s", "**0.50**", "0.10 - 0.75", "**missed**: at most 0.4"]);
+        assert_eq!(table[1][7], "2.00 GB / 2.00 GB");
+    }
+}

@@ -1,0 +1,109 @@
+//! How time and memory of a training step grow.
+
+use anyhow::Context;
+use serde::Serialize;
+
+use super::Bench;
+use super::report::{self, seconds};
+use super::worker::{Machine, Measured, Workers};
+
+/// One point of a curve.
+#[derive(Serialize)]
+struct Point {
+    /// What grows.
+    axis: &'static str,
+    /// How large it is.
+    value: u64,
+    samples_per_step: u64,
+    /// Why there is no number.
+    failed: Option<String>,
+    measured: Option<Measured>,
+}
+
+#[derive(Serialize)]
+struct Numbers {
+    machine: Machine,
+    threads: usize,
+    device: String,
+    dtype: String,
+    model: String,
+    points: Vec<Point>,
+}
+
+pub(super) fn run(bench: &Bench) -> anyhow::Result<()> {
+    let workers = Workers::new(bench)?;
+    let mut numbers = Numbers {
+        machine: Machine::this(),
+        threads: workers.threads(),
+        device: bench.device.clone(),
+        dtype: bench.dtype.clone(),
+        model: workers.model().to_owned(),
+        points: Vec::new(),
+    };
+    // The large model on a CPU goes as far as patience does; see the table for what was left out.
+    let slow = bench.full && bench.device == "cpu";
+    let batches: &[u64] = if slow { &[1, 2, 4, 8] } else { &[1, 2, 4, 8, 16] };
+    let sides: &[u64] = match (bench.full, slow) {
+        (false, _) => &[64, 128, 256],
+        (true, true) => &[128, 256, 512],
+        (true, false) => &[256, 512, 768],
+    };
+    let batch_side = if slow {
+        128
+    } else if bench.full {
+        512
+    } else {
+        128
+    };
+    let side_batch = if slow { 1 } else { 8 };
+    let batch = batches.iter().map(|&batch| ("batch size", batch, batch, batch_side));
+    let side = sides.iter().map(|&side| ("pixels a side", side, side_batch, side));
+    for (axis, value, batch, side) in batch.chain(side) {
+        eprintln!("{axis}: {value}");
+        let line = format!("unet-step --batch-size {batch} --resolution {side} --iterations {}", bench.rounds);
+        let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        // Where memory ends is part of the answer.
+        let result = workers.measure(&args);
+        let failed = result.as_ref().err().map(|error| format!("{error:#}"));
+        numbers.points.push(Point { axis, value, samples_per_step: batch, failed, measured: result.ok() });
+        report::write(&bench.out, &numbers)?;
+    }
+    for &photos in if bench.full { &[][..] } else { &[1, 10, 100] } {
+        eprintln!("photos: {photos}");
+        let folder = workers.photos(photos)?;
+        let few = "--set embedding.steps=10 --set cross_attention.steps=10 --set unet.steps=20";
+        let line = format!("recipe --pictures {folder} --iterations 1 --warm-up 0 {few}");
+        let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        let result = workers.measure(&args);
+        let failed = result.as_ref().err().map(|error| format!("{error:#}"));
+        let samples_per_step = SHORT_RUN;
+        numbers.points.push(Point { axis: "photos", value: photos, samples_per_step, failed, measured: result.ok() });
+        report::write(&bench.out, &numbers)?;
+    }
+    let Machine { processor, cores, date, commit } = &numbers.machine;
+    let title = format!(
+        "Stage 3 of {} on {processor} ({cores} cores), {} threads, {} {}, {date}, {commit}; batch sizes at {batch_side} px, \
+         sides at batch {side_batch}; photos of 512 px, a run of 40 steps of batch 8 with its files",
+        numbers.model, numbers.threads, numbers.device, numbers.dtype
+    );
+    let header = ["what grows", "", "time", "samples a second", "peak memory"].map(str::to_owned).to_vec();
+    let rows = numbers.points.iter().map(row);
+    report::table(&bench.out, &title, &std::iter::once(header).chain(rows).collect::<Vec<_>>())?;
+    workers.plot(&bench.out, &bench.out.with_extension("png")).context("cannot draw the curves")
+}
+
+/// Samples that a run of forty steps sees.
+const SHORT_RUN: u64 = 40 * 8;
+
+fn row(point: &Point) -> Vec<String> {
+    let mut row = vec![point.axis.to_owned(), point.value.to_string()];
+    match (&point.measured, &point.failed) {
+        (Some(measured), _) => row.extend([
+            seconds(measured.best()),
+            format!("{:.2}", point.samples_per_step as f64 / measured.best()),
+            format!("{:.2} GB", measured.peak_memory_bytes as f64 / 1e9),
+        ]),
+        (None, failed) => row.extend([failed.clone().unwrap_or_default(), String::new(), String::new()]),
+    }
+    row
+}
