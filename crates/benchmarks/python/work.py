@@ -437,15 +437,15 @@ def main():
     parser.add_argument("--iterations", type=int, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--dtype", choices=["fp32", "bf16", "fp16"], default="fp32")
+    parser.add_argument("--dtype", choices=["fp32", "tf32", "bf16", "fp16"], default="fp32")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--tf32", action="store_true")
     parser.add_argument("--compile", action="store_true")
     args = parser.parse_args()
-    args.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[args.dtype]
+    tf32 = args.dtype == "tf32"
+    args.dtype = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[args.dtype]
     if args.threads:
         torch.set_num_threads(args.threads)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     cuda = args.device.startswith("cuda")
     synchronize = torch.cuda.synchronize if cuda else lambda: None
 

@@ -44,6 +44,8 @@ pub struct Settings {
     pub changes: Vec<(String, String)>,
     /// What to compute in. Parameters are f32 in training, and else of this kind too.
     pub kind: Kind,
+    /// On a GPU: f32 factors may be rounded to TF32.
+    pub tf32: bool,
     /// Where to compute.
     pub device: Device,
     /// Samples at once.
@@ -69,6 +71,7 @@ impl Settings {
             category: String::new(),
             changes: Vec::new(),
             kind: Kind::Float,
+            tf32: false,
             device: Device::Cpu,
             batch_size: 1,
             resolution: None,
@@ -98,6 +101,7 @@ pub struct Measurement {
 /// # Errors
 /// When the model cannot do the work, or what LibTorch refuses.
 pub fn measure(work: Work, settings: &Settings) -> Result<Measurement> {
+    libtorch::set_tf32(settings.tf32)?;
     let mut prepared = work.prepare(settings)?;
     let mut check = None;
     let mut seconds = Vec::with_capacity(settings.iterations);

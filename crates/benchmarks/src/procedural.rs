@@ -35,10 +35,12 @@ pub fn sd21_base(tokenizer: &Path, out: &Path) -> Result<()> {
     let unet = unet::Config::sd21_base();
     atomic::new_folder(out, |folder| {
         let source = Random { seed: 0 };
-        component(&folder.join("unet"), &unet, &weights::build(&source, TO, |vs| UNet::new(vs, &unet))?.1)?;
-        component(&folder.join("vae"), &vae, &weights::build(&source, TO, |vs| AutoencoderKl::new(vs, &vae))?.1)?;
+        let (_, parameters) = weights::build(&source, TO, |vs| UNet::new(vs, &unet))?;
+        component(&folder.join("unet"), &unet, &parameters, DIFFUSERS)?;
+        let (_, parameters) = weights::build(&source, TO, |vs| AutoencoderKl::new(vs, &vae))?;
+        component(&folder.join("vae"), &vae, &parameters, DIFFUSERS)?;
         let (_, parameters) = weights::build(&source, TO, |vs| ClipTextModel::new(vs, &text))?;
-        component(&folder.join("text_encoder"), &text, &parameters)?;
+        component(&folder.join("text_encoder"), &text, &parameters, TRANSFORMERS)?;
         tokenizer.save(folder.join("tokenizer"))?;
         let scheduler = json!({
             "_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
@@ -69,7 +71,7 @@ pub fn vit_b32(tokenizer: &Path, out: &Path) -> Result<()> {
     let config = ClipConfig { text_config, ..ClipConfig::vit_b32() };
     atomic::new_folder(out, |folder| {
         let (_, parameters) = weights::build(&Random { seed: 0 }, TO, |vs| ClipModel::new(vs, &config))?;
-        component(folder, &config, &parameters)?;
+        component(folder, &config, &parameters, TRANSFORMERS)?;
         write(&folder.join("preprocessor_config.json"), &clip::ImageProcessor::default())?;
         Ok(tokenizer.save(folder)?)
     })
@@ -94,13 +96,14 @@ pub fn waves(count: u32, out: &Path) -> Result<()> {
     })
 }
 
-/// A component's config.json and its weights, under the name that its library looks for.
-fn component(folder: &Path, config: &impl Serialize, parameters: &Parameters) -> Result<()> {
-    let config = serde_json::to_value(config)?;
-    write(&folder.join("config.json"), &config)?;
-    let diffusers = config.get("_class_name").is_some();
-    let name = if diffusers { "diffusion_pytorch_model.safetensors" } else { "model.safetensors" };
-    parameters.save(&folder.join(name))
+/// What diffusers and transformers call a component's weights.
+const DIFFUSERS: &str = "diffusion_pytorch_model.safetensors";
+const TRANSFORMERS: &str = "model.safetensors";
+
+/// A component's config.json and its weights.
+fn component(folder: &Path, config: &impl Serialize, parameters: &Parameters, file: &str) -> Result<()> {
+    write(&folder.join("config.json"), config)?;
+    parameters.save(&folder.join(file))
 }
 
 fn write(path: &Path, value: &impl Serialize) -> Result<()> {

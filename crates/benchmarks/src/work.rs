@@ -175,7 +175,11 @@ fn features(settings: &Settings) -> Result<Prepared> {
 fn recipe(settings: &Settings) -> Result<Prepared> {
     let Settings { model, pictures, category, changes, .. } = settings.clone();
     let device = settings.device;
-    let dtype = if settings.kind == Kind::BFloat16 { "bf16" } else { "fp32" };
+    let dtype = match settings.kind {
+        Kind::BFloat16 => "bf16",
+        _ if settings.tf32 => "tf32",
+        _ => "fp32",
+    };
     let first_step = Rc::new(Cell::new(None));
     let told = Rc::clone(&first_step);
     let run = move || {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use benchmarks::{Settings, Work, measure, procedural};
 use clap::{Args, ValueEnum};
 
-use crate::device::ComputeArgs;
+use crate::device::{ComputeArgs, Dtype};
 
 /// Time a piece of work: prints a line of JSON with the seconds of each run.
 ///
@@ -101,6 +101,7 @@ impl Bench {
                 category: self.category,
                 changes: self.set,
                 kind,
+                tf32: self.compute.dtype == Dtype::Tf32,
                 device,
                 batch_size: self.batch_size,
                 resolution: self.resolution,

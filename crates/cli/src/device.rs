@@ -23,6 +23,8 @@ pub(crate) struct ComputeArgs {
 pub(crate) enum Dtype {
     #[default]
     Fp32,
+    /// On a GPU several times as fast as fp32, with factors rounded to 10 bits of mantissa
+    Tf32,
     Bf16,
     Fp16,
 }
@@ -30,6 +32,7 @@ pub(crate) enum Dtype {
 impl ComputeArgs {
     /// The kind and the device that models are to be made on.
     pub(crate) fn resolve(&self) -> Result<(Kind, Device)> {
+        libtorch::set_tf32(self.dtype == Dtype::Tf32)?;
         Ok((self.dtype.kind(), self.device.resolve()?))
     }
 }
@@ -38,7 +41,7 @@ impl Dtype {
     /// LibTorch's name of it.
     pub(crate) fn kind(self) -> Kind {
         match self {
-            Self::Fp32 => Kind::Float,
+            Self::Fp32 | Self::Tf32 => Kind::Float,
             Self::Bf16 => Kind::BFloat16,
             Self::Fp16 => Kind::Half,
         }

@@ -52,7 +52,7 @@ pub(crate) struct Train {
     /// Side of the training views in pixels; what the model was trained for if not given
     #[arg(long)]
     resolution: Option<u32>,
-    /// fp32, or bf16 with f32 parameters
+    /// fp32; tf32, which is faster on a GPU; or bf16 with f32 parameters
     #[arg(long)]
     dtype: Option<String>,
     /// Photos seen at once, in all stages
@@ -61,6 +61,9 @@ pub(crate) struct Train {
     /// Batches whose gradients make one step, in all stages
     #[arg(long)]
     gradient_accumulation: Option<usize>,
+    /// On a GPU: the same bits each time, at some cost in speed
+    #[arg(long)]
+    deterministic: bool,
     /// Compute activations again in the backward pass: less memory, slower
     #[arg(long)]
     gradient_checkpointing: bool,
@@ -172,6 +175,7 @@ impl Train {
             ("augmentation.resolution", self.resolution.map(Value::from)),
             ("dtype", self.dtype.clone().map(Value::from)),
             ("gradient_checkpointing", self.gradient_checkpointing.then(|| Value::from(true))),
+            ("deterministic", self.deterministic.then(|| Value::from(true))),
             // No value of its own: the others keep theirs.
             ("prior", self.prior_preservation.then(|| Value::Object(Map::new()))),
             ("prior.images", number(self.prior_images)),

@@ -13,7 +13,7 @@ use tch::{Device, Kind};
 
 use crate::outputs::{self, Outputs};
 use crate::prior::PriorPictures;
-use crate::{Checkpoint, ConfigLayers, Learning, PhotoBatches, Place, Stage, StepReport, Trainer};
+use crate::{Checkpoint, ConfigLayers, Dtype, Learning, PhotoBatches, Place, Stage, StepReport, Trainer};
 
 /// A run that holds its folder.
 #[derive(Debug)]
@@ -79,6 +79,8 @@ impl Session {
         ensure!(!config.model.as_os_str().is_empty(), "no model is given: name its folder with --model");
         ensure!(!config.concept.as_os_str().is_empty(), "no photos are given: name their folder with --concept");
         let model = ModelFolder::open(&config.model)?;
+        libtorch::set_tf32(config.dtype == Dtype::Tf32)?;
+        libtorch::set_deterministic(config.deterministic)?;
         let PhotoFolder { photos, skipped } = PhotoFolder::open(&config.concept)?;
         let prior = config.prior.as_ref().map(|prior| PriorPictures::open(prior, out)).transpose()?;
         let pipeline = Pipeline::with_unet(&model, &model.component("unet"), (Kind::Float, device))?;

@@ -38,7 +38,7 @@ pub(crate) struct Bench {
     /// auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// What both sides compute in: fp32 or bf16
+    /// What both sides compute in: fp32, tf32 or bf16
     #[arg(long, default_value = "fp32")]
     dtype: String,
     /// Where the numbers go, as JSON; a table of them goes beside it
