@@ -86,7 +86,9 @@ impl Objective {
         let noisy = self.forward.add_noise(&latents, &noise, timesteps)?.to_kind(self.kind);
         let size = latents.size()[0];
         let prompts = encoder_hidden_states.size()[0];
-        let text = encoder_hidden_states.to_kind(self.kind).repeat_interleave_self_int(size / prompts, 0, None);
+        let text = encoder_hidden_states.to_kind(self.kind);
+        // The U-Net reads one prompt for all samples, or one for each.
+        let text = if prompts == 1 { text } else { text.repeat_interleave_self_int(size / prompts, 0, None) };
 
         let mut regularizer = stage.regularizes().then(|| self.regularizer(subject, stage, size)).transpose()?;
         let observer = regularizer.as_mut().map(|regularizer| regularizer as &mut dyn AttentionObserver);

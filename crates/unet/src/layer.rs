@@ -14,7 +14,7 @@ use crate::transformer::Transformer2d;
 pub(crate) struct Pass<'a> {
     /// The timesteps' embeddings [batch, width].
     pub(crate) temb: Tensor,
-    /// The text [batch, positions, `cross_attention_dim`], of the latents' kind.
+    /// The text [batch or 1, positions, `cross_attention_dim`], of the latents' kind.
     pub(crate) text: Tensor,
     pub(crate) watch: Option<Watch<'a>>,
     pub(crate) gradient_checkpointing: bool,

@@ -86,7 +86,8 @@ impl UNet {
     /// - `sample` [batch, `in_channels`, height, width]: noisy latents of any size. Their kind, f32, bf16 or f16, is
     ///   the kind that is computed in, whatever the kind of the parameters.
     /// - `timesteps`, one for each image or one for all: in 0..1000, of any kind and possibly fractional.
-    /// - `encoder_hidden_states` [batch, positions, `cross_attention_dim`]: the text encoder's output.
+    /// - `encoder_hidden_states` [batch, positions, `cross_attention_dim`]: the text encoder's output. Where it is the same
+    ///   for all images, [1, positions, `cross_attention_dim`] gives the same for less work.
     /// - `observer`: who watches the cross-attention, if anybody. The prediction is the same up to rounding.
     ///
     /// Returns [batch, `out_channels`, height, width] of the kind of `sample`.
@@ -160,8 +161,9 @@ impl UNet {
              it (768 is Stable Diffusion 1.x, 1024 is 2.x)"
         );
         ensure!(
-            batch == latents,
-            "there are text embeddings for {batch} prompts but latents of {latents} images: give one for each"
+            batch == latents || batch == 1,
+            "there are text embeddings for {batch} prompts but latents of {latents} images: give one for each, or one for \
+             all"
         );
         Ok(())
     }

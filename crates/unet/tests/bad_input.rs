@@ -47,8 +47,8 @@ fn inputs_that_do_not_fit() {
             "text embeddings have shape [77, 1024] but this U-Net expects [batch, positions, 1024]",
         ),
         (
-            message(&sample, &timesteps, &zeros(&[1, 77, 1024])),
-            "there are text embeddings for 1 prompts but latents of 2 images: give one for each",
+            message(&sample, &timesteps, &zeros(&[3, 77, 1024])),
+            "there are text embeddings for 3 prompts but latents of 2 images: give one for each, or one for all",
         ),
         (
             message(&zeros(&[2, 3, 8, 8]), &timesteps, &text),

@@ -50,6 +50,25 @@ fn one_timestep_stands_for_all() {
 }
 
 #[test]
+fn one_text_stands_for_all() {
+    let (unet, _) = load(Kind::Float);
+    let (sample, timesteps, text) = inputs(3);
+    let (sample, text) = (sample.to_kind(Kind::Double), text.narrow(0, 0, 1).to_kind(Kind::Double));
+    // The prediction, what was seen of it, and the gradients by the text.
+    let predict = |repeats: i64| {
+        let text = text.detach().set_requires_grad(true);
+        let mut maps = AttentionMaps::new([4, 9]);
+        let output = unet.forward(&sample, &timesteps, &text.repeat([repeats, 1, 1]), Some(&mut maps)).unwrap();
+        output.square().sum(Kind::Double).backward();
+        let maps = Tensor::cat(&maps.maps.iter().map(|map| map.probabilities.flatten(0, -1)).collect::<Vec<_>>(), 0);
+        [output.detach(), maps.detach(), text.grad()]
+    };
+    for (one, each) in predict(1).iter().zip(&predict(3)) {
+        assert_close("one text", one, each, 1e-12);
+    }
+}
+
+#[test]
 fn watching_changes_nothing() {
     let (unet, _) = load(Kind::Float);
     let (sample, timesteps, text) = inputs(2);
