@@ -12,6 +12,7 @@ mod generate;
 mod inspect;
 mod pretrain;
 mod probe;
+mod profile;
 mod progress;
 mod report;
 mod results;
