@@ -60,7 +60,7 @@ fn a_profiled_run_says_where_its_time_went_and_learns_the_same() {
     let (spans, threads) = trace(&folder.join("profiled/profile.json"));
     assert_has(&spans, &UNET);
     let trainer = "load start_stage step wait_for_batch loss backward clip_gradients optimizer running_average \
-                   checkpoint validation log outputs";
+                   checkpoint validation log outputs samples";
     let names: Vec<String> = trainer.split_whitespace().map(|part| format!("train/{part}")).collect();
     assert_has(&spans, &names.iter().map(String::as_str).collect::<Vec<_>>());
     let others = ["text_encoder", "unet/observer", "unet/recomputed", "sampling/step", "sampling/scheduler"];

@@ -23,8 +23,13 @@
 //! Spans of the thread that records add up to the time that passed. Threads beside it are shown beside it; those of one
 //! name, or of none, count as one.
 //!
-//! Invariants: without a recording, a span costs one relaxed atomic load; with one, memory is bounded, for the table has
-//! a row for each place in the code and the trace has [`MOST_EVENTS`] spans at most; knows nothing of what it measures.
+//! Measured with `cargo bench -p profile` on one core of a shared server: a span costs 3 ns without a recording and
+//! 0.24 µs with one. 300 denoising steps of a tiny model on a CPU, 4505 spans in 2.4 s, took as long with a recording as
+//! without, within the 4 % by which runs differ. What waiting for a GPU costs was not measured.
+//!
+//! Invariants: without a recording, a span costs one relaxed atomic load; with one, memory does not grow with time, for
+//! the table has a row for each place in the code and the trace [`MOST_EVENTS`] spans at most (and a line for each
+//! thread); knows nothing of what it measures.
 
 mod name;
 mod recording;

@@ -177,9 +177,8 @@ impl Session {
                 Stage::Unet => self.outputs.unet(&self.trainer),
             })?;
         }
-        let _span = profile::span("train/outputs");
-        self.outputs.samples(&self.trainer)?;
-        self.outputs.curves()?;
+        profile::timed("train/samples", || self.outputs.samples(&self.trainer))?;
+        profile::timed("train/outputs", || self.outputs.curves())?;
         Ok(Outcome::Finished)
     }
 
