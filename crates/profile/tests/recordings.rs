@@ -111,13 +111,13 @@ fn a_thread_is_shown_beside_what_records() {
         let _outer = span("main/outer");
         for _ in 0..2 {
             let work = || timed("beside/work", || pause(10));
-            thread::Builder::new().name("helper \"1\"".to_owned()).spawn(work).unwrap().join().unwrap();
+            thread::Builder::new().name("worker \"1\"".to_owned()).spawn(work).unwrap().join().unwrap();
         }
         thread::spawn(|| timed("beside/nameless", || ())).join().unwrap();
     }
     let profile = recording.stop();
     let table = profile.to_string();
-    let (first, beside) = table.split_once("at the same time, in the thread \"helper \"1\"\":\n").unwrap();
+    let (first, beside) = table.split_once("at the same time, in the thread \"worker \"1\"\":\n").unwrap();
     assert!(!first.contains("beside/") && beside.contains("threads without a name:\nbeside/nameless"), "{table}");
     assert_eq!(row(beside, "beside/work")[0], 2.0);
     assert!(row(first, "main/outer")[2] >= 0.02, "{table}");
@@ -127,7 +127,7 @@ fn a_thread_is_shown_beside_what_records() {
         .map(|event| (event["tid"].as_u64().unwrap(), event["args"]["name"].as_str().unwrap().to_owned()))
         .collect();
     assert_eq!(threads.len(), 4);
-    assert_eq!([&threads[&1], &threads[&2], &threads[&3]], ["helper \"1\"", "helper \"1\"", "thread 3"]);
+    assert_eq!([&threads[&1], &threads[&2], &threads[&3]], ["worker \"1\"", "worker \"1\"", "thread 3"]);
     for span in spans(&profile) {
         let own = span["cat"] == "main";
         assert_eq!(span["tid"] == 0, own);
