@@ -14,6 +14,7 @@ use trainer::FinishedRun;
 use weights::Archive;
 
 use crate::device::ComputeArgs;
+use crate::profile::ProfileArgs;
 use crate::progress::Progress;
 use crate::sampler::{SamplerArgs, scheduler_name};
 
@@ -61,6 +62,9 @@ pub(crate) struct Generate {
     check: bool,
     #[command(flatten)]
     compute: ComputeArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    profile: ProfileArgs,
 }
 
 impl Generate {
@@ -69,11 +73,12 @@ impl Generate {
         // What can be wrong is found out before anything slow or lasting is done.
         self.sampler.kind()?;
         let to = self.compute.resolve()?;
-        let (pipeline, source) = match (&self.run, &self.model) {
-            (Some(run), _) => (FinishedRun::open(run)?.pipeline(to)?, run),
-            (None, Some(model)) => (Pipeline::from_folder(model, to)?, model),
+        let profiler = self.profile.start(to.1);
+        let (pipeline, source) = profile::timed("generate/load", || match (&self.run, &self.model) {
+            (Some(run), _) => Ok((FinishedRun::open(run)?.pipeline(to)?, run)),
+            (None, Some(model)) => Ok((Pipeline::from_folder(model, to)?, model)),
             (None, None) => bail!("give a model with --model, or a training run with --run"),
-        };
+        })?;
         if self.check {
             check_finite(&pipeline).with_context(|| format!("--check of {}", source.display()))?;
         }
@@ -98,6 +103,7 @@ impl Generate {
                 let progress = progress.get_or_insert_with(|| Progress::new("steps", batches * step.total as u64));
                 progress.step(&format!("batch {}/{batches}", batch + 1));
             })?;
+            let _span = profile::span("generate/save");
             for (request, picture) in chunk.iter().zip(pictures) {
                 let name = format!("{:04}-seed{}.png", records.len(), request.seed);
                 let parameters = self.parameters(request, &settings, &pipeline);
@@ -107,10 +113,10 @@ impl Generate {
             }
         }
         drop(progress);
-        pictures::save_png(&self.out.join("grid.png"), &grid.draw(), &[])?;
+        profile::timed("generate/save", || pictures::save_png(&self.out.join("grid.png"), &grid.draw(), &[]))?;
         self.record(&settings, &pipeline, &records, started)?;
         eprintln!("{} picture(s) and grid.png in {}", records.len(), self.out.display());
-        Ok(())
+        profiler.finish(&self.out)
     }
 
     /// One request a picture, prompt by prompt.

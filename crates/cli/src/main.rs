@@ -13,6 +13,7 @@ mod generate;
 mod inspect;
 mod pretrain;
 mod probe;
+mod profile;
 mod progress;
 mod report;
 mod results;

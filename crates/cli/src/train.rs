@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 use trainer::{ConfigLayers, Event, Outcome, Session, TrainConfig};
 
+use crate::profile::ProfileArgs;
 use crate::progress::Progress;
 use crate::results;
 
@@ -86,6 +87,8 @@ pub(crate) struct Train {
     /// Steps between validation pictures; 0 for none
     #[arg(long)]
     validate_every: Option<usize>,
+    #[command(flatten)]
+    profile: ProfileArgs,
 }
 
 #[derive(ValueEnum, Debug, Clone, Copy)]
@@ -105,7 +108,10 @@ const NO_RESULTS: &str = "none";
 impl Train {
     pub(crate) fn run(self) -> Result<()> {
         let stop = stop_on_interrupt()?;
-        let session = Session::open(self.layers()?, &self.out, self.device.resolve()?, self.resume)?;
+        let device = self.device.resolve()?;
+        let profiler = self.profile.start(device);
+        let open = || Session::open(self.layers()?, &self.out, device, self.resume);
+        let session = profile::timed("train/load", open)?;
         for note in session.notes() {
             eprintln!("note: {note}");
         }
@@ -129,11 +135,20 @@ impl Train {
             }
         });
         drop(progress);
-        match outcome? {
+        // Where the time went is of interest however it ends.
+        let ended = outcome.and_then(|outcome| self.conclude(outcome));
+        let profiled = profiler.finish(&self.out);
+        ended.and(profiled)
+    }
+
+    /// What comes after the last step.
+    fn conclude(&self, outcome: Outcome) -> Result<()> {
+        match outcome {
             Outcome::Finished => {
                 eprintln!("done; everything is in {}", self.out.display());
                 let prompts = self.results.as_deref().unwrap_or(DEFAULT_RESULTS);
                 if prompts != NO_RESULTS {
+                    let _span = profile::span("train/results");
                     results::show(&self.out, prompts, &self.device.to_string())?;
                 }
             }

@@ -128,6 +128,7 @@ impl ClipTextModel {
     /// # Errors
     /// As [`ClipTextModel::embed`].
     pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
+        let _span = profile::span("text_encoder");
         self.forward_embeddings(&self.embed(ids)?)
     }
 

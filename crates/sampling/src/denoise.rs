@@ -47,6 +47,7 @@ impl<'a> Denoising<'a> {
         let total = self.scheduler.timesteps().len();
         let mut draws = 0;
         for index in 0..total {
+            let _span = profile::span("sampling/step");
             let input = self.scheduler.scale_model_input(index, &latents).to_kind(kind);
             let timestep = Tensor::from(self.scheduler.timesteps()[index]);
             let observer = observer.as_mut().map(|observer| &mut **observer as &mut dyn AttentionObserver);
@@ -55,7 +56,8 @@ impl<'a> Denoising<'a> {
                 draws += 1;
                 self.draw(draws - 1, device)
             });
-            latents = self.scheduler.step(index, &output, &latents, noise.as_ref())?;
+            let step = || self.scheduler.step(index, &output, &latents, noise.as_ref());
+            latents = profile::timed("sampling/scheduler", step)?;
             on_step(Step { done: index + 1, total });
         }
         Ok(latents)

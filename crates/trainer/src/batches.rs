@@ -64,7 +64,7 @@ impl PhotoBatches {
     /// Views of the subject's photos, and as many of the category's in each batch where there are `prior` photos.
     ///
     /// # Errors
-    /// None in practice; see [`LatentEncoder::new`].
+    /// When there can be no more threads; else none in practice, see [`LatentEncoder::new`].
     pub fn new(
         config: &TrainConfig,
         pipeline: &Pipeline,
@@ -82,13 +82,14 @@ impl PhotoBatches {
         };
         let (orders, places) = channel::<Place>();
         let (finished, made) = channel();
-        let thread = std::thread::spawn(move || {
+        let work = move || {
             for place in places {
                 if finished.send((place, maker.batch(place))).is_err() {
                     return;
                 }
             }
-        });
+        };
+        let thread = std::thread::Builder::new().name("batches".to_owned()).spawn(work)?;
         Ok(Self { config: config.clone(), photos, orders: Some(orders), made, ordered: None, thread: Some(thread) })
     }
 
@@ -146,12 +147,14 @@ impl Drop for PhotoBatches {
 
 impl Maker {
     fn batch(&mut self, place: Place) -> Result<Batch> {
+        let _span = profile::span("batches/batch");
         let samples = self.photos.choose(&self.config, place);
         let moments = self.views.moments(&self.photos.all, &samples)?;
         let size = moments.size()[0];
         let parts = self.config.stage(place.stage).gradient_accumulation;
         let seed =
             |purpose| random::derive(self.config.seed, purpose, key(place.stage, place.step * parts + place.part));
+        let _span = profile::span("batches/noise");
         libtorch::catch(|| {
             // Means and logarithms of variances, half of the channels each.
             let shape = moments.chunk(2, 1)[0].size();

@@ -142,12 +142,14 @@ impl Learning {
     /// # Errors
     /// When the loss is not a number or has diverged (the parameters are left as they were), or what LibTorch refuses.
     pub fn step(&mut self, trainer: &Trainer, batches: &mut dyn Batches) -> Result<StepReport> {
+        let _span = profile::span("train/step");
         let config = *trainer.config.stage(self.stage);
         let parts = config.gradient_accumulation;
         let mut sums = [0.0; 2];
         self.optimizer.zero_grad()?;
         for part in 0..parts {
-            let batch = batches.batch(Place { stage: self.stage, step: self.done, part })?;
+            let place = Place { stage: self.stage, step: self.done, part };
+            let batch = profile::timed("train/wait_for_batch", || batches.batch(place))?;
             let losses = self.backward(trainer, &config, &batch)?;
             for (sum, loss) in sums.iter_mut().zip(losses) {
                 *sum += loss / parts as f64;
@@ -162,11 +164,11 @@ impl Learning {
         };
         report.check()?;
         if let Some(max_norm) = trainer.config.max_grad_norm {
-            let _norm = self.optimizer.clip_grad_norm(max_norm)?;
+            let _norm = profile::timed("train/clip_gradients", || self.optimizer.clip_grad_norm(max_norm))?;
         }
-        self.optimizer.step(config.learning_rate)?;
+        profile::timed("train/optimizer", || self.optimizer.step(config.learning_rate))?;
         if let Some(ema) = &mut self.ema {
-            ema.update()?;
+            profile::timed("train/running_average", || ema.update())?;
         }
         self.done += 1;
         Ok(report)
@@ -178,7 +180,7 @@ impl Learning {
             let prompt = self.prompt(trainer)?;
             let losses = trainer.losses(config, batch, &prompt)?;
             let total = &losses.diffusion + &losses.attention;
-            (total / config.gradient_accumulation as f64).backward();
+            profile::timed("train/backward", || (total / config.gradient_accumulation as f64).backward());
             Ok([&losses.diffusion, &losses.attention].map(|loss| loss.double_value(&[])))
         })?
     }

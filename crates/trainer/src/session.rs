@@ -150,7 +150,7 @@ impl Session {
     fn stages(mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
         let Trainer { config, pipeline, .. } = &self.trainer;
         if let (Some(prior), Some(pictures)) = (&config.prior, &mut self.prior)
-            && !pictures.draw(pipeline, config, prior, stop, watch)?
+            && !profile::timed("train/prior_pictures", || pictures.draw(pipeline, config, prior, stop, watch))?
         {
             return Ok(Outcome::Stopped);
         }
@@ -158,29 +158,29 @@ impl Session {
         let prior = self.prior.take().map(PriorPictures::into_photos);
         let mut batches = PhotoBatches::new(config, pipeline, photos, prior)?;
         let first = Place { stage: Stage::Embedding, step: 0, part: 0 };
-        self.outputs.contact_sheet(&batches.views(first))?;
+        profile::timed("train/outputs", || self.outputs.contact_sheet(&batches.views(first)))?;
         let resumed = self.checkpoint.take();
         let start = resumed.as_ref().map_or(Stage::Embedding, |checkpoint| checkpoint.state.stage);
         let done = resumed.as_ref().map_or(0, |c| self.step_number(c.state.stage, c.state.step));
         let mut record =
             Record { log: Log::open(self.folder.path(), done)?, scalars: Scalars::open(self.folder.path(), done)? };
         for stage in Stage::ALL.into_iter().filter(|stage| *stage >= start) {
-            let mut learning = match &resumed {
-                Some(checkpoint) if stage == start => self.trainer.resume(checkpoint)?,
-                _ => self.trainer.start(stage)?,
-            };
+            let mut learning = profile::timed("train/start_stage", || match &resumed {
+                Some(checkpoint) if stage == start => self.trainer.resume(checkpoint),
+                _ => self.trainer.start(stage),
+            })?;
             if !self.stage(&mut learning, &mut batches, &mut record, stop, watch)? {
                 return Ok(Outcome::Stopped);
             }
             learning.finish()?;
-            match stage {
-                Stage::Embedding => self.outputs.embedding(&self.trainer)?,
-                Stage::CrossAttention => self.outputs.cross_attention(&self.trainer)?,
-                Stage::Unet => self.outputs.unet(&self.trainer)?,
-            }
+            profile::timed("train/outputs", || match stage {
+                Stage::Embedding => self.outputs.embedding(&self.trainer),
+                Stage::CrossAttention => self.outputs.cross_attention(&self.trainer),
+                Stage::Unet => self.outputs.unet(&self.trainer),
+            })?;
         }
-        self.outputs.samples(&self.trainer)?;
-        self.outputs.curves()?;
+        profile::timed("train/samples", || self.outputs.samples(&self.trainer))?;
+        profile::timed("train/outputs", || self.outputs.curves())?;
         Ok(Outcome::Finished)
     }
 
@@ -213,12 +213,12 @@ impl Session {
 
             let every = self.trainer.config.validation.every;
             if every > 0 && report.step % every == 0 {
-                self.outputs.validation(&self.trainer, stage, report.step)?;
+                profile::timed("train/validation", || self.outputs.validation(&self.trainer, stage, report.step))?;
             }
             let stopping = stop();
             let due = report.step % self.trainer.config.checkpoint_every == 0 || report.step == steps;
             if due || stopping {
-                record.log.sync()?;
+                profile::timed("train/log", || record.log.sync())?;
                 self.save(learning)?;
             }
             if stopping {
@@ -230,6 +230,7 @@ impl Session {
 
     /// Writes a checkpoint and then removes the one before.
     fn save(&self, learning: &Learning) -> Result<()> {
+        let _span = profile::span("train/checkpoint");
         let parent = self.folder.path().join(CHECKPOINTS);
         let name = format!("{}-{:05}", learning.stage(), learning.done());
         learning.save(&self.trainer, &parent.join(name))?;
@@ -275,6 +276,7 @@ struct Record {
 
 impl Record {
     fn add(&mut self, entry: &Entry) -> Result<()> {
+        let _span = profile::span("train/log");
         self.log.append(entry)?;
         self.scalars.append(entry)
     }

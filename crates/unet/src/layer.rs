@@ -1,5 +1,6 @@
 //! The parts of a block that gradient checkpointing computes again, one at a time.
 
+use std::cell::Cell;
 use std::iter;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -42,7 +43,9 @@ impl Layer {
     pub(crate) fn forward(&self, maps: &[&Tensor], pass: &mut Pass<'_>) -> Tensor {
         let parts = Arc::clone(&self.0);
         let tokens = pass.watch.as_ref().map(|watch| watch.tokens.shallow_clone());
+        let again = Cell::new(false);
         let segment = move |inputs: &[Tensor]| {
+            let _span = again.replace(true).then(|| profile::span("unet/recomputed"));
             let text = Text { states: &inputs[1], tokens: tokens.as_ref() };
             parts.lock().unwrap_or_else(PoisonError::into_inner).forward(&inputs[2..], &inputs[0], text)
         };
@@ -56,6 +59,7 @@ impl Layer {
         };
         let hidden = outputs.remove(0);
         if let Some(watch) = &mut pass.watch {
+            let _span = profile::span("unet/observer");
             for probabilities in &outputs {
                 watch.show((hidden.size()[2], hidden.size()[3]), probabilities);
             }

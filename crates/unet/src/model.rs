@@ -101,6 +101,7 @@ impl UNet {
         encoder_hidden_states: &Tensor,
         observer: Option<&mut dyn AttentionObserver>,
     ) -> Result<Tensor> {
+        let _span = profile::span("unet");
         let (kind, device) = (sample.kind(), sample.device());
         let batch = self.check_latents(sample)?;
         self.check_text(encoder_hidden_states, batch)?;
@@ -109,24 +110,26 @@ impl UNet {
         let layers = self.cross_attention_layers();
         let watch = observer.map(|observer| Watch::new(observer, layers, positions, device)).transpose()?;
         let mut pass = Pass {
-            temb: self.time_embedding.forward(&timesteps, kind),
+            temb: profile::timed("unet/time_embedding", || self.time_embedding.forward(&timesteps, kind)),
             text: encoder_hidden_states.to_kind(kind),
             watch,
             gradient_checkpointing: self.gradient_checkpointing,
         };
 
         let centred = self.config.center_input_sample.then(|| sample * 2.0 - 1.0);
-        let mut hidden = self.conv_in.forward(centred.as_ref().unwrap_or(sample));
+        let sample = centred.as_ref().unwrap_or(sample);
+        let mut hidden = profile::timed("unet/conv_in", || self.conv_in.forward(sample));
         let mut skips = vec![hidden.shallow_clone()];
-        for block in &self.down_blocks {
-            let outputs = block.forward(&hidden, &mut pass);
+        for (i, block) in self.down_blocks.iter().enumerate() {
+            let outputs = profile::timed(("unet/down_blocks", i), || block.forward(&hidden, &mut pass));
             skips.extend(outputs);
             hidden = skips[skips.len() - 1].shallow_clone();
         }
-        hidden = self.mid_block.forward(&hidden, &mut pass);
-        for block in &self.up_blocks {
-            hidden = block.forward(&hidden, &mut skips, &mut pass);
+        hidden = profile::timed("unet/mid_block", || self.mid_block.forward(&hidden, &mut pass));
+        for (i, block) in self.up_blocks.iter().enumerate() {
+            hidden = profile::timed(("unet/up_blocks", i), || block.forward(&hidden, &mut skips, &mut pass));
         }
+        let _span = profile::span("unet/conv_out");
         Ok(self.conv_out.forward(&self.conv_norm_out.forward(&hidden).silu()))
     }
 
