@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 
 PLACEHOLDER = "<new>"
-CATEGORY = "bird"
+CATEGORY = "photo"
 # Learning rate, lambda_mu, lambda_sigma of each stage; the paper's.
 STAGES = {1: (1e-3, 0.1, 0.0), 2: (2e-5, 2.0, 5.0), 3: (2e-6, 2.0, 5.0)}
 STEPS = {"embedding-step": 1, "cross-attention-step": 2, "unet-step": 3}
