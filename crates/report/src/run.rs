@@ -162,3 +162,8 @@ mod tests {
         says("not of a training run of this version");
     }
 }
+
+/// `1 photo`, `2 photos`.
+pub(crate) fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
