@@ -79,6 +79,21 @@ fn a_picture_of_the_comparison_is_not_shown_again() {
 }
 
 #[test]
+fn a_run_of_a_single_photo_is_called_by_its_category() {
+    let parent = tempfile::tempdir().unwrap();
+    let runs = ["a", "b"].map(|name| full_run(parent.path(), name, 1e-5, name.len() as u8));
+    for run in &runs {
+        let config = fs::read_to_string(run.join("config.json")).unwrap();
+        assert!(config.contains("my_dog\""));
+        fs::write(run.join("config.json"), config.replace("my_dog\"", "my_dog/0.png\"")).unwrap();
+    }
+    let page = run_page(&runs[0]).unwrap();
+    assert!(page.contains("<h1>dog</h1>") && page.contains("<dd>1 photo</dd>"));
+    // A study shows the photo without being told where it is.
+    assert!(Comparison::open(&runs).unwrap().study(&options()).is_ok());
+}
+
+#[test]
 fn a_run_that_has_not_begun_or_not_ended_says_so() {
     let parent = tempfile::tempdir().unwrap();
     let run = bare_run(parent.path(), "run", 1e-5);
