@@ -110,13 +110,22 @@ fn for_training(mut args: Vec<OsString>, root: &Path) -> Vec<OsString> {
         }
     }
     if !has(&args, &["--out"]) {
-        let concept = value(&args, "--concept").unwrap_or_default();
-        let name = concept.file_name().unwrap_or(OsStr::new("subject")).to_string_lossy().into_owned();
+        let name = subject(&value(&args, "--concept").unwrap_or_default());
         let numbered = (2..).map(|number| format!("runs/{name}-{number}"));
         let free = std::iter::once(format!("runs/{name}")).chain(numbered).find(|path| !Path::new(path).exists());
         args.extend(["--out".into(), free.unwrap_or_default().into()]);
     }
     args
+}
+
+/// The name of a folder of photos; of a single photo, that of its folder and its own, such as `penguin-01`.
+fn subject(concept: &Path) -> String {
+    let parts = match concept.is_file() {
+        true => vec![concept.parent().and_then(Path::file_name), concept.file_stem()],
+        false => vec![concept.file_name()],
+    };
+    let parts: Vec<_> = parts.into_iter().flatten().map(OsStr::to_string_lossy).collect();
+    if parts.is_empty() { "subject".to_owned() } else { parts.join("-") }
 }
 
 fn has(args: &[OsString], names: &[&str]) -> bool {
@@ -180,6 +189,8 @@ mod tests {
             line,
             "--concept photos/my-dog --category dog --model /ws/fixtures/miniature --results miniature --out runs/my-dog"
         );
+        let photo = workspace::root().join("fixtures/subjects/penguin/01.jpg").display().to_string();
+        assert_eq!(texts(&["--concept", &photo, "--category", "bird"]).last().unwrap(), "runs/penguin-01");
         for alone in [["--out", "o", "--resume"], ["--config", "c.json", "--help"]] {
             assert_eq!(texts(&alone), alone);
         }

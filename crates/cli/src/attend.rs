@@ -1,6 +1,7 @@
 //! `attend`: where the words of a prompt act in its picture, on the way through a run.
 
 mod figure;
+mod former;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -40,7 +41,7 @@ pub(crate) struct Attend {
     /// A word to show; may be given several times. All words if not given
     #[arg(long = "word")]
     words: Vec<String>,
-    /// The folder to write to; RUN/attend or runs/attend if not given
+    /// The folder to write to; RUN/attend or runs/attend if not given. Pictures of a call before are replaced
     #[arg(long)]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -117,6 +118,8 @@ impl Attend {
         std::fs::create_dir_all(&out).with_context(|| format!("cannot make the folder {}", out.display()))?;
         figure.save_maps(&out.join("maps.safetensors"))?;
         let rows = figure.draw(&out, self.colors == Colors::Common)?;
+        let path = out.join("attend.json");
+        former::remove(&path, &rows)?;
         let words: Vec<_> = figure
             .words
             .iter()
@@ -135,7 +138,7 @@ impl Attend {
             "words": words,
             "rows": rows,
         });
-        atomic::write(&out.join("attend.json"), serde_json::to_vec_pretty(&record)?)?;
+        atomic::write(&path, serde_json::to_vec_pretty(&record)?)?;
         eprintln!("grid.png, single pictures, maps.safetensors and attend.json in {}", out.display());
         Ok(())
     }

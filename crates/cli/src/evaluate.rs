@@ -16,7 +16,7 @@ use trainer::FinishedRun;
 
 use crate::device::ComputeArgs;
 use crate::progress::Progress;
-use crate::sampler::SamplerArgs;
+use crate::sampler::{SamplerArgs, SizeArgs};
 
 /// Draw a learned subject in many prompts and score the pictures with CLIP.
 ///
@@ -42,7 +42,7 @@ pub(crate) struct Evaluate {
     /// The folder to write to; if not given, evaluation/NAME OF THE PROMPTS in the run's folder
     #[arg(long)]
     out: Option<PathBuf>,
-    /// The folder with photos of the subject; the run's own if not given
+    /// The folder with photos of the subject, or a single photo; the run's own if not given
     #[arg(long)]
     concept: Option<PathBuf>,
     /// A folder with masks, white where the subject is: photos/, subject/ and, with --base, base/ with a mask for each
@@ -57,15 +57,8 @@ pub(crate) struct Evaluate {
     seed: u64,
     #[command(flatten)]
     sampler: SamplerArgs,
-    /// Height in pixels; what the model was trained for if not given
-    #[arg(long)]
-    height: Option<i64>,
-    /// Width in pixels
-    #[arg(long)]
-    width: Option<i64>,
-    /// Pictures drawn at once; the result does not depend on it
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
-    batch_size: u32,
+    #[command(flatten)]
+    size: SizeArgs,
     #[command(flatten)]
     compute: ComputeArgs,
 }
@@ -127,18 +120,12 @@ impl Evaluate {
     /// The learned subject, and the base model if it is asked for.
     fn candidates(&self, plan: &Plan, run: &FinishedRun, model: &ModelFolder, out: &Path) -> Result<Vec<Candidate>> {
         let scheduler = self.sampler.kind()?.unwrap_or(SchedulerKind::DpmSolverPlusPlus);
-        let size = match (self.height, self.width) {
-            (Some(height), Some(width)) => [height, width],
-            (height, width) => {
-                let size = model.image_size()?;
-                [height.unwrap_or(size), width.unwrap_or(size)]
-            }
-        };
+        let [height, width] = self.size.or(model.image_size()?);
         let settings = Settings {
             steps: self.sampler.steps,
             guidance_scale: self.sampler.guidance_scale,
-            height: size[0],
-            width: size[1],
+            height,
+            width,
             scheduler: Some(scheduler),
         };
         let base = model.path().file_name().unwrap_or_default().to_string_lossy();
@@ -182,7 +169,7 @@ impl Prepared {
                 "base" => Pipeline::from_folder(self.model.path(), to),
                 _ => self.run.pipeline(to),
             };
-            draw(gallery, name, self.evaluate.batch_size as usize, load)?;
+            draw(gallery, name, self.evaluate.size.batch(), load)?;
         }
         Ok(())
     }

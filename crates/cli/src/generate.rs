@@ -16,7 +16,7 @@ use weights::Archive;
 use crate::device::ComputeArgs;
 use crate::profile::ProfileArgs;
 use crate::progress::Progress;
-use crate::sampler::{SamplerArgs, scheduler_name};
+use crate::sampler::{SamplerArgs, SizeArgs, scheduler_name};
 
 /// Make pictures of prompts with a model in the diffusers layout.
 #[derive(Args, Debug, Serialize)]
@@ -45,15 +45,9 @@ pub(crate) struct Generate {
     #[command(flatten)]
     #[serde(flatten)]
     sampler: SamplerArgs,
-    /// Height in pixels; what the model was trained for if not given
-    #[arg(long)]
-    height: Option<i64>,
-    /// Width in pixels
-    #[arg(long)]
-    width: Option<i64>,
-    /// Pictures drawn at once; the result does not depend on it
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
-    batch_size: u32,
+    #[command(flatten)]
+    #[serde(flatten)]
+    size: SizeArgs,
     /// A safetensors file with the tensor `latents` [pictures, channels, height/8, width/8]: the initial noise
     #[arg(long)]
     latents: Option<PathBuf>,
@@ -83,7 +77,7 @@ impl Generate {
             check_finite(&pipeline).with_context(|| format!("--check of {}", source.display()))?;
         }
         let default = pipeline.default_settings();
-        let (height, width) = (self.height.unwrap_or(default.height), self.width.unwrap_or(default.width));
+        let [height, width] = self.size.or(default.height);
         let settings = self.sampler.settings(&Settings { height, width, ..default })?;
         let requests = self.requests()?;
         pipeline.check(&requests, &settings)?;
@@ -94,11 +88,11 @@ impl Generate {
         }
         std::fs::create_dir_all(&self.out).with_context(|| format!("cannot make the folder {}", self.out.display()))?;
 
-        let batches = requests.len().div_ceil(self.batch_size as usize) as u64;
+        let batches = requests.len().div_ceil(self.size.batch()) as u64;
         let mut progress: Option<Progress> = None;
         let mut grid = Grid::new(self.images as usize);
         let mut records = Vec::new();
-        for (batch, chunk) in requests.chunks(self.batch_size as usize).enumerate() {
+        for (batch, chunk) in requests.chunks(self.size.batch()).enumerate() {
             let pictures = pipeline.generate(chunk, &settings, &mut |step| {
                 let progress = progress.get_or_insert_with(|| Progress::new("steps", batches * step.total as u64));
                 progress.step(&format!("batch {}/{batches}", batch + 1));

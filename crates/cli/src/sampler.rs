@@ -1,4 +1,4 @@
-//! `--steps`, `--guidance-scale` and `--scheduler`.
+//! `--steps`, `--guidance-scale` and `--scheduler`; `--height`, `--width` and `--batch-size`.
 
 use anyhow::Result;
 use clap::Args;
@@ -31,6 +31,32 @@ impl SamplerArgs {
     pub(crate) fn settings(&self, default: &Settings) -> Result<Settings> {
         let (steps, guidance_scale) = (self.steps, self.guidance_scale);
         Ok(Settings { steps, guidance_scale, scheduler: self.kind()?, ..default.clone() })
+    }
+}
+
+/// How large pictures are, and how many are drawn at once.
+#[derive(Args, Debug, Clone, Serialize)]
+pub(crate) struct SizeArgs {
+    /// Height in pixels; what the model was trained for if not given
+    #[arg(long)]
+    height: Option<i64>,
+    /// Width in pixels
+    #[arg(long)]
+    width: Option<i64>,
+    /// Pictures drawn at once; the result does not depend on it
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    batch_size: u32,
+}
+
+impl SizeArgs {
+    /// Height and width in pixels; of the two, what is not given is `side`.
+    pub(crate) fn or(&self, side: i64) -> [i64; 2] {
+        [self.height, self.width].map(|given| given.unwrap_or(side))
+    }
+
+    /// Pictures drawn at once, at least one.
+    pub(crate) fn batch(&self) -> usize {
+        self.batch_size as usize
     }
 }
 

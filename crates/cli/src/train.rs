@@ -23,7 +23,7 @@ pub(crate) struct Train {
     /// The base model: a folder in the diffusers layout
     #[arg(long)]
     model: Option<PathBuf>,
-    /// The folder with photos of the subject
+    /// The folder with photos of the subject, or a single photo
     #[arg(long)]
     concept: Option<PathBuf>,
     /// The word for what the subject is, such as dog

@@ -1,12 +1,12 @@
 //! `attend` as a user runs it.
 #![allow(clippy::unwrap_used)]
 
-mod small_run;
+mod common;
 
 use std::fs;
 use std::path::Path;
 
-use small_run::{difference, json, model, program, refuses, stderr, succeed, train};
+use common::{difference, json, model, program, refuses, stderr, succeed, trained};
 use tch::{Kind, Tensor};
 use weights::Archive;
 
@@ -32,7 +32,7 @@ fn maps(out: &Path) -> weights::Tensors {
 fn each_stage_has_a_row_of_its_own_model() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
-    let run = train(folder, "run", &[]);
+    let run = trained(folder, "run", &[]);
     let out = folder.join("stages");
     let record = attend(&out, &["--run", &run, "--stages"]);
 
@@ -69,7 +69,7 @@ fn each_stage_has_a_row_of_its_own_model() {
     assert!(difference(&out.join("unet.png"), &folder.join("end/0000-seed3.png")) <= 1);
 
     // What came after stage 2 is what a run without stage 3 ends with.
-    let short = train(folder, "short", &["--set", "unet.steps=0"]);
+    let short = trained(folder, "short", &["--set", "unet.steps=0"]);
     let two = folder.join("two");
     attend(&two, &["--run", &short]);
     assert_eq!(self::maps(&two)["unet"], maps["cross_attention"]);
@@ -104,7 +104,12 @@ fn a_model_without_a_run_is_shown_too() {
     let (model, out_text) = (model(), out.display().to_string());
     let fixed = ["attend", "--device", "cpu", "--model", &model, "--steps", "2", "--out", &out_text, "--prompt"];
     let more = ["Two dogs, on the Beach.", "--word", "dogs", "--word", "beach", "--normalize", "--colors", "common"];
+    // What a call before has shown goes, and nothing else does.
+    succeed(&[&fixed[..], &["Two dogs, on the Beach."]].concat());
+    assert!(out.join("model-03-on.png").exists());
+    fs::write(out.join("model-09-mine.png"), "").unwrap();
     succeed(&[&fixed[..], &more].concat());
+    fs::remove_file(out.join("model-09-mine.png")).unwrap();
     let mut files: Vec<String> =
         fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     files.sort();

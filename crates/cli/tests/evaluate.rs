@@ -1,23 +1,18 @@
 //! `evaluate` as a user runs it.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
+use common::{json, program, stderr, succeed};
 use golden::fixtures;
 use serde_json::Value;
 
-fn program(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_attndreambooth")).args(arguments).env("OMP_NUM_THREADS", "1").output().unwrap()
-}
-
 fn text(path: &Path) -> String {
     path.display().to_string()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// A finished run of two steps a stage.
@@ -31,8 +26,7 @@ fn train(folder: &Path) -> PathBuf {
     for set in ["embedding.steps=2", "cross_attention.steps=2", "unet.steps=2", "validation.steps=1"] {
         arguments.extend(["--set", set]);
     }
-    let result = program(&arguments);
-    assert!(result.status.success(), "{}", stderr(&result));
+    succeed(&arguments);
     run
 }
 
@@ -71,7 +65,7 @@ fn a_run_is_drawn_and_scored_once() {
     assert!(table.contains("mine: 2 prompts x 2 images, 3 photos; judged by tiny-clip"), "{table}");
 
     let out = run.join("evaluation/mine");
-    let record: Value = serde_json::from_slice(&fs::read(out.join("scores.json")).unwrap()).unwrap();
+    let record = json(&out.join("scores.json"));
     assert_eq!(record["versions"]["libtorch"], libtorch::LIBTORCH_VERSION);
     let [subject, base] = [0, 1].map(|i| &record["variants"][i]);
     assert_eq!((&subject["name"], &base["name"]), (&"subject".into(), &"base".into()));
@@ -90,7 +84,7 @@ fn a_run_is_drawn_and_scored_once() {
     let again = evaluate(&moved, &arguments);
     assert!(again.status.success(), "{}", stderr(&again));
     assert!(!stderr(&again).contains("drawing"), "{}", stderr(&again));
-    let reread: Value = serde_json::from_slice(&fs::read(moved.join("evaluation/mine/scores.json")).unwrap()).unwrap();
+    let reread = json(&moved.join("evaluation/mine/scores.json"));
     assert_eq!(reread["variants"], record["variants"]);
 
     // A picture is half there: it alone is drawn again.
@@ -101,6 +95,18 @@ fn a_run_is_drawn_and_scored_once() {
     assert!(stderr(&mended).contains("000-01.png was written by half"), "{}", stderr(&mended));
     assert!(stderr(&mended).contains("drawing base, steps 1/1"), "{}", stderr(&mended));
     assert!(fs::read(&half).unwrap().len() > 100);
+
+    // Somebody else draws there.
+    fs::remove_file(&half).unwrap();
+    let lock = fs::File::create(moved.join("evaluation/mine/base/.lock")).unwrap();
+    lock.lock().unwrap();
+    says(
+        &moved,
+        &arguments,
+        &["evaluation/mine/base is in use by another process; wait for it, or choose another --out"],
+    );
+    drop(lock);
+    assert!(!half.exists() && evaluate(&moved, &arguments).status.success() && half.exists());
 
     // Masks of photos and pictures, all white: the same score.
     let masks = folder.join("masks");
@@ -119,7 +125,7 @@ fn a_run_is_drawn_and_scored_once() {
     let masks = text(&masks);
     let result = evaluate(&moved, &["--prompts", &prompts, "--images", "2", "--masks", &masks]);
     assert!(result.status.success(), "{}", stderr(&result));
-    let record: Value = serde_json::from_slice(&fs::read(moved.join("evaluation/mine/scores.json")).unwrap()).unwrap();
+    let record = json(&moved.join("evaluation/mine/scores.json"));
     let mean = &record["variants"][0]["scores"]["mean"];
     assert_eq!(mean["clip_i_masked"], mean["clip_i"]);
     says(&moved, &[&arguments[..], &["--masks", &masks]].concat(), &["base/000-00.png has no mask"]);

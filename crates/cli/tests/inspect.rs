@@ -1,13 +1,13 @@
 //! `inspect` as a user runs it.
 #![allow(clippy::unwrap_used)]
 
-mod small_run;
+mod common;
 
 use std::fs;
 use std::path::Path;
 
+use common::{difference, json, model, program, refuses, succeed, trained};
 use golden::fixtures;
-use small_run::{difference, json, model, program, refuses, succeed, train};
 use tch::Kind;
 use weights::Archive;
 
@@ -21,7 +21,7 @@ fn tensor(path: &Path, name: &str) -> tch::Tensor {
 fn the_embedding_is_compared_with_its_start_and_the_vocabulary() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
-    let run = train(folder, "run", &[]);
+    let run = trained(folder, "run", &[]);
     let fixed = ["inspect", "--device", "cpu", "--run", &run, "--images", "2", "--steps", "3"];
     let output = succeed(&fixed);
     let table = String::from_utf8(output.stdout).unwrap();

@@ -164,6 +164,30 @@ fn bad_input_is_one_sentence() {
 }
 
 #[test]
+fn a_single_photo_may_stand_for_a_folder() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    photos(&folder.join("photos"));
+    let run = |name: &str| {
+        let photo = folder.join("photos").join(name).display().to_string();
+        let short = ["--set", "cross_attention.steps=0", "--set", "unet.steps=0", "--validate-every", "0"];
+        let output = train(folder, name, &[&short[..], &["--concept", &photo]].concat()).output().unwrap();
+        (photo, output)
+    };
+    let (photo, output) = run("1.png");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = fs::read_to_string(folder.join("1.png/config.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(record["config"]["concept"], photo);
+    let files: Vec<_> = record["photos"].as_array().unwrap().iter().map(|photo| &photo["file"]).collect();
+    assert_eq!(files, ["1.png"]);
+
+    let (notes, output) = run("notes.txt");
+    let expected = format!("error: the photo {notes} is not a JPEG, PNG, WebP, BMP, GIF or TIFF picture\n");
+    assert!(stderr(&output).ends_with(&expected) && !folder.join("notes.txt").exists(), "{}", stderr(&output));
+}
+
+#[test]
 fn a_folder_in_use_is_refused() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();

@@ -33,7 +33,7 @@ fn class_name<S: serde::Serializer>(kind: &SchedulerKind, to: S) -> Result<S::Ok
 }
 
 /// Pictures in a folder, which are drawn where they are missing. Each is written when its batch is drawn, so whenever
-/// the work is interrupted, it goes on from there.
+/// the work is interrupted, it goes on from there. One process at a time draws.
 #[derive(Debug)]
 pub struct Gallery {
     folder: PathBuf,
@@ -73,29 +73,7 @@ impl Gallery {
     /// When there are pictures by another recipe, or something else has the name of a picture.
     pub fn open(folder: &Path, shots: Vec<Shot>, recipe: Recipe) -> Result<Self> {
         let mut gallery = Self { folder: folder.to_owned(), recipe, shots, missing: Vec::new(), damaged: Vec::new() };
-        gallery.compare_recipes()?;
-        for (index, shot) in gallery.shots.iter().enumerate() {
-            let path = gallery.path(shot);
-            match Found::at(&path).with_context(|| format!("cannot read {}", path.display()))? {
-                Found::Nothing => gallery.missing.push(index),
-                Found::HalfWritten => {
-                    gallery.missing.push(index);
-                    gallery.damaged.push(path);
-                }
-                Found::Picture(Some(parameters)) if parameters == gallery.parameters(shot) => {}
-                Found::Picture(Some(parameters)) => bail!(
-                    "{} shows {:?} and not {:?}: remove it to have it drawn again, or give another --out",
-                    path.display(),
-                    parameters.replace('\n', ", "),
-                    gallery.parameters(shot).replace('\n', ", ")
-                ),
-                Found::Picture(None) | Found::Other => bail!(
-                    "{} has the name of a picture of this evaluation, but was not drawn by it: move it away, or give \
-                     another --out",
-                    path.display()
-                ),
-            }
-        }
+        gallery.look()?;
         Ok(gallery)
     }
 
@@ -123,10 +101,11 @@ impl Gallery {
     /// Draws what is missing, `batch_size` pictures at once; `on_step` is told after each denoising step.
     ///
     /// # Errors
-    /// Settings that the model cannot follow (then nothing is written), or a full disk.
+    /// Settings that the model cannot follow (then nothing is written), another process that draws into the folder or has
+    /// drawn by another recipe, or a full disk.
     pub fn draw(&mut self, pipeline: &Pipeline, batch_size: usize, on_step: &mut dyn FnMut(Drawing)) -> Result<()> {
         let settings = Settings { scheduler: Some(self.recipe.scheduler), ..self.recipe.settings.clone() };
-        let missing: Vec<&Shot> = self.missing.iter().map(|&index| &self.shots[index]).collect();
+        let missing = self.missing_shots();
         let Some(first) = missing.first() else { return Ok(()) };
         pipeline.check(&[request(first)], &settings)?;
         for shot in &missing {
@@ -134,6 +113,10 @@ impl Gallery {
         }
         fs::create_dir_all(&self.folder)
             .with_context(|| format!("cannot make the folder {}", self.folder.display()))?;
+        let _lock = journal::Lock::take(&self.folder)?;
+        // Another process may have drawn since this one looked.
+        self.look()?;
+        let missing = self.missing_shots();
         atomic::write(&self.folder.join(RECIPE), serde_json::to_vec_pretty(&self.recipe)?)?;
         let batches = missing.chunks(batch_size.max(1));
         let count = batches.len();
@@ -147,6 +130,39 @@ impl Gallery {
         }
         self.missing.clear();
         Ok(())
+    }
+
+    /// Finds out what is there.
+    fn look(&mut self) -> Result<()> {
+        (self.missing, self.damaged) = (Vec::new(), Vec::new());
+        self.compare_recipes()?;
+        for (index, shot) in self.shots.iter().enumerate() {
+            let path = self.path(shot);
+            match Found::at(&path).with_context(|| format!("cannot read {}", path.display()))? {
+                Found::Nothing => self.missing.push(index),
+                Found::HalfWritten => {
+                    self.missing.push(index);
+                    self.damaged.push(path);
+                }
+                Found::Picture(Some(parameters)) if parameters == self.parameters(shot) => {}
+                Found::Picture(Some(parameters)) => bail!(
+                    "{} shows {:?} and not {:?}: remove it to have it drawn again, or give another --out",
+                    path.display(),
+                    parameters.replace('\n', ", "),
+                    self.parameters(shot).replace('\n', ", ")
+                ),
+                Found::Picture(None) | Found::Other => bail!(
+                    "{} has the name of a picture of this evaluation, but was not drawn by it: move it away, or give \
+                     another --out",
+                    path.display()
+                ),
+            }
+        }
+        Ok(())
+    }
+
+    fn missing_shots(&self) -> Vec<&Shot> {
+        self.missing.iter().map(|&index| &self.shots[index]).collect()
     }
 
     fn path(&self, shot: &Shot) -> PathBuf {

@@ -136,6 +136,27 @@ fn what_does_not_belong_there_is_noticed_and_left_alone() {
 }
 
 #[test]
+fn two_do_not_draw_into_a_folder_at_once() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    let pipeline = pipeline();
+    let recipe = recipe(&pipeline);
+    let open = |recipe: &Recipe| Gallery::open(folder, plan(1).shots("cat"), recipe.clone()).unwrap();
+    let other = Recipe { settings: Settings { steps: 2, ..recipe.settings.clone() }, ..recipe.clone() };
+    // All look before the first one draws.
+    let [mut first, mut second, mut third] = [&recipe, &recipe, &other].map(open);
+    let elsewhere = journal::Lock::take(folder).unwrap();
+    says(first.draw(&pipeline, 1, &mut |_| {}), &["is in use by process", "--out"]);
+    assert!(contents(folder).is_empty() && !folder.join("recipe.json").exists());
+    drop(elsewhere);
+    first.draw(&pipeline, 1, &mut |_| {}).unwrap();
+    let drawn = contents(folder);
+    second.draw(&pipeline, 1, &mut |_| panic!("all has been drawn")).unwrap();
+    says(third.draw(&pipeline, 1, &mut |_| {}), &["settings.steps was 1, is 2"]);
+    assert!(drawn.len() == 2 && contents(folder) == drawn);
+}
+
+#[test]
 fn nothing_is_written_where_the_model_cannot_follow() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path().join("new");

@@ -5,7 +5,7 @@
 //! | `config.json` | the configuration, and under `versions` what it ran with |
 //! | `log.jsonl` | a JSON object for each step |
 //! | `events.out.tfevents.*` | the same for TensorBoard |
-//! | `.lock` | held by the process that works in the folder |
+//! | `.lock` | held by the process that works in the folder ([`Lock`], which other folders may have too) |
 //!
 //! ```
 //! use journal::{Entry, Log, RunFolder, Scalars};
@@ -40,6 +40,7 @@ mod config;
 mod curves;
 mod events;
 mod folder;
+mod lock;
 mod log;
 mod record;
 
@@ -47,4 +48,5 @@ pub use config::{SavedConfig, differences};
 pub use curves::{curves, draw_curves};
 pub use events::Scalars;
 pub use folder::RunFolder;
+pub use lock::Lock;
 pub use log::{Entry, Log, read_log};

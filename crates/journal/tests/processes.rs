@@ -78,7 +78,7 @@ fn a_folder_in_use_is_refused_until_its_process_dies() {
     let mut child = working_in(&path);
     for refused in [RunFolder::create(&path), RunFolder::resume(&path)] {
         let message = refused.unwrap_err().to_string();
-        let expected = format!("{} is in use by another run (process {})", path.display(), child.id());
+        let expected = format!("{} is in use by process {};", path.display(), child.id());
         assert!(message.contains(&expected), "{message}");
     }
     child.kill().unwrap();

@@ -23,8 +23,11 @@ impl fmt::Display for Rejected {
 /// Why there are no photos to train on; each message is one sentence.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A single photo that cannot be used.
+    #[error("the photo {} {}", .0.path.display(), .0.reason)]
+    Photo(Rejected),
     /// The folder itself cannot be read.
-    #[error("cannot read the folder of photos {}: {source}", folder.display())]
+    #[error("cannot read photos from {}: {source}", folder.display())]
     Folder {
         /// As given.
         folder: PathBuf,

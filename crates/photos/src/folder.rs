@@ -76,12 +76,12 @@ impl fmt::Debug for Photo {
     }
 }
 
-/// All photos of a folder, at least one.
+/// All photos of a folder, at least one, or a single photo that was named instead.
 #[derive(Debug, Clone)]
 pub struct PhotoFolder {
     /// Sorted by name.
     pub photos: Vec<Photo>,
-    /// What else is in the folder, sorted by name: hidden files, sub-folders, files that are no pictures.
+    /// What else is in the folder (nothing for a single photo), sorted by name: hidden files, sub-folders, files that are no pictures.
     pub skipped: Vec<Rejected>,
 }
 
@@ -93,10 +93,10 @@ enum Entry {
 }
 
 impl PhotoFolder {
-    /// Reads all photos of a folder, in parallel.
+    /// Reads all photos of a folder, in parallel; or the photo alone, where `folder` is a file.
     ///
     /// # Errors
-    /// When the folder cannot be read, holds no photos or far too many, or when any picture in it is damaged, larger
+    /// When the file is no usable photo; when the folder cannot be read, holds no photos or far too many, or when any picture in it is damaged, larger
     /// than [`MAX_PIXELS`](crate::MAX_PIXELS) or of a kind that is not read; all such pictures are named.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, Error> {
         Self::open_with(folder, &Options::default())
@@ -108,6 +108,10 @@ impl PhotoFolder {
     /// As [`PhotoFolder::open`].
     pub fn open_with(folder: impl AsRef<Path>, options: &Options) -> Result<Self, Error> {
         let folder = folder.as_ref();
+        if folder.is_file() {
+            let photo = Photo::open(folder, options).map_err(Error::Photo)?;
+            return Ok(Self { photos: vec![photo], skipped: Vec::new() });
+        }
         let paths = paths(folder).map_err(|source| Error::Folder { folder: folder.to_owned(), source })?;
         // Headers first: nothing is decoded that would not fit.
         let entries: Vec<Entry> = paths.into_par_iter().map(|path| inspect(path, options)).collect();

@@ -66,14 +66,25 @@ fn no_photos() {
     assert_says(&message(&[]), &["holds no photos: put at least one into it"]);
     assert_says(&message(&[("a.txt", b"")]), &["holds no photos (a.txt is not a JPEG", "put at least one"]);
     let missing = PhotoFolder::open("/no/such/folder").unwrap_err().to_string();
-    assert_says(&missing, &["cannot read the folder of photos /no/such/folder: No such file"]);
-    let file = tempfile::NamedTempFile::new().unwrap();
-    assert_says(&PhotoFolder::open(file.path()).unwrap_err().to_string(), &["Not a directory"]);
+    assert_says(&missing, &["cannot read photos from /no/such/folder: No such file"]);
 }
 
 #[test]
 fn one_photo_is_enough() {
     assert_eq!(single("a.png", &png(&photo(1, 1))).unwrap().pixels, photo(1, 1));
+}
+
+#[test]
+fn a_file_is_read_in_place_of_a_folder() {
+    let good = png(&photo(6, 4));
+    let folder = folder(&[("a.png", &good), ("b.png", &good), ("c.jpg", b""), ("d.txt", b"a text")]);
+    let open = |name: &str| PhotoFolder::open(folder.path().join(name));
+    let opened = open("b.png").unwrap();
+    assert_eq!((opened.photos.len(), opened.photos[0].name(), opened.skipped.len()), (1, "b.png".to_owned(), 0));
+    for (name, reason) in [("c.jpg", "is empty"), ("d.txt", "is not a JPEG, PNG, WebP, BMP, GIF or TIFF picture")] {
+        let path = folder.path().join(name);
+        assert_eq!(open(name).unwrap_err().to_string(), format!("the photo {} {reason}", path.display()));
+    }
 }
 
 #[test]

@@ -18,6 +18,7 @@
 
 mod axis;
 mod canvas;
+mod escaped;
 mod grid;
 mod ink;
 mod label;
@@ -25,6 +26,7 @@ mod plot;
 mod png_file;
 
 pub use axis::Scale;
+pub use escaped::Escaped;
 pub use grid::Grid;
 pub use image::RgbImage;
 pub use plot::Plot;

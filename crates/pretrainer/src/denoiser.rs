@@ -85,6 +85,10 @@ impl Denoiser {
         })
     }
 
+    fn steps_of_chunk(&self) -> u64 {
+        (self.pool * USES / self.batch_size) as u64
+    }
+
     fn chunk(&mut self, number: u64) -> Result<&Chunk> {
         if self.chunk.as_ref().is_none_or(|chunk| chunk.number != number) {
             let (pictures, captions) = self.scenes.batch(number)?;
@@ -108,10 +112,10 @@ impl Component for Denoiser {
     }
 
     fn losses(&mut self, step: u64) -> Result<Vec<(&'static str, Tensor)>> {
-        let (seed, size, pool, device) = (self.seed, self.batch_size, self.pool, self.device);
+        let (seed, size, pool, device, steps) =
+            (self.seed, self.batch_size, self.pool, self.device, self.steps_of_chunk());
         let draw = |purpose: &str| random::derive(seed, purpose, step);
         // Each scene of a chunk comes once before any comes again: the chunk's steps walk through permutations.
-        let steps = (pool * USES / size) as u64;
         let (number, within) = (step / steps, (step % steps) as usize);
         let (turn, first) = (within * size / pool, (within * size % pool) as i64);
         let order = random::uniform(random::derive(seed, "order", number * USES as u64 + turn as u64), &[pool as i64]);
@@ -143,5 +147,9 @@ impl Component for Denoiser {
         let weights = snr.clamp_max(SNR_GAMMA) / &snr;
         let plain = errors.mean(Kind::Float).detach();
         Ok(vec![("weighted_loss", (errors * weights).mean(Kind::Float)), ("loss", plain)])
+    }
+
+    fn period(&self) -> Option<u64> {
+        Some(self.steps_of_chunk())
     }
 }

@@ -28,6 +28,7 @@ mod checkpoint;
 mod contrast;
 mod denoiser;
 mod measure;
+mod pace;
 mod part;
 mod prefetch;
 mod pretraining;
@@ -38,7 +39,8 @@ mod vocabulary;
 
 pub use assemble::assemble;
 pub use measure::{Measures, measure};
+pub use pace::seconds_per_step;
 pub use part::Part;
-pub use pretraining::{Pretraining, Report, recorded_steps, seconds_per_step};
+pub use pretraining::{Pretraining, Report, recorded_steps};
 pub use recipe::{Dtype, Recipe};
 pub use sources::Sources;

@@ -57,4 +57,9 @@ pub(crate) trait Component {
 
     /// The losses of step `step` (from 0) as scalars; the first is the one to descend.
     fn losses(&mut self, step: u64) -> Result<Vec<(&'static str, Tensor)>>;
+
+    /// After how many steps something is prepared for the next ones; `None` where all steps are alike.
+    fn period(&self) -> Option<u64> {
+        None
+    }
 }

@@ -207,31 +207,7 @@ pub fn recorded_steps(part: Part, run: &Path) -> Result<Option<u64>> {
     Ok(path.exists().then(read).transpose()?.map(|record| record.recipe.steps))
 }
 
-/// How long a step takes, in seconds: the mean of a few after two to warm up; nothing is written.
-///
-/// # Errors
-/// As [`Pretraining::open`].
-pub fn seconds_per_step(part: Part, recipe: &Recipe, sources: &Sources, run: &Path, device: Device) -> Result<f64> {
-    const WARM_UP: u64 = 2;
-    const MEASURED: u64 = 8;
-    let mut component = build(part, &Random { seed: recipe.seed }, recipe, sources, run, device)?;
-    let trained = component.parameters().train(|_| true);
-    let mut optimizer = AdamW::new(trained, &recipe.optimizer)?;
-    let mut since = Instant::now();
-    for step in 0..WARM_UP + MEASURED {
-        if step == WARM_UP {
-            libtorch::synchronize(device);
-            since = Instant::now();
-        }
-        optimizer.zero_grad()?;
-        libtorch::catch(|| component.losses(step).map(|losses| losses[0].1.backward()))??;
-        optimizer.step(0.0)?;
-    }
-    libtorch::synchronize(device);
-    Ok(since.elapsed().as_secs_f64() / MEASURED as f64)
-}
-
-fn build(
+pub(crate) fn build(
     part: Part,
     source: &dyn Source,
     recipe: &Recipe,

@@ -1,5 +1,7 @@
 //! Which pictures of which prompts and seeds a run's folder holds.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -60,4 +62,12 @@ pub(crate) fn drawn(run: &Run) -> Result<Vec<Drawn>> {
         add(text(row, "prompt"), seed(row, 0), run.folder.join("comparison").join(last));
     }
     Ok(all)
+}
+
+/// The files that the comparison with the base model shows, by their canonical paths: they may stand in other folders of
+/// the run.
+pub(crate) fn compared(run: &Run) -> Result<BTreeSet<PathBuf>> {
+    let file = run.json("comparison/comparison.json")?.unwrap_or_default();
+    let images = list(&file, "rows").iter().flat_map(|row| list(row, "images")).filter_map(Value::as_str);
+    Ok(images.filter_map(|image| fs::canonicalize(run.folder.join("comparison").join(image)).ok()).collect())
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Display, Write};
 
+use pictures::Escaped;
+
 /// An element with its attributes and contents. Texts and values are escaped as they come in; only [`Element::raw`] takes
 /// markup, and it is for what this crate and `pictures` have made.
 #[derive(Debug, Clone)]
@@ -68,26 +70,6 @@ impl Display for Element {
             "img" | "input" | "meta" => write!(f, "<{name}{attributes}>"),
             _ => write!(f, "<{name}{attributes}>{contents}</{name}>"),
         }
-    }
-}
-
-struct Escaped<'a>(&'a str);
-
-impl Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            match c {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                // Not allowed in HTML; shown so that it is seen.
-                '\0' => f.write_char('\u{fffd}')?,
-                c => f.write_char(c)?,
-            }
-        }
-        Ok(())
     }
 }
 

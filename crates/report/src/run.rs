@@ -45,14 +45,22 @@ impl Run {
         key.split('.').try_fold(&self.config, |value, key| value.get(key)).and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The name of the folder with the photos.
+    /// The name of the folder with the photos; empty for a single photo, whose name says little.
     pub(crate) fn subject(&self) -> String {
-        Path::new(self.text("concept")).file_name().unwrap_or_default().to_string_lossy().into_owned()
+        let name = if self.single_photo() { None } else { Path::new(self.text("concept")).file_name() };
+        name.unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Whether a file was named in place of a folder.
+    fn single_photo(&self) -> bool {
+        let named = Path::new(self.text("concept")).file_name();
+        matches!(&self.photos[..], [only] if named.is_some_and(|name| name == text(only, "file")))
     }
 
     /// The photos, as far as they are still where they were.
     pub(crate) fn photo_paths(&self) -> Vec<PathBuf> {
-        let folder = Path::new(self.text("concept"));
+        let concept = Path::new(self.text("concept"));
+        let folder = if self.single_photo() { concept.parent().unwrap_or(concept) } else { concept };
         let names = self.photos.iter().filter_map(|photo| photo.get("file")?.as_str());
         names.map(|name| folder.join(name)).filter(|path| path.is_file()).collect()
     }
@@ -133,6 +141,11 @@ pub(crate) fn shown(value: &Value) -> String {
 /// Small numbers as people write learning rates.
 fn number_text(value: f64) -> String {
     if value != 0.0 && value.abs() < 1e-3 { format!("{value:e}") } else { value.to_string() }
+}
+
+/// `1 photo`, `2 photos`.
+pub(crate) fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

@@ -1,15 +1,16 @@
 //! The page of one run.
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
 use serde_json::Value;
 
-use crate::drawn::{Drawn, drawn};
+use crate::drawn::{Drawn, compared, drawn};
 use crate::element::{Element, cell, table};
 use crate::page::{Section, document, sections};
 use crate::picture::Picture;
-use crate::run::{Run, entries, list, shown, text};
+use crate::run::{Run, counted, entries, list, shown, text};
 use crate::slider::slider;
 use crate::{attention, embedding, scores, settings};
 
@@ -58,10 +59,9 @@ fn header(run: &Run, log: &[journal::Entry]) -> Element {
         if done < configured { format!("{done} of {configured} steps so far") } else { format!("{done} steps") };
     let seconds: f64 = log.iter().filter_map(|entry| entry.values.get("seconds")).filter(|value| !value.is_nan()).sum();
     let model = Path::new(run.text("model")).file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let photos = run.photos.len();
     let facts = [
         ("category", run.text("category").to_owned()),
-        ("learned from", if photos == 1 { "1 photo".to_owned() } else { format!("{photos} photos") }),
+        ("learned from", counted(run.photos.len(), "photo")),
         ("training", steps),
         ("time in steps", if seconds > 0.0 { duration(seconds) } else { String::new() }),
         ("base model", model),
@@ -169,10 +169,11 @@ fn comparison(run: &Run) -> Result<Option<Section>> {
     Ok(some.then(|| Section::new("comparison", "Before and after", body)))
 }
 
-/// What else the run has drawn, prompt by prompt, the first of each.
+/// What else the run has drawn, prompt by prompt, the first of each; no picture of the comparison comes again.
 fn pictures(run: &Run) -> Result<Option<Section>> {
-    let shown_above = run.folder.join("comparison");
-    let drawn: Vec<Drawn> = drawn(run)?.into_iter().filter(|one| !one.path.starts_with(&shown_above)).collect();
+    let above = compared(run)?;
+    let shown = |one: &Drawn| fs::canonicalize(&one.path).is_ok_and(|path| above.contains(&path));
+    let drawn: Vec<Drawn> = drawn(run)?.into_iter().filter(|one| !shown(one)).collect();
     let mut body = Element::new("div");
     for of_prompt in drawn.chunk_by(|a, b| a.prompt == b.prompt) {
         let mut tiles = Element::new("div").class("tiles");
@@ -190,7 +191,7 @@ fn evaluation(run: &Run) -> Result<Option<Section>> {
     let mut some = false;
     for (set, file) in run.evaluations()? {
         if let Some(element) = scores::element(&file) {
-            body = body.child(Element::of("h3", format!("Prompts {set}"))).child(element);
+            body = body.child(Element::of("h3", format!("Prompts: {set}"))).child(element);
             some = true;
         }
     }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::element::{Element, cell, table};
-use crate::run::{list, shown, text};
+use crate::run::{counted, list, text};
 
 /// Scores under their keys, and what readers call them.
 pub(crate) const METRICS: [(&str, &str); 4] = [
@@ -94,7 +94,9 @@ pub(crate) fn element(file: &Value) -> Option<Element> {
         rows.push((named(name, "all prompts"), *scores));
     }
     for Variant { name, scores, .. } in &variants {
-        rows.extend(list(scores, "kinds").iter().map(|kind| (named(name, text(kind, "kind")), kind)));
+        // A kind that all prompts are of has been told already.
+        let kinds = Some(list(scores, "kinds")).filter(|kinds| kinds.len() > 1).unwrap_or_default();
+        rows.extend(kinds.iter().map(|kind| (named(name, text(kind, "kind")), kind)));
     }
     let mut body = Element::new("div").child(by_row("", rows)).child(Element::of("p", summary(file)).class("note"));
     for Variant { name, scores, .. } in &variants {
@@ -109,10 +111,10 @@ pub(crate) fn element(file: &Value) -> Option<Element> {
 
 /// How much was judged, and by whom.
 fn summary(file: &Value) -> String {
-    let prompts = own(file).map_or(0, |scores| list(scores, "prompts").len());
-    let images = file.get("images_per_prompt").map(shown).unwrap_or_default();
+    let prompts = counted(own(file).map_or(0, |scores| list(scores, "prompts").len()), "prompt");
+    let images = counted(file.get("images_per_prompt").and_then(Value::as_u64).unwrap_or(0) as usize, "picture");
     let clip = file.get("clip").map_or("", |clip| text(clip, "name"));
-    format!("{prompts} prompts with {images} pictures each, judged by {clip}.")
+    format!("{prompts} with {images} each, judged by {clip}.")
 }
 
 /// A table with a row for each named part of a scores file, and a column for each score that any of them has.
@@ -147,7 +149,10 @@ mod tests {
     fn scores_are_told_with_their_intervals() {
         let scores = json!({
             "mean": {"clip_i": {"mean": 0.71234, "low": 0.69, "high": 0.7312}, "clip_t": {"mean": 0.25}},
-            "kinds": [{"kind": "style", "mean": {"clip_i": {"mean": 0.5, "low": 0.5, "high": 0.5}}}],
+            "kinds": [
+                {"kind": "style", "mean": {"clip_i": {"mean": 0.5, "low": 0.5, "high": 0.5}}},
+                {"kind": "place", "mean": {"clip_i": {"mean": 0.5}}},
+            ],
             "prompts": [{"prompt": "a {} <b>", "mean": {"clip_i": {"mean": 0.5}}, "images": [{}, {}]}],
         });
         let file = json!({
@@ -158,10 +163,14 @@ mod tests {
         let texts: Vec<_> = estimates(own(&file).unwrap()).iter().map(|(key, _, e)| (*key, e.text())).collect();
         assert_eq!(texts, [("clip_i", "0.712 [0.690, 0.731]".to_owned()), ("clip_t", "0.250".to_owned())]);
         let page = element(&file).unwrap().to_string();
-        for part in ["a {} &lt;b&gt;", "1 prompts with 2 pictures each, judged by ViT-B/32.", "style, base model"] {
+        for part in ["a {} &lt;b&gt;", "1 prompt with 2 pictures each, judged by ViT-B/32.", "style, base model"] {
             assert!(page.contains(part), "{part}: {page}");
         }
         assert!(!page.contains("NaN"), "{page}");
+        let mut one_kind = file.clone();
+        one_kind["variants"][0]["scores"]["kinds"].as_array_mut().unwrap().pop();
+        one_kind["variants"].as_array_mut().unwrap().pop();
+        assert!(!element(&one_kind).unwrap().to_string().contains(">style<"), "it is the row of all prompts");
         assert!(element(&json!({"version": 7})).is_none() && element(&json!([1])).is_none());
     }
 }

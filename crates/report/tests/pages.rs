@@ -54,6 +54,46 @@ fn a_page_has_what_the_run_has_in_its_order() {
 }
 
 #[test]
+fn a_picture_of_the_comparison_is_not_shown_again() {
+    let parent = tempfile::tempdir().unwrap();
+    let run = full_run(parent.path(), "run", 1e-5, 1);
+    // As `train` ends: the comparison shows pictures of the evaluation, by relative paths. Of three prompts with two
+    // pictures each, `first` first ones are in it.
+    let page = |first: usize, of_each: usize| {
+        let image = |prompt: usize, image: usize| format!("../evaluation/three/subject/{prompt:03}-{image:02}.png");
+        let rows = (0..first).map(|prompt| {
+            let images: Vec<_> = (0..of_each).map(|number| image(prompt, number)).collect();
+            serde_json::json!({"prompt": "a dog", "images": images})
+        });
+        let file = serde_json::json!({"columns": ["base model", "personalised"], "rows": rows.collect::<Vec<_>>()});
+        fs::write(run.join("comparison/comparison.json"), file.to_string()).unwrap();
+        run_page(&run).unwrap()
+    };
+    let pictures = |page: &str| {
+        let section = page.split_once("id=\"pictures\"").map(|(_, rest)| rest.split("</section>").next().unwrap());
+        section.map_or(0, |section| section.matches("<img ").count())
+    };
+    assert_eq!([page(0, 0), page(2, 1)].map(|page| pictures(&page)), [6, 4]);
+    let all = page(3, 2);
+    assert!(headings(&all).contains(&"Before and after") && !headings(&all).contains(&"Pictures"));
+}
+
+#[test]
+fn a_run_of_a_single_photo_is_called_by_its_category() {
+    let parent = tempfile::tempdir().unwrap();
+    let runs = ["a", "b"].map(|name| full_run(parent.path(), name, 1e-5, name.len() as u8));
+    for run in &runs {
+        let config = fs::read_to_string(run.join("config.json")).unwrap();
+        assert!(config.contains("my_dog\""));
+        fs::write(run.join("config.json"), config.replace("my_dog\"", "my_dog/0.png\"")).unwrap();
+    }
+    let page = run_page(&runs[0]).unwrap();
+    assert!(page.contains("<h1>dog</h1>") && page.contains("<dd>1 photo</dd>"));
+    // A study shows the photo without being told where it is.
+    assert!(Comparison::open(&runs).unwrap().study(&options()).is_ok());
+}
+
+#[test]
 fn a_run_that_has_not_begun_or_not_ended_says_so() {
     let parent = tempfile::tempdir().unwrap();
     let run = bare_run(parent.path(), "run", 1e-5);

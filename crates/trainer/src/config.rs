@@ -15,7 +15,7 @@ use crate::Stage;
 pub struct TrainConfig {
     /// The base model, a folder in the diffusers layout.
     pub model: PathBuf,
-    /// The folder with the subject's photos.
+    /// The folder with the subject's photos, or a single one.
     pub concept: PathBuf,
     /// The super-category: the word for what the subject is, such as "dog".
     pub category: String,

@@ -77,7 +77,10 @@ impl Session {
         let mut config = layers.finish()?;
         config.validate()?;
         ensure!(!config.model.as_os_str().is_empty(), "no model is given: name its folder with --model");
-        ensure!(!config.concept.as_os_str().is_empty(), "no photos are given: name their folder with --concept");
+        ensure!(
+            !config.concept.as_os_str().is_empty(),
+            "no photos are given: name their folder, or a single one, with --concept"
+        );
         let model = ModelFolder::open(&config.model)?;
         libtorch::set_tf32(config.dtype == Dtype::Tf32)?;
         libtorch::set_deterministic(config.deterministic)?;

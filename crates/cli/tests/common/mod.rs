@@ -1,5 +1,5 @@
-//! A small run of `train` as a user starts it.
-#![allow(dead_code, clippy::unwrap_used)]
+//! The program as a user starts it, and a small run.
+#![allow(dead_code, clippy::unwrap_used, reason = "each test uses some of it")]
 
 use std::fs;
 use std::path::Path;
@@ -21,6 +21,11 @@ pub(crate) fn photos(folder: &Path) {
     fs::write(folder.join("notes.txt"), "not a photo").unwrap();
 }
 
+pub(crate) fn model() -> String {
+    fixtures().join("tiny-sd21").display().to_string()
+}
+
+/// A run `folder`/`out` on `folder`/photos, in six steps a stage; what is given later wins.
 pub(crate) fn train(folder: &Path, out: &str, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_attndreambooth"));
     command
@@ -40,7 +45,7 @@ pub(crate) fn train(folder: &Path, out: &str, more: &[&str]) -> Command {
         .args(["--set", "embedding.steps=6", "--set", "cross_attention.steps=6", "--set", "unet.steps=6"])
         .args(["--set", "validation.steps=2", "--checkpoint-every", "2", "--validate-every", "4"])
         .arg("--model")
-        .arg(fixtures().join("tiny-sd21"))
+        .arg(model())
         .arg("--concept")
         .arg(folder.join("photos"))
         .arg("--out")
@@ -51,8 +56,52 @@ pub(crate) fn train(folder: &Path, out: &str, more: &[&str]) -> Command {
     command
 }
 
+/// A finished run of a ball in few steps, which change much, on photos of its own. Returns its path.
+pub(crate) fn trained(folder: &Path, out: &str, more: &[&str]) -> String {
+    photos(&folder.join("photos"));
+    let much = "--category ball --checkpoint-every 100 --validate-every 0 --set embedding.steps=4 --set \
+                embedding.learning_rate=1e-2 --set cross_attention.steps=3 --set cross_attention.learning_rate=1e-2 \
+                --set unet.steps=3 --set unet.learning_rate=1e-3";
+    let arguments: Vec<&str> = much.split_whitespace().chain(more.iter().copied()).collect();
+    let output = train(folder, out, &arguments).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    folder.join(out).display().to_string()
+}
+
+/// The program, which computes in one thread so that its results repeat to the last bit.
+pub(crate) fn program(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_attndreambooth")).args(arguments).env("OMP_NUM_THREADS", "1").output().unwrap()
+}
+
+/// The same, which must succeed.
+pub(crate) fn succeed(arguments: &[&str]) -> Output {
+    let output = program(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+    output
+}
+
+/// The program refuses in one sentence that has these words.
+pub(crate) fn refuses(arguments: &[&str], words: &str) {
+    let output = program(arguments);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains(words) && !text.contains("panicked") && !text.contains("frame #"), "{text}");
+}
+
 pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A JSON file.
+pub(crate) fn json(path: &Path) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+/// The largest difference between two pictures of one size, in levels of 255.
+pub(crate) fn difference(a: &Path, b: &Path) -> u8 {
+    let [a, b] = [a, b].map(|path| image::open(path).unwrap().into_rgb8());
+    assert_eq!(a.dimensions(), b.dimensions());
+    a.as_raw().iter().zip(b.as_raw()).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
 }
 
 /// Waits until the run has logged `steps` steps, or has ended.
