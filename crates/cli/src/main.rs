@@ -62,6 +62,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    libtorch::keep_freed_memory();
     let run = || -> Result<()> {
         match Cli::parse().command {
             Command::Generate(command) => command.execute(),

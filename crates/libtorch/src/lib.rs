@@ -7,7 +7,7 @@
 //! - [`MappedFile`], [`tensor_from_bytes`], [`HostBytes`]: tensors from and to raw memory, one copy and no more.
 //! - [`random`]: draws that depend on nothing but their seed.
 //! - [`fused_adamw`], [`grad_norm`], [`scale_all`], [`clear_grads`]: all parameters of a model in one call.
-//! - [`set_tf32`], [`set_deterministic`], [`peak_memory`]: LibTorch's switches and gauges.
+//! - [`set_tf32`], [`set_deterministic`], [`peak_memory`], [`keep_freed_memory`]: LibTorch's switches and gauges.
 //! - [`checkpoint`]: computing activations again in the backward pass instead of keeping them.
 //!
 //! The last three go through a small C++ shim (`shim/`), which uses `libtorch_cpu` and `libc10` alone.
@@ -48,7 +48,7 @@ pub use device::{DeviceChoice, DeviceError, synchronize};
 pub use error::{Error, catch};
 pub use foreach::{AdamWRule, AdamWSlot, clear_grads, fused_adamw, grad_norm, scale_all};
 pub use mapped::MappedFile;
-pub use memory::{peak_memory, release_cached_memory, reset_peak_memory};
+pub use memory::{keep_freed_memory, peak_memory, release_cached_memory, reset_peak_memory};
 pub use switches::{set_deterministic, set_tf32};
 
 /// The LibTorch release that this workspace is built against.

@@ -176,6 +176,8 @@ impl Session {
                 return Ok(Outcome::Stopped);
             }
             learning.finish()?;
+            // Of no use to the next stage, whose tensors have other sizes.
+            libtorch::release_cached_memory(self.trainer.pipeline.placement().1)?;
             profile::timed("train/outputs", || match stage {
                 Stage::Embedding => self.outputs.embedding(&self.trainer),
                 Stage::CrossAttention => self.outputs.cross_attention(&self.trainer),
