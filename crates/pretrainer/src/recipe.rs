@@ -89,7 +89,7 @@ impl Recipe {
         match part {
             Part::Vae => recipe(6000, 8, 2e-3, 0.99),
             Part::Clip => recipe(1500, 64, 1e-3, 0.99),
-            Part::Unet => recipe(5000, 32, 1.2e-3, 0.998),
+            Part::Unet => recipe(9600, 32, 1.2e-3, 0.998),
         }
     }
 

@@ -132,11 +132,11 @@ impl<'a> Workers<'a> {
     pub(super) fn check_python(&self) -> anyhow::Result<()> {
         let python = &self.bench.python;
         let requirements = "crates/benchmarks/python/requirements.txt";
-        let imports = "import torch, diffusers, transformers, torchvision";
+        let imports = "import torch, diffusers, transformers";
         let found = Command::new(python).args(["-c", imports]).stderr(Stdio::null()).status();
         ensure!(
             found.is_ok_and(|status| status.success()),
-            "{} lacks torch, torchvision, diffusers or transformers: make an environment, `pip install -r {requirements}` \
+            "{} lacks torch, diffusers or transformers: make an environment, `pip install -r {requirements}` \
              in it, and give its Python with --python",
             python.display()
         );
