@@ -134,7 +134,6 @@ class Training:
         from transformers import CLIPTokenizer
 
         self.args, self.stage, self.lean = args, stage, args.loop == "lean"
-        self.compute = args.dtype
         self.autocast = torch.autocast(args.device, args.dtype, enabled=args.dtype != torch.float32)
         self.unet, self.vae = load(args, "unet", torch.float32), load(args, "vae", torch.float32)
         self.text_encoder = load(args, "text_encoder", torch.float32)

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::Bench;
 use super::report::{self, Row};
-use super::worker::{Machine, Measured, Workers};
+use super::worker::{Measured, Setting, Workers};
 
 /// How far the two sides' checks may lie apart, relatively: they round in another order. In bf16 far more.
 const SAME_WORK: f64 = 1e-4;
@@ -56,25 +56,15 @@ impl Rival {
 
 #[derive(Serialize)]
 struct Numbers {
-    machine: Machine,
-    threads: usize,
-    device: String,
-    dtype: String,
-    model: String,
+    #[serde(flatten)]
+    setting: Setting,
     rows: Vec<Row>,
 }
 
 pub(super) fn run(bench: &Bench) -> anyhow::Result<()> {
     let workers = Workers::new(bench)?;
     workers.check_python()?;
-    let mut numbers = Numbers {
-        machine: Machine::this(),
-        threads: workers.threads(),
-        device: bench.device.clone(),
-        dtype: bench.dtype.clone(),
-        model: workers.model().to_owned(),
-        rows: Vec::new(),
-    };
+    let mut numbers = Numbers { setting: workers.setting(), rows: Vec::new() };
     let wanted =
         |comparison: &Comparison| bench.filter.as_ref().is_none_or(|part| comparison.name.contains(part.as_str()));
     for comparison in comparisons(bench, &workers)?.iter().filter(|comparison| wanted(comparison)) {
@@ -85,12 +75,7 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<()> {
             report::write(&bench.out, &numbers)?;
         }
     }
-    let Machine { processor, cores, date, commit } = &numbers.machine;
-    let title = format!(
-        "{} on {processor} ({cores} cores), {} threads, {} {}, {date}, {commit}",
-        numbers.model, numbers.threads, numbers.device, numbers.dtype
-    );
-    report::table(&bench.out, &title, &report::comparison(&numbers.rows))
+    report::table(&bench.out, &numbers.setting.to_string(), &report::comparison(&numbers.rows))
 }
 
 /// Both sides by turns; who begins changes too.

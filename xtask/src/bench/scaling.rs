@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::Bench;
 use super::report::{self, seconds};
-use super::worker::{Machine, Measured, Workers};
+use super::worker::{Measured, Setting, Workers};
 
 /// One point of a curve.
 #[derive(Serialize)]
@@ -22,24 +22,14 @@ struct Point {
 
 #[derive(Serialize)]
 struct Numbers {
-    machine: Machine,
-    threads: usize,
-    device: String,
-    dtype: String,
-    model: String,
+    #[serde(flatten)]
+    setting: Setting,
     points: Vec<Point>,
 }
 
 pub(super) fn run(bench: &Bench) -> anyhow::Result<()> {
     let workers = Workers::new(bench)?;
-    let mut numbers = Numbers {
-        machine: Machine::this(),
-        threads: workers.threads(),
-        device: bench.device.clone(),
-        dtype: bench.dtype.clone(),
-        model: workers.model().to_owned(),
-        points: Vec::new(),
-    };
+    let mut numbers = Numbers { setting: workers.setting(), points: Vec::new() };
     // The large model on a CPU goes as far as patience does; see the table for what was left out.
     let slow = bench.full && bench.device == "cpu";
     let batches: &[u64] = if slow { &[1, 2, 4, 8] } else { &[1, 2, 4, 8, 16] };
@@ -80,11 +70,10 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<()> {
         numbers.points.push(Point { axis: "photos", value: photos, samples_per_step, failed, measured: result.ok() });
         report::write(&bench.out, &numbers)?;
     }
-    let Machine { processor, cores, date, commit } = &numbers.machine;
     let title = format!(
-        "Stage 3 of {} on {processor} ({cores} cores), {} threads, {} {}, {date}, {commit}; batch sizes at {batch_side} px, \
-         sides at batch {side_batch}; photos of 512 px, a run of 40 steps of batch 8 with its files",
-        numbers.model, numbers.threads, numbers.device, numbers.dtype
+        "Stage 3 of {}; batch sizes at {batch_side} px, sides at batch {side_batch}; photos of 512 px, a run of 40 steps of \
+         batch 8 with its files",
+        numbers.setting
     );
     let header = ["what grows", "", "time", "samples a second", "peak memory"].map(str::to_owned).to_vec();
     let rows = numbers.points.iter().map(row);

@@ -1,5 +1,6 @@
 //! One piece of work in a process of its own: ours or Python's, which print the same line.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -89,8 +90,14 @@ impl<'a> Workers<'a> {
         self.threads
     }
 
-    pub(super) fn model(&self) -> &str {
-        &self.model
+    pub(super) fn setting(&self) -> Setting {
+        Setting {
+            machine: Machine::this(),
+            threads: self.threads,
+            device: self.bench.device.clone(),
+            dtype: self.bench.dtype.clone(),
+            model: self.model.clone(),
+        }
     }
 
     fn ours(&self) -> Command {
@@ -144,17 +151,33 @@ impl<'a> Workers<'a> {
     }
 }
 
-/// What the numbers depend on beside the code.
+/// What the numbers depend on.
 #[derive(Serialize)]
-pub(super) struct Machine {
-    pub(super) processor: String,
-    pub(super) cores: usize,
-    pub(super) commit: String,
-    pub(super) date: String,
+pub(super) struct Setting {
+    machine: Machine,
+    threads: usize,
+    device: String,
+    dtype: String,
+    model: String,
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { machine: Machine { processor, cores, commit, date }, threads, device, dtype, model } = self;
+        write!(f, "{model} on {processor} ({cores} cores), {threads} threads, {device} {dtype}, {date}, {commit}")
+    }
+}
+
+#[derive(Serialize)]
+struct Machine {
+    processor: String,
+    cores: usize,
+    commit: String,
+    date: String,
 }
 
 impl Machine {
-    pub(super) fn this() -> Self {
+    fn this() -> Self {
         let said = |program: &str, args: &[&str]| {
             let output = Command::new(program).args(args).current_dir(workspace::root()).output().ok()?;
             output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
