@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use benchmarks::{Settings, Work, measure, procedural};
 use clap::{Args, ValueEnum};
 
 use crate::device::{ComputeArgs, Dtype};
+use crate::train::split_change;
 
 /// Time a piece of work: prints a line of JSON with the seconds of each run.
 ///
@@ -39,8 +40,8 @@ pub(crate) struct Bench {
     #[arg(long, default_value = "bird")]
     category: String,
     /// For recipe: a value that is other than the recipe's, such as unet.steps=10; may be given several times
-    #[arg(long, value_name = "PATH=VALUE", value_parser = parse_change)]
-    set: Vec<(String, String)>,
+    #[arg(long, value_name = "PATH=VALUE")]
+    set: Vec<String>,
     /// Runs before the clock starts
     #[arg(long, default_value_t = 1)]
     warm_up: usize,
@@ -92,6 +93,11 @@ impl Bench {
             (None, Some(Procedural::Pictures), Some(out)) => return procedural::waves(768, out),
             _ => bail!("say what to time, or what to --make and where to put it (--out)"),
         };
+        let changes = self.set.iter().map(|pair| {
+            let (path, value) = split_change(pair)?;
+            Ok((path.to_owned(), value.to_owned()))
+        });
+        let changes = changes.collect::<Result<_>>()?;
         let (kind, device) = self.compute.resolve()?;
         let measured = measure(
             work,
@@ -99,7 +105,7 @@ impl Bench {
                 model: self.model,
                 pictures: self.pictures,
                 category: self.category,
-                changes: self.set,
+                changes,
                 kind,
                 tf32: self.compute.dtype == Dtype::Tf32,
                 device,
@@ -113,11 +119,6 @@ impl Bench {
         )?;
         print(&measured)
     }
-}
-
-fn parse_change(pair: &str) -> Result<(String, String)> {
-    let (path, value) = pair.split_once('=').with_context(|| format!("{pair:?} has no =; write unet.steps=10"))?;
-    Ok((path.to_owned(), value.to_owned()))
 }
 
 #[allow(clippy::print_stdout, reason = "another program reads it")]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 use trainer::{ConfigLayers, Event, Outcome, Session, TrainConfig};
@@ -212,13 +212,16 @@ impl Train {
             }
         }
         for pair in &self.set {
-            match pair.split_once('=') {
-                Some((path, value)) => layers.set(path, value)?,
-                None => bail!("--set {pair:?} has no =; write it as --set unet.steps=200"),
-            }
+            let (path, value) = split_change(pair)?;
+            layers.set(path, value)?;
         }
         Ok(layers)
     }
+}
+
+/// The path and the value of a `--set PATH=VALUE`.
+pub(crate) fn split_change(pair: &str) -> Result<(&str, &str)> {
+    pair.split_once('=').with_context(|| format!("--set {pair:?} has no =; write it as --set unet.steps=200"))
 }
 
 /// Counts how often Ctrl-C was pressed (or SIGTERM came): once asks to stop after the step, twice stops at once.
