@@ -62,7 +62,7 @@ pub(crate) fn prepare(stage: Stage, settings: &Settings) -> Result<Prepared> {
     let trainer = Trainer::new(config, pipeline)?;
     let mut learning = trainer.start(stage)?;
     Ok(Prepared::new(move || {
-        let report = learning.step(&trainer, &mut batches)?;
+        let report = learning.step(&trainer, &mut batches)?.wait()?;
         Ok(Tensor::from(report.diffusion_loss + report.attention_loss))
     }))
 }

@@ -5,6 +5,7 @@
 // and libc10 are used, so that it links without CUDA.
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include <ATen/Context.h>
@@ -45,9 +46,10 @@ c10::DeviceAllocator& cuda_allocator() {
 extern "C" {
 
 // One AdamW step. A slot is five tensors: parameter, gradient, exp_avg, exp_avg_sq, step. The kernels walk through
-// memory without looking at strides, so everything must be laid out like its parameter.
+// memory without looking at strides, so everything must be laid out like its parameter. Where `skipped`, which may be
+// null, is 1, they change nothing; the host does not wait to learn of it.
 char* shim_fused_adamw(at::Tensor* const (*slots)[5], size_t count, double lr, double beta1, double beta2,
-                       double weight_decay, double eps) {
+                       double weight_decay, double eps, const at::Tensor* skipped) {
   return protect([&] {
     if (count == 0) return;
     at::NoGradGuard no_grad;
@@ -78,9 +80,16 @@ char* shim_fused_adamw(at::Tensor* const (*slots)[5], size_t count, double lr, d
         lists[k].push_back(std::move(tensor));
       }
     }
+    std::optional<at::Tensor> found_inf;
+    if (skipped != nullptr) {
+      TORCH_CHECK(skipped->scalar_type() == at::kFloat && skipped->device() == device && skipped->numel() == 1,
+                  "whether the step is skipped is not one Float on ", device);
+      found_inf = *skipped;
+    }
     at::_ops::_foreach_add__Scalar::call(lists[4], 1);
     at::_ops::_fused_adamw_::call(lists[0], lists[1], lists[2], lists[3], {}, lists[4], lr, beta1, beta2, weight_decay,
-                                  eps, /*amsgrad=*/false, /*maximize=*/false, {}, {});
+                                  eps, /*amsgrad=*/false, /*maximize=*/false, {}, found_inf);
+    if (found_inf) at::_ops::_foreach_add__Tensor::call(lists[4], *found_inf, -1);
   });
 }
 

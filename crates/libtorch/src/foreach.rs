@@ -1,5 +1,7 @@
 //! Operations on all parameters of a model in one call.
 
+use std::ptr;
+
 use tch::Tensor;
 
 use crate::Error;
@@ -39,17 +41,18 @@ pub struct AdamWRule {
 /// memory, and a handful of kernel launches on a GPU whatever the number of parameters.
 ///
 /// Counts the step, so that the first call makes it 1. Does nothing else with the gradients; see [`clear_grads`].
+/// Where `skipped`, one f32 on the same device, is 1, nothing is changed or counted; it is not waited for.
 ///
 /// # Errors
 /// When a tensor has another kind, device, shape or layout than its parameter; then nothing was changed.
-pub fn fused_adamw(slots: &[AdamWSlot<'_>], rule: &AdamWRule) -> Result<(), Error> {
+pub fn fused_adamw(slots: &[AdamWSlot<'_>], rule: &AdamWRule, skipped: Option<&Tensor>) -> Result<(), Error> {
     let pointers: Vec<[_; 5]> =
         slots.iter().map(|s| [s.parameter, s.gradient, s.exp_avg, s.exp_avg_sq, s.step].map(Tensor::as_ptr)).collect();
     let &AdamWRule { learning_rate, beta1, beta2, weight_decay, eps } = rule;
-    // Safety: the tensors live in `slots` during the call.
-    unsafe {
-        check(shim::shim_fused_adamw(pointers.as_ptr(), pointers.len(), learning_rate, beta1, beta2, weight_decay, eps))
-    }
+    let (slots, count) = (pointers.as_ptr(), pointers.len());
+    let skipped = skipped.map_or(ptr::null(), Tensor::as_ptr);
+    // Safety: the tensors live in the arguments during the call.
+    unsafe { check(shim::shim_fused_adamw(slots, count, learning_rate, beta1, beta2, weight_decay, eps, skipped)) }
 }
 
 /// The 2-norm of all numbers in `gradients` together, of shape [] on their device, which is not waited for.

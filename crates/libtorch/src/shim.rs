@@ -29,6 +29,7 @@ unsafe extern "C" {
         beta2: f64,
         weight_decay: f64,
         eps: f64,
+        skipped: *const C_tensor,
     ) -> *mut c_char;
     pub(crate) fn shim_global_norm(
         tensors: *const *const C_tensor,

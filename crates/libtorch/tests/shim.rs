@@ -39,7 +39,7 @@ fn the_first_step_is_the_sign_of_the_gradient() {
         let shapes: [&[i64]; 5] = [&[3, 5, 7], &[1], &[], &[0, 4], &[100, 101]];
         let slots: Vec<Slot> = shapes.iter().zip(0..).map(|(shape, i)| Slot::new(i, shape, device)).collect();
         let before: Vec<Tensor> = slots.iter().map(|slot| slot.0[0].detach().copy()).collect();
-        libtorch::fused_adamw(&slots.iter().map(Slot::lend).collect::<Vec<_>>(), &RULE).unwrap();
+        libtorch::fused_adamw(&slots.iter().map(Slot::lend).collect::<Vec<_>>(), &RULE, None).unwrap();
         for (slot, before) in slots.iter().zip(before) {
             let [parameter, gradient, exp_avg, exp_avg_sq, step] = &slot.0;
             let expected = before * (1.0 - 1e-3) - gradient / (gradient.abs() + 1e-8) * 1e-2;
@@ -53,12 +53,33 @@ fn the_first_step_is_the_sign_of_the_gradient() {
 }
 
 #[test]
+fn a_step_may_be_skipped_by_a_number_that_is_on_the_device() {
+    for device in devices() {
+        let (taken, skipped) = (Slot::new(1, &[40, 60], device), Slot::new(1, &[40, 60], device));
+        let before: Vec<Tensor> = skipped.0.iter().map(|tensor| tensor.detach().copy()).collect();
+        for (slot, skip) in [(&taken, 0.0f32), (&skipped, 1.0)] {
+            let skip = Tensor::from(skip).to_device(device);
+            libtorch::fused_adamw(&[slot.lend()], &RULE, Some(&skip)).unwrap();
+        }
+        assert!(before.iter().zip(&skipped.0).all(|(before, after)| before == &after.detach()));
+        assert_eq!(taken.0[4].double_value(&[]), 1.0);
+        let plain = Slot::new(1, &[40, 60], device);
+        libtorch::fused_adamw(&[plain.lend()], &RULE, None).unwrap();
+        assert!(plain.0.iter().zip(&taken.0).all(|(plain, taken)| plain == taken));
+
+        let wrong = Tensor::zeros([2], (Kind::Float, device));
+        let error = libtorch::fused_adamw(&[plain.lend()], &RULE, Some(&wrong)).unwrap_err().to_string();
+        assert!(error.contains("skipped is not one Float"), "{error}");
+    }
+}
+
+#[test]
 fn a_gradient_may_have_another_layout() {
     for device in devices() {
         let (plain, mut other) = (Slot::new(1, &[4, 6], device), Slot::new(1, &[4, 6], device));
         other.0[1] = other.0[1].transpose(0, 1).contiguous().transpose(0, 1);
         for slot in [&plain, &other] {
-            libtorch::fused_adamw(&[slot.lend()], &RULE).unwrap();
+            libtorch::fused_adamw(&[slot.lend()], &RULE, None).unwrap();
         }
         assert_eq!(plain.0[0], other.0[0]);
         assert_eq!(plain.0[3], other.0[3]);
@@ -72,7 +93,7 @@ fn what_does_not_fit_is_an_error_and_changes_nothing() {
     let wrong = |index: usize, tensor: Tensor| {
         let mut slot = Slot::new(2, &[4, 6], Device::Cpu);
         slot.0[index] = tensor;
-        let error = libtorch::fused_adamw(&[good.lend(), slot.lend()], &RULE).unwrap_err().to_string();
+        let error = libtorch::fused_adamw(&[good.lend(), slot.lend()], &RULE, None).unwrap_err().to_string();
         assert!(error.contains("parameter 1") && !error.contains('\n'), "{error}");
         error
     };
@@ -85,7 +106,7 @@ fn what_does_not_fit_is_an_error_and_changes_nothing() {
     wrong(4, Tensor::zeros([2], cpu));
     assert_eq!(good.0[0].detach(), before);
     assert_eq!(good.0[4].double_value(&[]), 0.0);
-    libtorch::fused_adamw(&[], &RULE).unwrap();
+    libtorch::fused_adamw(&[], &RULE, None).unwrap();
 }
 
 #[test]

@@ -131,6 +131,15 @@ impl AdamW {
     /// # Errors
     /// When LibTorch refuses.
     pub fn step(&mut self, learning_rate: f64) -> Result<()> {
+        self.step_unless(learning_rate, None)
+    }
+
+    /// As [`AdamW::step`], but leaves everything as it is where `skipped`, one f32 on the parameters' device, is 1. That
+    /// is decided on the device: nobody waits for it.
+    ///
+    /// # Errors
+    /// When LibTorch refuses.
+    pub fn step_unless(&mut self, learning_rate: f64, skipped: Option<&Tensor>) -> Result<()> {
         let gradients: Vec<Tensor> = self.slots.iter().map(|slot| slot.parameter.grad()).collect();
         let slots: Vec<AdamWSlot<'_>> = self
             .slots
@@ -146,7 +155,7 @@ impl AdamW {
             })
             .collect();
         let Config { beta1, beta2, eps, weight_decay } = self.config;
-        Ok(libtorch::fused_adamw(&slots, &AdamWRule { learning_rate, beta1, beta2, weight_decay, eps })?)
+        Ok(libtorch::fused_adamw(&slots, &AdamWRule { learning_rate, beta1, beta2, weight_decay, eps }, skipped)?)
     }
 
     /// Shrinks the gradients so that the 2-norm of all of them together is at most `max_norm`; returns the norm

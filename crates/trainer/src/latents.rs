@@ -28,6 +28,11 @@ impl LatentEncoder {
         Ok(Self { vae, kind: config.dtype.kind(), device: pipeline.placement().1 })
     }
 
+    /// Where it computes.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
     /// The moments [views, 8, h, w] of the posteriors of images [views, 3, 8h, 8w] in [-1, 1]. Each is encoded alone, so
     /// that its moments do not depend on what shares its batch.
     ///

@@ -1,6 +1,6 @@
 //! One stage: what it trains, its optimiser, its steps.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use optimizer::{AdamW, Ema};
 use sampling::Pipeline;
 use tch::{Kind, Tensor};
@@ -22,6 +22,17 @@ pub struct Trainer {
     /// The new word.
     pub subject: Subject,
     objective: Objective,
+}
+
+/// A step that the device has been told to do, and may not have done yet.
+#[derive(Debug)]
+#[must_use = "wait for it: only then is it known whether the loss was a number"]
+pub struct LaunchedStep {
+    stage: Stage,
+    step: usize,
+    steps: usize,
+    /// The two losses, f32 [2] on the device.
+    losses: Tensor,
 }
 
 /// What one step has shown.
@@ -137,51 +148,48 @@ impl Learning {
         self.done
     }
 
-    /// One step of the optimiser.
+    /// One step of the optimiser; a GPU is not waited for. Where the loss is not a number or has diverged, the parameters
+    /// are left as they were, and [`LaunchedStep::wait`] says so: the next step may be launched before.
     ///
     /// # Errors
-    /// When the loss is not a number or has diverged (the parameters are left as they were), or what LibTorch refuses.
-    pub fn step(&mut self, trainer: &Trainer, batches: &mut dyn Batches) -> Result<StepReport> {
+    /// What LibTorch refuses.
+    pub fn step(&mut self, trainer: &Trainer, batches: &mut dyn Batches) -> Result<LaunchedStep> {
         let _span = profile::span("train/step");
         let config = *trainer.config.stage(self.stage);
         let parts = config.gradient_accumulation;
-        let mut sums = [0.0; 2];
+        let mut sums: Option<Tensor> = None;
         self.optimizer.zero_grad()?;
         for part in 0..parts {
             let place = Place { stage: self.stage, step: self.done, part };
             let batch = profile::timed("train/wait_for_batch", || batches.batch(place))?;
             let losses = self.backward(trainer, &config, &batch)?;
-            for (sum, loss) in sums.iter_mut().zip(losses) {
-                *sum += loss / parts as f64;
-            }
+            sums = Some(libtorch::catch(|| sums.map_or_else(|| losses.shallow_clone(), |sums| sums + &losses))?);
         }
-        let report = StepReport {
-            stage: self.stage,
-            step: self.done + 1,
-            steps: config.steps,
-            diffusion_loss: sums[0],
-            attention_loss: sums[1],
-        };
-        report.check()?;
+        let losses = sums.context("gradient_accumulation is 0")?;
+        let diverged = libtorch::catch(|| {
+            // Comparing NaN gives false.
+            losses.sum(Kind::Float).abs().le(DIVERGED).logical_not().to_kind(Kind::Float)
+        })?;
         if let Some(max_norm) = trainer.config.max_grad_norm {
             let _norm = profile::timed("train/clip_gradients", || self.optimizer.clip_grad_norm(max_norm))?;
         }
-        profile::timed("train/optimizer", || self.optimizer.step(config.learning_rate))?;
+        profile::timed("train/optimizer", || self.optimizer.step_unless(config.learning_rate, Some(&diverged)))?;
         if let Some(ema) = &mut self.ema {
             profile::timed("train/running_average", || ema.update())?;
         }
         self.done += 1;
-        Ok(report)
+        Ok(LaunchedStep { stage: self.stage, step: self.done, steps: config.steps, losses })
     }
 
-    /// Adds the gradients of one batch; returns its two losses.
-    fn backward(&mut self, trainer: &Trainer, config: &StageConfig, batch: &Batch) -> Result<[f64; 2]> {
+    /// Adds the gradients of one batch; returns its two losses, [2], as parts of the step's.
+    fn backward(&mut self, trainer: &Trainer, config: &StageConfig, batch: &Batch) -> Result<Tensor> {
         libtorch::catch(|| {
             let prompt = self.prompt(trainer)?;
             let losses = trainer.losses(config, batch, &prompt)?;
             let total = &losses.diffusion + &losses.attention;
-            profile::timed("train/backward", || (total / config.gradient_accumulation as f64).backward());
-            Ok([&losses.diffusion, &losses.attention].map(|loss| loss.double_value(&[])))
+            let parts = config.gradient_accumulation as f64;
+            profile::timed("train/backward", || (total / parts).backward());
+            Ok(Tensor::stack(&[losses.diffusion.detach(), losses.attention.detach()], 0) / parts)
         })?
     }
 
@@ -250,6 +258,21 @@ impl Learning {
             Some(ema) => ema.swap(),
             None => Ok(()),
         }
+    }
+}
+
+impl LaunchedStep {
+    /// Waits until the step is done.
+    ///
+    /// # Errors
+    /// When the loss is not a number or has diverged; then the step has changed no parameter.
+    pub fn wait(&self) -> Result<StepReport> {
+        let losses =
+            profile::timed("train/wait_for_losses", || libtorch::catch(|| Vec::<f64>::try_from(&self.losses)))??;
+        let &Self { stage, step, steps, .. } = self;
+        let report = StepReport { stage, step, steps, diffusion_loss: losses[0], attention_loss: losses[1] };
+        report.check()?;
+        Ok(report)
     }
 }
 

@@ -16,7 +16,7 @@
 //! for stage in Stage::ALL {
 //!     let mut learning = trainer.start(stage)?;
 //!     while learning.done() < trainer.config.stage(stage).steps {
-//!         let report = learning.step(&trainer, &mut batches)?;
+//!         let report = learning.step(&trainer, &mut batches)?.wait()?;
 //!         eprintln!("{stage} {}: {:.4} + {:.4}", report.step, report.diffusion_loss, report.attention_loss);
 //!     }
 //!     learning.finish()?;
@@ -38,6 +38,7 @@ mod loss;
 mod moments;
 mod outputs;
 mod prior;
+mod record;
 mod session;
 mod stage;
 mod subject;
@@ -49,7 +50,7 @@ pub use config::{Dtype, Prior, RegularizerConfig, StageConfig, TrainConfig, Vali
 pub use latents::LatentEncoder;
 pub use layers::ConfigLayers;
 pub use learned::FinishedRun;
-pub use learning::{Learning, StepReport, Trainer};
+pub use learning::{LaunchedStep, Learning, StepReport, Trainer};
 pub use loss::{Batch, Losses, Objective};
 pub use session::{Event, Outcome, Session};
 pub use stage::Stage;

@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use journal::{Entry, Log, RunFolder, Scalars};
+use journal::RunFolder;
 use photos::{Photo, PhotoFolder};
 use sampling::{ModelFolder, Pipeline, Request, Settings};
 use serde_json::{Value, json};
@@ -13,7 +12,8 @@ use tch::{Device, Kind};
 
 use crate::outputs::{self, Outputs};
 use crate::prior::PriorPictures;
-use crate::{Checkpoint, ConfigLayers, Dtype, Learning, PhotoBatches, Place, Stage, StepReport, Trainer};
+use crate::record::Record;
+use crate::{Checkpoint, ConfigLayers, Dtype, LaunchedStep, Learning, PhotoBatches, Place, Stage, StepReport, Trainer};
 
 /// A run that holds its folder.
 #[derive(Debug)]
@@ -165,8 +165,8 @@ impl Session {
         let resumed = self.checkpoint.take();
         let start = resumed.as_ref().map_or(Stage::Embedding, |checkpoint| checkpoint.state.stage);
         let done = resumed.as_ref().map_or(0, |c| self.step_number(c.state.stage, c.state.step));
-        let mut record =
-            Record { log: Log::open(self.folder.path(), done)?, scalars: Scalars::open(self.folder.path(), done)? };
+        let device = self.trainer.pipeline.placement().1;
+        let mut record = Record::open(self.folder.path(), done, device)?;
         for stage in Stage::ALL.into_iter().filter(|stage| *stage >= start) {
             let mut learning = profile::timed("train/start_stage", || match &resumed {
                 Some(checkpoint) if stage == start => self.trainer.resume(checkpoint),
@@ -177,7 +177,7 @@ impl Session {
             }
             learning.finish()?;
             // Of no use to the next stage, whose tensors have other sizes.
-            libtorch::release_cached_memory(self.trainer.pipeline.placement().1)?;
+            libtorch::release_cached_memory(device)?;
             profile::timed("train/outputs", || match stage {
                 Stage::Embedding => self.outputs.embedding(&self.trainer),
                 Stage::CrossAttention => self.outputs.cross_attention(&self.trainer),
@@ -201,36 +201,50 @@ impl Session {
         let stage = learning.stage();
         let steps = self.trainer.config.stage(stage).steps;
         watch(Event::Stage { stage, done: learning.done() as u64, steps: steps as u64 });
-        let device = self.trainer.pipeline.placement().1;
+        record.restart_clock();
+        let mut launched = None;
         while learning.done() < steps {
-            let started = Instant::now();
-            let report = learning.step(&self.trainer, batches)?;
-            let peak_memory = libtorch::peak_memory(device).ok();
-            let mut values = vec![
-                ("diffusion_loss", report.diffusion_loss),
-                ("attention_loss", report.attention_loss),
-                ("learning_rate", self.trainer.config.stage(stage).learning_rate),
-                ("seconds", started.elapsed().as_secs_f64()),
-            ];
-            values.extend(peak_memory.map(|bytes| ("peak_memory_bytes", bytes as f64)));
-            record.add(&Entry::now(self.step_number(stage, report.step), stage.name(), values))?;
-            watch(Event::Step { report: &report, peak_memory });
+            // What the step before has shown is read while the device is at this one.
+            let before = launched.replace(learning.step(&self.trainer, batches)?);
+            self.report(before, record, watch)?;
 
+            let (done, stopping) = (learning.done(), stop());
             let every = self.trainer.config.validation.every;
-            if every > 0 && report.step % every == 0 {
-                profile::timed("train/validation", || self.outputs.validation(&self.trainer, stage, report.step))?;
+            let validating = every > 0 && done % every == 0;
+            let saving = stopping || done % self.trainer.config.checkpoint_every == 0 || done == steps;
+            if validating || saving {
+                self.report(launched.take(), record, watch)?;
             }
-            let stopping = stop();
-            let due = report.step % self.trainer.config.checkpoint_every == 0 || report.step == steps;
-            if due || stopping {
-                profile::timed("train/log", || record.log.sync())?;
+            if validating {
+                profile::timed("train/validation", || self.outputs.validation(&self.trainer, stage, done))?;
+            }
+            if saving {
+                record.sync()?;
                 self.save(learning)?;
             }
             if stopping {
                 return Ok(false);
             }
+            if validating || saving {
+                record.restart_clock();
+            }
         }
         Ok(true)
+    }
+
+    /// Waits for a step, writes down what it has shown and tells who watches.
+    fn report(
+        &self,
+        launched: Option<LaunchedStep>,
+        record: &mut Record,
+        watch: &mut dyn FnMut(Event<'_>),
+    ) -> Result<()> {
+        let Some(launched) = launched else { return Ok(()) };
+        let report = launched.wait()?;
+        let learning_rate = self.trainer.config.stage(report.stage).learning_rate;
+        let peak_memory = record.add(self.step_number(report.stage, report.step), &report, learning_rate)?;
+        watch(Event::Step { report: &report, peak_memory });
+        Ok(())
     }
 
     /// Writes a checkpoint and then removes the one before.
@@ -271,20 +285,6 @@ fn check_pictures(trainer: &Trainer) -> Result<()> {
 /// What the photos are, by their bytes.
 fn hashes<'a>(photos: impl IntoIterator<Item = &'a Photo>) -> Value {
     photos.into_iter().map(|photo| json!({ "file": photo.name(), "sha256": photo.sha256 })).collect()
-}
-
-/// What is written down of each step.
-struct Record {
-    log: Log,
-    scalars: Scalars,
-}
-
-impl Record {
-    fn add(&mut self, entry: &Entry) -> Result<()> {
-        let _span = profile::span("train/log");
-        self.log.append(entry)?;
-        self.scalars.append(entry)
-    }
 }
 
 /// The run's configuration in its folder.

@@ -61,7 +61,7 @@ fn accumulated_batches_are_one_step_with_the_mean_of_their_gradients() {
         .map(|part| batches.batch(Place { part, ..FIRST }).unwrap())
         .map(|batch| trainer.losses(&unet, &batch, &hidden).unwrap().diffusion.double_value(&[]) / 2.0)
         .sum();
-    let report = trainer.start(Stage::Unet).unwrap().step(&trainer, &mut batches).unwrap();
+    let report = trainer.start(Stage::Unet).unwrap().step(&trainer, &mut batches).unwrap().wait().unwrap();
     assert!((report.diffusion_loss - expected).abs() < 1e-6);
     assert_eq!(report.attention_loss, 0.0);
 }
@@ -72,7 +72,7 @@ fn looking_at_pictures_does_not_disturb_a_run() {
         let (trainer, mut batches) = start(config());
         let mut learning = trainer.start(Stage::Unet).unwrap();
         for _ in 0..3 {
-            let _report = learning.step(&trainer, &mut batches).unwrap();
+            let _report = learning.step(&trainer, &mut batches).unwrap().wait().unwrap();
             if look {
                 let settings = sampling::Settings { steps: 2, ..trainer.pipeline.default_settings() };
                 let request = sampling::Request::new("a [V] cat on the moon", 0);
@@ -91,7 +91,7 @@ fn gradient_checkpointing_learns_the_same() {
         for stage in Stage::ALL {
             let mut learning = trainer.start(stage).unwrap();
             for _ in 0..2 {
-                let _report = learning.step(&trainer, &mut batches).unwrap();
+                let _report = learning.step(&trainer, &mut batches).unwrap().wait().unwrap();
             }
             learning.finish().unwrap();
         }
@@ -109,7 +109,11 @@ fn a_loss_that_is_no_number_stops_before_anything_is_changed() {
     let broken = trainer.pipeline.parameters.unet.get("conv_out.bias").unwrap();
     let _ = tch::no_grad(|| broken.shallow_clone().fill_(f64::NAN));
     let before = learned(&trainer);
-    let error = learning.step(&trainer, &mut batches).unwrap_err().to_string();
+    let launched = learning.step(&trainer, &mut batches).unwrap();
+    // As a session does, which reads a step's losses while the next one is on its way.
+    let next = learning.step(&trainer, &mut batches).unwrap();
+    let error = launched.wait().unwrap_err().to_string();
+    assert!(next.wait().is_err());
     assert!(
         error.contains("become NaN in step 1 of stage unet") && error.contains("last checkpoint is good"),
         "{error}"
@@ -133,7 +137,7 @@ fn the_embedding_starts_from_the_category_and_no_other_token_can_change() {
     assert!(rows.get(0).allclose(&expected.get(0), 1e-6, 1e-7, false));
 
     let table = trainer.pipeline.text_encoder.token_embeddings().copy();
-    let _report = trainer.start(Stage::Embedding).unwrap().step(&trainer, &mut batches).unwrap();
+    let _report = trainer.start(Stage::Embedding).unwrap().step(&trainer, &mut batches).unwrap().wait().unwrap();
     assert!(trainer.pipeline.text_encoder.token_embeddings().equal(&table));
     assert!(!trainer.subject.embedding.get(0).equal(&expected.get(0)));
 }

@@ -26,7 +26,7 @@ fn run_to_end(trainer: &Trainer, batches: &mut dyn Batches, mut learning: Learni
     loop {
         let stage = learning.stage();
         while learning.done() < trainer.config.stage(stage).steps {
-            let report = learning.step(trainer, batches).unwrap();
+            let report = learning.step(trainer, batches).unwrap().wait().unwrap();
             losses.push(report.diffusion_loss);
             losses.push(report.attention_loss);
         }
@@ -64,7 +64,7 @@ fn stopped_anywhere_it_ends_in_the_same_bits() {
                 let steps = if earlier == stage { done } else { 3 };
                 let mut learning = trainer.start(earlier).unwrap();
                 for _ in 0..steps {
-                    let report = learning.step(&trainer, &mut batches).unwrap();
+                    let report = learning.step(&trainer, &mut batches).unwrap().wait().unwrap();
                     seen.extend([report.diffusion_loss, report.attention_loss]);
                 }
                 if earlier == stage {
@@ -95,7 +95,7 @@ fn each_stage_changes_what_it_trains_and_nothing_else() {
             .flat_map(|parameters| parameters.iter().map(|(_, tensor)| tensor.copy()))
             .collect();
         let mut learning = trainer.start(stage).unwrap();
-        let _report = learning.step(&trainer, &mut batches).unwrap();
+        let _launched = learning.step(&trainer, &mut batches).unwrap();
         for ((name, before), (_, after)) in before.iter().zip(&learned(&trainer)) {
             let trains = if name == "[V]" { stage == Stage::Embedding } else { stage.trains(name) };
             assert!(before.equal(after) != trains || (trains && blind(name)), "{name} in stage {stage}");
@@ -111,14 +111,14 @@ fn a_failed_checkpoint_leaves_the_earlier_one() {
     let folder = tempfile::tempdir().unwrap();
     let (trainer, mut batches) = start();
     let mut learning = trainer.start(Stage::Embedding).unwrap();
-    let _report = learning.step(&trainer, &mut batches).unwrap();
+    let _launched = learning.step(&trainer, &mut batches).unwrap();
     learning.save(&trainer, &folder.path().join("1")).unwrap();
     let error = learning.save(&trainer, Path::new("/proc/no/2")).unwrap_err();
     assert!(format!("{error:#}").contains("cannot write the checkpoint /proc/no/2"), "{error:#}");
 
     // What a killed process leaves behind is not taken for a checkpoint.
     std::fs::create_dir(folder.path().join(".partial-x")).unwrap();
-    let _report = learning.step(&trainer, &mut batches).unwrap();
+    let _launched = learning.step(&trainer, &mut batches).unwrap();
     learning.save(&trainer, &folder.path().join("2")).unwrap();
     Checkpoint::keep_latest(folder.path()).unwrap();
     assert!(!folder.path().join("1").exists() && !folder.path().join(".partial-x").exists());
@@ -130,7 +130,7 @@ fn a_checkpoint_of_another_model_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let (trainer, mut batches) = start();
     let mut learning = trainer.start(Stage::CrossAttention).unwrap();
-    let _report = learning.step(&trainer, &mut batches).unwrap();
+    let _launched = learning.step(&trainer, &mut batches).unwrap();
     learning.save(&trainer, &folder.path().join("1")).unwrap();
     weights::save(
         &folder.path().join("1/unet.safetensors"),
@@ -146,7 +146,7 @@ fn what_is_not_a_number_never_takes_the_place_of_a_good_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let (trainer, mut batches) = start();
     let mut learning = trainer.start(Stage::CrossAttention).unwrap();
-    let _report = learning.step(&trainer, &mut batches).unwrap();
+    let _launched = learning.step(&trainer, &mut batches).unwrap();
     learning.save(&trainer, &folder.path().join("1")).unwrap();
     let (name, broken) = trainer.trained(Stage::CrossAttention)[0];
     let _ = tch::no_grad(|| broken.shallow_clone().fill_(f64::INFINITY));

@@ -86,7 +86,7 @@ fn follow(file: &str, config: TrainConfig, each: &[Stage]) {
         let before: Vec<Tensor> = trainer.trained(stage).iter().map(|(_, tensor)| tensor.detach().copy()).collect();
         let mut learning = trainer.start(stage).unwrap();
         for step in 0..STEPS {
-            let report = learning.step(&trainer, &mut batches).unwrap();
+            let report = learning.step(&trainer, &mut batches).unwrap().wait().unwrap();
             let at = (stage as usize * STEPS + step) as i64;
             let relative = |loss: f64, which| (loss / losses.double_value(&[at, which]) - 1.0).abs();
             keep(&mut worst.diffusion, relative(report.diffusion_loss, 0));
