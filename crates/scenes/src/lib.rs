@@ -35,5 +35,5 @@ mod world;
 
 pub use album::Album;
 pub use image::RgbImage;
-pub use scene::{Background, Object, Scene, Split};
+pub use scene::{Background, Object, Placement, Scene, Split};
 pub use world::{Noun, Subject, World};

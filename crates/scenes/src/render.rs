@@ -4,7 +4,30 @@ use image::imageops::{self, FilterType};
 use image::{Rgb, Rgb32FImage, RgbImage, Rgba, Rgba32FImage};
 
 use crate::draws::Draws;
-use crate::{Album, Background, Object, Scene, World, background, style};
+use crate::{Album, Background, Object, Placement, Scene, World, background, style};
+
+/// How far sizes and places go, in parts of the canvas.
+struct Room {
+    /// The size of a thing that is alone.
+    size: (f32, f32),
+    /// To the left and right of where it belongs.
+    aside: f32,
+    /// Where it stands, from above.
+    ground: (f32, f32),
+    /// Up and down, where there is no ground.
+    aloft: f32,
+    /// The probability that it looks the other way.
+    mirrored: f32,
+}
+
+impl Placement {
+    fn room(self) -> Room {
+        match self {
+            Self::Steady => Room { size: (0.78, 0.84), aside: 0.02, ground: (0.9, 0.93), aloft: 0.02, mirrored: 0.0 },
+            Self::Free => Room { size: (0.6, 0.82), aside: 0.07, ground: (0.86, 0.94), aloft: 0.06, mirrored: 0.5 },
+        }
+    }
+}
 
 impl Scene {
     /// Paints the scene on a square canvas. A drawing that the album lacks is left out.
@@ -12,16 +35,21 @@ impl Scene {
         let mut draws = Draws::new(self.seed);
         let mut canvas = background::paint(&self.background, world, &mut draws, side);
         let grounded = matches!(&self.background, Background::Place(place) if background::has_ground(place));
-        let alone = self.objects.len() == 1;
+        let (alone, room) = (self.objects.len() == 1, self.placement.room());
         for (turn, object) in self.objects.iter().enumerate() {
-            let size = if alone { draws.range(0.6, 0.82) } else { draws.range(0.44, 0.52) };
+            let shared = if alone { 1.0 } else { 0.6 };
+            let size = shared * draws.range(room.size.0, room.size.1);
             let middle = match (alone, turn) {
-                (true, _) => 0.5 + draws.range(-0.07, 0.07),
-                (false, 0) => 0.26 + draws.range(-0.02, 0.02),
-                (false, _) => 0.74 + draws.range(-0.02, 0.02),
+                (true, _) => 0.5,
+                (false, 0) => 0.26,
+                (false, _) => 0.74,
+            } + shared * draws.range(-room.aside, room.aside);
+            let height = if grounded {
+                draws.range(room.ground.0, room.ground.1) - size / 2.0
+            } else {
+                0.5 + draws.range(-room.aloft, room.aloft)
             };
-            let height = if grounded { draws.range(0.86, 0.94) - size / 2.0 } else { 0.5 + draws.range(-0.06, 0.06) };
-            let mirrored = draws.chance(0.5);
+            let mirrored = draws.chance(room.mirrored);
             if let Some(drawing) = album.get(&object.picture) {
                 place(&mut canvas, &dressed(drawing, object, world), (middle, height), size, mirrored);
             }

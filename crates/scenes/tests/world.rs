@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use scenes::{Album, Background, Object, Scene, Split, World};
+use scenes::{Album, Background, Object, Placement, Scene, Split, World};
 
 fn world() -> World {
     World::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/scenes/world.json")).unwrap()
@@ -69,6 +69,7 @@ fn captions_say_what_is_there() {
         tells_background: true,
         style: style.map(str::to_owned),
         says_photo: style.is_none(),
+        placement: Placement::Steady,
         seed: 0,
     };
     let caption = |scene: Scene| scene.caption(&world);
@@ -95,6 +96,33 @@ fn a_seed_is_a_picture() {
         assert_eq!(picture, scene.render(&world, &album, 64));
         assert!(picture.pixels().any(|pixel| pixel != picture.get_pixel(0, 0)), "seed {seed} is blank");
     }
+}
+
+#[test]
+fn taught_things_stand_where_they_stand_and_subjects_do_not() {
+    let world = world();
+    let album = Album::placeholder(&world);
+    let color = Background::Color("white".to_owned());
+    // The left edge and the width of what is no background, in parts of the picture.
+    let extent = |placement, seed| {
+        let subject = &world.subjects[0];
+        let scene = Scene { placement, background: color.clone(), ..Scene::of_subject(&world, subject, 1, seed) };
+        let picture = scene.render(&world, &album, 100);
+        let columns = (0..100).filter(|&x| (0..100).any(|y| picture.get_pixel(x, y).0.iter().min() < Some(&200)));
+        let columns: Vec<u32> = columns.collect();
+        (columns[0], columns.len())
+    };
+    let spread = |placement| {
+        let extents: Vec<(u32, usize)> = (0..40).map(|seed| extent(placement, seed)).collect();
+        let (lefts, widths): (Vec<u32>, Vec<usize>) = extents.into_iter().unzip();
+        (
+            lefts.iter().max().unwrap() - lefts.iter().min().unwrap(),
+            widths.iter().max().unwrap() - widths.iter().min().unwrap(),
+        )
+    };
+    let ((steady_left, steady_width), (free_left, free_width)) = (spread(Placement::Steady), spread(Placement::Free));
+    assert!(steady_left <= 7 && steady_width <= 6, "{steady_left} {steady_width}");
+    assert!(free_left > 12 && free_width > 12, "{free_left} {free_width}");
 }
 
 #[test]
