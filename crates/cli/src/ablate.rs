@@ -1,20 +1,26 @@
 //! `ablate`: what each stage and the regulariser are good for.
 
+mod table;
+mod variant;
+
 use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, ValueEnum};
-use evaluation::{AcrossSeeds, Bootstrap, Estimate, Record};
-use pictures::Grid;
-use serde::Serialize;
+use clap::Args;
+use evaluation::Record;
+use table::{Run, Table};
+use variant::Variant;
 
-/// Learn a subject several times, each time without a part of the method, and compare (the paper's figures 7 and 13).
+/// Learn subjects several times, each time without a part of the method, and compare (the paper's figures 7 and 13).
 ///
-/// Every variant runs with the same seeds; all of it goes on where it was interrupted. Options of `train` follow after --:
-/// `ablate --out runs/ablation -- --model MODEL --concept PHOTOS --category dog`.
+/// Every variant runs with the same subjects and seeds; all of it goes on where it was interrupted. Options of `train`
+/// follow after --: `ablate --subject photos/rex=dog --out runs/ablation -- --model MODEL`.
 #[derive(Args, Debug)]
 pub(crate) struct Ablate {
+    /// A folder of photos, or a single one, and the word for what they show; may be given several times
+    #[arg(long = "subject", value_name = "PHOTOS=CATEGORY", required = true, value_parser = subject)]
+    subjects: Vec<Subject>,
     /// The folder for all runs, the table and the grid
     #[arg(long)]
     out: PathBuf,
@@ -33,60 +39,26 @@ pub(crate) struct Ablate {
     /// Denoising steps
     #[arg(long, default_value_t = 50)]
     steps: usize,
-    /// What `train` is given: at least the photos, their category and the model
+    /// What `train` is given besides: at least the model
     #[arg(last = true, required = true)]
     train: Vec<String>,
 }
 
-/// The method, whole or without a part.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Variant {
-    /// The whole method
-    Full,
-    /// Without learning the embedding first
-    WithoutStage1,
-    /// Without tuning cross-attention first
-    WithoutStage2,
-    /// Without tuning the whole U-Net
-    WithoutStage3,
-    /// Without regularising attention
-    WithoutRegularizer,
+/// Whom to learn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Subject {
+    photos: String,
+    category: String,
+    /// The name of its photos' folder.
+    name: String,
 }
 
-/// A variant's scores over its seeds.
-#[derive(Debug, Serialize)]
-struct Row {
-    variant: Variant,
-    #[serde(flatten)]
-    scores: AcrossSeeds,
-}
-
-impl Variant {
-    const ALL: [Self; 5] =
-        [Self::Full, Self::WithoutStage1, Self::WithoutStage2, Self::WithoutStage3, Self::WithoutRegularizer];
-
-    fn name(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
-    }
-
-    /// What it sets in the configuration.
-    fn settings(self) -> &'static [&'static str] {
-        match self {
-            Self::Full => &[],
-            Self::WithoutStage1 => &["embedding.steps=0"],
-            Self::WithoutStage2 => &["cross_attention.steps=0"],
-            Self::WithoutStage3 => &["unet.steps=0"],
-            Self::WithoutRegularizer => &[
-                "embedding.lambda_mean=0",
-                "embedding.lambda_variance=0",
-                "cross_attention.lambda_mean=0",
-                "cross_attention.lambda_variance=0",
-                "unet.lambda_mean=0",
-                "unet.lambda_variance=0",
-            ],
-        }
-    }
+fn subject(text: &str) -> Result<Subject> {
+    let parts = text.rsplit_once('=').filter(|(photos, category)| !photos.is_empty() && !category.is_empty());
+    let (photos, category) = parts.with_context(|| format!("{text:?} is not PHOTOS=CATEGORY, as photos/rex=dog"))?;
+    let name = PathBuf::from(photos).file_stem().map(|name| name.to_string_lossy().into_owned());
+    let name = name.with_context(|| format!("the photos {photos:?} have no name"))?;
+    Ok(Subject { photos: photos.to_owned(), category: category.to_owned(), name })
 }
 
 impl Ablate {
@@ -95,90 +67,62 @@ impl Ablate {
             !self.variants.is_empty() && !self.seeds.is_empty(),
             "there is nothing to do: no variants, or no seeds"
         );
-        for name in ["--out", "--seed", "--resume"] {
+        for name in ["--out", "--seed", "--resume", "--concept", "--category"] {
             ensure!(
                 !self.train.iter().any(|arg| arg == name),
                 "{name} is what ablate itself gives to train; leave it out"
             );
         }
-        let total = self.variants.len() * self.seeds.len();
-        let mut rows = Vec::new();
-        for &variant in &self.variants {
-            let mut records = Vec::new();
-            for &seed in &self.seeds {
-                let number = rows.len() * self.seeds.len() + records.len() + 1;
-                eprintln!("run {number} of {total}: {}, seed {seed}", variant.name());
-                records.push(self.one(variant, seed)?);
-            }
-            let scores = AcrossSeeds::of(&records, &Bootstrap::default());
+        for (i, Subject { name, .. }) in self.subjects.iter().enumerate() {
             ensure!(
-                scores.by_seed.iter().flatten().all(|mean| mean.is_finite()),
-                "an evaluation of {} has no pictures; remove its folder and start again",
-                variant.name()
+                self.subjects[..i].iter().all(|other| &other.name != name),
+                "two subjects are called {name}; their photos' folders need names of their own"
             );
-            rows.push(Row { variant, scores });
-            self.write(&rows)?;
         }
-        print(&rows);
+        let mut runs = Vec::new();
+        let total = self.seeds.len() * self.subjects.len() * self.variants.len();
+        for &seed in &self.seeds {
+            for subject in &self.subjects {
+                for &variant in &self.variants {
+                    let number = runs.len() + 1;
+                    eprintln!("run {number} of {total}: {}, {}, seed {seed}", subject.name, variant.name());
+                    runs.push(self.one(subject, variant, seed)?);
+                }
+            }
+            // All variants have the same runs now.
+            Table::new(&self.variants, &runs)?.write(&self.out, &runs)?;
+        }
+        Table::new(&self.variants, &runs)?.print();
         eprintln!("the runs, ablation.json and ablation.png are in {}", self.out.display());
         Ok(())
     }
 
-    fn folder(&self, variant: Variant, seed: u64) -> PathBuf {
-        self.out.join(variant.name()).join(format!("seed-{seed}"))
-    }
-
     /// Trains and evaluates, as far as that has not been done, in processes of their own: each starts with all memory.
-    fn one(&self, variant: Variant, seed: u64) -> Result<Record> {
-        let run = self.folder(variant, seed);
+    fn one(&self, subject: &Subject, variant: Variant, seed: u64) -> Result<Run> {
+        let run = self.out.join(&subject.name).join(variant.name()).join(format!("seed-{seed}"));
         let folder = run.display().to_string();
         if trainer::FinishedRun::open(&run).is_err() {
-            let mut train = vec!["train".to_owned()];
+            let mut train = ["train", "--results", "none", "--out", &folder].map(str::to_owned).to_vec();
             if run.join("config.json").exists() {
-                train.extend(["--resume", "--results", "none", "--out", &folder].map(str::to_owned));
+                train.push("--resume".to_owned());
             } else {
+                let Subject { photos, category, .. } = subject;
+                let seed = seed.to_string();
+                train.extend(["--concept", photos, "--category", category, "--seed", &seed].map(str::to_owned));
                 train.extend(self.train.iter().cloned());
-                train.extend(["--results", "none", "--out", &folder, "--seed", &seed.to_string()].map(str::to_owned));
                 train.extend(variant.settings().iter().flat_map(|setting| ["--set".to_owned(), (*setting).to_owned()]));
             }
             child(&train)?;
         }
-        let scores = run.join("evaluation").join("ablation");
+        let pictures = run.join("evaluation").join("ablation");
         let (images, steps) = (self.images.to_string(), self.steps.to_string());
-        let out = scores.display().to_string();
+        let out = pictures.display().to_string();
         let evaluate =
             ["evaluate", "--run", &folder, "--prompts", &self.prompts, "--images", &images, "--steps", &steps];
         let evaluate = evaluate.into_iter().chain(["--out", &out]);
         child(&evaluate.map(str::to_owned).collect::<Vec<_>>())?;
-        Record::open(&scores.join("scores.json"))
-    }
-
-    /// The table as data, and the first seed's pictures: a row for each variant.
-    fn write(&self, rows: &[Row]) -> Result<()> {
-        /// Pictures in a row.
-        const COLUMNS: usize = 8;
-        atomic::write(&self.out.join("ablation.json"), serde_json::to_string_pretty(rows)?)?;
-        let mut grid = None;
-        for row in rows {
-            let folder = self.folder(row.variant, self.seeds[0]).join("evaluation/ablation");
-            let record = Record::open(&folder.join("scores.json"))?;
-            let Some(variant) = record.variants.first() else { continue };
-            let count = variant.scores.prompts.len().min(COLUMNS);
-            let grid = grid.get_or_insert_with(|| Grid::new(count));
-            for prompt in variant.scores.prompts.iter().take(count) {
-                let Some(first) = prompt.images.first() else { continue };
-                let path = folder.join(&variant.folder).join(&first.file);
-                let picture = image::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
-                grid.push(
-                    picture.into_rgb8(),
-                    format!("{}: {}", row.variant.name(), prompt.prompt.replace("{}", "[V]")),
-                );
-            }
-        }
-        match grid {
-            Some(grid) => pictures::save_png(&self.out.join("ablation.png"), &grid.draw(), &[]),
-            None => Ok(()),
-        }
+        let record = Record::open(&pictures.join("scores.json"))?;
+        Ok(Run { variant, subject: subject.name.clone(), seed, record, pictures })
     }
 }
 
@@ -188,13 +132,4 @@ fn child(arguments: &[String]) -> Result<()> {
     let status = Command::new(program).args(arguments).status().context("cannot start this program again")?;
     ensure!(status.success(), "`{}` ended with {status}; the same command goes on from there", arguments.join(" "));
     Ok(())
-}
-
-#[allow(clippy::print_stdout, reason = "the table is what was asked for")]
-fn print(rows: &[Row]) {
-    let show = |estimate: &Estimate| format!("{:.4} [{:.4}, {:.4}]", estimate.mean, estimate.low, estimate.high);
-    println!("{:<20}  {:<24}  {:<24}", "", "CLIP-I", "CLIP-T");
-    for row in rows {
-        println!("{:<20}  {:<24}  {:<24}", row.variant.name(), show(&row.scores.clip_i), show(&row.scores.clip_t));
-    }
 }

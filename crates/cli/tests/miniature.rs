@@ -78,9 +78,9 @@ fn an_ablation_runs_each_variant_once_and_puts_them_in_a_table() {
             .arg(folder.path().join("prompts.txt"))
             .arg("--out")
             .arg(&out)
-            .args(["--", "--device", "cpu", "--category", "bird", "--batch-size", "1", "--concept"])
-            .arg(fixtures().join("subjects/penguin"))
-            .arg("--model")
+            .arg("--subject")
+            .arg(format!("{}=bird", fixtures().join("subjects/penguin").display()))
+            .args(["--", "--device", "cpu", "--batch-size", "1", "--model"])
             .arg(fixtures().join("miniature"))
             .args(["--set", "embedding.steps=1", "--set", "cross_attention.steps=1", "--set", "unet.steps=1"])
             .env("OMP_NUM_THREADS", "1")
@@ -90,12 +90,12 @@ fn an_ablation_runs_each_variant_once_and_puts_them_in_a_table() {
     let first = ablate();
     assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
     let table = fs::read_to_string(out.join("ablation.json")).unwrap();
-    let rows = json(&out.join("ablation.json"));
+    let rows = &json(&out.join("ablation.json"))["variants"];
     for (row, (variant, steps)) in [("full", 1), ("without-stage1", 0)].into_iter().enumerate() {
         assert_eq!(rows[row]["variant"], variant);
-        assert_eq!(rows[row]["by_seed"].as_array().unwrap().len(), 2);
+        assert_eq!(rows[row]["by_run"].as_array().unwrap().len(), 2);
         for seed in 0..2 {
-            let run = out.join(format!("{variant}/seed-{seed}"));
+            let run = out.join(format!("penguin/{variant}/seed-{seed}"));
             let config = json(&run.join("config.json"));
             assert_eq!(
                 (&config["config"]["seed"], &config["config"]["embedding"]["steps"]),
@@ -104,20 +104,29 @@ fn an_ablation_runs_each_variant_once_and_puts_them_in_a_table() {
             // What a seed's mean says is what its own evaluation says.
             let scores = json(&run.join("evaluation/ablation/scores.json"));
             let mean = scores["variants"][0]["scores"]["mean"]["clip_i"]["mean"].as_f64().unwrap();
-            assert!((rows[row]["by_seed"][seed][0].as_f64().unwrap() - mean).abs() < 1e-12);
+            assert!((rows[row]["by_run"][seed][0].as_f64().unwrap() - mean).abs() < 1e-12);
+        }
+        let difference = |run: usize| {
+            let mean = |row: usize| rows[row]["by_run"][run][0].as_f64().unwrap();
+            mean(row) - mean(0)
+        };
+        let against_full = rows[row]["against_full"]["clip_i"]["mean"].as_f64();
+        match against_full {
+            Some(mean) => assert!((mean - (difference(0) + difference(1)) / 2.0).abs() < 1e-12),
+            None => assert_eq!(variant, "full"),
         }
     }
     assert!(image::open(out.join("ablation.png")).is_ok());
 
     // What is there is not made again.
-    let made = out.join("full/seed-0/learned_embeds.safetensors");
+    let made = out.join("penguin/full/seed-0/learned_embeds.safetensors");
     let before = made.metadata().unwrap().modified().unwrap();
     assert!(ablate().status.success());
     assert_eq!(made.metadata().unwrap().modified().unwrap(), before);
     assert_eq!(fs::read_to_string(out.join("ablation.json")).unwrap(), table);
 
     let refused = Command::new(env!("CARGO_BIN_EXE_attndreambooth"))
-        .args(["ablate", "--out", "x", "--", "--seed", "3"])
+        .args(["ablate", "--subject", "photos/rex=dog", "--out", "x", "--", "--seed", "3"])
         .output()
         .unwrap();
     assert_eq!(refused.status.code(), Some(2));

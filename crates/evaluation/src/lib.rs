@@ -5,7 +5,7 @@
 //! - [`Gallery`]: a folder with those pictures; draws what is missing, and refuses what does not belong there.
 //! - [`FeatureExtractor`]: any CLIP ([`find_clip`]), for texts and for picture files.
 //! - [`evaluate_images`]: [`Scores`] of pictures by picture, prompt and kind, with intervals by [`bootstrap_mean`].
-//! - [`Record`]: all of that as `scores.json` and as a table; [`AcrossSeeds`]: several of them together.
+//! - [`Record`]: all of that as `scores.json` and as a table; [`AcrossRuns`]: several of them together.
 //!
 //! ```
 //! use std::path::Path;
@@ -34,7 +34,7 @@
 //! Invariants: knows nothing of training or terminals; no picture is overwritten that is whole; memory does not grow with
 //! the number of pictures.
 
-mod across_seeds;
+mod across_runs;
 mod bootstrap;
 mod clip_folder;
 mod features;
@@ -45,7 +45,7 @@ mod prompts;
 mod record;
 mod scores;
 
-pub use across_seeds::AcrossSeeds;
+pub use across_runs::{AcrossRuns, Differences};
 pub use bootstrap::{Bootstrap, Estimate, bootstrap_mean};
 pub use clip_folder::{ClipName, find_clip};
 pub use features::FeatureExtractor;
