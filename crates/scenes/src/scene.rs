@@ -6,6 +6,9 @@ use crate::draws::Draws;
 /// One composition in so many is held out.
 const HELD_OUT: u64 = 32;
 
+/// The share of things that are common ones.
+const COMMON: f32 = 0.8;
+
 /// Which compositions a scene may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Split {
@@ -146,7 +149,12 @@ impl Scene {
     }
 
     fn object(world: &World, draws: &mut Draws, tinted: f32) -> Object {
-        let noun = draws.below(world.nouns.len());
+        let common = world.common();
+        let noun = if !common.is_empty() && draws.chance(COMMON) {
+            common[draws.below(common.len())]
+        } else {
+            draws.below(world.nouns.len())
+        };
         let pictures = &world.nouns[noun].pictures;
         let picture = pictures[draws.below(pictures.len())].clone();
         let colors: Vec<&String> = world.colors.keys().collect();

@@ -38,6 +38,9 @@ pub struct Noun {
     /// A wider word, which captions use now and then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
+    /// Whether it is among those that most scenes show: a small model learns them well, and has heard of the others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub common: bool,
 }
 
 /// A character that no training scene shows or names.
@@ -88,6 +91,11 @@ impl World {
             ensure!(known(style, &crate::style::STYLES), "nobody can draw in the style {style:?}");
         }
         Ok(())
+    }
+
+    /// The places of the nouns that are common.
+    pub fn common(&self) -> Vec<usize> {
+        (0..self.nouns.len()).filter(|&noun| self.nouns[noun].common).collect()
     }
 
     /// All words that stand for things in captions: nouns and kinds.

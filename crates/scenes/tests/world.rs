@@ -86,6 +86,21 @@ fn captions_say_what_is_there() {
 }
 
 #[test]
+fn most_things_are_common_ones_and_all_are_shown() {
+    let world = world();
+    let common = world.common();
+    assert!(!common.is_empty() && common.len() < world.nouns.len() / 2);
+    let nouns: Vec<usize> =
+        scenes(&world, Split::Training).iter().flat_map(|scene| &scene.objects).filter_map(|o| o.noun).collect();
+    let share = nouns.iter().filter(|noun| common.contains(noun)).count() as f64 / nouns.len() as f64;
+    // Those that are drawn from all nouns may be common too: 0.8 + 0.2 * 60 / 189.
+    let expected = 0.8 + 0.2 * common.len() as f64 / world.nouns.len() as f64;
+    assert!((share - expected).abs() < 0.03, "{share}");
+    let shown: BTreeSet<usize> = nouns.into_iter().collect();
+    assert!(shown.len() > world.nouns.len() * 9 / 10, "{}", shown.len());
+}
+
+#[test]
 fn a_seed_is_a_picture() {
     let world = world();
     let album = Album::placeholder(&world);
