@@ -27,8 +27,7 @@ pub(crate) struct PretrainMiniature {
 
 impl PretrainMiniature {
     pub(crate) fn run(mut self) -> anyhow::Result<()> {
-        let is = |arg: &OsString, names: [&str; 2]| arg.to_str().is_some_and(|arg| names.contains(&arg));
-        if !self.args.iter().any(|arg| is(arg, ["--help", "-h"]) || is(arg, ["--drawings", ""])) {
+        if !program::has(&self.args, &["--drawings", "--help", "-h"]) {
             self.args.extend(["--drawings".into(), drawings()?.into()]);
         }
         program::run("pretrain", &self.args)

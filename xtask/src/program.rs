@@ -94,23 +94,22 @@ fn for_generating(args: Vec<OsString>) -> Vec<OsString> {
 
 /// Adds what a new run needs and was not told: photos with their category, the model, and a folder that is not there yet.
 fn for_training(mut args: Vec<OsString>, root: &Path) -> Vec<OsString> {
-    if has(&args, &["--help", "-h", "--resume", "--config"]) {
+    if has(&args, &["--help", "-h", "--resume"]) {
         return args;
     }
-    if !has(&args, &["--concept"]) {
+    // A configuration that is read back says what to learn, and from what.
+    let configured = value(&args, "--config");
+    if configured.is_none() && !has(&args, &["--concept"]) {
         args.extend(["--concept".into(), root.join("fixtures/subjects/penguin").into()]);
         if !has(&args, &["--category"]) {
             args.extend(["--category", "bird"].map(OsString::from));
         }
     }
-    if !has(&args, &["--model"]) {
+    if configured.is_none() && !has(&args, &["--model"]) {
         args.extend(["--model".into(), root.join(MINIATURE).into()]);
-        if !has(&args, &["--results"]) {
-            args.extend(["--results", "miniature"].map(OsString::from));
-        }
     }
     if !has(&args, &["--out"]) {
-        let name = subject(&value(&args, "--concept").unwrap_or_default());
+        let name = subject(&value(&args, "--concept").or(configured).unwrap_or_default());
         let numbered = (2..).map(|number| format!("runs/{name}-{number}"));
         let free = std::iter::once(format!("runs/{name}")).chain(numbered).find(|path| !Path::new(path).exists());
         args.extend(["--out".into(), free.unwrap_or_default().into()]);
@@ -128,7 +127,8 @@ fn subject(concept: &Path) -> String {
     if parts.is_empty() { "subject".to_owned() } else { parts.join("-") }
 }
 
-fn has(args: &[OsString], names: &[&str]) -> bool {
+/// Whether one of the options is among `args`, as `NAME` or `NAME=VALUE`.
+pub(crate) fn has(args: &[OsString], names: &[&str]) -> bool {
     let is = |arg: &OsString| {
         arg.to_str().is_some_and(|arg| names.contains(&arg.split_once('=').map_or(arg, |(name, _)| name)))
     };
@@ -147,7 +147,7 @@ pub(crate) fn run(subcommand: &str, args: &[OsString]) -> anyhow::Result<()> {
     build()?;
     // Quietly, so that all output is the program's own.
     let mut command = workspace::cargo(["run", "--quiet", "--release", "--package", "cli", "--", subcommand]);
-    workspace::run(command.args(args))
+    workspace::become_command(command.args(args))
 }
 
 /// Builds the program in release mode, aloud, as it may take minutes.
@@ -175,7 +175,7 @@ mod tests {
     fn nothing_means_the_penguin_and_the_miniature() {
         let line = texts(&[]).join(" ");
         assert!(
-            line.starts_with("--concept /ws/fixtures/subjects/penguin --category bird --model /ws/fixtures/miniature --results miniature --out runs/penguin"),
+            line.starts_with("--concept /ws/fixtures/subjects/penguin --category bird --model /ws/fixtures/miniature --out runs/penguin"),
             "{line}"
         );
     }
@@ -185,14 +185,12 @@ mod tests {
         let given = ["--concept=photos/my-dog", "--category", "dog", "--model", "m", "--out", "o"];
         assert_eq!(texts(&given), given);
         let line = texts(&["--concept", "photos/my-dog", "--category", "dog"]).join(" ");
-        assert_eq!(
-            line,
-            "--concept photos/my-dog --category dog --model /ws/fixtures/miniature --results miniature --out runs/my-dog"
-        );
+        assert_eq!(line, "--concept photos/my-dog --category dog --model /ws/fixtures/miniature --out runs/my-dog");
         let photo = workspace::root().join("fixtures/subjects/penguin/01.jpg").display().to_string();
         assert_eq!(texts(&["--concept", &photo, "--category", "bird"]).last().unwrap(), "runs/penguin-01");
         for alone in [["--out", "o", "--resume"], ["--config", "c.json", "--help"]] {
             assert_eq!(texts(&alone), alone);
         }
+        assert_eq!(texts(&["--config=runs/my-dog/config.json"])[1..], ["--out", "runs/config.json"]);
     }
 }

@@ -1,6 +1,6 @@
 //! Where the workspace is, and how to run cargo and other programs in it.
 
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::{env, fmt};
@@ -44,6 +44,13 @@ pub(crate) fn command_line(command: &Command) -> String {
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let status = command.status().with_context(|| format!("`{}` could not be started", command_line(command)))?;
     if status.success() { Ok(()) } else { Err(ChildFailed(status).into()) }
+}
+
+/// Puts `command` in this process's place, so that Ctrl-C and other signals are its alone. Returns only to say why that
+/// failed.
+pub(crate) fn become_command(command: &mut Command) -> anyhow::Result<()> {
+    let error = command.exec();
+    Err(error).with_context(|| format!("`{}` could not be started", command_line(command)))
 }
 
 /// A child ended in failure, having said why itself.

@@ -3,14 +3,19 @@
 mod table;
 mod variant;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use clap::Args;
+use clap::{Args, Parser};
 use evaluation::Record;
+use libtorch::DeviceChoice;
 use table::{Run, Table};
+use trainer::{FinishedRun, TrainConfig};
 use variant::Variant;
+
+use crate::sampler::SamplerArgs;
+use crate::train::Train;
 
 /// Learn subjects several times, each time without a part of the method, and compare (the paper's figures 7 and 13).
 ///
@@ -36,12 +41,24 @@ pub(crate) struct Ablate {
     /// Pictures of each prompt and seed
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     images: u32,
-    /// Denoising steps
-    #[arg(long, default_value_t = 50)]
-    steps: usize,
+    #[command(flatten)]
+    sampler: SamplerArgs,
+    /// The folder of the CLIP that judges, as for `evaluate`
+    #[arg(long)]
+    clip: Option<PathBuf>,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value_t)]
+    device: DeviceChoice,
     /// What `train` is given besides: at least the model
     #[arg(last = true, required = true)]
     train: Vec<String>,
+}
+
+/// What `train` would make of its options.
+#[derive(Parser)]
+struct Options {
+    #[command(flatten)]
+    train: Train,
 }
 
 /// Whom to learn.
@@ -67,9 +84,9 @@ impl Ablate {
             !self.variants.is_empty() && !self.seeds.is_empty(),
             "there is nothing to do: no variants, or no seeds"
         );
-        for name in ["--out", "--seed", "--resume", "--concept", "--category"] {
+        for name in ["--out", "--seed", "--resume", "--concept", "--category", "--device", "--results"] {
             ensure!(
-                !self.train.iter().any(|arg| arg == name),
+                !self.train.iter().any(|arg| arg.split('=').next() == Some(name)),
                 "{name} is what ablate itself gives to train; leave it out"
             );
         }
@@ -100,30 +117,52 @@ impl Ablate {
     /// Trains and evaluates, as far as that has not been done, in processes of their own: each starts with all memory.
     fn one(&self, subject: &Subject, variant: Variant, seed: u64) -> Result<Run> {
         let run = self.out.join(&subject.name).join(variant.name()).join(format!("seed-{seed}"));
-        let folder = run.display().to_string();
-        if trainer::FinishedRun::open(&run).is_err() {
-            let mut train = ["train", "--results", "none", "--out", &folder].map(str::to_owned).to_vec();
-            if run.join("config.json").exists() {
-                train.push("--resume".to_owned());
-            } else {
-                let Subject { photos, category, .. } = subject;
-                let seed = seed.to_string();
-                train.extend(["--concept", photos, "--category", category, "--seed", &seed].map(str::to_owned));
-                train.extend(self.train.iter().cloned());
-                train.extend(variant.settings().iter().flat_map(|setting| ["--set".to_owned(), (*setting).to_owned()]));
+        let (folder, device) = (run.display().to_string(), self.device.to_string());
+        let (Subject { photos, category, .. }, seed_text) = (subject, seed.to_string());
+        // What is the run's own comes last: it wins.
+        let mut train = vec!["train".to_owned()];
+        train.extend(self.train.iter().cloned());
+        train.extend(variant.settings().iter().flat_map(|setting| ["--set".to_owned(), (*setting).to_owned()]));
+        train.extend(["--concept", photos, "--category", category, "--seed", &seed_text].map(str::to_owned));
+        train.extend(["--results", "none", "--device", &device, "--out", &folder].map(str::to_owned));
+        match FinishedRun::open(&run) {
+            Ok(finished) => check_same(&Options::try_parse_from(&train)?.train.config()?, &finished.config, &run)?,
+            Err(_) => {
+                train.extend(run.join("config.json").exists().then(|| "--resume".to_owned()));
+                child(&train)?;
             }
-            child(&train)?;
         }
         let pictures = run.join("evaluation").join("ablation");
-        let (images, steps) = (self.images.to_string(), self.steps.to_string());
-        let out = pictures.display().to_string();
-        let evaluate =
-            ["evaluate", "--run", &folder, "--prompts", &self.prompts, "--images", &images, "--steps", &steps];
-        let evaluate = evaluate.into_iter().chain(["--out", &out]);
-        child(&evaluate.map(str::to_owned).collect::<Vec<_>>())?;
+        let (images, out) = (self.images.to_string(), pictures.display().to_string());
+        let evaluate = ["evaluate", "--run", &folder, "--out", &out, "--device", &device];
+        let what = ["--prompts", &self.prompts, "--images", &images];
+        let SamplerArgs { steps, guidance_scale, scheduler } = &self.sampler;
+        let how = [
+            ("--steps", steps.map(|steps| steps.to_string())),
+            ("--guidance-scale", guidance_scale.map(|scale| scale.to_string())),
+            ("--scheduler", scheduler.clone()),
+            ("--clip", self.clip.as_ref().map(|clip| clip.display().to_string())),
+        ];
+        let how = how.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?])).flatten();
+        child(&evaluate.into_iter().chain(what).map(str::to_owned).chain(how).collect::<Vec<_>>())?;
         let record = Record::open(&pictures.join("scores.json"))?;
         Ok(Run { variant, subject: subject.name.clone(), seed, record, pictures })
     }
+}
+
+/// Refuses a run that other options have made: a table of both would compare what cannot be compared.
+fn check_same(wanted: &TrainConfig, made: &TrainConfig, run: &Path) -> Result<()> {
+    let mut wanted = wanted.clone();
+    // Where it is not given, the model says it.
+    wanted.augmentation.resolution = made.augmentation.resolution;
+    let differences = journal::differences(&serde_json::to_value(made)?, &serde_json::to_value(wanted)?);
+    ensure!(
+        differences.is_empty(),
+        "the run in {} was made with other options: {}; give those again, or another --out",
+        run.display(),
+        differences.join("; ")
+    );
+    Ok(())
 }
 
 /// Runs another command of this program.

@@ -17,7 +17,7 @@ use trainer::{FinishedRun, Stage};
 
 use crate::device::ComputeArgs;
 use crate::progress::Progress;
-use crate::sampler::{SamplerArgs, scheduler_name};
+use crate::sampler::{SamplerArgs, guidance_of_model, scheduler_name};
 use figure::{Figure, Row};
 
 /// Draw a prompt's picture, and where in it each word acts: attention heat maps as DAAM makes them.
@@ -96,7 +96,8 @@ impl Attend {
         let mut figure: Option<Figure> = None;
         for &(name, stage) in &moments {
             let pipeline = source.pipeline(stage, to)?;
-            let settings = self.sampler.settings(&pipeline.default_settings())?;
+            let guidance_scale = source.guidance_scale()?;
+            let settings = self.sampler.settings(&Settings { guidance_scale, ..pipeline.default_settings() })?;
             let figure = match &mut figure {
                 Some(figure) => figure,
                 None => figure.insert(self.figure(&pipeline, &source, settings.clone())?),
@@ -214,6 +215,14 @@ impl Source<'_> {
         match self {
             Self::Run(run) => run.pipeline_after(stage, to),
             Self::Model(model) => Pipeline::from_folder(model, to),
+        }
+    }
+
+    /// What its own pictures are drawn with.
+    fn guidance_scale(&self) -> Result<f64> {
+        match self {
+            Self::Run(run) => Ok(run.config.validation.guidance_scale),
+            Self::Model(model) => guidance_of_model(model),
         }
     }
 }

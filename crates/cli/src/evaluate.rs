@@ -12,11 +12,12 @@ use photos::PhotoFolder;
 use sampling::{ModelFolder, Pipeline, Settings};
 use scheduler::SchedulerKind;
 use serde_json::json;
-use trainer::FinishedRun;
+use trainer::{FinishedRun, Validation};
 
 use crate::device::ComputeArgs;
 use crate::progress::Progress;
 use crate::sampler::{SamplerArgs, SizeArgs};
+use crate::train::NO_RESULTS;
 
 /// Draw a learned subject in many prompts and score the pictures with CLIP.
 ///
@@ -28,15 +29,15 @@ pub(crate) struct Evaluate {
     #[arg(long)]
     run: PathBuf,
     // Not a doc comment: to rustdoc, the names would be links.
-    #[arg(long, default_value = "ours24", help = prompts_help())]
-    prompts: String,
+    #[arg(long, help = prompts_help())]
+    prompts: Option<String>,
     /// Pictures of each prompt; 32 in the paper
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     images: u32,
     /// Also draw and score the base model, from the same noise, with the category alone for the subject
     #[arg(long)]
     base: bool,
-    /// The folder of the CLIP that judges; if not given, models/clip-vit-b32, or clip/ in the base model's folder
+    /// The folder of the CLIP that judges; if not given, clip/ in the base model's folder, or models/clip-vit-b32
     #[arg(long)]
     clip: Option<PathBuf>,
     /// The folder to write to; if not given, evaluation/NAME OF THE PROMPTS in the run's folder
@@ -70,9 +71,13 @@ enum Background {
     Black,
 }
 
+/// What a run is drawn with that was shown with nothing.
+const DEFAULT_PROMPTS: &str = "ours24";
+
 fn prompts_help() -> String {
     format!(
-        "A set of prompts ({}), or a file: JSON, or a prompt on each line with {{}} for the subject",
+        "A set of prompts ({}), or a file: JSON, or a prompt on each line with {{}} for the subject; those of the run's \
+         results if not given",
         PromptSet::names().join(", ")
     )
 }
@@ -106,8 +111,12 @@ impl Evaluate {
 
     /// Checks everything but CLIP, and looks what is drawn already.
     pub(crate) fn prepare(self) -> Result<Prepared> {
-        let plan = Plan { prompts: PromptSet::load(&self.prompts)?, images: self.images as usize, seed: self.seed };
         let run = FinishedRun::open(&self.run)?;
+        let prompts = self.prompts.as_deref().unwrap_or(match run.config.validation.results.as_str() {
+            NO_RESULTS => DEFAULT_PROMPTS,
+            results => results,
+        });
+        let plan = Plan { prompts: PromptSet::load(prompts)?, images: self.images as usize, seed: self.seed };
         let model = ModelFolder::open(&run.config.model).context("the run's base model")?;
         let concept = self.concept.as_ref().unwrap_or(&run.config.concept);
         let photos = PhotoFolder::open(concept).context("the photos to compare with (--concept names others)")?;
@@ -121,13 +130,9 @@ impl Evaluate {
     fn candidates(&self, plan: &Plan, run: &FinishedRun, model: &ModelFolder, out: &Path) -> Result<Vec<Candidate>> {
         let scheduler = self.sampler.kind()?.unwrap_or(SchedulerKind::DpmSolverPlusPlus);
         let [height, width] = self.size.or(model.image_size()?);
-        let settings = Settings {
-            steps: self.sampler.steps,
-            guidance_scale: self.sampler.guidance_scale,
-            height,
-            width,
-            scheduler: Some(scheduler),
-        };
+        let Validation { steps, guidance_scale, .. } = run.config.validation;
+        let own = Settings { steps, guidance_scale, height, width, scheduler: None };
+        let settings = Settings { scheduler: Some(scheduler), ..self.sampler.settings(&own)? };
         let base = model.path().file_name().unwrap_or_default().to_string_lossy();
         let category = &run.config.category;
         let subject = format!("[V] {category}");

@@ -16,7 +16,7 @@ use weights::Archive;
 use crate::device::ComputeArgs;
 use crate::profile::ProfileArgs;
 use crate::progress::Progress;
-use crate::sampler::{SamplerArgs, SizeArgs, scheduler_name};
+use crate::sampler::{SamplerArgs, SizeArgs, guidance_of_model, scheduler_name};
 
 /// Make pictures of prompts with a model in the diffusers layout.
 #[derive(Args, Debug, Serialize)]
@@ -68,9 +68,12 @@ impl Generate {
         self.sampler.kind()?;
         let to = self.compute.resolve()?;
         let profiler = self.profile.start(to.1);
-        let (pipeline, source) = profile::timed("generate/load", || match (&self.run, &self.model) {
-            (Some(run), _) => Ok((FinishedRun::open(run)?.pipeline(to)?, run)),
-            (None, Some(model)) => Ok((Pipeline::from_folder(model, to)?, model)),
+        let (pipeline, source, guidance_scale) = profile::timed("generate/load", || match (&self.run, &self.model) {
+            (Some(folder), _) => {
+                let run = FinishedRun::open(folder)?;
+                Ok((run.pipeline(to)?, folder, run.config.validation.guidance_scale))
+            }
+            (None, Some(model)) => Ok((Pipeline::from_folder(model, to)?, model, guidance_of_model(model)?)),
             (None, None) => bail!("give a model with --model, or a training run with --run"),
         })?;
         if self.check {
@@ -78,7 +81,7 @@ impl Generate {
         }
         let default = pipeline.default_settings();
         let [height, width] = self.size.or(default.height);
-        let settings = self.sampler.settings(&Settings { height, width, ..default })?;
+        let settings = self.sampler.settings(&Settings { height, width, guidance_scale, ..default })?;
         let requests = self.requests()?;
         pipeline.check(&requests, &settings)?;
         for prompt in &self.prompts {

@@ -70,7 +70,8 @@ impl Inspect {
         let to = self.compute.resolve()?;
         let run = FinishedRun::open(&self.run)?;
         let mut pipeline = run.pipeline_after(None, to)?;
-        let settings = self.sampler.settings(&pipeline.default_settings())?;
+        let guidance_scale = run.config.validation.guidance_scale;
+        let settings = self.sampler.settings(&Settings { guidance_scale, ..pipeline.default_settings() })?;
         pipeline.check(&[Request::new("[V]", self.seed)], &settings)?;
         let start = run.start_embedding(&pipeline)?;
         let vectors = (0..start.size()[0])

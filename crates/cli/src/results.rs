@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use pictures::{Grid, RgbImage};
 use serde_json::json;
-use trainer::{FinishedRun, Validation};
+use trainer::Validation;
 
 use crate::evaluate::{Evaluate, Prepared};
 
@@ -19,12 +19,10 @@ struct Arguments {
 
 /// Draws each of the prompts once with the base model and once with what was learned, from the same noise, and writes
 /// `comparison/`, scores (where there is a CLIP) and `report.html` into the run's folder.
-pub(crate) fn show(run: &Path, prompts: &str, device: &str) -> Result<()> {
-    let Validation { steps, guidance_scale, .. } = FinishedRun::open(run)?.config.validation;
-    let (folder, steps, guidance_scale) = (run.display().to_string(), steps.to_string(), guidance_scale.to_string());
-    let what = ["", "--run", &folder, "--prompts", prompts, "--images", "1", "--base", "--device", device];
-    let how = ["--steps", &steps, "--guidance-scale", &guidance_scale];
-    let mut prepared = Arguments::try_parse_from(what.into_iter().chain(how))?.evaluate.prepare()?;
+pub(crate) fn show(run: &Path, validation: &Validation, device: &str) -> Result<()> {
+    let (folder, prompts) = (run.display().to_string(), validation.results.as_str());
+    let arguments = ["", "--run", &folder, "--prompts", prompts, "--images", "1", "--base", "--device", device];
+    let mut prepared = Arguments::try_parse_from(arguments)?.evaluate.prepare()?;
     prepared.draw()?;
     compare(run, &prepared)?;
     match prepared.extractor() {

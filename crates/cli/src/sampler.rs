@@ -1,22 +1,26 @@
 //! `--steps`, `--guidance-scale` and `--scheduler`; `--height`, `--width` and `--batch-size`.
 
+use std::path::Path;
+
 use anyhow::Result;
 use clap::Args;
 use sampling::{Pipeline, Settings};
 use scheduler::SchedulerKind;
 use serde::Serialize;
+use trainer::ConfigLayers;
 
 /// How noise becomes a picture.
 #[derive(Args, Debug, Clone, Serialize)]
 pub(crate) struct SamplerArgs {
-    /// Denoising steps
-    #[arg(long, default_value_t = 50)]
-    pub(crate) steps: usize,
-    /// How strongly the prompt counts; 1 or less switches guidance off
-    #[arg(long, default_value_t = 7.5)]
-    pub(crate) guidance_scale: f64,
-    /// ddpm, ddim, pndm, dpm-solver++, euler or euler-ancestral; if not given, the model's own, and the authors'
-    /// dpm-solver++ for evaluate
+    /// Denoising steps; if not given, 50, and the run's validation.steps for evaluate and ablate
+    #[arg(long)]
+    pub(crate) steps: Option<usize>,
+    /// How strongly the prompt counts; 1 or less switches guidance off. If not given, the run's
+    /// validation.guidance_scale, or what the model's attndreambooth.json says, or 7.5
+    #[arg(long)]
+    pub(crate) guidance_scale: Option<f64>,
+    /// ddpm, ddim, pndm, dpm-solver++, euler or euler-ancestral; if not given, the model's own, and for evaluate
+    /// dpm-solver++ as in the authors' code
     #[arg(long)]
     pub(crate) scheduler: Option<String>,
 }
@@ -29,9 +33,15 @@ impl SamplerArgs {
 
     /// These in place of the model's.
     pub(crate) fn settings(&self, default: &Settings) -> Result<Settings> {
-        let (steps, guidance_scale) = (self.steps, self.guidance_scale);
+        let steps = self.steps.unwrap_or(default.steps);
+        let guidance_scale = self.guidance_scale.unwrap_or(default.guidance_scale);
         Ok(Settings { steps, guidance_scale, scheduler: self.kind()?, ..default.clone() })
     }
+}
+
+/// The guidance that a model's author recommends.
+pub(crate) fn guidance_of_model(model: &Path) -> Result<f64> {
+    Ok(ConfigLayers::of_model(model)?.finish()?.validation.guidance_scale)
 }
 
 /// How large pictures are, and how many are drawn at once.

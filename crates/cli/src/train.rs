@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use evaluation::PromptSet;
 use serde_json::{Map, Value};
-use trainer::{ConfigLayers, Event, Outcome, Session, TrainConfig};
+use tch::Device;
+use trainer::{ConfigLayers, Event, FinishedRun, Outcome, Session, TrainConfig};
 
 use crate::profile::ProfileArgs;
 use crate::progress::Progress;
@@ -78,7 +80,7 @@ pub(crate) struct Train {
     #[arg(long, value_name = "FOLDER")]
     prior_folder: Option<PathBuf>,
     /// When done, draw the prompts of this set or file with the base model and with what was learned, score them, and
-    /// write a page; none for nothing. ours24 if not given
+    /// write a page; none for nothing. If not given, what the model's attndreambooth.json says, or ours24
     #[arg(long, value_name = "PROMPTS")]
     results: Option<String>,
     /// Steps between checkpoints
@@ -99,19 +101,26 @@ enum Preset {
     Fast,
 }
 
-/// What a model's author found to be good for it; a small model learns faster than Stable Diffusion.
-const MODELS_RECIPE: &str = "attndreambooth.json";
-/// Prompts of the comparison at the end.
-const DEFAULT_RESULTS: &str = "ours24";
-const NO_RESULTS: &str = "none";
+/// In place of a set of prompts.
+pub(crate) const NO_RESULTS: &str = "none";
 
 impl Train {
     pub(crate) fn run(self) -> Result<()> {
         let stop = stop_on_interrupt()?;
         let device = self.device.resolve()?;
         let profiler = self.profile.start(device);
+        let config = self.config()?;
+        if config.validation.results != NO_RESULTS {
+            PromptSet::load(&config.validation.results)
+                .context("what the finished run is to be shown with (--results)")?;
+        }
         let open = || Session::open(self.layers()?, &self.out, device, self.resume);
         let session = profile::timed("train/load", open)?;
+        match (device, libtorch::cuda_unavailable()) {
+            (Device::Cpu, Some(reason)) => eprintln!("computing on the CPU: {reason}"),
+            (Device::Cpu, None) => eprintln!("computing on the CPU, as asked"),
+            (device, _) => eprintln!("computing on {device:?} in {}", format!("{:?}", config.dtype).to_lowercase()),
+        }
         for note in session.notes() {
             eprintln!("note: {note}");
         }
@@ -146,10 +155,10 @@ impl Train {
         match outcome {
             Outcome::Finished => {
                 eprintln!("done; everything is in {}", self.out.display());
-                let prompts = self.results.as_deref().unwrap_or(DEFAULT_RESULTS);
-                if prompts != NO_RESULTS {
+                let run = FinishedRun::open(&self.out)?;
+                if run.config.validation.results != NO_RESULTS {
                     let _span = profile::span("train/results");
-                    results::show(&self.out, prompts, &self.device.to_string())?;
+                    results::show(&self.out, &run.config.validation, &self.device.to_string())?;
                 }
             }
             Outcome::Stopped => {
@@ -162,17 +171,18 @@ impl Train {
         Ok(())
     }
 
+    /// The configuration of the run, but for what depends on the loaded model.
+    pub(crate) fn config(&self) -> Result<TrainConfig> {
+        self.layers()?.finish()
+    }
+
     /// The preset, the file, the flags.
     fn layers(&self) -> Result<ConfigLayers> {
-        let preset = match self.preset {
-            None | Some(Preset::Paper) => TrainConfig::paper(),
-            Some(Preset::Fast) => TrainConfig::fast(),
+        let mut layers = match (self.preset, &self.model) {
+            (None, Some(model)) => ConfigLayers::of_model(model)?,
+            (None | Some(Preset::Paper), _) => ConfigLayers::new(&TrainConfig::paper())?,
+            (Some(Preset::Fast), _) => ConfigLayers::new(&TrainConfig::fast())?,
         };
-        let mut layers = ConfigLayers::new(&preset)?;
-        let recipe = self.model.as_ref().map(|model| model.join(MODELS_RECIPE));
-        if let Some(recipe) = recipe.filter(|recipe| self.preset.is_none() && recipe.exists()) {
-            layers.file(&recipe)?;
-        }
         // A run that goes on has its own configuration, which need not be given again.
         let own = self.out.join("config.json");
         match &self.config {
@@ -197,6 +207,7 @@ impl Train {
             ("prior.folder", path(&self.prior_folder)),
             ("checkpoint_every", number(self.checkpoint_every)),
             ("validation.every", number(self.validate_every)),
+            ("validation.results", self.results.clone().map(Value::from)),
         ];
         for [batch_size, accumulation] in [
             ["embedding.batch_size", "embedding.gradient_accumulation"],

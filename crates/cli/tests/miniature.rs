@@ -54,6 +54,27 @@ fn a_run_ends_with_results_to_look_at() {
     assert!(scores["variants"].as_array().unwrap().iter().any(|variant| variant["name"] == "base"));
     let page = fs::read_to_string(run.join("report.html")).unwrap();
     assert!(page.contains("a [V] bird in the snow"));
+
+    // What evaluate draws when it is told no more is more of the same.
+    let evaluated = Command::new(env!("CARGO_BIN_EXE_attndreambooth"))
+        .args(["evaluate", "--device", "cpu", "--images", "2", "--run"])
+        .arg(&run)
+        .env("OMP_NUM_THREADS", "1")
+        .output()
+        .unwrap();
+    assert!(evaluated.status.success(), "{}", String::from_utf8_lossy(&evaluated.stderr));
+    let more = json(&run.join("evaluation/prompts/scores.json"));
+    let pictures = |scores: &Value| scores["variants"][0]["scores"]["prompts"][0]["images"].as_array().unwrap().len();
+    assert_eq!((pictures(&scores), pictures(&more)), (1, 2));
+}
+
+#[test]
+fn prompts_of_the_results_are_looked_for_before_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = train(folder.path(), &["--results", "ours25"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--results"));
+    assert!(!folder.path().join("run").exists());
 }
 
 #[test]
@@ -72,7 +93,7 @@ fn an_ablation_runs_each_variant_once_and_puts_them_in_a_table() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("prompts.txt"), "a {} in the snow\n").unwrap();
     let out = folder.path().join("ablation");
-    let ablate = || {
+    let ablate = |more: &[&str]| {
         Command::new(env!("CARGO_BIN_EXE_attndreambooth"))
             .args(["ablate", "--variants", "full,without-stage1", "--seeds", "0,1", "--steps", "1", "--prompts"])
             .arg(folder.path().join("prompts.txt"))
@@ -80,14 +101,15 @@ fn an_ablation_runs_each_variant_once_and_puts_them_in_a_table() {
             .arg(&out)
             .arg("--subject")
             .arg(format!("{}=bird", fixtures().join("subjects/penguin").display()))
-            .args(["--", "--device", "cpu", "--batch-size", "1", "--model"])
+            .args(["--device", "cpu", "--", "--batch-size", "1", "--model"])
             .arg(fixtures().join("miniature"))
             .args(["--set", "embedding.steps=1", "--set", "cross_attention.steps=1", "--set", "unet.steps=1"])
+            .args(more)
             .env("OMP_NUM_THREADS", "1")
             .output()
             .unwrap()
     };
-    let first = ablate();
+    let first = ablate(&[]);
     assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
     let table = fs::read_to_string(out.join("ablation.json")).unwrap();
     let rows = &json(&out.join("ablation.json"))["variants"];
@@ -121,12 +143,18 @@ fn an_ablation_runs_each_variant_once_and_puts_them_in_a_table() {
     // What is there is not made again.
     let made = out.join("penguin/full/seed-0/learned_embeds.safetensors");
     let before = made.metadata().unwrap().modified().unwrap();
-    assert!(ablate().status.success());
+    assert!(ablate(&[]).status.success());
     assert_eq!(made.metadata().unwrap().modified().unwrap(), before);
     assert_eq!(fs::read_to_string(out.join("ablation.json")).unwrap(), table);
 
+    // Nor is what other options have made taken for it.
+    let other = ablate(&["--set", "unet.learning_rate=1"]);
+    assert_eq!(other.status.code(), Some(2));
+    let message = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert!(message.contains("made with other options") && message.contains("learning_rate"), "{message}");
+
     let refused = Command::new(env!("CARGO_BIN_EXE_attndreambooth"))
-        .args(["ablate", "--subject", "photos/rex=dog", "--out", "x", "--", "--seed", "3"])
+        .args(["ablate", "--subject", "photos/rex=dog", "--out", "x", "--", "--seed=3"])
         .output()
         .unwrap();
     assert_eq!(refused.status.code(), Some(2));

@@ -1,5 +1,7 @@
 //! The same prompts, evaluated for several runs that differ in their subject or seed.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Bootstrap, Estimate, ImageScores, Record, bootstrap_mean};
@@ -41,12 +43,15 @@ impl AcrossRuns {
         Self { clip_i: bootstrap_mean(&clip_i, bootstrap), clip_t: bootstrap_mean(&clip_t, bootstrap), by_run }
     }
 
-    /// These scores less `other`'s, whose runs have the same subjects and seeds in the same order.
-    pub fn minus(&self, other: &Self, bootstrap: &Bootstrap) -> Differences {
+    /// These scores less `other`'s, whose runs are of the same `subjects` and seeds in the same order. The interval says
+    /// what other subjects and seeds might have given; of fewer than some six subjects it is narrower than the truth.
+    pub fn minus<S: Ord>(&self, other: &Self, subjects: &[S], bootstrap: &Bootstrap) -> Differences {
         let of = |which: usize| {
-            let pairs = self.by_run.iter().zip(&other.by_run);
-            let differences: Vec<Vec<f64>> = pairs.map(|(a, b)| vec![a[which] - b[which]]).collect();
-            bootstrap_mean(&differences, bootstrap)
+            let mut by_subject: BTreeMap<&S, Vec<f64>> = BTreeMap::new();
+            for ((a, b), subject) in self.by_run.iter().zip(&other.by_run).zip(subjects) {
+                by_subject.entry(subject).or_default().push(a[which] - b[which]);
+            }
+            bootstrap_mean(&by_subject.into_values().collect::<Vec<_>>(), bootstrap)
         };
         Differences { clip_i: of(0), clip_t: of(1) }
     }
@@ -64,11 +69,11 @@ mod tests {
         };
         let (easy, hard) = ([0.9, 0.8], [0.2, 0.7]);
         let better = scores(&[[easy[0] + 0.1, easy[1] - 0.2], [hard[0] + 0.1, hard[1] + 0.2]]);
-        let differences = better.minus(&scores(&[easy, hard]), &Bootstrap::default());
+        let differences = better.minus(&scores(&[easy, hard]), &["easy", "hard"], &Bootstrap::default());
         for value in [differences.clip_i.mean, differences.clip_i.low, differences.clip_i.high] {
             assert!((value - 0.1).abs() < 1e-12, "{value}");
         }
-        // One run lower, one higher by the same: all between is possible.
+        // One subject lower, one higher by the same: all between is possible.
         let Estimate { mean, low, high } = differences.clip_t;
         assert!(mean.abs() < 1e-12 && (low + 0.2).abs() < 1e-12 && (high - 0.2).abs() < 1e-12);
     }

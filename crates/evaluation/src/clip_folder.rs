@@ -31,8 +31,8 @@ impl ClipName {
     }
 }
 
-/// The folder of the CLIP to use: `given`; or the paper's, ViT-B/32, if it is below `models/` of the working folder; or
-/// `clip/` in the folder of the base model.
+/// The folder of the CLIP to use: `given`; or `clip/` in the folder of the base model, which has one if others know too
+/// little or too much of its world; or the paper's, ViT-B/32, if it is below `models/` of the working folder.
 ///
 /// # Errors
 /// When there is none; says how to get one.
@@ -44,14 +44,14 @@ pub fn find_clip(given: Option<&Path>, base_model: &Path) -> Result<PathBuf> {
         return Ok(folder.to_owned());
     }
     let own = base_model.join("clip");
-    let places = VIT_B32.iter().map(PathBuf::from).chain([own.clone()]);
+    let places = [own.clone()].into_iter().chain(VIT_B32.iter().map(PathBuf::from));
     match places.into_iter().find(|place| place.join("config.json").exists()) {
         Some(folder) => Ok(folder),
         None => bail!(
             "there is no CLIP to judge with, neither in {} nor in {}; get one by `cargo xtask weights fetch \
              clip-vit-b32`, or name a folder with --clip",
-            VIT_B32[0],
-            own.display()
+            own.display(),
+            VIT_B32[0]
         ),
     }
 }

@@ -48,13 +48,25 @@ thread_local! {
 pub fn catch<T>(f: impl FnOnce() -> T) -> Result<T, Error> {
     silence_while_catching();
     let outer = CATCHING.replace(true);
+    let gradients = set_gradients(true);
+    let _ = set_gradients(gradients);
     // Tensors are reference-counted handles: a half-finished computation leaves none of them in a broken state.
     let result = panic::catch_unwind(AssertUnwindSafe(f));
     CATCHING.set(outer);
+    if result.is_err() {
+        // Unwinding has gone past the end of `tch::no_grad`, which would have done it.
+        let _ = set_gradients(gradients);
+    }
     result.map_err(|payload| match torch_message(payload.as_ref()) {
         Some(message) => Error::from_message(&message),
         None => panic::resume_unwind(payload),
     })
+}
+
+/// Whether operations of this thread are recorded for gradients; returns what was before.
+fn set_gradients(on: bool) -> bool {
+    // Safety: sets a flag of the thread.
+    unsafe { torch_sys::at_grad_set_enabled(i32::from(on)) != 0 }
 }
 
 /// Wraps the panic hook once so that it says nothing about LibTorch exceptions that [`catch`] is going to return.
@@ -104,6 +116,17 @@ mod tests {
     fn running_out_of_memory_is_its_own_kind() {
         let huge = || Tensor::empty([1 << 50], (Kind::Float, tch::Device::Cpu));
         assert!(matches!(catch(huge), Err(Error::OutOfMemory(_))));
+    }
+
+    #[test]
+    fn gradients_are_recorded_again_after_an_exception_without_them() {
+        let a = Tensor::zeros([2, 3], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);
+        assert!(catch(|| tch::no_grad(|| a.matmul(&a))).is_err());
+        assert!((&a * 2.0).requires_grad());
+        let outer = tch::no_grad_guard();
+        assert!(catch(|| tch::with_grad(|| a.matmul(&a))).is_err());
+        assert!(!(&a * 2.0).requires_grad());
+        drop(outer);
     }
 
     #[test]

@@ -155,12 +155,14 @@ pub struct Validation {
     pub steps: usize,
     /// How strongly prompts count, likewise; small models want less than Stable Diffusion's 7.5.
     pub guidance_scale: f64,
+    /// The set of prompts, or their file, that the finished run is shown with; `none` for nothing.
+    pub results: String,
 }
 
 impl Default for Validation {
     fn default() -> Self {
         let prompts = vec!["a photo of a [V] [category]".to_owned()];
-        Self { every: 0, prompts, seed: 0, steps: 25, guidance_scale: 7.5 }
+        Self { every: 0, prompts, seed: 0, steps: 25, guidance_scale: 7.5, results: "ours24".to_owned() }
     }
 }
 

@@ -7,6 +7,9 @@ use serde_json::{Map, Value};
 
 use crate::TrainConfig;
 
+/// What a model's author found to be good for it; a small model learns faster than Stable Diffusion.
+const MODELS_RECIPE: &str = "attndreambooth.json";
+
 /// A configuration that is being put together; later layers win.
 ///
 /// ```
@@ -32,6 +35,20 @@ impl ConfigLayers {
     /// None in practice: a preset can always be written as JSON.
     pub fn new(preset: &TrainConfig) -> Result<Self> {
         Ok(Self { value: serde_json::to_value(preset)?, given: Value::Object(Map::new()) })
+    }
+
+    /// Starts from what a model is best trained with: the paper's recipe and, over it, what `attndreambooth.json` in the
+    /// model's folder says, if there is one.
+    ///
+    /// # Errors
+    /// When that file cannot be read or is not a JSON object.
+    pub fn of_model(model: &Path) -> Result<Self> {
+        let mut layers = Self::new(&TrainConfig::paper())?;
+        let recipe = model.join(MODELS_RECIPE);
+        if recipe.exists() {
+            layers.file(&recipe)?;
+        }
+        Ok(layers)
     }
 
     /// Lays the values of a JSON file over it, which need not have all keys. A run's `config.json` does as well: what is

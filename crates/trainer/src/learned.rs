@@ -36,7 +36,7 @@ impl FinishedRun {
         let shown = run.display();
         let Record { config } = weights::read_config(&run.join("config.json")).with_context(|| unreadable(run))?;
         let (file, unet) = (run.join(Outputs::EMBEDDING), run.join(Outputs::UNET));
-        if !file.exists() || !unet.exists() {
+        if !file.exists() || !run.join(Outputs::UNET_WEIGHTS).exists() {
             bail!("the run in {shown} is not finished; go on with it by `train --out {shown} --resume`");
         }
         let unet::Config { cross_attention_dim, .. } = weights::read_config(&unet.join("config.json"))?;

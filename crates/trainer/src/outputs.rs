@@ -24,6 +24,8 @@ impl Outputs {
     pub(crate) const EMBEDDING: &str = "learned_embeds.safetensors";
     /// The U-Net's folder, in the diffusers layout.
     pub(crate) const UNET: &str = "unet";
+    /// Its weights, which are written last of all that a finished run must have.
+    pub(crate) const UNET_WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
     /// What stage 2 trains, as it was after stage 2; the rest of the U-Net was the base model's.
     pub(crate) const CROSS_ATTENTION: &str = "stages/cross_attention.safetensors";
 
@@ -57,7 +59,7 @@ impl Outputs {
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let config = serde_json::to_vec_pretty(trainer.pipeline.unet.config())?;
         atomic::write(&folder.join("config.json"), config)?;
-        trainer.pipeline.parameters.unet.save(&folder.join("diffusion_pytorch_model.safetensors"))
+        trainer.pipeline.parameters.unet.save(&self.folder.join(Self::UNET_WEIGHTS))
     }
 
     /// `validation/`: the prompts at one step of a stage.

@@ -1,5 +1,6 @@
 //! What an ablation has shown: a table as text, as data and in pictures.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -56,16 +57,17 @@ impl Table {
                 variant.name()
             );
         }
+        let of_first = |run: &Run| (run.subject.clone(), run.seed);
+        let pairs: Vec<(String, u64)> = of(variants[0]).map(of_first).collect();
+        let subjects: Vec<&String> = pairs.iter().map(|(subject, _)| subject).collect();
         let full = variants.iter().position(|&variant| variant == Variant::Full).map(|place| all[place].clone());
         let row = |(&variant, scores): (&Variant, AcrossRuns)| {
             let full = full.as_ref().filter(|_| variant != Variant::Full);
-            let against_full = full.map(|full| scores.minus(full, &bootstrap));
+            let against_full = full.map(|full| scores.minus(full, &subjects, &bootstrap));
             Row { variant, scores, against_full }
         };
-        Ok(Self {
-            runs: of(variants[0]).map(|run| (run.subject.clone(), run.seed)).collect(),
-            variants: variants.iter().zip(all).map(row).collect(),
-        })
+        let rows = variants.iter().zip(all).map(row).collect();
+        Ok(Self { runs: pairs, variants: rows })
     }
 
     /// Writes the table as data, and the pictures of each subject's first seed: a row for each variant.
@@ -98,7 +100,9 @@ impl Table {
     pub(super) fn print(&self) {
         let show = |Estimate { mean, low, high }: &Estimate| format!("{mean:.4} [{low:.4}, {high:.4}]");
         let less = |Estimate { mean, low, high }: &Estimate| format!("{mean:+.4} [{low:+.4}, {high:+.4}]");
-        println!("{} runs each", self.runs.len());
+        let subjects: BTreeSet<&String> = self.runs.iter().map(|(subject, _)| subject).collect();
+        let level = 100.0 * Bootstrap::default().level;
+        println!("{} runs of {} subject(s) each; {level:.0} % intervals", self.runs.len(), subjects.len());
         println!("{:<20}  {:<24}  {:<24}  {:<27}  against full", "", "CLIP-I", "CLIP-T", "against full");
         for Row { variant, scores, against_full } in &self.variants {
             let [i, t] = [&scores.clip_i, &scores.clip_t].map(show);
