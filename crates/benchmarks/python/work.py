@@ -168,7 +168,8 @@ class Training:
 
     def start(self, stage, learning_rate=None):
         self.stage, self.constant = stage, None
-        parameters = [self.learned] if self.lean else list(self.table.parameters())
+        parameters = [self.learned]
+        self.learned.requires_grad_(stage == 1)
         if stage > 1:
             parameters = [p for name, p in self.unet.named_parameters() if stage == 3 or "attn2" in name]
         for parameter in parameters:
@@ -178,18 +179,21 @@ class Training:
     def text(self, batch):
         """Hidden states of the prompt, one for each sample."""
         if not self.lean:
-            return self.text_encoder(self.ids.expand(batch, -1)).last_hidden_state
-        if self.stage > 1:
-            if self.constant is None:
-                with torch.no_grad():
-                    self.table.weight[self.placeholder] = self.learned.detach()
-                    self.constant = self.text_encoder(self.ids).last_hidden_state
-            return self.constant.expand(batch, -1, -1)
-        place = (self.ids == self.placeholder).unsqueeze(-1)
+            return self.states(self.ids.expand(batch, -1))
+        if self.stage == 1:
+            return self.states(self.ids).expand(batch, -1, -1)
+        if self.constant is None:
+            with torch.no_grad():
+                self.constant = self.states(self.ids)
+        return self.constant.expand(batch, -1, -1)
+
+    def states(self, ids):
+        """With what is learned in the placeholder's place, as the authors do it too."""
+        place = (ids == self.placeholder).unsqueeze(-1)
         hook = self.table.register_forward_hook(lambda *call: torch.where(place, self.learned, call[-1]))
-        states = self.text_encoder(self.ids).last_hidden_state
+        states = self.text_encoder(ids).last_hidden_state
         hook.remove()
-        return states.expand(batch, -1, -1)
+        return states
 
     def step(self):
         device = self.args.device
@@ -209,7 +213,7 @@ class Training:
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=self.lean)
-        if not self.lean and self.stage > 1:
+        if not self.lean:
             # Nobody asks for the text encoder's gradients, but they are made.
             self.text_encoder.zero_grad()
         # Both are shown in the progress bar, as the authors' and as ours.

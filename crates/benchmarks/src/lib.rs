@@ -48,7 +48,7 @@ pub struct Settings {
     pub tf32: bool,
     /// Where to compute.
     pub device: Device,
-    /// Samples at once.
+    /// Samples at once; [`Work::Recipe`] has its own, among `changes`.
     pub batch_size: i64,
     /// Side of the pictures in pixels; what the model was trained for if none is given.
     pub resolution: Option<i64>,
@@ -63,6 +63,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whether there is training in this kind.
+    pub(crate) fn check_trains(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.kind != Kind::Half, "training is timed in fp32, tf32 or bf16; there is none in fp16");
+        Ok(())
+    }
+
     /// One sample at a time in f32 on the CPU, timed three times after a run to warm up.
     pub fn new(model: PathBuf) -> Self {
         Self {

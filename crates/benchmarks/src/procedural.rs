@@ -23,14 +23,7 @@ const TO: (Kind, Device) = (Kind::Float, Device::Cpu);
 /// When `out` exists or cannot be written.
 pub fn sd21_base(tokenizer: &Path, out: &Path) -> Result<()> {
     let tokenizer = Tokenizer::load(tokenizer)?;
-    let vae = vae::Config {
-        block_out_channels: vec![128, 256, 512, 512],
-        down_block_types: vec!["DownEncoderBlock2D".to_owned(); 4],
-        up_block_types: vec!["UpDecoderBlock2D".to_owned(); 4],
-        layers_per_block: 2,
-        sample_size: 768,
-        ..vae::Config::default()
-    };
+    let vae = vae::Config::sd21();
     let text = TextConfig { vocab_size: tokenizer.embedding_rows(), ..TextConfig::sd21() };
     let unet = unet::Config::sd21_base();
     atomic::new_folder(out, |folder| {

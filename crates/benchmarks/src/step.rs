@@ -54,6 +54,7 @@ const CATEGORY: &str = "photo";
 
 /// Steps of a stage; the check is the loss of the first.
 pub(crate) fn prepare(stage: Stage, settings: &Settings) -> Result<Prepared> {
+    settings.check_trains()?;
     let dtype = if settings.kind == Kind::BFloat16 { Dtype::Bf16 } else { Dtype::Fp32 };
     let gradient_checkpointing = settings.gradient_checkpointing;
     let config = TrainConfig { category: CATEGORY.to_owned(), dtype, gradient_checkpointing, ..TrainConfig::paper() };

@@ -12,7 +12,7 @@ use libtorch::random;
 use sampling::{ModelFolder, Pipeline, Request};
 use scheduler::SchedulerKind;
 use tch::{Kind, Tensor};
-use trainer::{ConfigLayers, Event, Session, Stage, TrainConfig};
+use trainer::{ConfigLayers, Event, Session, Stage};
 use unet::UNet;
 use vae::AutoencoderKl;
 
@@ -175,6 +175,7 @@ fn features(settings: &Settings) -> Result<Prepared> {
 fn recipe(settings: &Settings) -> Result<Prepared> {
     let Settings { model, pictures, category, changes, .. } = settings.clone();
     let device = settings.device;
+    settings.check_trains()?;
     let dtype = match settings.kind {
         Kind::BFloat16 => "bf16",
         _ if settings.tf32 => "tf32",
@@ -184,11 +185,7 @@ fn recipe(settings: &Settings) -> Result<Prepared> {
     let told = Rc::clone(&first_step);
     let run = move || {
         let out = tempfile::tempdir()?;
-        let mut layers = ConfigLayers::new(&TrainConfig::paper())?;
-        let own = model.join("attndreambooth.json");
-        if own.exists() {
-            layers.file(&own)?;
-        }
+        let mut layers = ConfigLayers::of_model(&model)?;
         for (path, value) in
             [("model", path(&model)), ("concept", path(&pictures)), ("category", category.as_str().into())]
         {

@@ -114,7 +114,7 @@ impl ClipTextModel {
     pub fn embed(&self, ids: &Tensor) -> Result<Tensor> {
         self.check_ids(ids)?;
         let table = &self.token_embedding;
-        let ids = ids.to_device(table.device()).to_kind(Kind::Int64);
+        let ids = libtorch::upload(&ids.to_kind(Kind::Int64), table.device());
         let Some(extra) = &self.extra_tokens else { return Ok(embedding(table, &ids)) };
         let size = self.config.vocab_size;
         let known = embedding(table, &ids.clamp_max(size - 1));

@@ -5,6 +5,7 @@
 // and libc10 are used, so that it links without CUDA.
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -19,6 +20,7 @@
 #include <ATen/ops/stack_ops.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/Event.h>
 #include <c10/util/env.h>
 
 #include "protect.h"
@@ -82,8 +84,8 @@ char* shim_fused_adamw(at::Tensor* const (*slots)[5], size_t count, double lr, d
     }
     std::optional<at::Tensor> found_inf;
     if (skipped != nullptr) {
-      TORCH_CHECK(skipped->scalar_type() == at::kFloat && skipped->device() == device && skipped->numel() == 1,
-                  "whether the step is skipped is not one Float on ", device);
+      TORCH_CHECK(skipped->scalar_type() == at::kFloat && skipped->device() == device && skipped->dim() == 0,
+                  "whether the step is skipped is not one Float of shape [] on ", device);
       found_inf = *skipped;
     }
     at::_ops::_foreach_add__Scalar::call(lists[4], 1);
@@ -91,6 +93,24 @@ char* shim_fused_adamw(at::Tensor* const (*slots)[5], size_t count, double lr, d
                                   eps, /*amsgrad=*/false, /*maximize=*/false, {}, found_inf);
     if (found_inf) at::_ops::_foreach_add__Tensor::call(lists[4], *found_inf, -1);
   });
+}
+
+// A point in the queue of a CUDA device's current stream.
+char* shim_event_record(int8_t device, c10::Event** event) {
+  return protect([&] {
+    const c10::impl::VirtualGuardImpl guard(c10::DeviceType::CUDA);
+    auto made = std::make_unique<c10::Event>(c10::DeviceType::CUDA);
+    made->record(guard.getStream(c10::Device(c10::DeviceType::CUDA, device)));
+    *event = made.release();
+  });
+}
+
+char* shim_event_wait(const c10::Event* event) {
+  return protect([&] { event->synchronize(); });
+}
+
+void shim_event_free(c10::Event* event) {
+  delete event;
 }
 
 // The 2-norm of all numbers in `tensors` together, as a new tensor of shape [].

@@ -10,17 +10,22 @@ use std::sync::OnceLock;
 
 /// `None` when CUDA can be used, else the sentence that says why not.
 ///
-/// The library is opened by the first call, and never again.
+/// The library is opened by the first call, and never again. That must come before anything else that has LibTorch ask
+/// for CUDA, as every draw of [`random`](crate::random) does: LibTorch looks once and remembers that there was none.
 pub fn cuda_unavailable() -> Option<&'static str> {
     static REASON: OnceLock<Option<String>> = OnceLock::new();
     REASON.get_or_init(look_for_cuda).as_deref()
 }
 
+/// Of these a running driver shows one: on Linux, in containers, in Windows' Linux.
+const DRIVER: [&str; 4] = ["/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg"];
+
 fn look_for_cuda() -> Option<String> {
-    if tch::Cuda::is_available() {
-        return None;
+    if !DRIVER.iter().any(|path| Path::new(path).exists()) {
+        // The library is large, and of no use then.
+        return Some("this machine has no running NVIDIA driver, which CUDA needs".to_owned());
     }
-    // Beside the libtorch_cpu that is really loaded (behind any links), else wherever the loader looks.
+    // Not one question to LibTorch before its library is open. Beside the libtorch_cpu that is really loaded (behind any links), else wherever the loader looks.
     let beside = loaded_library_dir().map(|dir| dir.join("libtorch_cuda.so")).filter(|path| path.exists());
     let library = beside.unwrap_or_else(|| PathBuf::from("libtorch_cuda.so"));
     if let Err(reason) = open_library(&library) {

@@ -41,7 +41,7 @@ pub struct AdamWRule {
 /// memory, and a handful of kernel launches on a GPU whatever the number of parameters.
 ///
 /// Counts the step, so that the first call makes it 1. Does nothing else with the gradients; see [`clear_grads`].
-/// Where `skipped`, one f32 on the same device, is 1, nothing is changed or counted; it is not waited for.
+/// Where `skipped`, an f32 of shape [] on the same device, is 1, nothing is changed or counted; it is not waited for.
 ///
 /// # Errors
 /// When a tensor has another kind, device, shape or layout than its parameter; then nothing was changed.

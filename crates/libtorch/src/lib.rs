@@ -40,6 +40,7 @@ mod memory;
 pub mod random;
 mod shim;
 mod switches;
+mod transfer;
 
 pub use bytes::{HostBytes, tensor_from_bytes};
 pub use checkpoint::checkpoint;
@@ -50,6 +51,7 @@ pub use foreach::{AdamWRule, AdamWSlot, clear_grads, fused_adamw, grad_norm, sca
 pub use mapped::MappedFile;
 pub use memory::{keep_freed_memory, peak_memory, release_cached_memory, reset_peak_memory};
 pub use switches::{set_deterministic, set_tf32};
+pub use transfer::{Download, upload};
 
 /// The LibTorch release that this workspace is built against.
 pub const LIBTORCH_VERSION: &str = "2.11.0";

@@ -17,6 +17,18 @@ pub fn normal(seed: u64, shape: &[i64]) -> Tensor {
     draw(seed, || Tensor::randn(shape, (Kind::Float, Device::Cpu)))
 }
 
+/// As many tensors [count, ...shape] as one generator gives when it is asked `count` times for `shape`. One draw of all
+/// would differ where a tensor has other than a multiple of 16 numbers: LibTorch makes them 16 at a time.
+pub fn normals(seed: u64, shape: &[i64], count: usize) -> Tensor {
+    if count == 0 {
+        return Tensor::zeros([&[0], shape].concat(), (Kind::Float, Device::Cpu));
+    }
+    draw(seed, || {
+        let each: Vec<Tensor> = (0..count).map(|_| Tensor::randn(shape, (Kind::Float, Device::Cpu))).collect();
+        Tensor::stack(&each, 0)
+    })
+}
+
 /// Uniform numbers in [0, 1), f32 on the CPU.
 pub fn uniform(seed: u64, shape: &[i64]) -> Tensor {
     draw(seed, || Tensor::rand(shape, (Kind::Float, Device::Cpu)))

@@ -18,6 +18,12 @@ pub(crate) type RunSegment = unsafe extern "C" fn(
     output_count: usize,
 ) -> *mut c_char;
 
+/// C++'s `c10::Event`.
+#[repr(C)]
+pub(crate) struct CudaEvent {
+    _private: [u8; 0],
+}
+
 // Each returns null, or an exception's text from `malloc`. Tensors are read, or written where the name says so;
 // `C_tensor` is C++'s `at::Tensor`.
 unsafe extern "C" {
@@ -44,6 +50,9 @@ unsafe extern "C" {
     pub(crate) fn shim_cuda_peak(device: i8, bytes: *mut i64) -> *mut c_char;
     pub(crate) fn shim_cuda_reset_peak(device: i8) -> *mut c_char;
     pub(crate) fn shim_cuda_empty_cache() -> *mut c_char;
+    pub(crate) fn shim_event_record(device: i8, event: *mut *mut CudaEvent) -> *mut c_char;
+    pub(crate) fn shim_event_wait(event: *const CudaEvent) -> *mut c_char;
+    pub(crate) fn shim_event_free(event: *mut CudaEvent);
     pub(crate) fn shim_checkpoint(
         inputs: *const *const C_tensor,
         input_count: usize,

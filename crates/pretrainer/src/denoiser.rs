@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clip::ClipTextModel;
 use libtorch::random;
 use scheduler::{ForwardProcess, SchedulerConfig};
@@ -57,6 +57,12 @@ impl Denoiser {
         run: &Path,
         device: Device,
     ) -> Result<Self> {
+        ensure!(
+            recipe.batch_size > 0 && recipe.pool.is_multiple_of(recipe.batch_size),
+            "the U-Net is trained in batches that divide the pool of {} scenes, not in batches of {}",
+            recipe.pool,
+            recipe.batch_size
+        );
         let config = serde_json::from_value(shapes::unet())?;
         let to = (Kind::Float, device);
         let (model, parameters) = weights::build(source, to, |vs| UNet::new(vs, &config))?;

@@ -100,6 +100,10 @@ impl Pretraining {
     /// # Errors
     /// A loss that is not a number, want of memory or disk; the last checkpoint stays good.
     pub fn run(&mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(&Report)) -> Result<bool> {
+        if self.done < self.recipe.steps {
+            // Of a shorter training, which goes on now.
+            let _ = std::fs::remove_file(final_weights(self.folder.path()));
+        }
         let mut log = Log::open(self.folder.path(), self.done)?;
         let mut scalars = Scalars::open(self.folder.path(), self.done)?;
         let mut sums: Vec<(&'static str, f64)> = Vec::new();

@@ -20,7 +20,8 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// As the authors' code in the second and third stage.
+    /// As the authors' code in the second and third stage, but that it takes the first token alone of a category of
+    /// several.
     fn default() -> Self {
         Self {
             mode: Mode::PerLayer,

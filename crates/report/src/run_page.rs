@@ -158,10 +158,16 @@ fn comparison(run: &Run) -> Result<Option<Section>> {
         let prompt = text(row, "prompt");
         let mut cells = Vec::new();
         for (image, column) in list(row, "images").iter().filter_map(Value::as_str).zip(&columns) {
-            let picture = Picture::open(&run.folder.join("comparison").join(image), SINGLE)?;
+            let path = run.folder.join("comparison").join(image);
+            if !path.is_file() {
+                continue;
+            }
+            let picture = Picture::open(&path, SINGLE)?;
             cells.push(figure(&picture, &format!("{prompt}, {column}"), column));
         }
-        rows.push((prompt.to_owned(), cells));
+        if !cells.is_empty() {
+            rows.push((prompt.to_owned(), cells));
+        }
     }
     let head = std::iter::once("prompt").chain(columns.iter().map(String::as_str));
     let some = !rows.is_empty();

@@ -83,6 +83,6 @@ impl<'a> Denoising<'a> {
     /// Draw number `index` of all pictures.
     fn draw(&self, index: i64, device: Device) -> Tensor {
         let noise: Vec<Tensor> = self.noise.iter().map(|noise| noise.step(index)).collect();
-        Tensor::stack(&noise, 0).to_device(device)
+        libtorch::upload(&Tensor::stack(&noise, 0), device)
     }
 }

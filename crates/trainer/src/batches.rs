@@ -158,12 +158,13 @@ impl Maker {
         libtorch::catch(|| {
             // Means and logarithms of variances, half of the channels each.
             let shape = moments.chunk(2, 1)[0].size();
-            // This thread, not the one that trains, waits for what is sent to a GPU.
             let device = self.views.encoder.device();
+            let normal = |purpose| libtorch::upload(&random::normal(seed(purpose), &shape), device);
+            let timesteps = random::integers(seed("timesteps"), self.timesteps, &[size]);
             Ok(Batch {
-                latents: self.views.encoder.sample(&moments, &random::normal(seed("posterior"), &shape))?,
-                noise: random::normal(seed("noise"), &shape).to_device(device),
-                timesteps: random::integers(seed("timesteps"), self.timesteps, &[size]).to_device(device),
+                latents: self.views.encoder.sample(&moments, &normal("posterior"))?,
+                noise: normal("noise"),
+                timesteps: libtorch::upload(&timesteps, device),
             })
         })?
     }

@@ -9,7 +9,8 @@ use tch::Kind;
 
 use crate::Stage;
 
-/// A run's configuration; absent keys have the paper's values.
+/// A run's configuration; absent keys have the paper's values. A category of several tokens is read whole; the authors'
+/// code takes its first token, as `regularizer.category = "first"` does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {

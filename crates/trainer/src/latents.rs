@@ -41,7 +41,7 @@ impl LatentEncoder {
     pub fn moments(&self, images: &Tensor) -> Result<Tensor> {
         let one_by_one = Splitting { slice_batch: true, ..Splitting::NONE };
         libtorch::catch(|| {
-            let images = images.to_device(self.device).to_kind(self.kind);
+            let images = libtorch::upload(images, self.device).to_kind(self.kind);
             tch::no_grad(|| Ok(self.vae.encode_split(&images, &one_by_one)?.moments()))
         })?
     }

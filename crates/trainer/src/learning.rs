@@ -1,6 +1,7 @@
 //! One stage: what it trains, its optimiser, its steps.
 
 use anyhow::{Context, Result, bail, ensure};
+use libtorch::Download;
 use optimizer::{AdamW, Ema};
 use sampling::Pipeline;
 use tch::{Kind, Tensor};
@@ -31,8 +32,8 @@ pub struct LaunchedStep {
     stage: Stage,
     step: usize,
     steps: usize,
-    /// The two losses, f32 [2] on the device.
-    losses: Tensor,
+    /// The two losses.
+    losses: Download,
 }
 
 /// What one step has shown.
@@ -178,7 +179,7 @@ impl Learning {
             profile::timed("train/running_average", || ema.update())?;
         }
         self.done += 1;
-        Ok(LaunchedStep { stage: self.stage, step: self.done, steps: config.steps, losses })
+        Ok(LaunchedStep { stage: self.stage, step: self.done, steps: config.steps, losses: Download::new(&losses)? })
     }
 
     /// Adds the gradients of one batch; returns its two losses, [2], as parts of the step's.
@@ -267,8 +268,7 @@ impl LaunchedStep {
     /// # Errors
     /// When the loss is not a number or has diverged; then the step has changed no parameter.
     pub fn wait(&self) -> Result<StepReport> {
-        let losses =
-            profile::timed("train/wait_for_losses", || libtorch::catch(|| Vec::<f64>::try_from(&self.losses)))??;
+        let losses = profile::timed("train/wait_for_losses", || self.losses.wait())?;
         let &Self { stage, step, steps, .. } = self;
         let report = StepReport { stage, step, steps, diffusion_loss: losses[0], attention_loss: losses[1] };
         report.check()?;

@@ -80,8 +80,8 @@ impl Objective {
         batch: &Batch,
         encoder_hidden_states: &Tensor,
     ) -> Result<Losses> {
-        let latents = batch.latents.to_device(self.device);
-        let noise = batch.noise.to_device(self.device);
+        let latents = libtorch::upload(&batch.latents, self.device);
+        let noise = libtorch::upload(&batch.noise, self.device);
         let timesteps = &batch.timesteps;
         let noisy = self.forward.add_noise(&latents, &noise, timesteps)?.to_kind(self.kind);
         let size = latents.size()[0];

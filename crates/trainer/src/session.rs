@@ -201,6 +201,8 @@ impl Session {
         let stage = learning.stage();
         let steps = self.trainer.config.stage(stage).steps;
         watch(Event::Stage { stage, done: learning.done() as u64, steps: steps as u64 });
+        // A CPU has done a step when it is launched.
+        let at_once = self.trainer.pipeline.placement().1 == Device::Cpu;
         record.restart_clock();
         let mut launched = None;
         while learning.done() < steps {
@@ -208,17 +210,20 @@ impl Session {
             let before = launched.replace(learning.step(&self.trainer, batches)?);
             self.report(before, record, watch)?;
 
-            let (done, stopping) = (learning.done(), stop());
+            let done = learning.done();
             let every = self.trainer.config.validation.every;
-            let validating = every > 0 && done % every == 0;
-            let saving = stopping || done % self.trainer.config.checkpoint_every == 0 || done == steps;
-            if validating || saving {
+            let validating = done.is_multiple_of(every);
+            let due = done.is_multiple_of(self.trainer.config.checkpoint_every) || done == steps;
+            if at_once || validating || due {
                 self.report(launched.take(), record, watch)?;
             }
+            let stopping = stop();
+            let saving = due || stopping;
             if validating {
                 profile::timed("train/validation", || self.outputs.validation(&self.trainer, stage, done))?;
             }
             if saving {
+                self.report(launched.take(), record, watch)?;
                 record.sync()?;
                 self.save(learning)?;
             }

@@ -39,7 +39,8 @@ impl Attention {
 
     /// Maps [batch, pixels, channels] to the same shape, given `context` [batch or 1, positions, `context_dim`].
     ///
-    /// `upcast` needs no care here: the fused kernels keep their scores in f32.
+    /// `upcast` needs no care here: it is for half precision, in which `attention` keeps its scores in f32 but for few
+    /// bf16 ones on a CPU, and those cannot overflow.
     pub(crate) fn forward(&self, xs: &Tensor, context: &Tensor) -> Tensor {
         let [q, k, v] = self.project(xs, context);
         self.to_out.forward(&merge_heads(&attention(&q, &k, &v, false)))
@@ -59,8 +60,9 @@ impl Attention {
     /// Keys and values of a text that all samples share are computed once. At batch 8 and latents of 16 x 16 they would
     /// be 8 % of the work of Stable Diffusion 2.1's U-Net.
     fn project(&self, xs: &Tensor, context: &Tensor) -> [Tensor; 3] {
-        let batch = xs.size()[0];
-        [self.to_q.forward(xs), self.to_k.forward(context), self.to_v.forward(context)]
-            .map(|xs| split_heads(&xs, self.heads).expand([batch, -1, -1, -1], false))
+        let (batch, texts) = (xs.size()[0], context.size()[0]);
+        let heads = [self.to_q.forward(xs), self.to_k.forward(context), self.to_v.forward(context)]
+            .map(|xs| split_heads(&xs, self.heads));
+        if texts == batch { heads } else { heads.map(|xs| xs.expand([batch, -1, -1, -1], false)) }
     }
 }

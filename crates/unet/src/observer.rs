@@ -102,7 +102,7 @@ impl<'a> Watch<'a> {
                 positions - 1
             );
         }
-        let tokens = Tensor::from_slice(tokens).to_device(device);
+        let tokens = libtorch::upload(&Tensor::from_slice(tokens), device);
         Ok(Self { observer, tokens, layers: layers.iter().enumerate() })
     }
 
