@@ -25,7 +25,7 @@ pub(crate) enum Program {
     /// Compare a run's learned embedding with its start and the vocabulary
     #[command(disable_help_flag = true)]
     Inspect(Arguments),
-    /// Learn a subject without each part of the method in turn, and compare
+    /// Learn subjects by the whole method and without each of its parts, and compare
     #[command(disable_help_flag = true)]
     Ablate(Arguments),
     /// Make one page of all that a run's folder holds

@@ -41,7 +41,7 @@ enum Command {
     Train(Box<train::Train>),
     /// Draw a learned subject in many prompts and score the pictures with CLIP.
     Evaluate(Box<evaluate::Evaluate>),
-    /// Learn a subject without each part of the method in turn, and compare.
+    /// Learn subjects by the whole method and without each of its parts, and compare.
     Ablate(ablate::Ablate),
     /// Write a run as one HTML page.
     Report(report::Report),

@@ -40,24 +40,25 @@ fn compare(run: &Path, prepared: &Prepared) -> Result<()> {
     let folder = run.join("comparison");
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let drawn = prepared.drawn();
+    let subject = format!("[V] {}", prepared.category());
     // The base model first: before, and after.
-    let columns = [("base", "base model"), ("subject", "personalised")];
+    let columns =
+        [("base", "base model", prepared.category().to_owned()), ("subject", "personalised", subject.clone())];
     let mut grid = Grid::new(2 * columns.len());
     let mut rows = Vec::new();
-    let subject = format!("[V] {}", prepared.category());
     for (number, prompt) in prepared.prompts().prompts.iter().enumerate() {
         let mut images = Vec::new();
-        for (name, title) in columns {
-            let pictures = drawn.iter().find(|(candidate, _)| *candidate == name).map(|(_, pictures)| pictures);
+        for (name, title, said) in &columns {
+            let pictures = drawn.iter().find(|(candidate, _)| candidate == name).map(|(_, pictures)| pictures);
             let Some(picture) = pictures.and_then(|pictures| pictures.get(number)) else { continue };
-            grid.push(read(&picture.path)?, format!("{title}: {}", prompt.with(&subject)));
+            grid.push(read(&picture.path)?, format!("{title}: {}", prompt.with(said)));
             let relative = picture.path.strip_prefix(run).unwrap_or(&picture.path);
             images.push(Path::new("..").join(relative).display().to_string());
         }
         rows.push(json!({ "prompt": prompt.with(&subject), "images": images }));
     }
     pictures::save_png(&folder.join("comparison.png"), &grid.draw(), &[])?;
-    let data = json!({ "columns": columns.map(|(_, title)| title), "rows": rows });
+    let data = json!({ "columns": columns.map(|(_, title, _)| title), "rows": rows });
     atomic::write(&folder.join("comparison.json"), serde_json::to_string_pretty(&data)?)
 }
 

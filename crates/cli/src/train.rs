@@ -49,19 +49,19 @@ pub(crate) struct Train {
     /// auto, cpu, cuda or cuda:N
     #[arg(long, default_value_t)]
     device: libtorch::DeviceChoice,
-    /// The seed of everything random
+    /// The seed of everything random; 0 if not given
     #[arg(long)]
     seed: Option<u64>,
     /// Side of the training views in pixels; what the model was trained for if not given
     #[arg(long)]
     resolution: Option<u32>,
-    /// fp32; tf32, which is faster on a GPU; or bf16 with f32 parameters
+    /// fp32; tf32, which is faster on a GPU; or bf16 with f32 parameters. fp32 if not given
     #[arg(long)]
     dtype: Option<String>,
-    /// Photos seen at once, in all stages
+    /// Photos seen at once, in all stages; 8 in the paper
     #[arg(long)]
     batch_size: Option<usize>,
-    /// Batches whose gradients make one step, in all stages
+    /// Batches whose gradients make one step, in all stages; 1 if not given
     #[arg(long)]
     gradient_accumulation: Option<usize>,
     /// On a GPU: the same bits each time, at some cost in speed
@@ -83,10 +83,10 @@ pub(crate) struct Train {
     /// write a page; none for nothing. If not given, what the model's attndreambooth.json says, or ours24
     #[arg(long, value_name = "PROMPTS")]
     results: Option<String>,
-    /// Steps between checkpoints
+    /// Steps between checkpoints, which end each stage too; 100 if not given
     #[arg(long)]
     checkpoint_every: Option<usize>,
-    /// Steps between validation pictures; 0 for none
+    /// Steps between validation pictures; 0, for none, if not given
     #[arg(long)]
     validate_every: Option<usize>,
     #[command(flatten)]

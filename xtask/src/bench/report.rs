@@ -43,7 +43,7 @@ fn median(sorted: &[f64]) -> f64 {
 /// The table of a comparison, header first.
 pub(super) fn comparison(rows: &[Row]) -> Vec<Vec<String>> {
     let header =
-        ["work", "ours", "against", "theirs", "ours / theirs", "from - to", "wanted", "peak memory, ours / theirs"];
+        ["work", "ours", "against", "theirs", "ours / theirs", "from - to", "target", "peak memory, ours / theirs"];
     let mut table = vec![header.map(str::to_owned).to_vec()];
     for Row { work, against, target, ratios, ours, theirs } in rows {
         let middle = |measured: &[Measured]| {
