@@ -11,6 +11,7 @@ mod evaluate;
 mod export;
 mod generate;
 mod inspect;
+mod interrupt;
 mod pretrain;
 mod probe;
 mod profile;

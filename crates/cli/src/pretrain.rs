@@ -1,14 +1,13 @@
 //! `pretrain`: the miniature base model, from nothing.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Args;
 use pretrainer::{Dtype, Part, Pretraining, Recipe, Sources};
 
+use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 
 /// Train the miniature base model from nothing: VAE, CLIP and U-Net, one after the other.
@@ -70,9 +69,7 @@ impl Pretrain {
         }
         let device = self.device.resolve()?;
         let sources = Sources::open(&self.fixtures, &self.drawings)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let asked = Arc::clone(&stop);
-        ctrlc::set_handler(move || asked.store(true, Ordering::Relaxed))?;
+        let interrupt = Interrupt::watch()?;
         let parts: Vec<Part> = self.part.map_or(Part::ALL.to_vec(), |part| vec![part]);
         for part in parts.into_iter().filter(|_| !self.assemble) {
             let recipe = self.recipe(part, &sources, device)?;
@@ -80,7 +77,7 @@ impl Pretrain {
             let (done, steps) = pretraining.progress();
             let name = format!("{part} ({:.2} M parameters)", pretraining.parameter_count() as f64 / 1e6);
             let mut progress = Progress::from(&name, done, steps);
-            let finished = pretraining.run(&|| stop.load(Ordering::Relaxed), &mut |report| {
+            let finished = pretraining.run(&|| interrupt.asked(), &mut |report| {
                 let notes: Vec<String> =
                     report.values.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
                 progress.reach(report.step, &notes.join(" "));
@@ -89,6 +86,7 @@ impl Pretrain {
                 bail!("stopped as asked, with a checkpoint; the same command goes on");
             }
         }
+        interrupt.stop_at_once();
         if self.part.is_none() || self.assemble {
             self.finish(&sources, device)?;
         }

@@ -1,8 +1,6 @@
 //! `train`: learn a subject from photos.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -11,6 +9,7 @@ use serde_json::{Map, Value};
 use tch::Device;
 use trainer::{ConfigLayers, Event, FinishedRun, Outcome, Session, TrainConfig};
 
+use crate::interrupt::Interrupt;
 use crate::profile::ProfileArgs;
 use crate::progress::Progress;
 use crate::results;
@@ -106,7 +105,7 @@ pub(crate) const NO_RESULTS: &str = "none";
 
 impl Train {
     pub(crate) fn run(self) -> Result<()> {
-        let stop = stop_on_interrupt()?;
+        let interrupt = Interrupt::watch()?;
         let device = self.device.resolve()?;
         let profiler = self.profile.start(device);
         let config = self.config()?;
@@ -125,7 +124,7 @@ impl Train {
             eprintln!("note: {note}");
         }
         let mut progress: Option<Progress> = None;
-        let outcome = session.run(&|| stop.load(Ordering::Relaxed) > 0, &mut |event| match event {
+        let outcome = session.run(&|| interrupt.asked(), &mut |event| match event {
             Event::Prior { done, pictures } => match &mut progress {
                 None => progress = Some(Progress::from("pictures of the category", done, pictures)),
                 Some(progress) => progress.step(""),
@@ -144,6 +143,7 @@ impl Train {
             }
         });
         drop(progress);
+        interrupt.stop_at_once();
         // Where the time went is of interest however it ends.
         let ended = outcome.and_then(|outcome| self.conclude(outcome));
         let profiled = profiler.finish(&self.out);
@@ -233,19 +233,4 @@ impl Train {
 /// The path and the value of a `--set PATH=VALUE`.
 pub(crate) fn split_change(pair: &str) -> Result<(&str, &str)> {
     pair.split_once('=').with_context(|| format!("--set {pair:?} has no =; write it as --set unet.steps=200"))
-}
-
-/// Counts how often Ctrl-C was pressed (or SIGTERM came): once asks to stop after the step, twice stops at once.
-fn stop_on_interrupt() -> Result<Arc<AtomicUsize>> {
-    let count = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&count);
-    ctrlc::set_handler(move || {
-        if counter.fetch_add(1, Ordering::Relaxed) == 0 {
-            eprintln!("\nstopping after this step and a checkpoint; once more stops at once");
-        } else {
-            // The last checkpoint is whole, as all of them are.
-            std::process::exit(130);
-        }
-    })?;
-    Ok(count)
 }

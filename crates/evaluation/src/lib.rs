@@ -1,5 +1,6 @@
 //! How well a learned subject is drawn: CLIP-I and CLIP-T over a set of prompts (the paper's section 5, after Textual
-//! Inversion's evaluation, arXiv 2208.01618).
+//! Inversion's evaluation, arXiv 2208.01618). Photos go to CLIP as its own preparation says, the shorter side resized and the
+//! middle cut out; that evaluation squashed them into squares first.
 //!
 //! - [`PromptSet`]: what to draw; [`Plan`]: how many pictures, from which seeds.
 //! - [`Gallery`]: a folder with those pictures; draws what is missing, and refuses what does not belong there.

@@ -45,12 +45,13 @@ impl PriorPictures {
 
     /// The user's pictures.
     pub(crate) fn own(&self) -> impl Iterator<Item = &Photo> {
-        self.found.iter().filter(|photo| !is_drawn(&photo.name()))
+        self.found.iter().filter(|photo| drawn_index(&photo.name()).is_none())
     }
 
-    /// How pictures are drawn: with diffusers' values, in the size that the model was trained for.
-    pub(crate) fn settings(pipeline: &Pipeline, prior: &Prior) -> Settings {
-        Settings { steps: prior.steps, ..pipeline.default_settings() }
+    /// How pictures are drawn: in the size that the model was trained for, with the guidance that suits it.
+    pub(crate) fn settings(pipeline: &Pipeline, config: &TrainConfig, prior: &Prior) -> Settings {
+        let guidance_scale = config.validation.guidance_scale;
+        Settings { steps: prior.steps, guidance_scale, ..pipeline.default_settings() }
     }
 
     /// Draws what is missing with a model that has learned nothing yet, until `stop` says so. Returns whether all is
@@ -83,7 +84,7 @@ impl PriorPictures {
                 return Ok(false);
             }
             let request = Request::new(&prompt, random::derive(config.seed, "prior pictures", index as u64));
-            let drawn = pipeline.generate(&[request], &Self::settings(pipeline, prior), &mut |_| {})?;
+            let drawn = pipeline.generate(&[request], &Self::settings(pipeline, config, prior), &mut |_| {})?;
             for picture in drawn {
                 pictures::save_png(&file, &picture, &[("parameters", &prompt)])?;
             }
@@ -93,9 +94,10 @@ impl PriorPictures {
         Ok(true)
     }
 
-    /// The user's pictures and the drawn ones.
+    /// The user's pictures and as many drawn ones as are wanted: another run may have put more into the same folder.
     pub(crate) fn into_photos(self) -> Vec<Photo> {
-        self.found
+        let wanted = |photo: &Photo| drawn_index(&photo.name()).is_none_or(|index| index < self.drawn);
+        self.found.into_iter().filter(wanted).collect()
     }
 }
 
@@ -104,7 +106,24 @@ fn name(index: usize) -> String {
     format!("drawn-{index:05}.png")
 }
 
-fn is_drawn(name: &str) -> bool {
-    let index = name.strip_prefix("drawn-").and_then(|rest| rest.strip_suffix(".png"));
-    index.is_some_and(|index| index.parse::<usize>().is_ok())
+/// The number of a drawn picture; none of the user's own.
+fn drawn_index(name: &str) -> Option<usize> {
+    name.strip_prefix("drawn-")?.strip_suffix(".png")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_run_has_drawn_more_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["drawn-00000.png", "drawn-00001.png", "drawn-00002.png", "mine.png"] {
+            pictures::RgbImage::new(64, 64).save(folder.path().join(file)).unwrap();
+        }
+        let prior = Prior { images: 3, folder: Some(folder.path().to_owned()), ..Prior::default() };
+        let photos = PriorPictures::open(&prior, Path::new("nowhere")).unwrap().into_photos();
+        let names: Vec<_> = photos.iter().map(Photo::name).collect();
+        assert_eq!(names, ["drawn-00000.png", "drawn-00001.png", "mine.png"]);
+    }
 }

@@ -282,7 +282,7 @@ fn check_pictures(trainer: &Trainer) -> Result<()> {
     check(&views).context("augmentation.resolution (--resolution)")?;
     check(&outputs::settings(trainer)).context("validation")?;
     if let Some(prior) = &config.prior {
-        check(&PriorPictures::settings(pipeline, prior)).context("prior")?;
+        check(&PriorPictures::settings(pipeline, config, prior)).context("prior")?;
     }
     Ok(())
 }
