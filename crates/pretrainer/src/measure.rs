@@ -20,7 +20,7 @@ const CAPTIONS: usize = 100;
 /// Sets of captions that CLIP is measured on.
 const SETS: u64 = 5;
 /// How strongly prompts count in generated pictures: what suits so small a model; 7.5 makes its colours glaring.
-const GUIDANCE: f64 = 4.0;
+const GUIDANCE: f64 = 3.0;
 /// Pictures computed together.
 const BATCH: usize = 20;
 
