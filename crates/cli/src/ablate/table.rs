@@ -102,7 +102,7 @@ impl Table {
         let less = |Estimate { mean, low, high }: &Estimate| format!("{mean:+.4} [{low:+.4}, {high:+.4}]");
         let subjects: BTreeSet<&String> = self.runs.iter().map(|(subject, _)| subject).collect();
         let level = 100.0 * Bootstrap::default().level;
-        println!("{} runs of {} subject(s) each; {level:.0} % intervals", self.runs.len(), subjects.len());
+        println!("{} runs each, of {} subject(s); {level:.0} % intervals", self.runs.len(), subjects.len());
         println!("{:<20}  {:<24}  {:<24}  {:<27}  against full", "", "CLIP-I", "CLIP-T", "against full");
         for Row { variant, scores, against_full } in &self.variants {
             let [i, t] = [&scores.clip_i, &scores.clip_t].map(show);
