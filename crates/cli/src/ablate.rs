@@ -96,7 +96,7 @@ impl Ablate {
                 "two subjects are called {name}; their photos' folders need names of their own"
             );
         }
-        let mut runs = Vec::new();
+        let (mut runs, mut table) = (Vec::new(), None);
         let total = self.seeds.len() * self.subjects.len() * self.variants.len();
         for &seed in &self.seeds {
             for subject in &self.subjects {
@@ -107,9 +107,9 @@ impl Ablate {
                 }
             }
             // All variants have the same runs now.
-            Table::new(&self.variants, &runs)?.write(&self.out, &runs)?;
+            table.insert(Table::new(&self.variants, &runs)?).write(&self.out, &runs)?;
         }
-        Table::new(&self.variants, &runs)?.print();
+        table.iter().for_each(Table::print);
         eprintln!("the runs, ablation.json and ablation.png are in {}", self.out.display());
         Ok(())
     }

@@ -71,9 +71,6 @@ enum Background {
     Black,
 }
 
-/// What a run is drawn with that was shown with nothing.
-const DEFAULT_PROMPTS: &str = "ours24";
-
 fn prompts_help() -> String {
     format!(
         "A set of prompts ({}), or a file: JSON, or a prompt on each line with {{}} for the subject; those of the run's \
@@ -112,11 +109,11 @@ impl Evaluate {
     /// Checks everything but CLIP, and looks what is drawn already.
     pub(crate) fn prepare(self) -> Result<Prepared> {
         let run = FinishedRun::open(&self.run)?;
-        let prompts = self.prompts.as_deref().unwrap_or(match run.config.validation.results.as_str() {
-            NO_RESULTS => DEFAULT_PROMPTS,
-            results => results,
+        let prompts = self.prompts.clone().unwrap_or_else(|| match run.config.validation.results.as_str() {
+            NO_RESULTS => Validation::default().results,
+            results => results.to_owned(),
         });
-        let plan = Plan { prompts: PromptSet::load(prompts)?, images: self.images as usize, seed: self.seed };
+        let plan = Plan { prompts: PromptSet::load(&prompts)?, images: self.images as usize, seed: self.seed };
         let model = ModelFolder::open(&run.config.model).context("the run's base model")?;
         let concept = self.concept.as_ref().unwrap_or(&run.config.concept);
         let photos = PhotoFolder::open(concept).context("the photos to compare with (--concept names others)")?;
