@@ -1,4 +1,4 @@
-//! `pretrain`: the miniature base model, from nothing.
+//! `pretrain`: the miniature base model, from nothing or from where another one has got.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,6 +24,10 @@ pub(crate) struct Pretrain {
     /// Where everything goes
     #[arg(long, default_value = "runs/miniature")]
     out: PathBuf,
+    /// Begin with the weights of this model, one that this command has made, instead of random ones. With --part, the
+    /// other parts serve as they are
+    #[arg(long, value_name = "MODEL", conflicts_with = "assemble")]
+    from: Option<PathBuf>,
     /// Only this part: vae, clip or unet
     #[arg(long)]
     part: Option<Part>,
@@ -69,6 +73,9 @@ impl Pretrain {
         }
         let device = self.device.resolve()?;
         let sources = Sources::open(&self.fixtures, &self.drawings)?;
+        if let Some(model) = &self.from {
+            pretrainer::start_from(model, &self.out)?;
+        }
         let interrupt = Interrupt::watch()?;
         let parts: Vec<Part> = self.part.map_or(Part::ALL.to_vec(), |part| vec![part]);
         for part in parts.into_iter().filter(|_| !self.assemble) {

@@ -18,7 +18,7 @@ use crate::{Part, Sources, shapes};
 /// What the text encoder's parameters are called within CLIP.
 const TEXT_MODEL: &str = "text_model.";
 /// Holds the latents' scale beside the VAE's weights.
-const SCALING_FACTOR: &str = "vae/scaling_factor.json";
+pub(crate) const SCALING_FACTOR: &str = "vae/scaling_factor.json";
 /// Scenes that the scale is measured on.
 const MEASURED: u64 = 256;
 
@@ -47,11 +47,8 @@ pub fn assemble(run: &Path, sources: &Sources, out: &Path) -> Result<()> {
     for folder in ["tokenizer", "clip"] {
         sources.tokenizer.save(out.join(folder))?;
     }
-    let clip = tensors(run, Part::Clip)?;
-    save("text_encoder/model.safetensors", &text_tensors(&clip))?;
-    save("clip/model.safetensors", &clip)?;
-    save("vae/diffusion_pytorch_model.safetensors", &tensors(run, Part::Vae)?)?;
-    save("unet/diffusion_pytorch_model.safetensors", &tensors(run, Part::Unet)?)
+    save("text_encoder/model.safetensors", &text_tensors(&tensors(run, Part::Clip)?))?;
+    Part::ALL.into_iter().try_for_each(|part| save(part.file(), &tensors(run, part)?))
 }
 
 /// A part's best weights.

@@ -35,6 +35,7 @@ mod pretraining;
 mod recipe;
 mod shapes;
 mod sources;
+mod start;
 mod vocabulary;
 
 pub use assemble::assemble;
@@ -44,3 +45,4 @@ pub use part::Part;
 pub use pretraining::{Pretraining, Report, recorded_steps};
 pub use recipe::{Dtype, Recipe};
 pub use sources::Sources;
+pub use start::start_from;

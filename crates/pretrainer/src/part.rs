@@ -32,6 +32,15 @@ impl Part {
             Self::Unet => "unet",
         }
     }
+
+    /// Where a model folder has its weights.
+    pub(crate) fn file(self) -> &'static str {
+        match self {
+            Self::Vae => "vae/diffusion_pytorch_model.safetensors",
+            Self::Clip => "clip/model.safetensors",
+            Self::Unet => "unet/diffusion_pytorch_model.safetensors",
+        }
+    }
 }
 
 impl fmt::Display for Part {

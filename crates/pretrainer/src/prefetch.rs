@@ -12,13 +12,19 @@ use crate::sources::{Pairs, Sources};
 pub(crate) struct Prefetch {
     sources: Sources,
     seed: u64,
-    batch_size: usize,
+    seeds: usize,
+    family: usize,
     next: Option<(u64, JoinHandle<Pairs>)>,
 }
 
 impl Prefetch {
     pub(crate) fn new(sources: &Sources, seed: u64, batch_size: usize) -> Self {
-        Self { sources: sources.clone(), seed, batch_size, next: None }
+        Self::families(sources, seed, batch_size, 1)
+    }
+
+    /// Batches of `count` families of `size` scenes each (`Scene::family`).
+    pub(crate) fn families(sources: &Sources, seed: u64, count: usize, size: usize) -> Self {
+        Self { sources: sources.clone(), seed, seeds: count, family: size, next: None }
     }
 
     /// Batch `number`; the one after it is begun.
@@ -34,11 +40,11 @@ impl Prefetch {
 
     fn start(&self, number: u64) -> JoinHandle<Pairs> {
         let sources = self.sources.clone();
-        let first = number * self.batch_size as u64;
-        let seeds = (first..first + self.batch_size as u64).map(|i| random::derive(self.seed, "scene", i)).collect();
+        let (first, family) = (number * self.seeds as u64, self.family);
+        let seeds = (first..first + self.seeds as u64).map(|i| random::derive(self.seed, "scene", i)).collect();
         std::thread::spawn(move || {
             let seeds: Vec<u64> = seeds;
-            sources.pairs(&seeds, Split::Training)
+            sources.families(&seeds, Split::Training, family)
         })
     }
 }

@@ -8,6 +8,7 @@ use journal::{Entry, Log, RunFolder, Scalars};
 use optimizer::{AdamW, Ema};
 use serde::Deserialize;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use tch::Device;
 use weights::{Archive, Random, Source};
 
@@ -15,6 +16,7 @@ use crate::autoencoder::Autoencoder;
 use crate::contrast::Contrast;
 use crate::denoiser::Denoiser;
 use crate::part::Component;
+use crate::start::start_weights;
 use crate::{Part, Recipe, Sources, checkpoint};
 
 /// Steps between lines of the log, of which each is the mean.
@@ -41,13 +43,18 @@ pub struct Report {
 }
 
 impl Pretraining {
-    /// Begins in `run/PART`, or goes on with what is there. The number of steps may have changed; nothing else may.
+    /// Begins in `run/PART`, or goes on with what is there. The number of steps may have changed; nothing else may,
+    /// the world included.
     ///
     /// # Errors
     /// When the folder is in use or was made by another recipe, or a component that is needed is not there.
     pub fn open(part: Part, recipe: Recipe, sources: &Sources, run: &Path, device: Device) -> Result<Self> {
         let path = run.join(part.name());
-        let config = json!({ "part": part, "recipe": recipe });
+        let start = Some(start_weights(run, part)).filter(|start| start.exists());
+        let start_sha256 = start.as_deref().map(std::fs::read).transpose()?.map(sha256);
+        let world_sha256 = sha256(serde_json::to_vec(&*sources.world)?);
+        let config =
+            json!({ "part": part, "recipe": recipe, "world_sha256": world_sha256, "start_sha256": start_sha256 });
         let folder = if path.join("config.json").exists() {
             let folder = RunFolder::resume(&path)?;
             let mut old = folder.saved_config()?.config;
@@ -55,7 +62,7 @@ impl Pretraining {
             let differences = journal::differences(&old, &config);
             ensure!(
                 differences.is_empty(),
-                "the training in {} cannot go on with another recipe: {}",
+                "the training in {} cannot go on with another recipe or world: {}",
                 path.display(),
                 differences.join("; ")
             );
@@ -67,8 +74,9 @@ impl Pretraining {
         folder.write_config(&config, &versions)?;
 
         let latest = checkpoint::latest(&checkpoints(&path));
-        let source: Box<dyn Source> = match &latest {
-            Some((_, checkpoint)) => Box::new(Archive::open(&checkpoint.join(checkpoint::WEIGHTS))?),
+        let begun = latest.as_ref().map(|(_, checkpoint)| checkpoint.join(checkpoint::WEIGHTS));
+        let source: Box<dyn Source> = match begun.or(start) {
+            Some(weights) => Box::new(Archive::open(&weights)?),
             None => Box::new(Random { seed: recipe.seed }),
         };
         let component = build(part, &*source, &recipe, sources, run, device)?;
@@ -191,10 +199,12 @@ pub(crate) fn best_weights(run: &Path, part: Part) -> Result<PathBuf> {
     if last.exists() {
         return Ok(last);
     }
-    match checkpoint::latest(&checkpoints(&folder)) {
-        Some((_, checkpoint)) => Ok(checkpoint.join(checkpoint::EMA)),
-        None => bail!("{} has no weights of the part {part} yet", run.display()),
+    if let Some((_, checkpoint)) = checkpoint::latest(&checkpoints(&folder)) {
+        return Ok(checkpoint.join(checkpoint::EMA));
     }
+    let start = start_weights(run, part);
+    ensure!(start.exists(), "{} has no weights of the part {part} yet", run.display());
+    Ok(start)
 }
 
 /// The steps that a part's training in `run` was begun with, if it was.
@@ -209,6 +219,10 @@ pub fn recorded_steps(part: Part, run: &Path) -> Result<Option<u64>> {
     let path = run.join(part.name()).join("config.json");
     let read = || weights::read_config::<Record>(&path);
     Ok(path.exists().then(read).transpose()?.map(|record| record.recipe.steps))
+}
+
+fn sha256(bytes: Vec<u8>) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub(crate) fn build(

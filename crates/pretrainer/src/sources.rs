@@ -49,12 +49,16 @@ impl Sources {
 
     /// The scenes of these seeds, rendered.
     pub(crate) fn pairs(&self, seeds: &[u64], split: Split) -> Pairs {
+        self.families(seeds, split, 1)
+    }
+
+    /// Of each seed [`Scene::family`] of `size`, rendered.
+    pub(crate) fn families(&self, seeds: &[u64], split: Split, size: usize) -> Pairs {
         use rayon::prelude::*;
-        let pair = |seed: &u64| {
-            let scene = Scene::draw(&self.world, *seed, split);
+        let pair = |scene: Scene| {
             (scene.render(&self.world, &self.album, shapes::IMAGE_SIZE), scene.caption(&self.world))
         };
-        seeds.par_iter().map(pair).unzip()
+        seeds.par_iter().flat_map(|seed| Scene::family(&self.world, *seed, split, size)).map(pair).unzip()
     }
 
     /// Token ids [captions, positions].

@@ -19,7 +19,8 @@ fn sources() -> Sources {
 }
 
 fn recipe(part: Part, steps: u64) -> Recipe {
-    Recipe { steps, batch_size: 2, pool: 4, warm_up: 2, checkpoint_every: 2, ..Recipe::of(part) }
+    let batch_size = if part == Part::Clip { 8 } else { 2 };
+    Recipe { steps, batch_size, pool: 4, warm_up: 2, checkpoint_every: 2, ..Recipe::of(part) }
 }
 
 fn train(part: Part, steps: u64, sources: &Sources, run: &Path, stop_after: Option<u64>) {
@@ -95,4 +96,32 @@ fn the_worlds_words_have_clips_own_tokens() {
     let ids = sources.tokenizer.encode("a Zürich cobblestone, 42!").unwrap().ids;
     let text = sources.tokenizer.decode(&ids, true).unwrap();
     assert!(text.starts_with("a zürich cobblestone , 4 2"), "{text}");
+}
+
+#[test]
+fn a_part_begins_where_a_finished_model_has_got_and_the_others_serve_it() {
+    let (sources, run, next) = (sources(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for part in Part::ALL {
+        train(part, 2, &sources, run.path(), None);
+    }
+    let (model, same) = (run.path().join("model"), next.path().join("model"));
+    pretrainer::assemble(run.path(), &sources, &model).unwrap();
+    pretrainer::start_from(&model, next.path()).unwrap();
+    pretrainer::assemble(next.path(), &sources, &same).unwrap();
+    for file in ["unet/diffusion_pytorch_model.safetensors", "clip/model.safetensors", "vae/config.json"] {
+        assert!(std::fs::read(model.join(file)).unwrap() == std::fs::read(same.join(file)).unwrap(), "{file} differs");
+    }
+
+    // The first step still has next to no learning rate: what was begun with is nearly there.
+    train(Part::Unet, 1, &sources, next.path(), None);
+    let name = "conv_in.weight";
+    let read = |path: &Path| weights::Archive::open(path).unwrap().tensors().unwrap()[name].to_kind(Kind::Float);
+    let begun = read(&model.join("unet/diffusion_pytorch_model.safetensors"));
+    let now = read(&next.path().join("unet/model.safetensors"));
+    let change = (&now - &begun).abs().max().double_value(&[]);
+    assert!(change > 0.0 && change < 0.2 * begun.std(false).double_value(&[]), "{change}");
+
+    let nothing = tempfile::tempdir().unwrap();
+    let message = format!("{:#}", pretrainer::start_from(nothing.path(), &next.path().join("other")).unwrap_err());
+    assert!(message.contains("vae/diffusion_pytorch_model.safetensors"), "{message}");
 }

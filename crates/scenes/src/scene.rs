@@ -80,6 +80,13 @@ impl Object {
             None => &self.word,
         }
     }
+
+    /// Whether captions that name the one may mean the other.
+    fn may_be(&self, other: &Self, world: &World) -> bool {
+        let kind = |object: &Self| object.noun.and_then(|noun| world.nouns[noun].kind.as_deref());
+        let names = |one: &Self, other: &Self| [Some(other.word.as_str()), kind(other)].contains(&Some(one.said(world)));
+        names(self, other) || names(other, self)
+    }
 }
 
 impl Scene {
@@ -92,6 +99,36 @@ impl Scene {
                 return scene;
             }
         }
+    }
+
+    /// A scene, and others that are said alike but for their first thing, `size` in all (fewer where the world has too few
+    /// things). Colours and backgrounds do not tell them apart: a model that has to do so must know the things.
+    pub fn family(world: &World, seed: u64, split: Split, size: usize) -> Vec<Self> {
+        let first = Self::draw(world, seed, split);
+        let mut draws = Draws::new(first.seed);
+        let mut family = vec![first];
+        for _ in 0..100 * size {
+            if family.len() >= size {
+                break;
+            }
+            let thing = Self::object(world, &mut draws, 0.0);
+            let clear = |scene: &Self| scene.objects.iter().all(|object| !object.may_be(&thing, world));
+            if family.iter().all(clear) {
+                let scene = family[0].with_first(thing, draws.seed());
+                if scene.is_held_out() == (split == Split::HeldOut) {
+                    family.push(scene);
+                }
+            }
+        }
+        family
+    }
+
+    /// With `thing` instead of the first one (of both, where there are two of it), in its colour.
+    fn with_first(&self, thing: Object, seed: u64) -> Self {
+        let first = &self.objects[0];
+        let thing = Object { color: first.color.clone(), by_kind: false, ..thing };
+        let replaced = |object: &Object| if object == first { thing.clone() } else { object.clone() };
+        Self { objects: self.objects.iter().map(replaced).collect(), seed, ..self.clone() }
     }
 
     /// A subject, alone, as its photos show it: no style, its own colours, the background of `turn`.

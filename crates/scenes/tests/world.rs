@@ -41,6 +41,39 @@ fn held_out_compositions_are_not_trained() {
 }
 
 #[test]
+fn a_familys_captions_differ_in_a_thing_alone() {
+    let world = world();
+    let mut tinted = 0;
+    for (seed, split) in (0..200).flat_map(|seed| [(seed, Split::Training), (seed, Split::HeldOut)]) {
+        let family = Scene::family(&world, seed, split, 8);
+        assert_eq!(family.len(), 8);
+        assert_eq!(family[0], Scene::draw(&world, seed, split));
+        assert_eq!(family, Scene::family(&world, seed, split, 8));
+        let frame = |scene: &Scene| {
+            // Two of a kind have a plural, which may differ in more than its ending.
+            let said = scene.caption(&world);
+            let plural = scene.objects[0].noun.map(|noun| world.nouns[noun].plural()).unwrap();
+            let word = if said.contains("two ") { plural } else { scene.objects[0].said(&world).to_owned() };
+            said.replacen(&word, "*", 1).replace("an *", "a *")
+        };
+        let captions: BTreeSet<String> = family.iter().map(|scene| scene.caption(&world)).collect();
+        let frames: BTreeSet<String> = family.iter().map(frame).collect();
+        assert_eq!((captions.len(), frames.len()), (8, 1), "{captions:?}");
+        assert!(family.iter().all(|scene| scene.is_held_out() == (split == Split::HeldOut)));
+        tinted += usize::from(family[0].objects[0].color.is_some());
+        // No caption is true of another's picture.
+        for (i, scene) in family.iter().enumerate() {
+            for other in family.iter().skip(i + 1) {
+                let kind = world.nouns[other.objects[0].noun.unwrap()].kind.as_deref();
+                let said = scene.objects[0].said(&world);
+                assert!(said != other.objects[0].word && Some(said) != kind, "{captions:?}");
+            }
+        }
+    }
+    assert!(tinted > 50, "{tinted}");
+}
+
+#[test]
 fn captions_use_the_worlds_words_alone() {
     let world = world();
     let words = world.words();
