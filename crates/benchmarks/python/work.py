@@ -163,7 +163,8 @@ class Training:
             self.unet.compile()
         if batches is None:
             shape = latents(args, self.unet.config.in_channels).shape
-            batches = lambda: (images(args), normal(6, *shape), normal(5, *shape), spread_timesteps(args.batch_size))
+            same = (images(args), normal(6, *shape), normal(5, *shape), spread_timesteps(args.batch_size))
+            batches = lambda: same
         self.batches = batches
 
     def start(self, stage, learning_rate=None):
@@ -448,7 +449,9 @@ def main():
     args.dtype = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[args.dtype]
     if args.threads:
         torch.set_num_threads(args.threads)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    # The authors leave convolutions as PyTorch has them: in TF32.
+    torch.backends.cudnn.allow_tf32 = tf32 or args.loop == "authors"
     cuda = args.device.startswith("cuda")
     synchronize = torch.cuda.synchronize if cuda else lambda: None
 

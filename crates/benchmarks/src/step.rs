@@ -28,12 +28,14 @@ impl SameBatch {
         let encoder = LatentEncoder::new(pipeline, config)?;
         let side = settings.side()? / 8;
         let shape = [settings.batch_size, pipeline.unet.config().in_channels, side, side];
+        // The trainer's batches lie on the device as well.
+        let there = |tensor: Tensor| libtorch::upload(&tensor, settings.device);
         Ok(Self {
             encoder,
             images,
-            noise: random::normal(5, &shape),
-            posterior_noise: random::normal(6, &shape),
-            timesteps: timesteps(settings.batch_size),
+            noise: there(random::normal(5, &shape)),
+            posterior_noise: there(random::normal(6, &shape)),
+            timesteps: there(timesteps(settings.batch_size)),
         })
     }
 }

@@ -73,7 +73,9 @@ struct Subject {
 fn subject(text: &str) -> Result<Subject> {
     let parts = text.rsplit_once('=').filter(|(photos, category)| !photos.is_empty() && !category.is_empty());
     let (photos, category) = parts.with_context(|| format!("{text:?} is not PHOTOS=CATEGORY, as photos/rex=dog"))?;
-    let name = PathBuf::from(photos).file_stem().map(|name| name.to_string_lossy().into_owned());
+    let path = PathBuf::from(photos);
+    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    let name = name.map(|name| name.to_string_lossy().into_owned());
     let name = name.with_context(|| format!("the photos {photos:?} have no name"))?;
     Ok(Subject { photos: photos.to_owned(), category: category.to_owned(), name })
 }
@@ -84,12 +86,20 @@ impl Ablate {
             !self.variants.is_empty() && !self.seeds.is_empty(),
             "there is nothing to do: no variants, or no seeds"
         );
-        for name in ["--out", "--seed", "--resume", "--concept", "--category", "--device", "--results"] {
+        let flags = ["--out", "--seed", "--resume", "--concept", "--category", "--device", "--results"];
+        let settings = ["seed", "concept", "category", "validation.results"];
+        for arg in &self.train {
+            // A --set would win over the flags.
+            let name = arg.strip_prefix("--set=").unwrap_or(arg).split('=').next().unwrap_or_default();
             ensure!(
-                !self.train.iter().any(|arg| arg.split('=').next() == Some(name)),
+                !flags.contains(&name) && !settings.contains(&name),
                 "{name} is what ablate itself gives to train; leave it out"
             );
         }
+        let repeated = |i: usize| self.seeds[..i].contains(&self.seeds[i]);
+        ensure!(!(0..self.seeds.len()).any(repeated), "a seed is given twice: its runs would be the same");
+        let repeated = |i: usize| self.variants[..i].iter().any(|other| other.name() == self.variants[i].name());
+        ensure!(!(0..self.variants.len()).any(repeated), "a variant is given twice");
         for (i, Subject { name, .. }) in self.subjects.iter().enumerate() {
             ensure!(
                 self.subjects[..i].iter().all(|other| &other.name != name),

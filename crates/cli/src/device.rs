@@ -32,8 +32,9 @@ pub(crate) enum Dtype {
 impl ComputeArgs {
     /// The kind and the device that models are to be made on.
     pub(crate) fn resolve(&self) -> Result<(Kind, Device)> {
+        let device = self.device.resolve()?;
         libtorch::set_tf32(self.dtype == Dtype::Tf32)?;
-        Ok((self.dtype.kind(), self.device.resolve()?))
+        Ok((self.dtype.kind(), device))
     }
 }
 

@@ -10,7 +10,7 @@ use pretrainer::{Dtype, Part, Pretraining, Recipe, Sources};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 
-/// Train the miniature base model from nothing: VAE, CLIP and U-Net, one after the other.
+/// Train the miniature base model, from nothing or on: VAE, CLIP and U-Net, one after the other.
 ///
 /// What has been done before is gone on with. Ctrl-C stops after a checkpoint.
 #[derive(Args, Debug)]
@@ -34,9 +34,12 @@ pub(crate) struct Pretrain {
     /// Make the steps of all parts fit this time, such as 90m or 2h; measured on this machine before each part
     #[arg(long, value_parser = duration)]
     budget: Option<Duration>,
-    /// Optimiser steps of the part, or of each part
+    /// Optimiser steps of the part, or of each part; of one that goes on, all that it is to have in the end
     #[arg(long, conflicts_with = "budget")]
     steps: Option<u64>,
+    /// The seed of scenes and noise; another one than MODEL's shows it scenes that it has not seen
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
     /// The learning rate between warm-up and decay
     #[arg(long)]
     learning_rate: Option<f64>,
@@ -74,10 +77,12 @@ impl Pretrain {
         let device = self.device.resolve()?;
         let sources = Sources::open(&self.fixtures, &self.drawings)?;
         if let Some(model) = &self.from {
-            pretrainer::start_from(model, &self.out)?;
+            pretrainer::start_from(model, &self.out, &sources)?;
         }
-        let interrupt = Interrupt::watch()?;
         let parts: Vec<Part> = self.part.map_or(Part::ALL.to_vec(), |part| vec![part]);
+        // What is wrong with the last part is said before the first one's hours.
+        parts.iter().try_for_each(|part| self.given(*part).check(*part))?;
+        let interrupt = Interrupt::watch()?;
         for part in parts.into_iter().filter(|_| !self.assemble) {
             let recipe = self.recipe(part, &sources, device)?;
             let mut pretraining = Pretraining::open(part, recipe, &sources, &self.out, device)?;
@@ -100,24 +105,26 @@ impl Pretrain {
         Ok(())
     }
 
-    fn recipe(&self, part: Part, sources: &Sources, device: tch::Device) -> Result<Recipe> {
-        let mut recipe = Recipe::of(part);
-        if let Some(steps) = self.steps {
-            recipe.steps = steps;
-        }
+    /// The part's recipe with what was asked for, but for its steps.
+    fn given(&self, part: Part) -> Recipe {
+        let mut recipe = Recipe { seed: self.seed, ..Recipe::of(part) };
         recipe.learning_rate = self.learning_rate.unwrap_or(recipe.learning_rate);
         recipe.batch_size = self.batch_size.unwrap_or(recipe.batch_size);
         recipe.dtype = self.dtype.unwrap_or(recipe.dtype);
-        if let Some(budget) = self.budget {
-            // Measured once: what was begun goes on to the end that was planned.
-            recipe.steps = match pretrainer::recorded_steps(part, &self.out)? {
-                Some(steps) => steps,
-                None => {
-                    let seconds = pretrainer::seconds_per_step(part, &recipe, sources, &self.out, device)?;
-                    (budget.as_secs_f64() * share(part) / seconds).max(1.0) as u64
-                }
-            };
-        }
+        recipe
+    }
+
+    fn recipe(&self, part: Part, sources: &Sources, device: tch::Device) -> Result<Recipe> {
+        let mut recipe = self.given(part);
+        // What was begun goes on to the end that was planned, if no other is asked for.
+        recipe.steps = match (self.steps, pretrainer::recorded_steps(part, &self.out)?, self.budget) {
+            (Some(steps), _, _) | (None, Some(steps), _) => steps,
+            (None, None, None) => recipe.steps,
+            (None, None, Some(budget)) => {
+                let seconds = pretrainer::seconds_per_step(part, &recipe, sources, &self.out, device)?;
+                (budget.as_secs_f64() * share(part) / seconds).max(1.0) as u64
+            }
+        };
         Ok(recipe)
     }
 
@@ -155,7 +162,7 @@ fn duration(text: &str) -> Result<Duration> {
         _ => bail!("{text:?} is no time; write 300s, 90m or 2h"),
     };
     match text[..text.len() - 1].parse::<f64>() {
-        Ok(count) if count > 0.0 && count.is_finite() => Ok(Duration::from_secs_f64(count * unit)),
+        Ok(count) if count > 0.0 && count * unit < 1e9 => Ok(Duration::from_secs_f64(count * unit)),
         _ => bail!("{text:?} is no time; write 300s, 90m or 2h"),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use evaluation::PromptSet;
 use serde_json::{Map, Value};
@@ -115,9 +115,11 @@ impl Train {
         }
         let open = || Session::open(self.layers()?, &self.out, device, self.resume);
         let session = profile::timed("train/load", open)?;
-        match (device, libtorch::cuda_unavailable()) {
-            (Device::Cpu, Some(reason)) => eprintln!("computing on the CPU: {reason}"),
-            (Device::Cpu, None) => eprintln!("computing on the CPU, as asked"),
+        match (device, self.device) {
+            (Device::Cpu, libtorch::DeviceChoice::Auto) => {
+                eprintln!("computing on the CPU: {}", libtorch::cuda_unavailable().unwrap_or("there is no GPU"));
+            }
+            (Device::Cpu, _) => eprintln!("computing on the CPU, as asked"),
             (device, _) => eprintln!("computing on {device:?} in {}", format!("{:?}", config.dtype).to_lowercase()),
         }
         for note in session.notes() {
@@ -178,11 +180,24 @@ impl Train {
 
     /// The preset, the file, the flags.
     fn layers(&self) -> Result<ConfigLayers> {
-        let mut layers = match (self.preset, &self.model) {
-            (None, Some(model)) => ConfigLayers::of_model(model)?,
-            (None | Some(Preset::Paper), _) => ConfigLayers::new(&TrainConfig::paper())?,
-            (Some(Preset::Fast), _) => ConfigLayers::new(&TrainConfig::fast())?,
-        };
+        ensure!(
+            self.preset.is_none() || !self.resume,
+            "a run that goes on keeps its own configuration: leave out --preset, or --resume"
+        );
+        let paper = ConfigLayers::new(&TrainConfig::paper())?;
+        match self.preset {
+            Some(Preset::Paper) => self.over(paper),
+            Some(Preset::Fast) => self.over(ConfigLayers::new(&TrainConfig::fast())?),
+            // Wherever the model is named.
+            None => {
+                let model = self.over(paper)?.finish()?.model;
+                self.over(ConfigLayers::of_model(&model)?)
+            }
+        }
+    }
+
+    /// Lays the file and the flags over `layers`; each `--set` wins over all else.
+    fn over(&self, mut layers: ConfigLayers) -> Result<ConfigLayers> {
         // A run that goes on has its own configuration, which need not be given again.
         let own = self.out.join("config.json");
         match &self.config {
@@ -233,4 +248,39 @@ impl Train {
 /// The path and the value of a `--set PATH=VALUE`.
 pub(crate) fn split_change(pair: &str) -> Result<(&str, &str)> {
     pair.split_once('=').with_context(|| format!("--set {pair:?} has no =; write it as --set unet.steps=200"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Options {
+        #[command(flatten)]
+        train: Train,
+    }
+
+    fn config(more: &[&str]) -> TrainConfig {
+        let arguments = [&["train", "--concept", "photos", "--category", "bird", "--out", "run"], more].concat();
+        Options::try_parse_from(arguments).unwrap().train.config().unwrap()
+    }
+
+    #[test]
+    fn a_models_own_recipe_is_taken_wherever_the_model_is_named() {
+        let miniature = golden::fixtures().join("miniature").display().to_string();
+        let steps = |more: &[&str]| config(more).unet.steps;
+        assert_eq!(steps(&[]), TrainConfig::paper().unet.steps);
+        let own = steps(&["--model", &miniature]);
+        assert_ne!(own, TrainConfig::paper().unet.steps);
+        assert_eq!(steps(&["--set", &format!("model={miniature}")]), own);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("mine.json");
+        std::fs::write(&file, serde_json::json!({ "model": miniature, "seed": 3 }).to_string()).unwrap();
+        let file = file.display().to_string();
+        assert_eq!(steps(&["--config", &file]), own);
+        assert_eq!(steps(&["--config", &file, "--set", "unet.steps=7"]), 7);
+        assert_eq!(steps(&["--config", &file, "--preset", "fast"]), TrainConfig::fast().unet.steps);
+    }
 }

@@ -153,10 +153,20 @@ fn an_ablation_runs_each_variant_once_and_puts_them_in_a_table() {
     let message = String::from_utf8_lossy(&other.stderr).into_owned();
     assert!(message.contains("made with other options") && message.contains("learning_rate"), "{message}");
 
-    let refused = Command::new(env!("CARGO_BIN_EXE_attndreambooth"))
-        .args(["ablate", "--subject", "photos/rex=dog", "--out", "x", "--", "--seed=3"])
-        .output()
-        .unwrap();
-    assert_eq!(refused.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("--seed is what ablate itself gives to train"));
+    let refused = |arguments: &[&str], words: &str| {
+        let refused = Command::new(env!("CARGO_BIN_EXE_attndreambooth"))
+            .args(["ablate", "--subject", "photos/rex=dog", "--out", "x"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert_eq!(refused.status.code(), Some(2));
+        let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(message.contains(words), "{message}");
+    };
+    refused(&["--", "--seed=3"], "--seed is what ablate itself gives to train");
+    // It would make all seeds the same one.
+    refused(&["--", "--set", "seed=3"], "seed is what ablate itself gives to train");
+    refused(&["--", "--set=category=cat"], "category is what ablate itself gives to train");
+    refused(&["--seeds", "0,1,0"], "a seed is given twice");
+    refused(&["--variants", "full,full"], "a variant is given twice");
 }

@@ -91,6 +91,14 @@ fn pictures_of_ones_own_count_and_belong_to_the_run() {
     let said = run(folder, "enough", &["--prior-folder", &path, "--prior-images", "3"]);
     assert!(!said.contains("pictures of the category") && !folder.join("enough/prior").exists(), "{said}");
 
+    // Another seed draws others, and so may another model or category.
+    let drawn = |more: &[&str]| {
+        let given = ["--prior-folder", &path, "--prior-images", "4", "--seed", "1"];
+        train(folder, "other", &[&SHORT[..], &given, more].concat()).output().unwrap()
+    };
+    let text = stderr(&drawn(&[]));
+    assert!(text.contains("drawn-00000.png was drawn for another run"), "{text}");
+
     let says = |out: &str, more: &[&str], words: &str| {
         let output = train(folder, out, &[&SHORT[..], more].concat()).output().unwrap();
         let text = stderr(&output);

@@ -16,6 +16,7 @@
 #include <ATen/ops/_foreach_mul_ops.h>
 #include <ATen/ops/_foreach_norm_ops.h>
 #include <ATen/ops/_fused_adamw_ops.h>
+#include <ATen/ops/_pin_memory_ops.h>
 #include <ATen/ops/empty_like_ops.h>
 #include <ATen/ops/stack_ops.h>
 #include <c10/core/Allocator.h>
@@ -92,6 +93,17 @@ char* shim_fused_adamw(at::Tensor* const (*slots)[5], size_t count, double lr, d
     at::_ops::_fused_adamw_::call(lists[0], lists[1], lists[2], lists[3], {}, lists[4], lr, beta1, beta2, weight_decay,
                                   eps, /*amsgrad=*/false, /*maximize=*/false, {}, found_inf);
     if (found_inf) at::_ops::_foreach_add__Tensor::call(lists[4], *found_inf, -1);
+  });
+}
+
+// A copy on a CUDA device, queued there, from page-locked memory. `at::Tensor::pin_memory` itself warns with each call that
+// names a device, and fails for views of one number many times.
+char* shim_upload(const at::Tensor* tensor, int8_t device, at::Tensor** copy) {
+  return protect([&] {
+    const at::Tensor locked =
+        at::_ops::_pin_memory::call(tensor->contiguous(), c10::Device(c10::DeviceType::CUDA));
+    *copy = new at::Tensor(
+        locked.to(c10::Device(c10::DeviceType::CUDA, device), locked.scalar_type(), /*non_blocking=*/true));
   });
 }
 

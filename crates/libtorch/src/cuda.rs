@@ -25,13 +25,34 @@ fn look_for_cuda() -> Option<String> {
         // The library is large, and of no use then.
         return Some("this machine has no running NVIDIA driver, which CUDA needs".to_owned());
     }
-    // Not one question to LibTorch before its library is open. Beside the libtorch_cpu that is really loaded (behind any links), else wherever the loader looks.
+    // Not one question to LibTorch before its library is open, which lies beside the libtorch_cpu that is really loaded
+    // (behind any links), else wherever the loader looks.
     let beside = loaded_library_dir().map(|dir| dir.join("libtorch_cuda.so")).filter(|path| path.exists());
     let library = beside.unwrap_or_else(|| PathBuf::from("libtorch_cuda.so"));
     if let Err(reason) = open_library(&library) {
         return Some(format!("this LibTorch has no usable CUDA library ({reason})"));
     }
+    open_runtime_compilers(&library);
     (!tch::Cuda::is_available()).then(|| "LibTorch's CUDA library finds no working GPU or driver".to_owned())
+}
+
+/// Of the Python wheels, cuDNN and LibTorch open the runtime compiler by its bare name when they first need it, and do not
+/// find the folder that it came in; Python's torch opens it before, and so do we. Where it is missing, or beside LibTorch,
+/// there is nothing to do.
+fn open_runtime_compilers(library: &Path) {
+    let site = library.ancestors().nth(3).unwrap_or(Path::new(""));
+    let packages = std::fs::read_dir(site.join("nvidia")).into_iter().flatten().filter_map(Result::ok);
+    for package in packages {
+        let files = std::fs::read_dir(package.path().join("lib")).into_iter().flatten().filter_map(Result::ok);
+        let compiler = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("libnvrtc") && !name.contains(".alt.")
+        };
+        for path in files.map(|file| file.path()).filter(compiler) {
+            // What needs it will say so.
+            let _ = open_library(&path);
+        }
+    }
 }
 
 /// The folder of the `libtorch_cpu` in this process.

@@ -50,6 +50,7 @@ unsafe extern "C" {
     pub(crate) fn shim_cuda_peak(device: i8, bytes: *mut i64) -> *mut c_char;
     pub(crate) fn shim_cuda_reset_peak(device: i8) -> *mut c_char;
     pub(crate) fn shim_cuda_empty_cache() -> *mut c_char;
+    pub(crate) fn shim_upload(tensor: *const C_tensor, device: i8, copy: *mut *mut C_tensor) -> *mut c_char;
     pub(crate) fn shim_event_record(device: i8, event: *mut *mut CudaEvent) -> *mut c_char;
     pub(crate) fn shim_event_wait(event: *const CudaEvent) -> *mut c_char;
     pub(crate) fn shim_event_free(event: *mut CudaEvent);

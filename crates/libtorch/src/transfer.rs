@@ -2,7 +2,7 @@
 
 use std::ptr;
 
-use tch::{Device, Tensor};
+use tch::{Device, TchError, Tensor};
 
 use crate::Error;
 use crate::shim::{self, CudaEvent, check};
@@ -14,8 +14,15 @@ use crate::shim::{self, CudaEvent, check};
 /// As `Tensor::to_device`, when memory runs out; see [`catch`](crate::catch).
 pub fn upload(tensor: &Tensor, device: Device) -> Tensor {
     match (tensor.device(), device) {
-        (Device::Cpu, Device::Cuda(_)) => {
-            tensor.pin_memory(device).to_device_(device, tensor.kind(), /* non_blocking: */ true, false)
+        (Device::Cpu, Device::Cuda(index)) => {
+            let index = i8::try_from(index).unwrap_or(i8::MAX);
+            // Safety: `tensor` outlives the call, which writes a new tensor unless it fails.
+            let copied = unsafe { shim::made(|copy| shim::shim_upload(tensor.as_ptr(), index, copy)) };
+            match copied {
+                Ok(copied) => copied,
+                // As tch does it, which `catch` knows.
+                Err(Error::OutOfMemory(message) | Error::Torch(message)) => panic!("{:?}", TchError::Torch(message)),
+            }
         }
         _ => tensor.to_device(device),
     }
@@ -98,6 +105,9 @@ mod tests {
             let numbers: Vec<f32> = (0..1000).map(|i| i as f32).collect();
             let there = upload(&Tensor::from_slice(&numbers).reshape([10, 100]), device);
             assert_eq!((there.device(), there.size()), (device, vec![10, 100]));
+            // One number many times, as a view.
+            let same = upload(&Tensor::from(7.0f32).expand([4], false), device);
+            assert_eq!(Download::new(&same).unwrap().wait().unwrap(), [7.0; 4]);
             let download = Download::new(&(&there * 2.0)).unwrap();
             let later = &there + 1.0;
             let expected: Vec<f64> = numbers.iter().map(|&x| f64::from(2.0 * x)).collect();

@@ -11,7 +11,7 @@ use tch::{Device, Kind};
 use vae::AutoencoderKl;
 use weights::{Archive, Tensors};
 
-use crate::pretraining::best_weights;
+use crate::pretraining::{best_weights, finished_weights};
 use crate::sources::to_tensor;
 use crate::{Part, Sources, shapes};
 
@@ -72,7 +72,7 @@ fn vae_of_scale(run: &Path, scale: f64, to: (Kind, Device)) -> Result<Autoencode
     Ok(weights::build(&tensors(run, Part::Vae)?, to, |vs| AutoencoderKl::new(vs, &config))?.0)
 }
 
-/// What gives latents unit variance; measured once and then kept, since the U-Net learns under it.
+/// What gives latents unit variance; measured once the VAE is finished and then kept, since the U-Net learns under it.
 fn scaling_factor(run: &Path, sources: &Sources, to: (Kind, Device)) -> Result<f64> {
     let path = run.join(SCALING_FACTOR);
     if path.exists() {
@@ -83,7 +83,9 @@ fn scaling_factor(run: &Path, sources: &Sources, to: (Kind, Device)) -> Result<f
     let (pictures, _) = sources.pairs(&seeds, Split::Training);
     let latents = tch::no_grad(|| anyhow::Ok(vae.encode(&to_tensor(&pictures).to_device(to.1))?.mode()))?;
     let scale = 1.0 / latents.std(false).double_value(&[]);
-    atomic::write(&path, serde_json::to_string(&json!(scale))?)?;
+    if finished_weights(run, Part::Vae).is_ok() {
+        atomic::write(&path, serde_json::to_string(&json!(scale))?)?;
+    }
     Ok(scale)
 }
 

@@ -1,6 +1,6 @@
 //! CLIP learns which caption belongs to which scene.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clip::{ClipModel, ImageProcessor};
 use libtorch::random;
 use pictures::RgbImage;
@@ -15,7 +15,7 @@ use crate::{Recipe, shapes};
 /// Scenes of a batch that differ in a thing alone. Of scenes that differ in everything, colour and background find the
 /// right one nearly always: after "blue", hardly 4 % of the variance of a noun's hidden state was the noun's then, and the
 /// U-Net drew blots.
-const FAMILY: usize = 8;
+pub(crate) const FAMILY: usize = 8;
 
 pub(crate) struct Contrast {
     model: ClipModel,
@@ -30,11 +30,6 @@ impl Contrast {
     pub(crate) fn new(source: &dyn Source, recipe: &Recipe, sources: &Sources, device: Device) -> Result<Self> {
         let config = serde_json::from_value(shapes::clip(sources.tokenizer.vocab_size()))?;
         let (model, parameters) = weights::build(source, (Kind::Float, device), |vs| ClipModel::new(vs, &config))?;
-        ensure!(
-            recipe.batch_size > 0 && recipe.batch_size.is_multiple_of(FAMILY),
-            "CLIP is trained in batches of families of {FAMILY} scenes, not in batches of {}",
-            recipe.batch_size
-        );
         let seed = random::derive(recipe.seed, "clip", 0);
         let scenes = Prefetch::families(sources, seed, recipe.batch_size / FAMILY, FAMILY);
         Ok(Self { model, parameters, scenes, sources: sources.clone(), device, kind: recipe.dtype.kind() })

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clip::ClipTextModel;
 use libtorch::random;
 use scheduler::{ForwardProcess, SchedulerConfig};
@@ -57,18 +57,11 @@ impl Denoiser {
         run: &Path,
         device: Device,
     ) -> Result<Self> {
-        ensure!(
-            recipe.batch_size > 0 && recipe.pool.is_multiple_of(recipe.batch_size),
-            "the U-Net is trained in batches that divide the pool of {} scenes, not in batches of {}",
-            recipe.pool,
-            recipe.batch_size
-        );
         let config = serde_json::from_value(shapes::unet())?;
         let to = (Kind::Float, device);
         let (model, parameters) = weights::build(source, to, |vs| UNet::new(vs, &config))?;
-        let needs = "the U-Net is trained last: train the parts vae and clip in the same folder first";
-        let vae = assemble::trained_vae(run, sources, to).context(needs)?;
-        let text_encoder = assemble::trained_text_encoder(run, sources, to).context(needs)?;
+        let vae = assemble::trained_vae(run, sources, to)?;
+        let text_encoder = assemble::trained_text_encoder(run, sources, to)?;
         let schedule: SchedulerConfig = serde_json::from_value(shapes::scheduler())?;
         let forward = ForwardProcess::new(&schedule, device)?;
         let seed = random::derive(recipe.seed, "unet", 0);

@@ -19,7 +19,7 @@
 //! # anyhow::Ok(())
 //! ```
 //!
-//! Invariants: all randomness of step n of a component derives from (seed, component, n); masters are f32, files fp16; no
+//! Invariants: all randomness of step n of a component derives from (seed, component, n); masters and what a training keeps are f32, the model fp16; no
 //! drawing and no name of a held-out subject is ever seen.
 
 mod assemble;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clip::ClipModel;
 use libtorch::random;
 use pictures::RgbImage;
@@ -54,7 +54,7 @@ pub fn measure(
     tch::no_grad(|| {
         let pipeline = Pipeline::from_folder(folder, (Kind::Float, device))?;
         let (clip, _) = ClipModel::from_folder(&folder.join("clip"), (Kind::Float, device))?;
-        let sets: Vec<_> = (0..SETS).map(|set| distinct(sources, set)).collect();
+        let sets = (0..SETS).map(|set| distinct(sources, set)).collect::<Result<Vec<_>>>()?;
 
         progress("VAE");
         let (pictures, captions) = sources.pairs(&sets[0], Split::HeldOut);
@@ -97,11 +97,13 @@ pub fn measure(
 }
 
 /// Seeds of held-out scenes with different captions.
-fn distinct(sources: &Sources, set: u64) -> Vec<u64> {
+fn distinct(sources: &Sources, set: u64) -> Result<Vec<u64>> {
     let mut seen = std::collections::BTreeSet::new();
-    let seeds = (0..).map(|i| random::derive(set, "measured", i));
+    let seeds = (0..100 * CAPTIONS as u64).map(|i| random::derive(set, "measured", i));
     let new = |seed: &u64| seen.insert(Scene::draw(&sources.world, *seed, Split::HeldOut).caption(&sources.world));
-    seeds.filter(new).take(CAPTIONS).collect()
+    let distinct: Vec<u64> = seeds.filter(new).take(CAPTIONS).collect();
+    ensure!(distinct.len() == CAPTIONS, "the world has too few scenes: {CAPTIONS} different captions are measured");
+    Ok(distinct)
 }
 
 /// [pictures, captions].

@@ -16,7 +16,7 @@ const WARM_UP: u64 = 2;
 const MEASURED: u64 = 8;
 
 /// How long a step takes, in seconds: the mean of a few after two to warm up, with its share of what is done once in many
-/// steps, such as encoding scenes. Nothing is written.
+/// steps, such as encoding scenes. No step counts.
 ///
 /// # Errors
 /// As [`Pretraining::open`](crate::Pretraining::open).

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use journal::{Entry, Log, RunFolder, Scalars};
 use optimizer::{AdamW, Ema};
 use serde::Deserialize;
@@ -12,11 +12,12 @@ use sha2::{Digest, Sha256};
 use tch::Device;
 use weights::{Archive, Random, Source};
 
+use crate::assemble::SCALING_FACTOR;
 use crate::autoencoder::Autoencoder;
 use crate::contrast::Contrast;
 use crate::denoiser::Denoiser;
 use crate::part::Component;
-use crate::start::start_weights;
+use crate::start::{holds_training, start_weights};
 use crate::{Part, Recipe, Sources, checkpoint};
 
 /// Steps between lines of the log, of which each is the mean.
@@ -49,20 +50,36 @@ impl Pretraining {
     /// # Errors
     /// When the folder is in use or was made by another recipe, or a component that is needed is not there.
     pub fn open(part: Part, recipe: Recipe, sources: &Sources, run: &Path, device: Device) -> Result<Self> {
+        recipe.check(part)?;
         let path = run.join(part.name());
         let start = Some(start_weights(run, part)).filter(|start| start.exists());
-        let start_sha256 = start.as_deref().map(std::fs::read).transpose()?.map(sha256);
-        let world_sha256 = sha256(serde_json::to_vec(&*sources.world)?);
-        let config =
-            json!({ "part": part, "recipe": recipe, "world_sha256": world_sha256, "start_sha256": start_sha256 });
-        let folder = if path.join("config.json").exists() {
+        let hash = |path: &Path| anyhow::Ok(sha256(&std::fs::read(path)?));
+        let mut config = json!({
+            "part": part,
+            "recipe": recipe,
+            "world_sha256": sha256(&serde_json::to_vec(&*sources.world)?),
+            "start_sha256": start.as_deref().map(hash).transpose()?,
+        });
+        if part == Part::Unet {
+            // What it listens to and what its latents mean.
+            for other in [Part::Vae, Part::Clip] {
+                let weights = finished_weights(run, other).with_context(|| {
+                    format!(
+                        "the U-Net is trained last: train the parts vae and clip in {} to their end first",
+                        run.display()
+                    )
+                })?;
+                config[format!("{other}_sha256")] = json!(hash(&weights)?);
+            }
+        }
+        let folder = if holds_training(&path) {
             let folder = RunFolder::resume(&path)?;
             let mut old = folder.saved_config()?.config;
             old["recipe"]["steps"] = json!(recipe.steps);
             let differences = journal::differences(&old, &config);
             ensure!(
                 differences.is_empty(),
-                "the training in {} cannot go on with another recipe or world: {}",
+                "the training in {} cannot go on with something else than it began with: {}",
                 path.display(),
                 differences.join("; ")
             );
@@ -70,9 +87,6 @@ impl Pretraining {
         } else {
             RunFolder::create(&path)?
         };
-        let versions = [("libtorch", libtorch::LIBTORCH_VERSION), ("device", &format!("{device:?}"))];
-        folder.write_config(&config, &versions)?;
-
         let latest = checkpoint::latest(&checkpoints(&path));
         let begun = latest.as_ref().map(|(_, checkpoint)| checkpoint.join(checkpoint::WEIGHTS));
         let source: Box<dyn Source> = match begun.or(start) {
@@ -89,6 +103,14 @@ impl Pretraining {
             None => (AdamW::new(trained.clone(), &recipe.optimizer)?, Ema::new(trained, &recipe.ema)?),
         };
         let done = latest.map_or(0, |(done, _)| done);
+        ensure!(
+            done <= recipe.steps,
+            "the training in {} has done {done} steps already, which {} steps would not hold",
+            path.display(),
+            recipe.steps
+        );
+        let versions = [("libtorch", libtorch::LIBTORCH_VERSION), ("device", &format!("{device:?}"))];
+        folder.write_config(&config, &versions)?;
         Ok(Self { part, recipe, folder, component, optimizer, ema, done })
     }
 
@@ -111,6 +133,11 @@ impl Pretraining {
         if self.done < self.recipe.steps {
             // Of a shorter training, which goes on now.
             let _ = std::fs::remove_file(final_weights(self.folder.path()));
+            if self.part == Part::Vae
+                && let Some(run) = self.folder.path().parent()
+            {
+                let _ = std::fs::remove_file(run.join(SCALING_FACTOR));
+            }
         }
         let mut log = Log::open(self.folder.path(), self.done)?;
         let mut scalars = Scalars::open(self.folder.path(), self.done)?;
@@ -192,6 +219,18 @@ pub(crate) fn final_weights(folder: &Path) -> PathBuf {
     folder.join("model.safetensors")
 }
 
+/// The weights of a component that is not trained any more: those at the end of its training, or those to begin from where
+/// it has none.
+pub(crate) fn finished_weights(run: &Path, part: Part) -> Result<PathBuf> {
+    let folder = run.join(part.name());
+    let (last, start) = (final_weights(&folder), start_weights(run, part));
+    if last.exists() {
+        return Ok(last);
+    }
+    ensure!(start.exists() && !holds_training(&folder), "{} has no finished part {part}", run.display());
+    Ok(start)
+}
+
 /// The best weights that a component has so far.
 pub(crate) fn best_weights(run: &Path, part: Part) -> Result<PathBuf> {
     let folder = run.join(part.name());
@@ -221,7 +260,7 @@ pub fn recorded_steps(part: Part, run: &Path) -> Result<Option<u64>> {
     Ok(path.exists().then(read).transpose()?.map(|record| record.recipe.steps))
 }
 
-fn sha256(bytes: Vec<u8>) -> String {
+fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -2,11 +2,12 @@
 
 use std::str::FromStr;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use tch::Kind;
 
 use crate::Part;
+use crate::contrast::FAMILY;
 
 /// The last part of the steps, in which the learning rate falls to zero.
 const DECAY: f64 = 0.3;
@@ -91,6 +92,26 @@ impl Recipe {
             Part::Clip => recipe(1500, 64, 1e-3, 0.99),
             Part::Unet => recipe(16000, 32, 1.2e-3, 0.998),
         }
+    }
+
+    /// # Errors
+    /// When the part cannot be trained in batches of this size.
+    pub fn check(&self, part: Part) -> Result<()> {
+        let size = self.batch_size;
+        ensure!(size > 0, "the part {part} needs at least one scene in a step");
+        match part {
+            Part::Vae => {}
+            Part::Clip => ensure!(
+                size.is_multiple_of(FAMILY),
+                "CLIP is trained in batches of families of {FAMILY} scenes, not in batches of {size}"
+            ),
+            Part::Unet => ensure!(
+                self.pool.is_multiple_of(size),
+                "the U-Net is trained in batches that divide the pool of {} scenes, not in batches of {size}",
+                self.pool
+            ),
+        }
+        Ok(())
     }
 
     /// The learning rate of step `step` (from 0): up, level, and down to zero at the end, so that a run may be made

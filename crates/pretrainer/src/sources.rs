@@ -55,9 +55,8 @@ impl Sources {
     /// Of each seed [`Scene::family`] of `size`, rendered.
     pub(crate) fn families(&self, seeds: &[u64], split: Split, size: usize) -> Pairs {
         use rayon::prelude::*;
-        let pair = |scene: Scene| {
-            (scene.render(&self.world, &self.album, shapes::IMAGE_SIZE), scene.caption(&self.world))
-        };
+        let pair =
+            |scene: Scene| (scene.render(&self.world, &self.album, shapes::IMAGE_SIZE), scene.caption(&self.world));
         seeds.par_iter().flat_map(|seed| Scene::family(&self.world, *seed, split, size)).map(pair).unzip()
     }
 

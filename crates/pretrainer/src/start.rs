@@ -3,43 +3,60 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use crate::Part;
 use crate::assemble::SCALING_FACTOR;
+use crate::{Part, Sources};
 
 /// Where a part's folder keeps them.
 pub(crate) fn start_weights(run: &Path, part: Part) -> PathBuf {
     run.join(part.name()).join("start.safetensors")
 }
 
-/// Lets the parts in `run` begin with the weights of `model`, a folder that [`assemble`](crate::assemble()) has made,
-/// instead of random ones. Parts that are not trained serve as they are; those that have begun already are left alone.
+/// Whether a part's folder has a training of its own, beside the weights to begin from.
+pub(crate) fn holds_training(folder: &Path) -> bool {
+    folder.join("config.json").exists()
+}
+
+/// Lets the parts in `run` begin with the weights of `model`, a folder that [`assemble`](crate::assemble()) has made, instead
+/// of random ones. Parts that are not trained then serve as they are. Again with the same model it does nothing.
 ///
 /// # Errors
-/// When `model` lacks a part, or a file cannot be written. Shapes are looked at when training begins.
-pub fn start_from(model: &Path, run: &Path) -> Result<()> {
+/// When `model` lacks a part or has other words than `sources`, when a part in `run` has begun from something else, or a
+/// file cannot be written. Shapes are looked at when training begins.
+pub fn start_from(model: &Path, run: &Path, sources: &Sources) -> Result<()> {
     #[derive(Deserialize)]
     struct Vae {
         scaling_factor: f64,
     }
-    for part in Part::ALL {
-        let start = start_weights(run, part);
-        let folder = run.join(part.name());
-        if start.exists() || folder.join("config.json").exists() {
-            continue;
+    let read = |path: PathBuf| fs::read(&path).with_context(|| format!("cannot read {}", path.display()));
+    let begin = || {
+        // A token's row in the text encoder depends on all words.
+        let words = tempfile::tempdir().context("cannot make a temporary folder")?;
+        sources.tokenizer.save(words.path())?;
+        for file in ["vocab.json", "merges.txt"] {
+            let same = read(words.path().join(file))? == read(model.join("tokenizer").join(file))?;
+            ensure!(same, "its tokenizer/{file} has other words than the world of scenes");
         }
-        let weights = model.join(part.file());
-        let bytes = fs::read(&weights)
-            .with_context(|| format!("cannot begin from {}: cannot read {}", model.display(), weights.display()))?;
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        if part == Part::Vae {
-            // The U-Net has learned under it.
-            let vae: Vae = weights::read_config(&model.join("vae/config.json"))?;
+        // The U-Net has learned under it.
+        let vae: Vae = weights::read_config(&model.join("vae/config.json"))?;
+        let weights = Part::ALL.map(|part| anyhow::Ok((part, read(model.join(part.file()))?)));
+        let mut new = Vec::new();
+        for (part, bytes) in weights.into_iter().collect::<Result<Vec<_>>>()? {
+            let (start, folder) = (start_weights(run, part), run.join(part.name()));
+            if start.exists() {
+                ensure!(read(start)? == bytes, "{} has begun from another model", folder.display());
+            } else {
+                ensure!(!holds_training(&folder), "{} has begun from something else", folder.display());
+                fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+                new.push((start, bytes));
+            }
+        }
+        if !new.is_empty() {
             atomic::write(&run.join(SCALING_FACTOR), serde_json::to_string(&vae.scaling_factor)?)?;
         }
-        atomic::write(&start, bytes)?;
-    }
-    Ok(())
+        new.into_iter().try_for_each(|(start, bytes)| atomic::write(&start, bytes))
+    };
+    begin().with_context(|| format!("{} cannot begin from {}", run.display(), model.display()))
 }

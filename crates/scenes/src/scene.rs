@@ -84,7 +84,8 @@ impl Object {
     /// Whether captions that name the one may mean the other.
     fn may_be(&self, other: &Self, world: &World) -> bool {
         let kind = |object: &Self| object.noun.and_then(|noun| world.nouns[noun].kind.as_deref());
-        let names = |one: &Self, other: &Self| [Some(other.word.as_str()), kind(other)].contains(&Some(one.said(world)));
+        let names =
+            |one: &Self, other: &Self| [Some(other.word.as_str()), kind(other)].contains(&Some(one.said(world)));
         names(self, other) || names(other, self)
     }
 }
@@ -105,13 +106,14 @@ impl Scene {
     /// things). Colours and backgrounds do not tell them apart: a model that has to do so must know the things.
     pub fn family(world: &World, seed: u64, split: Split, size: usize) -> Vec<Self> {
         let first = Self::draw(world, seed, split);
-        let mut draws = Draws::new(first.seed);
+        // Not the numbers that paint the first one.
+        let mut draws = Draws::new(fnv(&first.seed.to_le_bytes()));
         let mut family = vec![first];
         for _ in 0..100 * size {
             if family.len() >= size {
                 break;
             }
-            let thing = Self::object(world, &mut draws, 0.0);
+            let thing = Object { by_kind: false, ..Self::object(world, &mut draws, 0.0) };
             let clear = |scene: &Self| scene.objects.iter().all(|object| !object.may_be(&thing, world));
             if family.iter().all(clear) {
                 let scene = family[0].with_first(thing, draws.seed());
@@ -126,7 +128,7 @@ impl Scene {
     /// With `thing` instead of the first one (of both, where there are two of it), in its colour.
     fn with_first(&self, thing: Object, seed: u64) -> Self {
         let first = &self.objects[0];
-        let thing = Object { color: first.color.clone(), by_kind: false, ..thing };
+        let thing = Object { color: first.color.clone(), ..thing };
         let replaced = |object: &Object| if object == first { thing.clone() } else { object.clone() };
         Self { objects: self.objects.iter().map(replaced).collect(), seed, ..self.clone() }
     }

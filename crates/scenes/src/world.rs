@@ -69,7 +69,15 @@ impl World {
     }
 
     fn validate(&self) -> Result<()> {
-        ensure!(!self.nouns.is_empty() && !self.colors.is_empty(), "it has no nouns or no colors");
+        // Two things side by side differ, and a background has another colour than they.
+        for (what, count, least) in [
+            ("nouns", self.nouns.len(), 2),
+            ("colors", self.colors.len(), 3),
+            ("places", self.places.len(), 1),
+            ("styles", self.styles.len(), 1),
+        ] {
+            ensure!(count >= least, "it has {count} {what} where scenes need {least}");
+        }
         let taught = self.taught();
         let drawings: BTreeSet<&str> = self.nouns.iter().flat_map(|noun| &noun.pictures).map(String::as_str).collect();
         for noun in &self.nouns {

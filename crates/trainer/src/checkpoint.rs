@@ -61,10 +61,7 @@ impl Checkpoint {
         all.sort_by_key(|checkpoint| checkpoint.state);
         all.pop();
         let partial = folders(parent).into_iter().filter(|path| is_partial(path));
-        for old in all.into_iter().map(|checkpoint| checkpoint.path).chain(partial) {
-            fs::remove_dir_all(&old).with_context(|| format!("cannot remove {}", old.display()))?;
-        }
-        Ok(())
+        all.into_iter().map(|checkpoint| checkpoint.path).chain(partial).try_for_each(|old| discard(&old))
     }
 
     fn all(parent: &Path) -> Result<Vec<Self>> {
@@ -86,10 +83,7 @@ impl Checkpoint {
             contents(hidden)?;
             atomic::write(&hidden.join(Self::STATE), serde_json::to_vec_pretty(&State { stage, step })?)?;
             // The one of the same step, if there is any, makes room only when this one is whole.
-            if path.exists() {
-                fs::remove_dir_all(path)?;
-            }
-            Ok(())
+            if path.exists() { discard(path) } else { Ok(()) }
         };
         atomic::new_folder(path, fill).with_context(|| format!("cannot write the checkpoint {}", path.display()))
     }
@@ -120,6 +114,18 @@ pub(crate) fn restore(parameters: &[(&str, &Tensor)], path: &Path) -> Result<()>
 
 fn is_partial(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(atomic::PARTIAL.as_bytes()))
+}
+
+/// Removes a checkpoint, which is no longer one from the first moment: a process killed meanwhile leaves nothing that
+/// looks like a damaged one.
+fn discard(path: &Path) -> Result<()> {
+    let failed = || format!("cannot remove {}", path.display());
+    let mut hidden = path.to_owned();
+    if let Some(name) = path.file_name().filter(|_| !is_partial(path)) {
+        hidden.set_file_name(format!("{}{}", atomic::PARTIAL, name.to_string_lossy()));
+        fs::rename(path, &hidden).with_context(failed)?;
+    }
+    fs::remove_dir_all(&hidden).with_context(failed)
 }
 
 /// The folders in a folder; none where it does not exist.

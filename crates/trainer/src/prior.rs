@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use libtorch::random;
 use photos::{Photo, PhotoFolder, Rejected};
 use sampling::{Pipeline, Request, Settings};
@@ -13,6 +13,8 @@ use crate::{Event, TrainConfig};
 
 /// The folder of the pictures within a run's, where the user names none.
 const FOLDER: &str = "prior";
+/// The text in a drawn picture that says how it came about.
+const PARAMETERS: &str = "parameters";
 
 /// The folder of the pictures, and what is still to be drawn.
 #[derive(Debug)]
@@ -60,7 +62,7 @@ impl PriorPictures {
     /// Each picture is drawn alone, from a seed of its own: it is the same whichever were there before.
     ///
     /// # Errors
-    /// When a picture cannot be drawn or written.
+    /// When a picture cannot be drawn or written, or one that is there was drawn otherwise.
     pub(crate) fn draw(
         &mut self,
         pipeline: &Pipeline,
@@ -70,7 +72,32 @@ impl PriorPictures {
         watch: &mut dyn FnMut(Event<'_>),
     ) -> Result<bool> {
         let files = (0..self.drawn).map(|index| (index, self.folder.join(name(index))));
-        let missing: Vec<(usize, PathBuf)> = files.filter(|(_, file)| !file.exists()).collect();
+        let prompt = config.fill(&prior.prompt);
+        let settings = Self::settings(pipeline, config, prior);
+        let seed = |index: usize| random::derive(config.seed, "prior pictures", index as u64);
+        // As the others write it, with the model, on which a picture depends as well.
+        let parameters = |index: usize| {
+            format!(
+                "{prompt}\nSteps: {}, Guidance scale: {}, Seed: {}, Size: {}x{}, Model: {}",
+                settings.steps,
+                settings.guidance_scale,
+                seed(index),
+                settings.width,
+                settings.height,
+                config.model.display(),
+            )
+        };
+        let (there, missing): (Vec<_>, Vec<_>) = files.partition(|(_, file): &(usize, PathBuf)| file.exists());
+        for (index, file) in there {
+            let texts = pictures::png_texts(&file)?;
+            let (_, drawn_by) = texts.into_iter().find(|(key, _)| key == PARAMETERS).unwrap_or_default();
+            ensure!(
+                drawn_by == parameters(index),
+                "{} was drawn for another run, by {drawn_by:?} instead of {:?}; give this run another --prior-folder",
+                file.display(),
+                parameters(index),
+            );
+        }
         if missing.is_empty() {
             return Ok(true);
         }
@@ -78,15 +105,14 @@ impl PriorPictures {
         let pictures = self.drawn as u64;
         let before = pictures - missing.len() as u64;
         watch(Event::Prior { done: before, pictures });
-        let prompt = config.fill(&prior.prompt);
         for (done, (index, file)) in (before + 1..).zip(missing) {
             if stop() {
                 return Ok(false);
             }
-            let request = Request::new(&prompt, random::derive(config.seed, "prior pictures", index as u64));
-            let drawn = pipeline.generate(&[request], &Self::settings(pipeline, config, prior), &mut |_| {})?;
+            let request = Request::new(&prompt, seed(index));
+            let drawn = pipeline.generate(&[request], &settings, &mut |_| {})?;
             for picture in drawn {
-                pictures::save_png(&file, &picture, &[("parameters", &prompt)])?;
+                pictures::save_png(&file, &picture, &[(PARAMETERS, &parameters(index))])?;
             }
             watch(Event::Prior { done, pictures });
         }

@@ -105,7 +105,7 @@ impl UNet {
         let (kind, device) = (sample.kind(), sample.device());
         let batch = self.check_latents(sample)?;
         self.check_text(encoder_hidden_states, batch)?;
-        let timesteps = libtorch::upload(&expand_timesteps(timesteps, batch)?, device);
+        let timesteps = expand_timesteps(&libtorch::upload(timesteps, device), batch)?;
         let positions = encoder_hidden_states.size()[1];
         let layers = self.cross_attention_layers();
         let watch = observer.map(|observer| Watch::new(observer, layers, positions, device)).transpose()?;
