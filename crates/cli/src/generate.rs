@@ -93,7 +93,12 @@ impl Generate {
 
         let batches = requests.len().div_ceil(self.size.batch()) as u64;
         let mut progress: Option<Progress> = None;
-        let mut grid = Grid::new(self.images as usize);
+        // A row a prompt; where each has a single picture, about as wide as high.
+        let columns = match self.images {
+            1 => (requests.len() as f64).sqrt().ceil() as usize,
+            images => images as usize,
+        };
+        let mut grid = Grid::new(columns);
         let mut records = Vec::new();
         for (batch, chunk) in requests.chunks(self.size.batch()).enumerate() {
             let pictures = pipeline.generate(chunk, &settings, &mut |step| {

@@ -63,9 +63,9 @@ pub(crate) struct Pretrain {
 /// How the budget is divided.
 fn share(part: Part) -> f64 {
     match part {
-        Part::Vae => 0.18,
-        Part::Clip => 0.15,
-        Part::Unet => 0.67,
+        Part::Vae => 0.1,
+        Part::Clip => 0.1,
+        Part::Unet => 0.8,
     }
 }
 

@@ -47,15 +47,16 @@ fn compare(run: &Path, prepared: &Prepared) -> Result<()> {
     let mut grid = Grid::new(2 * columns.len());
     let mut rows = Vec::new();
     for (number, prompt) in prepared.prompts().prompts.iter().enumerate() {
-        let mut images = Vec::new();
+        let (mut images, mut seed) = (Vec::new(), None);
         for (name, title, said) in &columns {
             let pictures = drawn.iter().find(|(candidate, _)| candidate == name).map(|(_, pictures)| pictures);
             let Some(picture) = pictures.and_then(|pictures| pictures.get(number)) else { continue };
+            seed = Some(picture.seed);
             grid.push(read(&picture.path)?, format!("{title}: {}", prompt.with(said)));
             let relative = picture.path.strip_prefix(run).unwrap_or(&picture.path);
             images.push(Path::new("..").join(relative).display().to_string());
         }
-        rows.push(json!({ "prompt": prompt.with(&subject), "images": images }));
+        rows.push(json!({ "prompt": prompt.with(&subject), "seed": seed, "images": images }));
     }
     pictures::save_png(&folder.join("comparison.png"), &grid.draw(), &[])?;
     let data = json!({ "columns": columns.map(|(_, title, _)| title), "rows": rows });

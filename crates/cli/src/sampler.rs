@@ -20,7 +20,8 @@ pub(crate) struct SamplerArgs {
     #[arg(long)]
     pub(crate) guidance_scale: Option<f64>,
     /// ddpm, ddim, pndm, dpm-solver++, euler or euler-ancestral; if not given, the model's own, and for evaluate
-    /// dpm-solver++ as in the authors' code
+    /// dpm-solver++, which the authors draw with (they end at the least noise of training, final_sigmas_type sigma_min,
+    /// and we at none, where the model's scheduler_config.json does not say otherwise)
     #[arg(long)]
     pub(crate) scheduler: Option<String>,
 }

@@ -205,7 +205,11 @@ impl Train {
             None if self.resume && own.exists() => layers.file(&own)?,
             None => {}
         }
-        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| Value::from(path.display().to_string()));
+        // What a run says of itself is true wherever it is read.
+        let path = |path: &Option<PathBuf>| {
+            let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            path.as_ref().map(|path| Value::from(absolute(path).display().to_string()))
+        };
         let number = |number: Option<usize>| number.map(Value::from);
         let mut flags = vec![
             ("model", path(&self.model)),

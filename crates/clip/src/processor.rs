@@ -45,7 +45,8 @@ pub enum Resampler {
     /// Torchvision's, which transformers' `CLIPImageProcessor` uses since its release 5.
     #[default]
     Torchvision,
-    /// Pillow's before its release 13, which OpenAI's code, open_clip and transformers before release 5 use.
+    /// Pillow's before its release 13, which transformers before release 5 uses, with its way to crop. OpenAI's code and
+    /// open_clip resize alike, but where an odd border is left they may crop one pixel further.
     Pillow,
 }
 

@@ -27,8 +27,9 @@ impl Default for SingleFile<'_> {
     }
 }
 
-/// Writes the model in `base`, with another `unet` where one is given, to the file `out`, which A1111's web UI, ComfyUI
-/// and diffusers' `from_single_file` load. Its metadata follow the Stability AI model metadata standard (ModelSpec).
+/// Writes the model in `base`, with another `unet` where one is given, to the file `out`, which A1111's web UI and ComfyUI
+/// load, and diffusers by `from_single_file(file, config=BASE)`: without the folder of the base model it takes each model of
+/// this width for Stable Diffusion 2.1 at 768 pixels, which predicts something else. Its metadata follow the Stability AI model metadata standard (ModelSpec).
 ///
 /// # Errors
 /// When the model is of another family than Stable Diffusion 1.x and 2.x or has tokens of its own, a component is missing,

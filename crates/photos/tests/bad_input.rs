@@ -26,6 +26,18 @@ fn png(picture: &image::RgbImage) -> Vec<u8> {
 }
 
 #[test]
+fn stray_bytes_between_the_segments_of_a_jpeg_are_passed_over() {
+    let jpeg = encoded(&photo(64, 48), ImageFormat::Jpeg);
+    let tables = jpeg.windows(2).position(|pair| pair == [0xFF, 0xDB]).unwrap();
+    let frame = jpeg.windows(2).position(|pair| pair == [0xFF, 0xC0]).unwrap();
+    let (start, middle, rest) = (&jpeg[..tables], &jpeg[tables..frame], &jpeg[frame..]);
+    let strays = [start, b"\0\0\0", middle, b"stray\xFF", rest].concat();
+    let opened = PhotoFolder::open(folder(&[("a.jpg", &jpeg), ("b.jpg", &strays)]).path()).unwrap();
+    assert!(opened.skipped.is_empty(), "{:?}", opened.skipped);
+    assert!(opened.photos[0].pixels == opened.photos[1].pixels);
+}
+
+#[test]
 fn everything_in_a_folder_is_accounted_for() {
     let picture = png(&photo(8, 6));
     let jpeg = encoded(&photo(8, 6), ImageFormat::Jpeg);

@@ -89,8 +89,8 @@ impl Recipe {
         };
         match part {
             Part::Vae => recipe(6000, 8, 2e-3, 0.99),
-            Part::Clip => recipe(1500, 64, 1e-3, 0.99),
-            Part::Unet => recipe(16000, 32, 1.2e-3, 0.998),
+            Part::Clip => recipe(4000, 64, 1e-3, 0.99),
+            Part::Unet => recipe(25000, 32, 1.2e-3, 0.998),
         }
     }
 

@@ -31,10 +31,13 @@ impl Drawn {
 /// comparison with the base model, the first of each prompt and seed.
 pub(crate) fn drawn(run: &Run) -> Result<Vec<Drawn>> {
     let mut all: Vec<Drawn> = Vec::new();
+    let mut files: BTreeSet<PathBuf> = BTreeSet::new();
     let mut add = |prompt: &str, seed: u64, path: PathBuf| {
         let prompt = prompt.replace("{}", &format!("[V] {}", run.text("category")));
         let one = Drawn { prompt, seed, path };
-        if one.path.is_file() && !all.iter().any(|other| other.matches(&one)) {
+        // What the comparison shows is an evaluation's, by another path.
+        let known = fs::canonicalize(&one.path).is_ok_and(|file| !files.insert(file));
+        if one.path.is_file() && !known && !all.iter().any(|other| other.matches(&one)) {
             all.push(one);
         }
     };
@@ -70,4 +73,39 @@ pub(crate) fn compared(run: &Run) -> Result<BTreeSet<PathBuf>> {
     let file = run.json("comparison/comparison.json")?.unwrap_or_default();
     let images = list(&file, "rows").iter().flat_map(|row| list(row, "images")).filter_map(Value::as_str);
     Ok(images.filter_map(|image| fs::canonicalize(run.folder.join("comparison").join(image)).ok()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn write(path: &Path, value: &Value) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, value.to_string()).unwrap();
+    }
+
+    #[test]
+    fn what_an_evaluation_and_the_comparison_show_is_one_picture() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path();
+        write(&run.join("config.json"), &json!({"config": {"category": "dog"}}));
+        let images = json!([{"file": "000-00.png", "seed": 7}]);
+        let scores = json!({"prompts": [{"prompt": "a {}", "images": images}]});
+        let variants = json!([{"name": "subject", "folder": "subject", "scores": scores}]);
+        write(&run.join("evaluation/set/scores.json"), &json!({"variants": variants}));
+        write(&run.join("evaluation/set/subject/000-00.png"), &json!("a picture"));
+        // As the training's end writes it, with the seed and (before) without.
+        for seed in [json!(7), Value::Null] {
+            let rows =
+                json!([{"prompt": "a [V] dog", "seed": seed, "images": ["../evaluation/set/subject/000-00.png"]}]);
+            write(&run.join("comparison/comparison.json"), &json!({"rows": rows}));
+            let all = drawn(&Run::open(run).unwrap()).unwrap();
+            let prompts: Vec<_> = all.iter().map(|one| (one.prompt.as_str(), one.seed)).collect();
+            assert_eq!(prompts, [("a [V] dog", 7)]);
+        }
+    }
 }

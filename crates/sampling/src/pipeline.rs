@@ -169,7 +169,7 @@ impl Pipeline {
     pub fn encode_prompts(&self, prompts: &[&str]) -> Result<Tensor> {
         let ids = prompts.iter().map(|prompt| Ok(self.tokenizer.encode(&self.resolve(prompt)?)?.ids));
         let ids = ids.collect::<Result<Vec<_>>>()?;
-        tch::no_grad(|| self.text_encoder.forward(&Tensor::from_slice2(&ids)))
+        libtorch::catch(|| tch::no_grad(|| self.text_encoder.forward(&Tensor::from_slice2(&ids))))?
     }
 
     /// Finds out whether [`Pipeline::generate`] can follow, without drawing anything.
@@ -242,7 +242,17 @@ impl Pipeline {
     /// What LibTorch refuses, such as for want of memory.
     pub fn draw(&self, latents: &Tensor) -> Result<Vec<RgbImage>> {
         let latents = self.vae.unscale_latents(latents).to_kind(self.to.0);
-        let images = libtorch::catch(|| tch::no_grad(|| self.vae.decode_split(&latents, &Splitting::BOUNDED)))??;
+        let split = || tch::no_grad(|| self.vae.decode_split(&latents, &self.splitting()));
+        let images = libtorch::catch(split)??;
         Ok(to_pictures(&images))
+    }
+
+    /// One picture at a time, whole up to the size that the VAE was made for, and in tiles beyond.
+    fn splitting(&self) -> Splitting {
+        let Splitting { slice_batch, tile_size } = Splitting::BOUNDED;
+        let config = self.vae.config();
+        let unit = 4 * config.downscale_factor();
+        let whole = config.sample_size / unit * unit;
+        Splitting { slice_batch, tile_size: tile_size.map(|least| least.max(whole)) }
     }
 }

@@ -61,8 +61,13 @@ impl Attention {
     /// be 8 % of the work of Stable Diffusion 2.1's U-Net.
     fn project(&self, xs: &Tensor, context: &Tensor) -> [Tensor; 3] {
         let (batch, texts) = (xs.size()[0], context.size()[0]);
-        let heads = [self.to_q.forward(xs), self.to_k.forward(context), self.to_v.forward(context)]
+        let [q, k, v] = [self.to_q.forward(xs), self.to_k.forward(context), self.to_v.forward(context)]
             .map(|xs| split_heads(&xs, self.heads));
-        if texts == batch { heads } else { heads.map(|xs| xs.expand([batch, -1, -1, -1], false)) }
+        let for_all = |xs: Tensor| {
+            let xs = xs.expand([batch, -1, -1, -1], false);
+            // Whether each of a GPU's kernels takes the same memory for all samples is not known; the copy is small.
+            if xs.device().is_cuda() { xs.contiguous() } else { xs }
+        };
+        if texts == batch { [q, k, v] } else { [q, for_all(k), for_all(v)] }
     }
 }

@@ -27,8 +27,8 @@ pub(crate) struct Bench {
     #[arg(long)]
     full: bool,
     /// Turns of either side
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
     /// Threads of either side; all cores if not given
     #[arg(long)]
     threads: Option<usize>,
