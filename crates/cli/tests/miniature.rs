@@ -167,6 +167,6 @@ fn an_ablation_runs_each_variant_once_and_puts_them_in_a_table() {
     // It would make all seeds the same one.
     refused(&["--", "--set", "seed=3"], "seed is what ablate itself gives to train");
     refused(&["--", "--set=category=cat"], "category is what ablate itself gives to train");
-    refused(&["--seeds", "0,1,0"], "a seed is given twice");
-    refused(&["--variants", "full,full"], "a variant is given twice");
+    refused(&["--seeds", "0,1,0", "--", "--batch-size=1"], "a seed is given twice");
+    refused(&["--variants", "full,full", "--", "--batch-size=1"], "a variant is given twice");
 }
