@@ -46,7 +46,8 @@ fn a_familys_captions_differ_in_a_thing_alone() {
     let mut tinted = 0;
     for (seed, split) in (0..200).flat_map(|seed| [(seed, Split::Training), (seed, Split::HeldOut)]) {
         let family = Scene::family(&world, seed, split, 8);
-        assert_eq!(family.len(), 8);
+        // Of 189 things in one composition about six are held out.
+        assert!(family.len() == 8 || split == Split::HeldOut, "{}", family.len());
         assert_eq!(family[0], Scene::draw(&world, seed, split));
         assert_eq!(family, Scene::family(&world, seed, split, 8));
         let frame = |scene: &Scene| {
@@ -58,7 +59,7 @@ fn a_familys_captions_differ_in_a_thing_alone() {
         };
         let captions: BTreeSet<String> = family.iter().map(|scene| scene.caption(&world)).collect();
         let frames: BTreeSet<String> = family.iter().map(frame).collect();
-        assert_eq!((captions.len(), frames.len()), (8, 1), "{captions:?}");
+        assert_eq!((captions.len(), frames.len()), (family.len(), 1), "{captions:?}");
         assert!(family.iter().all(|scene| scene.is_held_out() == (split == Split::HeldOut)));
         tinted += usize::from(family[0].objects[0].color.is_some());
         // No caption is true of another's picture.
