@@ -83,6 +83,9 @@ impl PhotoBatches {
         let (orders, places) = channel::<Place>();
         let (finished, made) = channel();
         let work = move || {
+            // A team of OpenMP threads of its own would make more of them than cores; then all sleep where they would wait
+            // a moment, and on two cores two threads train more slowly than one.
+            tch::set_num_threads(1);
             for place in places {
                 if finished.send((place, maker.batch(place))).is_err() {
                     return;
