@@ -14,8 +14,11 @@ use crate::decode::damaged;
 /// # Errors
 /// Here and below: what follows the file's name in a sentence.
 pub(crate) fn size(bytes: &[u8]) -> Result<(u32, u32), String> {
-    let bytes = without_strays(bytes);
-    let mut decoder = decoder(&bytes);
+    size_in_header(&without_strays(bytes))
+}
+
+fn size_in_header(bytes: &[u8]) -> Result<(u32, u32), String> {
+    let mut decoder = decoder(bytes);
     decoder.decode_headers().map_err(|error| damaged(&error))?;
     let info = decoder.info().ok_or("is damaged: it has no frame header")?;
     Ok((u32::from(info.width), u32::from(info.height)))
@@ -23,8 +26,9 @@ pub(crate) fn size(bytes: &[u8]) -> Result<(u32, u32), String> {
 
 /// Pixels as stored, and how to turn them. Grey and CMYK (inverted, as everybody writes it) become RGB.
 pub(crate) fn decode(bytes: &[u8]) -> Result<(RgbImage, Orientation), String> {
-    let (width, height) = size(bytes)?;
-    let guarded = guarded(&without_strays(bytes)).ok_or("is cut off before its end")?;
+    let bytes = without_strays(bytes);
+    let (width, height) = size_in_header(&bytes)?;
+    let guarded = guarded(&bytes).ok_or("is cut off before its end")?;
     let mut decoder = decoder(&guarded);
     let pixels = decoder.decode().map_err(|error| damaged(&error))?;
     let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));

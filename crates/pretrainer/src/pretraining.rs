@@ -233,14 +233,13 @@ pub(crate) fn finished_weights(run: &Path, part: Part) -> Result<PathBuf> {
 
 /// The best weights that a component has so far.
 pub(crate) fn best_weights(run: &Path, part: Part) -> Result<PathBuf> {
-    let folder = run.join(part.name());
-    let last = final_weights(&folder);
-    if last.exists() {
-        return Ok(last);
+    if let Ok(finished) = finished_weights(run, part) {
+        return Ok(finished);
     }
-    if let Some((_, checkpoint)) = checkpoint::latest(&checkpoints(&folder)) {
+    if let Some((_, checkpoint)) = checkpoint::latest(&checkpoints(&run.join(part.name()))) {
         return Ok(checkpoint.join(checkpoint::EMA));
     }
+    // It has begun, but has no checkpoint yet.
     let start = start_weights(run, part);
     ensure!(start.exists(), "{} has no weights of the part {part} yet", run.display());
     Ok(start)
@@ -255,9 +254,9 @@ pub fn recorded_steps(part: Part, run: &Path) -> Result<Option<u64>> {
     struct Record {
         recipe: Recipe,
     }
-    let path = run.join(part.name()).join("config.json");
-    let read = || weights::read_config::<Record>(&path);
-    Ok(path.exists().then(read).transpose()?.map(|record| record.recipe.steps))
+    let folder = run.join(part.name());
+    let read = || weights::read_config::<Record>(&folder.join("config.json"));
+    Ok(holds_training(&folder).then(read).transpose()?.map(|record| record.recipe.steps))
 }
 
 fn sha256(bytes: &[u8]) -> String {

@@ -94,6 +94,8 @@ impl Recipe {
         }
     }
 
+    /// Whether a part can be trained by it, before anything slow.
+    ///
     /// # Errors
     /// When the part cannot be trained in batches of this size.
     pub fn check(&self, part: Part) -> Result<()> {
