@@ -61,7 +61,8 @@ impl Checkpoint {
         all.sort_by_key(|checkpoint| checkpoint.state);
         all.pop();
         let partial = folders(parent).into_iter().filter(|path| is_partial(path));
-        all.into_iter().map(|checkpoint| checkpoint.path).chain(partial).try_for_each(|old| discard(&old))
+        // Those first: one may have the hidden name that another is to get.
+        partial.into_iter().chain(all.into_iter().map(|checkpoint| checkpoint.path)).try_for_each(|old| discard(&old))
     }
 
     fn all(parent: &Path) -> Result<Vec<Self>> {
