@@ -38,6 +38,6 @@ impl Conv2d {
     pub fn forward(&self, xs: &Tensor) -> Tensor {
         let kind = xs.kind();
         let bias = self.bias.as_ref().map(|bias| bias.to_kind(kind));
-        xs.conv2d(&self.weight.to_kind(kind), bias.as_ref(), [self.stride; 2], [self.padding; 2], [1, 1], 1)
+        libtorch::conv2d(xs, &self.weight.to_kind(kind), bias.as_ref(), self.stride, self.padding)
     }
 }

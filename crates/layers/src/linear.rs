@@ -31,6 +31,7 @@ impl Linear {
     /// Maps [..., in] to [..., out].
     pub fn forward(&self, xs: &Tensor) -> Tensor {
         let kind = xs.kind();
-        xs.linear(&self.weight.to_kind(kind), self.bias.as_ref().map(|bias| bias.to_kind(kind)).as_ref())
+        let bias = self.bias.as_ref().map(|bias| bias.to_kind(kind));
+        libtorch::linear(xs, &self.weight.to_kind(kind), bias.as_ref())
     }
 }

@@ -51,6 +51,28 @@ unsafe extern "C" {
     pub(crate) fn shim_cuda_reset_peak(device: i8) -> *mut c_char;
     pub(crate) fn shim_cuda_empty_cache() -> *mut c_char;
     pub(crate) fn shim_upload(tensor: *const C_tensor, device: i8, copy: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn shim_pack_conv2d(
+        weight: *const C_tensor,
+        input: *const C_tensor,
+        stride: i64,
+        padding: i64,
+        packed: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn shim_conv2d_packed(
+        input: *const C_tensor,
+        packed: *const C_tensor,
+        bias: *const C_tensor,
+        stride: i64,
+        padding: i64,
+        output: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn shim_pack_linear(weight: *const C_tensor, rows: i64, packed: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn shim_linear_packed(
+        input: *const C_tensor,
+        packed: *const C_tensor,
+        bias: *const C_tensor,
+        output: *mut *mut C_tensor,
+    ) -> *mut c_char;
     pub(crate) fn shim_event_record(device: i8, event: *mut *mut CudaEvent) -> *mut c_char;
     pub(crate) fn shim_event_wait(event: *const CudaEvent) -> *mut c_char;
     pub(crate) fn shim_event_free(event: *mut CudaEvent);

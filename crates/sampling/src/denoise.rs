@@ -3,7 +3,7 @@
 use anyhow::Result;
 use scheduler::Scheduler;
 use tch::{Device, Kind, Tensor};
-use unet::AttentionObserver;
+use unet::{AttentionObserver, ReadText};
 
 use crate::noise::Noise;
 use crate::{Pipeline, Request, Settings, Step};
@@ -13,8 +13,8 @@ pub(crate) struct Denoising<'a> {
     pipeline: &'a Pipeline,
     settings: &'a Settings,
     scheduler: Box<dyn Scheduler>,
-    /// [batch, ...], or [2 · batch, ...] with the negative prompts first.
-    encoder_hidden_states: Tensor,
+    /// Of [batch] prompts, or of [2 · batch] with the negative ones first.
+    text: ReadText,
     noise: Vec<Noise>,
 }
 
@@ -30,8 +30,8 @@ impl<'a> Denoising<'a> {
             prompts.extend(requests.iter().map(|request| request.negative_prompt.as_str()));
         }
         prompts.extend(requests.iter().map(|request| request.prompt.as_str()));
-        let encoder_hidden_states = pipeline.encode_prompts(&prompts)?;
-        Ok(Self { pipeline, settings, scheduler, encoder_hidden_states, noise })
+        let text = pipeline.unet.read_text(&pipeline.encode_prompts(&prompts)?)?;
+        Ok(Self { pipeline, settings, scheduler, text, noise })
     }
 
     /// Returns the latents [batch, channels, h, w] in f32, the kind they keep throughout. `observer` sees each pass of
@@ -46,21 +46,24 @@ impl<'a> Denoising<'a> {
         let mut latents = Tensor::stack(&initial, 0).to_device(device) * self.scheduler.init_noise_sigma();
         let total = self.scheduler.timesteps().len();
         let mut draws = 0;
-        for index in 0..total {
-            let _span = profile::span("sampling/step");
-            let input = self.scheduler.scale_model_input(index, &latents).to_kind(kind);
-            let timestep = Tensor::from(self.scheduler.timesteps()[index]);
-            let observer = observer.as_mut().map(|observer| &mut **observer as &mut dyn AttentionObserver);
-            let output = self.predict(&input, &timestep, observer)?;
-            let noise = self.scheduler.needs_noise(index).then(|| {
-                draws += 1;
-                self.draw(draws - 1, device)
-            });
-            let step = || self.scheduler.step(index, &output, &latents, noise.as_ref());
-            latents = profile::timed("sampling/scheduler", step)?;
-            on_step(Step { done: index + 1, total });
-        }
-        Ok(latents)
+        // The U-Net's; the text has been read already.
+        libtorch::with_constant_weights(|| {
+            for index in 0..total {
+                let _span = profile::span("sampling/step");
+                let input = self.scheduler.scale_model_input(index, &latents).to_kind(kind);
+                let timestep = Tensor::from(self.scheduler.timesteps()[index]);
+                let observer = observer.as_mut().map(|observer| &mut **observer as &mut dyn AttentionObserver);
+                let output = self.predict(&input, &timestep, observer)?;
+                let noise = self.scheduler.needs_noise(index).then(|| {
+                    draws += 1;
+                    self.draw(draws - 1, device)
+                });
+                let step = || self.scheduler.step(index, &output, &latents, noise.as_ref());
+                latents = profile::timed("sampling/scheduler", step)?;
+                on_step(Step { done: index + 1, total });
+            }
+            Ok(latents)
+        })
     }
 
     /// The U-Net's answer in f32, led towards the prompt: ε = ε_u + s (ε_c − ε_u).
@@ -70,7 +73,7 @@ impl<'a> Denoising<'a> {
         timestep: &Tensor,
         observer: Option<&mut dyn AttentionObserver>,
     ) -> Result<Tensor> {
-        let unet = |input: &Tensor| self.pipeline.unet.forward(input, timestep, &self.encoder_hidden_states, observer);
+        let unet = |input: &Tensor| self.pipeline.unet.forward_read(input, timestep, &self.text, observer);
         if !self.settings.guides() {
             return Ok(unet(input)?.to_kind(Kind::Float));
         }

@@ -4,11 +4,14 @@ use layers::{Linear, attention, attention_probabilities, merge_heads, split_head
 use tch::Tensor;
 use weights::Scope;
 
+/// What attention reads: a context's keys and values, each [batch or 1, heads, positions, d].
+pub(crate) type KeysValues = [Tensor; 2];
+
 /// The text that cross-attention reads.
 #[derive(Clone, Copy)]
 pub(crate) struct Text<'a> {
-    /// [batch or 1, positions, `cross_attention_dim`], of the latents' kind.
-    pub(crate) states: &'a Tensor,
+    /// As each transformer block's cross-attention has projected it, in the order of the blocks.
+    pub(crate) read: &'a [KeysValues],
     /// The positions of the tokens that somebody wants to see attended to.
     pub(crate) tokens: Option<&'a Tensor>,
 }
@@ -37,37 +40,45 @@ impl Attention {
         }
     }
 
-    /// Maps [batch, pixels, channels] to the same shape, given `context` [batch or 1, positions, `context_dim`].
+    /// The keys and values of `context` [batch or 1, positions, `context_dim`].
+    pub(crate) fn read(&self, context: &Tensor) -> KeysValues {
+        [&self.to_k, &self.to_v].map(|projection| split_heads(&projection.forward(context), self.heads))
+    }
+
+    /// Maps [batch, pixels, channels] to the same shape, given what [`Attention::read`] has made of the context.
     ///
     /// `upcast` needs no care here: it is for half precision, in which `attention` keeps its scores in f32 but for few
     /// bf16 ones on a CPU, and those cannot overflow.
-    pub(crate) fn forward(&self, xs: &Tensor, context: &Tensor) -> Tensor {
-        let [q, k, v] = self.project(xs, context);
+    pub(crate) fn forward(&self, xs: &Tensor, read: &KeysValues) -> Tensor {
+        let q = split_heads(&self.to_q.forward(xs), self.heads);
+        let [k, v] = for_batch(read, xs.size()[0]);
         self.to_out.forward(&merge_heads(&attention(&q, &k, &v, false)))
     }
 
-    /// The same to the text, adding the probabilities [batch, tokens, heads, pixels] of its chosen tokens to `shown`.
-    pub(crate) fn forward_to_text(&self, xs: &Tensor, text: Text<'_>, shown: &mut Vec<Tensor>) -> Tensor {
-        let Some(tokens) = text.tokens else { return self.forward(xs, text.states) };
-        let [q, k, v] = self.project(xs, text.states);
+    /// The same, adding the probabilities [batch, tokens, heads, pixels] of the context's `tokens` to `shown`.
+    pub(crate) fn forward_shown(
+        &self,
+        xs: &Tensor,
+        read: &KeysValues,
+        tokens: &Tensor,
+        shown: &mut Vec<Tensor>,
+    ) -> Tensor {
+        let q = split_heads(&self.to_q.forward(xs), self.heads);
+        let [k, v] = for_batch(read, xs.size()[0]);
         let probabilities = attention_probabilities(&q, &k, self.upcast);
         shown.push(probabilities.index_select(3, tokens).permute([0, 3, 1, 2]));
         self.to_out.forward(&merge_heads(&probabilities.matmul(&v)))
     }
+}
 
-    /// Queries, keys and values, each [batch, heads, tokens, d].
-    ///
-    /// Keys and values of a text that all samples share are computed once. At batch 8 and latents of 16 x 16 they would
-    /// be 8 % of the work of Stable Diffusion 2.1's U-Net.
-    fn project(&self, xs: &Tensor, context: &Tensor) -> [Tensor; 3] {
-        let (batch, texts) = (xs.size()[0], context.size()[0]);
-        let [q, k, v] = [self.to_q.forward(xs), self.to_k.forward(context), self.to_v.forward(context)]
-            .map(|xs| split_heads(&xs, self.heads));
-        let for_all = |xs: Tensor| {
-            let xs = xs.expand([batch, -1, -1, -1], false);
-            // Whether each of a GPU's kernels takes the same memory for all samples is not known; the copy is small.
-            if xs.device().is_cuda() { xs.contiguous() } else { xs }
-        };
-        if texts == batch { [q, k, v] } else { [q, for_all(k), for_all(v)] }
-    }
+/// What all `batch` samples read, which may be the same.
+fn for_batch(read: &KeysValues, batch: i64) -> KeysValues {
+    read.each_ref().map(|xs| {
+        if xs.size()[0] == batch {
+            return xs.shallow_clone();
+        }
+        let xs = xs.expand([batch, -1, -1, -1], false);
+        // Whether each of a GPU's kernels takes the same memory for all samples is not known; the copy is small.
+        if xs.device().is_cuda() { xs.contiguous() } else { xs }
+    })
 }

@@ -84,6 +84,10 @@ impl DownBlock {
         }
     }
 
+    pub(crate) fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
     /// Returns the outputs of all layers, which the up blocks want; the last of them is the block's output.
     pub(crate) fn forward(&self, xs: &Tensor, pass: &mut Pass<'_>) -> Vec<Tensor> {
         let mut outputs: Vec<Tensor> = Vec::with_capacity(self.layers.len() + 1);
@@ -106,6 +110,10 @@ impl MidBlock {
         let block = plan.config.block_out_channels.len() - 1;
         let channels = plan.config.block_out_channels[block];
         Self([(0, true), (1, false)].map(|(i, attends)| plan.layer(vs, i, block, channels, attends)))
+    }
+
+    pub(crate) fn layers(&self) -> &[Layer] {
+        &self.0
     }
 
     pub(crate) fn forward(&self, xs: &Tensor, pass: &mut Pass<'_>) -> Tensor {
@@ -137,6 +145,10 @@ impl UpBlock {
             layers: plan.layers(vs, block, in_channels, config.up_block_attends(i)),
             upsampler: (block > 0).then(|| Upsample2d::new(&(vs / "upsamplers" / 0), out_channels)),
         }
+    }
+
+    pub(crate) fn layers(&self) -> &[Layer] {
+        &self.layers
     }
 
     /// Takes what it needs off the end of `skips`, and enlarges to the size of what remains there.

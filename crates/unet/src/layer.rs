@@ -2,12 +2,13 @@
 
 use std::cell::Cell;
 use std::iter;
+use std::slice::Iter;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use layers::ResnetBlock2d;
 use tch::Tensor;
 
-use crate::attention::Text;
+use crate::attention::{KeysValues, Text};
 use crate::observer::Watch;
 use crate::transformer::Transformer2d;
 
@@ -15,8 +16,8 @@ use crate::transformer::Transformer2d;
 pub(crate) struct Pass<'a> {
     /// The timesteps' embeddings [batch, width].
     pub(crate) temb: Tensor,
-    /// The text [batch or 1, positions, `cross_attention_dim`], of the latents' kind.
-    pub(crate) text: Tensor,
+    /// What the cross-attention layers that are still to come read in the text.
+    pub(crate) text: Iter<'a, KeysValues>,
     pub(crate) watch: Option<Watch<'a>>,
     pub(crate) gradient_checkpointing: bool,
 }
@@ -26,7 +27,11 @@ pub(crate) struct Pass<'a> {
 /// The graph of a checkpointed pass holds the parts too, and may run them on another thread: tensors can be sent there,
 /// but not be shared without a lock. It is held for no longer than the parts run, and never while an observer does.
 #[derive(Debug)]
-pub(crate) struct Layer(Arc<Mutex<Parts>>);
+pub(crate) struct Layer {
+    parts: Arc<Mutex<Parts>>,
+    /// Layers of cross-attention within.
+    reads: usize,
+}
 
 #[derive(Debug)]
 struct Parts {
@@ -36,20 +41,32 @@ struct Parts {
 
 impl Layer {
     pub(crate) fn new(resnet: ResnetBlock2d, attention: Option<Transformer2d>) -> Self {
-        Self(Arc::new(Mutex::new(Parts { resnet, attention })))
+        let reads = attention.as_ref().map_or(0, Transformer2d::depth);
+        Self { parts: Arc::new(Mutex::new(Parts { resnet, attention })), reads }
+    }
+
+    /// What its cross-attention reads in the text [batch or 1, positions, `cross_attention_dim`].
+    pub(crate) fn read(&self, text: &Tensor) -> Vec<KeysValues> {
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.attention.iter().flat_map(|attention| attention.read(text)).collect()
     }
 
     /// Maps feature maps, whose channels are put together, to one.
     pub(crate) fn forward(&self, maps: &[&Tensor], pass: &mut Pass<'_>) -> Tensor {
-        let parts = Arc::clone(&self.0);
+        let (parts, reads) = (Arc::clone(&self.parts), self.reads);
         let tokens = pass.watch.as_ref().map(|watch| watch.tokens.shallow_clone());
         let again = Cell::new(false);
+        // The inputs are the timesteps' embeddings, the feature maps, and the keys and values of the text.
         let segment = move |inputs: &[Tensor]| {
             let _span = again.replace(true).then(|| profile::span("unet/recomputed"));
-            let text = Text { states: &inputs[1], tokens: tokens.as_ref() };
-            parts.lock().unwrap_or_else(PoisonError::into_inner).forward(&inputs[2..], &inputs[0], text)
+            let (maps, text) = inputs[1..].split_at(inputs.len() - 1 - 2 * reads);
+            let read: Vec<KeysValues> =
+                text.chunks(2).map(|kv| [kv[0].shallow_clone(), kv[1].shallow_clone()]).collect();
+            let text = Text { read: &read, tokens: tokens.as_ref() };
+            parts.lock().unwrap_or_else(PoisonError::into_inner).forward(maps, &inputs[0], text)
         };
-        let inputs = [&[&pass.temb, &pass.text], maps].concat();
+        let text: Vec<&Tensor> = pass.text.by_ref().take(reads).flatten().collect();
+        let inputs = [&[&pass.temb], maps, &text].concat();
         let mut outputs = if pass.gradient_checkpointing {
             libtorch::checkpoint(&inputs, segment)
         } else {

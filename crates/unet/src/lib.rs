@@ -48,5 +48,5 @@ mod observer;
 mod transformer;
 
 pub use config::{Config, PerBlock};
-pub use model::UNet;
+pub use model::{ReadText, UNet};
 pub use observer::{AttentionMap, AttentionMaps, AttentionObserver, CrossAttentionLayer};

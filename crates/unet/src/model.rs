@@ -8,9 +8,10 @@ use tch::{Device, Kind, Tensor};
 use weights::{Archive, Parameters, Scope};
 
 use crate::Config;
+use crate::attention::KeysValues;
 use crate::blocks::{DownBlock, MidBlock, Plan, UpBlock};
 use crate::embeddings::TimeEmbedding;
-use crate::layer::Pass;
+use crate::layer::{Layer, Pass};
 use crate::observer::{AttentionObserver, Watch};
 
 /// The denoising network; diffusers' `UNet2DConditionModel`.
@@ -101,17 +102,49 @@ impl UNet {
         encoder_hidden_states: &Tensor,
         observer: Option<&mut dyn AttentionObserver>,
     ) -> Result<Tensor> {
+        let text = self.read_text(&encoder_hidden_states.to_kind(sample.kind()))?;
+        self.forward_read(sample, timesteps, &text, observer)
+    }
+
+    /// What each cross-attention layer reads in a text, for as many passes as see the same text by the same parameters,
+    /// such as the steps of sampling: see [`UNet::forward_read`].
+    ///
+    /// - `encoder_hidden_states`: as in [`UNet::forward`], of the kind that is to be computed in.
+    ///
+    /// # Errors
+    /// When the text does not fit the model.
+    pub fn read_text(&self, encoder_hidden_states: &Tensor) -> Result<ReadText> {
+        let _span = profile::span("unet/text");
+        self.check_text(encoder_hidden_states)?;
+        let layers = self.layers().flat_map(|layer| layer.read(encoder_hidden_states)).collect();
+        Ok(ReadText { layers, size: encoder_hidden_states.size(), kind: encoder_hidden_states.kind() })
+    }
+
+    /// [`UNet::forward`] with a text that this U-Net has read before, by the parameters that it has now.
+    ///
+    /// In 50 steps of sampling with guidance by Stable Diffusion 2.1 at latents of 16 x 16 on a CPU, reading the text
+    /// just once saves GAIN of the time.
+    ///
+    /// # Errors
+    /// When the inputs do not fit the model or each other; the message names both sides.
+    pub fn forward_read(
+        &self,
+        sample: &Tensor,
+        timesteps: &Tensor,
+        text: &ReadText,
+        observer: Option<&mut dyn AttentionObserver>,
+    ) -> Result<Tensor> {
         let _span = profile::span("unet");
         let (kind, device) = (sample.kind(), sample.device());
         let batch = self.check_latents(sample)?;
-        self.check_text(encoder_hidden_states, batch)?;
+        self.check_read(text, batch, kind)?;
         let timesteps = expand_timesteps(&libtorch::upload(timesteps, device), batch)?;
-        let positions = encoder_hidden_states.size()[1];
+        let positions = text.size[1];
         let layers = self.cross_attention_layers();
         let watch = observer.map(|observer| Watch::new(observer, layers, positions, device)).transpose()?;
         let mut pass = Pass {
             temb: profile::timed("unet/time_embedding", || self.time_embedding.forward(&timesteps, kind)),
-            text: encoder_hidden_states.to_kind(kind),
+            text: text.layers.iter(),
             watch,
             gradient_checkpointing: self.gradient_checkpointing,
         };
@@ -152,10 +185,10 @@ impl UNet {
         }
     }
 
-    fn check_text(&self, text: &Tensor, latents: i64) -> Result<()> {
+    fn check_text(&self, text: &Tensor) -> Result<()> {
         let size = text.size();
         let expected = self.config.cross_attention_dim;
-        let [batch, _, width] = size[..] else {
+        let [_, _, width] = size[..] else {
             bail!("text embeddings have shape {size:?} but this U-Net expects [batch, positions, {expected}]")
         };
         ensure!(
@@ -163,13 +196,45 @@ impl UNet {
             "text embeddings have width {width} but this U-Net expects {expected}: use the text encoder that belongs to \
              it (768 is Stable Diffusion 1.x, 1024 is 2.x)"
         );
+        Ok(())
+    }
+
+    fn check_read(&self, text: &ReadText, latents: i64, kind: Kind) -> Result<()> {
+        let prompts = text.size[0];
         ensure!(
-            batch == latents || batch == 1,
-            "there are text embeddings for {batch} prompts but latents of {latents} images: give one for each, or one for \
-             all"
+            prompts == latents || prompts == 1,
+            "there are text embeddings for {prompts} prompts but latents of {latents} images: give one for each, or one \
+             for all"
+        );
+        ensure!(
+            text.kind == kind,
+            "the text was read in {:?} but the latents are of type {kind:?}: read it in the latents' type",
+            text.kind
+        );
+        let (read, layers) = (text.layers.len(), self.cross_attention_layers.len());
+        ensure!(
+            read == layers,
+            "the text was read by {read} cross-attention layers but this U-Net has {layers}: it was another one that read it"
         );
         Ok(())
     }
+
+    /// In the order of execution.
+    fn layers(&self) -> impl Iterator<Item = &Layer> {
+        let down = self.down_blocks.iter().flat_map(DownBlock::layers);
+        let up = self.up_blocks.iter().flat_map(UpBlock::layers);
+        down.chain(self.mid_block.layers()).chain(up)
+    }
+}
+
+/// What a U-Net's cross-attention layers read in a text: see [`UNet::read_text`].
+#[derive(Debug)]
+pub struct ReadText {
+    /// Keys and values, in the order of execution.
+    layers: Vec<KeysValues>,
+    /// [batch or 1, positions, `cross_attention_dim`], the text's.
+    size: Vec<i64>,
+    kind: Kind,
 }
 
 /// [batch] timesteps from one or as many.

@@ -4,7 +4,7 @@ use layers::{Conv2d, GroupNorm, LayerNorm, Linear};
 use tch::Tensor;
 use weights::Scope;
 
-use crate::attention::{Attention, Text};
+use crate::attention::{Attention, KeysValues, Text};
 use crate::blocks::Plan;
 
 /// diffusers' `Transformer2DModel`: transformer blocks over the pixels, plus the input.
@@ -50,7 +50,17 @@ impl Transformer2d {
         }
     }
 
-    /// Maps [batch, channels, height, width] to the same shape; `shown` as in [`Attention::forward_to_text`].
+    /// The number of transformer blocks, each with one layer of cross-attention.
+    pub(crate) fn depth(&self) -> usize {
+        self.transformer_blocks.len()
+    }
+
+    /// What each block's cross-attention reads in the text [batch or 1, positions, `cross_attention_dim`].
+    pub(crate) fn read(&self, text: &Tensor) -> impl Iterator<Item = KeysValues> {
+        self.transformer_blocks.iter().map(|block| block.attn2.read(text))
+    }
+
+    /// Maps [batch, channels, height, width] to the same shape; `shown` as in [`Attention::forward_shown`].
     pub(crate) fn forward(&self, xs: &Tensor, text: Text<'_>, shown: &mut Vec<Tensor>) -> Tensor {
         let (height, width) = (xs.size()[2], xs.size()[3]);
         // Contiguous, or all later layers would inherit strange strides and run by slower kernels.
@@ -61,8 +71,8 @@ impl Transformer2d {
             Projection::Linear(linear) => linear.forward(&to_pixels(&normed)),
             Projection::Conv(conv) => to_pixels(&conv.forward(&normed)),
         };
-        for block in &self.transformer_blocks {
-            hidden = block.forward(&hidden, text, shown);
+        for (block, read) in self.transformer_blocks.iter().zip(text.read) {
+            hidden = block.forward(&hidden, read, text.tokens, shown);
         }
         let hidden = match &self.proj_out {
             Projection::Linear(linear) => to_map(&linear.forward(&hidden)),
@@ -103,10 +113,15 @@ impl TransformerBlock {
     }
 
     /// Maps [batch, height · width, channels] to the same shape.
-    fn forward(&self, xs: &Tensor, text: Text<'_>, shown: &mut Vec<Tensor>) -> Tensor {
+    fn forward(&self, xs: &Tensor, text: &KeysValues, tokens: Option<&Tensor>, shown: &mut Vec<Tensor>) -> Tensor {
         let normed = self.norm1.forward(xs);
-        let xs = xs + self.attn1.forward(&normed, &normed);
-        let xs = &xs + self.attn2.forward_to_text(&self.norm2.forward(&xs), text, shown);
+        let xs = xs + self.attn1.forward(&normed, &self.attn1.read(&normed));
+        let normed = self.norm2.forward(&xs);
+        let attended = match tokens {
+            Some(tokens) => self.attn2.forward_shown(&normed, text, tokens, shown),
+            None => self.attn2.forward(&normed, text),
+        };
+        let xs = &xs + attended;
         &xs + self.ff.forward(&self.norm3.forward(&xs))
     }
 }

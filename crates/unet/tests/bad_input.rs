@@ -79,6 +79,33 @@ fn inputs_that_do_not_fit() {
 }
 
 #[test]
+fn texts_read_for_something_else() {
+    let config = Config { block_out_channels: vec![32; 4], ..Config::sd21_base() };
+    let config = Config { attention_head_dim: unet::PerBlock::Same(2), ..config };
+    let build = |config: &Config| weights::build(&Formula, TO, |vs| UNet::new(vs, config)).unwrap().0;
+    let deep = Config { transformer_layers_per_block: unet::PerBlock::Same(2), ..config.clone() };
+    let (unet, other) = (build(&config), build(&deep));
+    let (sample, timesteps) = (Tensor::zeros([2, 4, 8, 8], TO), Tensor::from(1_i64));
+    let text = Tensor::zeros([3, 77, 1024], TO);
+    let message = |read: unet::ReadText| unet.forward_read(&sample, &timesteps, &read, None).unwrap_err().to_string();
+    assert_eq!(
+        message(unet.read_text(&text).unwrap()),
+        "there are text embeddings for 3 prompts but latents of 2 images: give one for each, or one for all"
+    );
+    let text = text.narrow(0, 0, 2);
+    assert_eq!(
+        message(unet.read_text(&text.to_kind(Kind::BFloat16)).unwrap()),
+        "the text was read in BFloat16 but the latents are of type Float: read it in the latents' type"
+    );
+    assert_eq!(
+        message(other.read_text(&text).unwrap()),
+        "the text was read by 32 cross-attention layers but this U-Net has 16: it was another one that read it"
+    );
+    let error = unet.read_text(&text.narrow(2, 0, 768)).unwrap_err().to_string();
+    assert!(error.starts_with("text embeddings have width 768 but this U-Net expects 1024"), "{error}");
+}
+
+#[test]
 fn architectures_that_are_not_built_here() {
     for (key, value) in [
         ("_class_name", json!("AutoencoderKL")),
