@@ -384,6 +384,7 @@ def recipe(args):
     """A whole run: three stages, a checkpoint of weights and optimiser at each one's end."""
     path = Path(args.model) / "attndreambooth.json"
     own = json.loads(path.read_text()) if path.exists() else {}
+    changes = {path: int(value) for path, value in (change.split("=") for change in args.set)}
     stages = [("embedding", 60, 1e-3), ("cross_attention", 100, 2e-5), ("unet", 500, 2e-6)]
 
     def run():
@@ -393,7 +394,7 @@ def recipe(args):
         for stage, (name, steps, learning_rate) in enumerate(stages, 1):
             mine = own.get(name, {})
             loop.start(stage, mine.get("learning_rate", learning_rate))
-            for _ in range(mine.get("steps", steps)):
+            for _ in range(changes.get(f"{name}.steps", mine.get("steps", steps))):
                 loss = loop.step()
                 run.first_step = run.first_step or since_start()
             with tempfile.TemporaryDirectory() as folder:
@@ -433,6 +434,7 @@ def main():
     parser.add_argument("--model", default="fixtures/miniature")
     parser.add_argument("--pictures", default="fixtures/subjects/penguin")
     parser.add_argument("--category")
+    parser.add_argument("--set", action="append", default=[], metavar="STAGE.steps=N")
     parser.add_argument("--loop", choices=["lean", "authors"], default="lean")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--resolution", type=int)

@@ -174,7 +174,7 @@ fn features(settings: &Settings) -> Result<Prepared> {
 
 fn recipe(settings: &Settings) -> Result<Prepared> {
     let Settings { model, pictures, category, changes, .. } = settings.clone();
-    let device = settings.device;
+    let (device, resolution) = (settings.device, settings.resolution);
     settings.check_trains()?;
     let dtype = match settings.kind {
         Kind::BFloat16 => "bf16",
@@ -192,6 +192,9 @@ fn recipe(settings: &Settings) -> Result<Prepared> {
             layers.put(path, value)?;
         }
         layers.put("dtype", dtype.into())?;
+        if let Some(resolution) = resolution {
+            layers.put("augmentation.resolution", resolution.into())?;
+        }
         for (path, value) in &changes {
             layers.set(path, value)?;
         }

@@ -147,11 +147,13 @@ impl FeatureExtractor {
                     }
                 }
             });
-            for batch in batches {
-                let pixel_values = batch?.to_device(self.device);
-                take(&unit(|| self.model.image_features(&pixel_values))?)?;
-            }
-            Ok(())
+            libtorch::with_constant_weights(|| {
+                for batch in batches {
+                    let pixel_values = batch?.to_device(self.device);
+                    take(&unit(|| self.model.image_features(&pixel_values))?)?;
+                }
+                Ok(())
+            })
         })
     }
 }

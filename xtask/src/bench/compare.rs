@@ -152,12 +152,22 @@ fn comparisons(bench: &Bench, workers: &Workers<'_>) -> anyhow::Result<Vec<Compa
                 torchvision("torchvision, a worker a thread", workers.threads()).unchecked(),
             ],
         });
-        all.push(Comparison {
-            name: "recipe",
-            args: words("recipe --iterations 1 --warm-up 0"),
-            rivals: vec![Rival::authors(Some(0.7)).unchecked()],
-        });
     }
+    // Of the large model a CPU does a tenth; the whole takes hours.
+    let (name, args, target) = match (bench.full, large) {
+        (false, _) => ("recipe", "", Some(0.7)),
+        (true, false) => ("recipe", "--category photo", None),
+        (true, true) => (
+            "recipe, a tenth of its steps",
+            "--category photo --set embedding.steps=6 --set cross_attention.steps=10 --set unet.steps=50",
+            None,
+        ),
+    };
+    all.push(Comparison {
+        name,
+        args: words(&format!("recipe {args} {size} --iterations 1 --warm-up 0")),
+        rivals: vec![Rival::authors(target).unchecked()],
+    });
     Ok(all)
 }
 

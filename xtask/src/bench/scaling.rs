@@ -32,7 +32,6 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<()> {
     let mut numbers = Numbers { setting: workers.setting(), points: Vec::new() };
     // The large model on a CPU goes as far as patience does; see the table for what was left out.
     let slow = bench.full && bench.device == "cpu";
-    let batches: &[u64] = if slow { &[1, 2, 4, 8] } else { &[1, 2, 4, 8, 16] };
     let sides: &[u64] = match (bench.full, slow) {
         (false, _) => &[64, 128, 256],
         (true, true) => &[128, 256, 512],
@@ -46,7 +45,7 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<()> {
         128
     };
     let side_batch = if slow { 1 } else { 8 };
-    let batch = batches.iter().map(|&batch| ("batch size", batch, batch, batch_side));
+    let batch = [1, 2, 4, 8, 16].iter().map(|&batch| ("batch size", batch, batch, batch_side));
     let side = sides.iter().map(|&side| ("pixels a side", side, side_batch, side));
     for (axis, value, batch, side) in batch.chain(side) {
         eprintln!("{axis}: {value}");
