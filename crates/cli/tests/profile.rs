@@ -59,21 +59,20 @@ fn a_profiled_run_says_where_its_time_went_and_learns_the_same() {
 
     let (spans, threads) = trace(&folder.join("profiled/profile.json"));
     assert_has(&spans, &UNET);
-    let trainer = "load start_stage step wait_for_batch loss backward clip_gradients optimizer running_average \
+    let trainer = "load start_stage step batch loss backward clip_gradients optimizer running_average \
                    checkpoint validation log outputs samples";
     let names: Vec<String> = trainer.split_whitespace().map(|part| format!("train/{part}")).collect();
     assert_has(&spans, &names.iter().map(String::as_str).collect::<Vec<_>>());
     let others = ["text_encoder", "unet/observer", "unet/recomputed", "sampling/step", "sampling/scheduler"];
     assert_has(&spans, &others);
     assert_has(&spans, &["batches/batch", "batches/render", "vae/encode", "vae/decode"]);
-    assert_eq!(threads, ["main", "batches"]);
+    // On a CPU nothing is done beside the step.
+    assert_eq!(threads, ["main"]);
     let steps = spans.iter().filter(|span| span["name"] == "train/step");
     assert_eq!(steps.count(), 18);
 
     let text = stderr(&profiled);
     assert!(text.contains("\n  train/backward ") && text.contains("\n    unet/recomputed "), "{text}");
-    let (_, beside) = text.split_once("at the same time, in the thread \"batches\":\n").unwrap();
-    assert!(beside.starts_with("batches/batch "), "{text}");
     assert!(uncovered(&text) < 15.0, "{text}");
 }
 

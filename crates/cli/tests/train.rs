@@ -41,6 +41,16 @@ fn killed_at_any_moment_and_resumed_it_ends_in_the_same_bytes() {
     }
     assert_eq!(losses(&run).len(), 18);
 
+    // It needs no checkpoint any more. Gone on with, it learns nothing more, but draws again what is missing.
+    assert!(!run.join("checkpoints").exists());
+    let made = |file: &str| fs::read(run.join(file)).unwrap();
+    let files = ["samples.png", "curves.png", "log.jsonl", "unet/diffusion_pytorch_model.safetensors"];
+    let before = files.map(made);
+    fs::remove_file(run.join("samples.png")).unwrap();
+    let again = train(folder, "whole", &["--resume"]).output().unwrap();
+    assert!(again.status.success() && !stderr(&again).contains("stage "), "{}", stderr(&again));
+    assert!(files.map(made) == before);
+
     let generate = |prompt: &str, from: &[&str]| {
         Command::new(env!("CARGO_BIN_EXE_attndreambooth"))
             .args(["generate", "--device", "cpu", "--steps", "2", "--prompt", prompt, "--out"])

@@ -147,13 +147,15 @@ impl FeatureExtractor {
                     }
                 }
             });
-            libtorch::with_constant_weights(|| {
+            let each = || {
                 for batch in batches {
                     let pixel_values = batch?.to_device(self.device);
                     take(&unit(|| self.model.image_features(&pixel_values))?)?;
                 }
                 Ok(())
-            })
+            };
+            // For a single batch it would not pay.
+            if pictures.len() > *batch_size { libtorch::with_constant_weights(each) } else { each() }
         })
     }
 }

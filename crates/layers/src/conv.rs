@@ -36,8 +36,6 @@ impl Conv2d {
 
     /// Maps [batch, in, height, width] to [batch, out, height', width'].
     pub fn forward(&self, xs: &Tensor) -> Tensor {
-        let kind = xs.kind();
-        let bias = self.bias.as_ref().map(|bias| bias.to_kind(kind));
-        libtorch::conv2d(xs, &self.weight.to_kind(kind), bias.as_ref(), self.stride, self.padding)
+        libtorch::conv2d(xs, &self.weight, self.bias.as_ref(), self.stride, self.padding)
     }
 }

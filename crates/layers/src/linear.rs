@@ -30,8 +30,6 @@ impl Linear {
 
     /// Maps [..., in] to [..., out].
     pub fn forward(&self, xs: &Tensor) -> Tensor {
-        let kind = xs.kind();
-        let bias = self.bias.as_ref().map(|bias| bias.to_kind(kind));
-        libtorch::linear(xs, &self.weight.to_kind(kind), bias.as_ref())
+        libtorch::linear(xs, &self.weight, self.bias.as_ref())
     }
 }

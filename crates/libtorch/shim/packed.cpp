@@ -11,7 +11,6 @@
 #include <ATen/core/List.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/core/jit_type.h>
 
 #include "protect.h"
@@ -22,10 +21,8 @@ using Stack = std::vector<c10::IValue>;
 using Pair = std::vector<int64_t>;
 
 at::Tensor call(const char* name, Stack stack) {
-  // They have no derivatives.
-  TORCH_CHECK(!at::GradMode::is_enabled(), "weights are packed for passes without gradients");
   const auto op = c10::Dispatcher::singleton().findSchema({std::string("mkldnn::") + name, ""});
-  TORCH_CHECK(op, "this LibTorch has no operator mkldnn::", name);
+  TORCH_CHECK(op && op->schema().arguments().size() == stack.size(), "this LibTorch has no such operator mkldnn::", name);
   op->callBoxed(&stack);
   return stack.front().toTensor();
 }

@@ -73,7 +73,8 @@ pub fn checkpoint(inputs: &[&Tensor], segment: impl Fn(&[Tensor]) -> Vec<Tensor>
     outputs
 }
 
-fn gradients_are_on() -> bool {
+/// Whether operations are recorded for gradients, on this thread.
+pub(crate) fn gradients_are_on() -> bool {
     // Safety: plain values. LibTorch tells the old setting only to those who make a new one.
     unsafe {
         let on = at_grad_set_enabled(0);

@@ -8,7 +8,7 @@
 //! - [`random`]: draws that depend on nothing but their seed.
 //! - [`fused_adamw`], [`grad_norm`], [`scale_all`], [`clear_grads`]: all parameters of a model in one call.
 //! - [`set_tf32`], [`set_deterministic`], [`peak_memory`], [`keep_freed_memory`]: LibTorch's switches and gauges.
-//! - [`with_constant_weights`]: weights kept in the layout that a CPU computes with.
+//! - [`conv2d`], [`linear`], [`with_constant_weights`]: weights kept in the layout that a CPU computes with.
 //! - [`checkpoint`]: computing activations again in the backward pass instead of keeping them.
 //!
 //! The last four go through a small C++ shim (`shim/`), which uses `libtorch_cpu` and `libc10` alone.

@@ -1,14 +1,14 @@
 //! Batches from photos, each determined by (seed, stage, step).
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::JoinHandle;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use libtorch::random;
 use photos::{Augmentation, Photo, View};
 use sampling::Pipeline;
+use tch::Device;
 
+use crate::ahead::Ahead;
 use crate::views::{Sample, Views};
 use crate::{Batch, LatentEncoder, Stage, StageConfig, TrainConfig};
 
@@ -32,17 +32,21 @@ pub trait Batches {
     fn batch(&mut self, place: Place) -> Result<Batch>;
 }
 
-/// Batches of random views of photos. A thread of its own renders and encodes the next one while the present one is used.
+/// Batches of random views of photos. For a GPU, a thread of its own renders and encodes the next one while the present
+/// one is used.
 #[derive(Debug)]
 pub struct PhotoBatches {
     config: TrainConfig,
     photos: Arc<Photos>,
-    /// Gone when the thread is to end.
-    orders: Option<Sender<Place>>,
-    made: Receiver<(Place, Result<Batch>)>,
-    /// What was ordered last.
-    ordered: Option<Place>,
-    thread: Option<JoinHandle<()>>,
+    source: Source,
+}
+
+/// Who makes the batches.
+#[derive(Debug)]
+enum Source {
+    /// Nobody ahead of time: on a CPU the step has all cores, and then the encoder has.
+    Here(Box<Maker>),
+    Ahead(Ahead<Place, Result<Batch>>),
 }
 
 /// The subject's photos, and then the category's.
@@ -52,7 +56,8 @@ struct Photos {
     subject: usize,
 }
 
-/// What makes the batches, in the thread.
+/// What makes the batches.
+#[derive(Debug)]
 struct Maker {
     config: TrainConfig,
     photos: Arc<Photos>,
@@ -80,35 +85,17 @@ impl PhotoBatches {
             views: Views::new(LatentEncoder::new(pipeline, config)?),
             timesteps: pipeline.scheduler.num_train_timesteps as i64,
         };
-        let (orders, places) = channel::<Place>();
-        let (finished, made) = channel();
-        let work = move || {
-            // A team of OpenMP threads of its own would make more of them than cores; then all sleep where they would wait
-            // a moment, and on two cores two threads train more slowly than one.
-            tch::set_num_threads(1);
-            for place in places {
-                if finished.send((place, maker.batch(place))).is_err() {
-                    return;
-                }
-            }
+        let source = match pipeline.placement().1 {
+            Device::Cpu => Source::Here(Box::new(maker)),
+            _ => Source::Ahead(Ahead::new("batches", move |place| maker.batch(place))?),
         };
-        let thread = std::thread::Builder::new().name("batches".to_owned()).spawn(work)?;
-        Ok(Self { config: config.clone(), photos, orders: Some(orders), made, ordered: None, thread: Some(thread) })
+        Ok(Self { config: config.clone(), photos, source })
     }
 
     /// The views of the subject in a batch, for looking at.
     pub fn views(&self, place: Place) -> Vec<(&Photo, View)> {
         let samples = self.photos.choose_subject(&self.config, place);
         samples.into_iter().map(|(photo, view)| (&self.photos.all[photo], view)).collect()
-    }
-
-    /// Lets the thread begin with a batch, if it has not.
-    fn order(&mut self, place: Option<Place>) {
-        if let (Some(wanted), Some(orders)) = (place.filter(|_| place != self.ordered), &self.orders) {
-            // A thread that has failed is noticed when nothing comes.
-            let _ = orders.send(wanted);
-        }
-        self.ordered = place;
     }
 
     /// The place after `place`, in the same stage.
@@ -125,25 +112,10 @@ impl PhotoBatches {
 
 impl Batches for PhotoBatches {
     fn batch(&mut self, place: Place) -> Result<Batch> {
-        self.order(Some(place));
-        let batch = loop {
-            let (made, batch) = self.made.recv().context("the thread that makes batches has failed")?;
-            // Where somebody goes back, what was ordered before comes first.
-            if made == place {
-                break batch;
-            }
-        };
-        self.order(self.after(place));
-        batch
-    }
-}
-
-impl Drop for PhotoBatches {
-    /// Waits for the thread: a process must not end while another thread is inside LibTorch.
-    fn drop(&mut self) {
-        self.orders = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        let next = self.after(place);
+        match &mut self.source {
+            Source::Here(maker) => maker.batch(place),
+            Source::Ahead(ahead) => ahead.take(place, next)?,
         }
     }
 }

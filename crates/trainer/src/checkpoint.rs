@@ -65,6 +65,17 @@ impl Checkpoint {
         partial.into_iter().chain(all.into_iter().map(|checkpoint| checkpoint.path)).try_for_each(|old| discard(&old))
     }
 
+    /// Removes all checkpoints in `parent`, and the folder itself if nothing else is in it.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn discard_all(parent: &Path) -> Result<()> {
+        folders(parent).iter().try_for_each(|path| discard(path))?;
+        // It stays where somebody has put something else there.
+        let _ = fs::remove_dir(parent);
+        Ok(())
+    }
+
     fn all(parent: &Path) -> Result<Vec<Self>> {
         folders(parent).into_iter().filter(|path| !is_partial(path)).map(|path| Self::open(&path)).collect()
     }

@@ -162,7 +162,7 @@ impl Learning {
         self.optimizer.zero_grad()?;
         for part in 0..parts {
             let place = Place { stage: self.stage, step: self.done, part };
-            let batch = profile::timed("train/wait_for_batch", || batches.batch(place))?;
+            let batch = profile::timed("train/batch", || batches.batch(place))?;
             let losses = self.backward(trainer, &config, &batch)?;
             sums = Some(libtorch::catch(|| sums.map_or_else(|| losses.shallow_clone(), |sums| sums + &losses))?);
         }
@@ -253,8 +253,9 @@ impl Learning {
     /// Ends the stage: where a running average was kept, the model becomes it.
     ///
     /// # Errors
-    /// What LibTorch refuses.
-    pub fn finish(mut self) -> Result<()> {
+    /// When what was learned has values that are not numbers, or what LibTorch refuses.
+    pub fn finish(mut self, trainer: &Trainer) -> Result<()> {
+        self.check_finite(trainer)?;
         match &mut self.ema {
             Some(ema) => ema.swap(),
             None => Ok(()),

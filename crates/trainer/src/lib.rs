@@ -19,7 +19,7 @@
 //!         let report = learning.step(&trainer, &mut batches)?.wait()?;
 //!         eprintln!("{stage} {}: {:.4} + {:.4}", report.step, report.diffusion_loss, report.attention_loss);
 //!     }
-//!     learning.finish()?;
+//!     learning.finish(&trainer)?;
 //! }
 //! # anyhow::Ok(())
 //! ```
@@ -27,6 +27,7 @@
 //! Invariants: all randomness of a step derives from (seed, stage, step); the text encoder and the VAE are never
 //! changed; trained parameters are f32. Knows nothing of terminals.
 
+mod ahead;
 mod batches;
 mod checkpoint;
 mod config;

@@ -8,6 +8,7 @@ use photos::{Photo, View};
 use pictures::Grid;
 use sampling::{Request, Settings};
 
+use crate::checkpoint;
 use crate::{Stage, TrainConfig, Trainer, Validation};
 
 /// Side of a picture on the contact sheet in pixels.
@@ -60,6 +61,19 @@ impl Outputs {
         let config = serde_json::to_vec_pretty(trainer.pipeline.unet.config())?;
         atomic::write(&folder.join("config.json"), config)?;
         trainer.pipeline.parameters.unet.save(&self.folder.join(Self::UNET_WEIGHTS))
+    }
+
+    /// Whether all was learned and written.
+    pub(crate) fn finished(&self) -> bool {
+        self.folder.join(Self::UNET_WEIGHTS).exists()
+    }
+
+    /// Gives the trainer what was learned and written.
+    pub(crate) fn restore(&self, trainer: &Trainer) -> Result<()> {
+        let embedding = [(trainer.config.placeholder.as_str(), &trainer.subject.embedding)];
+        checkpoint::restore(&embedding, &self.folder.join(Self::EMBEDDING))?;
+        let unet: Vec<_> = trainer.pipeline.parameters.unet.iter().collect();
+        checkpoint::restore(&unet, &self.folder.join(Self::UNET_WEIGHTS))
     }
 
     /// `validation/`: the prompts at one step of a stage.

@@ -151,11 +151,26 @@ impl Session {
     }
 
     fn stages(mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
+        if self.outputs.finished() {
+            // A run that goes on, though all was learned: what came afterwards may be missing.
+            self.outputs.restore(&self.trainer)?;
+        } else if !self.learn(stop, watch)? {
+            return Ok(Outcome::Stopped);
+        }
+        profile::timed("train/samples", || self.outputs.samples(&self.trainer))?;
+        profile::timed("train/outputs", || self.outputs.curves())?;
+        // Nothing goes on from them any more, and of Stable Diffusion one takes 10 GB.
+        Checkpoint::discard_all(&self.folder.path().join(CHECKPOINTS))?;
+        Ok(Outcome::Finished)
+    }
+
+    /// Returns whether all stages were finished.
+    fn learn(&mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event<'_>)) -> Result<bool> {
         let Trainer { config, pipeline, .. } = &self.trainer;
         if let (Some(prior), Some(pictures)) = (&config.prior, &mut self.prior)
             && !profile::timed("train/prior_pictures", || pictures.draw(pipeline, config, prior, stop, watch))?
         {
-            return Ok(Outcome::Stopped);
+            return Ok(false);
         }
         let photos = std::mem::take(&mut self.photos);
         let prior = self.prior.take().map(PriorPictures::into_photos);
@@ -173,9 +188,9 @@ impl Session {
                 _ => self.trainer.start(stage),
             })?;
             if !self.stage(&mut learning, &mut batches, &mut record, stop, watch)? {
-                return Ok(Outcome::Stopped);
+                return Ok(false);
             }
-            learning.finish()?;
+            learning.finish(&self.trainer)?;
             // Of no use to the next stage, whose tensors have other sizes.
             libtorch::release_cached_memory(device)?;
             profile::timed("train/outputs", || match stage {
@@ -184,9 +199,7 @@ impl Session {
                 Stage::Unet => self.outputs.unet(&self.trainer),
             })?;
         }
-        profile::timed("train/samples", || self.outputs.samples(&self.trainer))?;
-        profile::timed("train/outputs", || self.outputs.curves())?;
-        Ok(Outcome::Finished)
+        Ok(true)
     }
 
     /// Returns whether the stage was finished.
@@ -218,7 +231,8 @@ impl Session {
                 self.report(launched.take(), record, watch)?;
             }
             let stopping = stop();
-            let saving = due || stopping;
+            // The last stage ends with the U-Net itself, which is written next.
+            let saving = (due && !(stage == Stage::Unet && done == steps)) || stopping;
             if validating {
                 profile::timed("train/validation", || self.outputs.validation(&self.trainer, stage, done))?;
             }

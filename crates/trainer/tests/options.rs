@@ -93,7 +93,7 @@ fn gradient_checkpointing_learns_the_same() {
             for _ in 0..2 {
                 let _report = learning.step(&trainer, &mut batches).unwrap().wait().unwrap();
             }
-            learning.finish().unwrap();
+            learning.finish(&trainer).unwrap();
         }
         learned(&trainer)
     };

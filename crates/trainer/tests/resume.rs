@@ -30,7 +30,7 @@ fn run_to_end(trainer: &Trainer, batches: &mut dyn Batches, mut learning: Learni
             losses.push(report.diffusion_loss);
             losses.push(report.attention_loss);
         }
-        learning.finish().unwrap();
+        learning.finish(&trainer).unwrap();
         let Some(next) = Stage::ALL.into_iter().find(|next| *next > stage) else { return };
         learning = trainer.start(next).unwrap();
     }
@@ -70,7 +70,7 @@ fn stopped_anywhere_it_ends_in_the_same_bits() {
                 if earlier == stage {
                     learning.save(&trainer, &path).unwrap();
                 } else {
-                    learning.finish().unwrap();
+                    learning.finish(&trainer).unwrap();
                 }
             }
             drop((trainer, batches));

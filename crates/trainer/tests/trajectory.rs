@@ -96,7 +96,7 @@ fn follow(file: &str, config: TrainConfig, each: &[Stage]) {
                 keep(&mut worst.embedding, golden::relative_error(&trainer.subject.embedding, &expected));
             }
         }
-        learning.finish().unwrap();
+        learning.finish(&trainer).unwrap();
         if stage == Stage::Embedding {
             let hidden = trainer.pipeline.text_encoder.forward(&trainer.subject.prompt_ids).unwrap();
             let expected = golden.get("text_hidden_states");

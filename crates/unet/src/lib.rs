@@ -25,6 +25,10 @@
 //! let noise = unet.forward(&latents, &timesteps, &text, None)?;
 //! assert_eq!(noise.size(), latents.size());
 //!
+//! // Many passes with the same text read it once.
+//! let read = unet.read_text(&text)?;
+//! assert_eq!(unet.forward_read(&latents, &timesteps, &read, None)?, noise);
+//!
 //! // Where do the words at positions 5 and 6 act?
 //! let mut attention = AttentionMaps::new([5, 6]);
 //! let _ = unet.forward(&latents, &timesteps, &text, Some(&mut attention))?;
@@ -35,8 +39,8 @@
 //! ```
 //!
 //! Invariants: knows no text encoder, scheduler, loss or heat map. Each layer is a function of its explicit inputs,
-//! so that it can be run again ([`UNet::set_gradient_checkpointing`]). [`UNet::forward`] checks the shapes of what it is given; LibTorch's own exceptions
-//! (memory, mixed devices) are left to the caller's `libtorch::catch`.
+//! so that it can be run again ([`UNet::set_gradient_checkpointing`]). [`UNet::forward`] checks the shapes of what it is
+//! given; LibTorch's own exceptions (memory, mixed devices) are left to the caller's `libtorch::catch`.
 
 mod attention;
 mod blocks;

@@ -102,8 +102,12 @@ impl UNet {
         encoder_hidden_states: &Tensor,
         observer: Option<&mut dyn AttentionObserver>,
     ) -> Result<Tensor> {
-        let text = self.read_text(&encoder_hidden_states.to_kind(sample.kind()))?;
-        self.forward_read(sample, timesteps, &text, observer)
+        let _span = profile::span("unet");
+        let batch = self.check_latents(sample)?;
+        self.check_text(encoder_hidden_states)?;
+        check_prompts(encoder_hidden_states.size()[0], batch)?;
+        let text = self.read(&encoder_hidden_states.to_kind(sample.kind()));
+        self.pass(sample, timesteps, &text, observer)
     }
 
     /// What each cross-attention layer reads in a text, for as many passes as see the same text by the same parameters,
@@ -112,18 +116,17 @@ impl UNet {
     /// - `encoder_hidden_states`: as in [`UNet::forward`], of the kind that is to be computed in.
     ///
     /// # Errors
-    /// When the text does not fit the model.
+    /// When the text does not fit the model; the message names both sides.
     pub fn read_text(&self, encoder_hidden_states: &Tensor) -> Result<ReadText> {
-        let _span = profile::span("unet/text");
+        check_kind("text embeddings", encoder_hidden_states.kind())?;
         self.check_text(encoder_hidden_states)?;
-        let layers = self.layers().flat_map(|layer| layer.read(encoder_hidden_states)).collect();
-        Ok(ReadText { layers, size: encoder_hidden_states.size(), kind: encoder_hidden_states.kind() })
+        Ok(self.read(encoder_hidden_states))
     }
 
     /// [`UNet::forward`] with a text that this U-Net has read before, by the parameters that it has now.
     ///
-    /// In 50 steps of sampling with guidance by Stable Diffusion 2.1 at latents of 16 x 16 on a CPU, reading the text
-    /// just once saves GAIN of the time.
+    /// At latents of 16 x 16 the keys and values of one text for each sample are 9 % of the arithmetic of Stable Diffusion
+    /// 2.1's U-Net, at 64 x 64 less than 1 %.
     ///
     /// # Errors
     /// When the inputs do not fit the model or each other; the message names both sides.
@@ -135,9 +138,37 @@ impl UNet {
         observer: Option<&mut dyn AttentionObserver>,
     ) -> Result<Tensor> {
         let _span = profile::span("unet");
-        let (kind, device) = (sample.kind(), sample.device());
-        let batch = self.check_latents(sample)?;
-        self.check_read(text, batch, kind)?;
+        let (batch, kind) = (self.check_latents(sample)?, sample.kind());
+        check_prompts(text.size[0], batch)?;
+        ensure!(
+            text.kind == kind,
+            "the text was read in {:?} but the latents are of type {kind:?}: read it in the latents' type",
+            text.kind
+        );
+        let (read, layers) = (text.layers.len(), self.cross_attention_layers.len());
+        ensure!(
+            read == layers,
+            "the text was read by {read} cross-attention layers but this U-Net has {layers}: let this one read it"
+        );
+        self.pass(sample, timesteps, text, observer)
+    }
+
+    /// See [`UNet::read_text`].
+    fn read(&self, text: &Tensor) -> ReadText {
+        let _span = profile::span("unet/text");
+        let layers = self.layers().flat_map(|layer| layer.read(text)).collect();
+        ReadText { layers, size: text.size(), kind: text.kind() }
+    }
+
+    /// [`UNet::forward_read`] with latents and a text that fit.
+    fn pass(
+        &self,
+        sample: &Tensor,
+        timesteps: &Tensor,
+        text: &ReadText,
+        observer: Option<&mut dyn AttentionObserver>,
+    ) -> Result<Tensor> {
+        let (kind, device, batch) = (sample.kind(), sample.device(), sample.size()[0]);
         let timesteps = expand_timesteps(&libtorch::upload(timesteps, device), batch)?;
         let positions = text.size[1];
         let layers = self.cross_attention_layers();
@@ -169,11 +200,7 @@ impl UNet {
     /// Returns the batch size.
     fn check_latents(&self, sample: &Tensor) -> Result<i64> {
         let size = sample.size();
-        ensure!(
-            matches!(sample.kind(), Kind::Float | Kind::BFloat16 | Kind::Half | Kind::Double),
-            "latents are of type {:?} but must be floating-point numbers",
-            sample.kind()
-        );
+        check_kind("latents", sample.kind())?;
         match size[..] {
             [batch, channels, height, width] if channels == self.config.in_channels && height > 0 && width > 0 => {
                 Ok(batch)
@@ -199,26 +226,6 @@ impl UNet {
         Ok(())
     }
 
-    fn check_read(&self, text: &ReadText, latents: i64, kind: Kind) -> Result<()> {
-        let prompts = text.size[0];
-        ensure!(
-            prompts == latents || prompts == 1,
-            "there are text embeddings for {prompts} prompts but latents of {latents} images: give one for each, or one \
-             for all"
-        );
-        ensure!(
-            text.kind == kind,
-            "the text was read in {:?} but the latents are of type {kind:?}: read it in the latents' type",
-            text.kind
-        );
-        let (read, layers) = (text.layers.len(), self.cross_attention_layers.len());
-        ensure!(
-            read == layers,
-            "the text was read by {read} cross-attention layers but this U-Net has {layers}: it was another one that read it"
-        );
-        Ok(())
-    }
-
     /// In the order of execution.
     fn layers(&self) -> impl Iterator<Item = &Layer> {
         let down = self.down_blocks.iter().flat_map(DownBlock::layers);
@@ -235,6 +242,22 @@ pub struct ReadText {
     /// [batch or 1, positions, `cross_attention_dim`], the text's.
     size: Vec<i64>,
     kind: Kind,
+}
+
+fn check_kind(what: &str, kind: Kind) -> Result<()> {
+    ensure!(
+        matches!(kind, Kind::Float | Kind::BFloat16 | Kind::Half | Kind::Double),
+        "{what} are of type {kind:?} but must be floating-point numbers"
+    );
+    Ok(())
+}
+
+fn check_prompts(prompts: i64, images: i64) -> Result<()> {
+    ensure!(
+        prompts == images || prompts == 1,
+        "there are text embeddings for {prompts} prompts but latents of {images} images: give one for each, or one for all"
+    );
+    Ok(())
 }
 
 /// [batch] timesteps from one or as many.

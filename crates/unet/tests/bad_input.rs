@@ -99,8 +99,10 @@ fn texts_read_for_something_else() {
     );
     assert_eq!(
         message(other.read_text(&text).unwrap()),
-        "the text was read by 32 cross-attention layers but this U-Net has 16: it was another one that read it"
+        "the text was read by 32 cross-attention layers but this U-Net has 16: let this one read it"
     );
+    let error = unet.read_text(&text.to_kind(Kind::Int64)).unwrap_err().to_string();
+    assert_eq!(error, "text embeddings are of type Int64 but must be floating-point numbers");
     let error = unet.read_text(&text.narrow(2, 0, 768)).unwrap_err().to_string();
     assert!(error.starts_with("text embeddings have width 768 but this U-Net expects 1024"), "{error}");
 }

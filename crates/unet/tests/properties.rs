@@ -87,6 +87,32 @@ fn a_text_read_once_is_the_text() {
 }
 
 #[test]
+fn packed_weights_predict_the_same() {
+    // Wide enough for weights to be packed on a CPU.
+    let config = r#"{"block_out_channels": [64, 256], "cross_attention_dim": 32, "attention_head_dim": 8,
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"]}"#;
+    let config: unet::Config = serde_json::from_str(config).unwrap();
+    let to = (Kind::Float, Device::Cpu);
+    let (unet, _) = weights::build(&weights::Random { seed: 0 }, to, |vs| UNet::new(vs, &config)).unwrap();
+    let (sample, timesteps) = (Tensor::randn([2, 4, 12, 20], to), Tensor::from_slice(&[981_i64, 20]));
+    let text = Tensor::randn([2, 9, 32], to);
+    let predict = || {
+        let mut maps = AttentionMaps::new([4]);
+        let output = unet.forward(&sample, &timesteps, &text, Some(&mut maps)).unwrap();
+        (output, maps.maps.pop().unwrap().probabilities)
+    };
+    let (output, map) = tch::no_grad(predict);
+    libtorch::with_constant_weights(|| {
+        for _ in 0..2 {
+            let (packed, of_packed) = predict();
+            assert_close("prediction", &packed, &output, 1e-5);
+            assert_close("attention", &of_packed, &map, 1e-5);
+        }
+    });
+}
+
+#[test]
 fn watching_changes_nothing() {
     let (unet, _) = load(Kind::Float);
     let (sample, timesteps, text) = inputs(2);
