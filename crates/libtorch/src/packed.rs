@@ -74,9 +74,7 @@ pub fn conv2d(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: i64, 
             made(|to| shim::shim_conv2d_packed(xs.as_ptr(), packed.as_ptr(), of_bias, stride, padding, to))
         },
     );
-    packed.unwrap_or_else(|| {
-        xs.conv2d(&weight.to_kind(xs.kind()), bias.as_ref(), [stride; 2], [padding; 2], [1, 1], 1)
-    })
+    packed.unwrap_or_else(|| xs.conv2d(&weight.to_kind(xs.kind()), bias.as_ref(), [stride; 2], [padding; 2], [1, 1], 1))
 }
 
 /// y = x Wᵀ + b of `xs` [..., in] with `weight` [out, in] and `bias` [out], which are brought to the kind of `xs`.
@@ -129,7 +127,7 @@ mod tests {
     use crate::{catch, random};
 
     fn packed() -> Option<usize> {
-        PACKED.with_borrow(|all| all.as_ref().map(|all| all.len()))
+        PACKED.with_borrow(|all| all.as_ref().map(HashMap::len))
     }
 
     fn assert_close(name: &str, found: &Tensor, expected: &Tensor) {
@@ -164,7 +162,11 @@ mod tests {
             with_constant_weights(|| {
                 assert_close("linear", &linear(&xs, &weight, bias), &expected);
                 let one = xs.narrow(0, 1, 1).narrow(1, 3, 1);
-                assert_close("linear of one row", &linear(&one, &weight, bias), &expected.narrow(0, 1, 1).narrow(1, 3, 1));
+                assert_close(
+                    "linear of one row",
+                    &linear(&one, &weight, bias),
+                    &expected.narrow(0, 1, 1).narrow(1, 3, 1),
+                );
                 let more = xs.repeat([300, 1, 1]);
                 assert_close("linear of more", &linear(&more, &weight, bias).narrow(0, 598, 2), &expected);
                 assert_eq!(packed(), Some(1));

@@ -30,7 +30,7 @@ fn run_to_end(trainer: &Trainer, batches: &mut dyn Batches, mut learning: Learni
             losses.push(report.diffusion_loss);
             losses.push(report.attention_loss);
         }
-        learning.finish(&trainer).unwrap();
+        learning.finish(trainer).unwrap();
         let Some(next) = Stage::ALL.into_iter().find(|next| *next > stage) else { return };
         learning = trainer.start(next).unwrap();
     }

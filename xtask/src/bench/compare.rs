@@ -153,14 +153,14 @@ fn comparisons(bench: &Bench, workers: &Workers<'_>) -> anyhow::Result<Vec<Compa
             ],
         });
     }
-    // Of the large model a CPU does a tenth, and hardly draws the picture at the end, which is larger; the whole takes
+    // Of the large model a CPU does a twentieth, and hardly draws the picture at the end, which is larger; the whole takes
     // hours. Python writes one checkpoint a stage.
     let (name, args, target) = match (bench.full, large) {
         (false, _) => ("recipe", "", Some(0.7)),
         (true, false) => ("recipe", "--category photo --set checkpoint_every=100000", None),
         (true, true) => (
-            "recipe, a tenth of its steps",
-            "--category photo --set embedding.steps=6 --set cross_attention.steps=10 --set unet.steps=50 --set \
+            "recipe, a twentieth of its steps",
+            "--category photo --set embedding.steps=3 --set cross_attention.steps=5 --set unet.steps=25 --set \
              validation.steps=1",
             None,
         ),

@@ -120,7 +120,11 @@ impl<'a> Workers<'a> {
 
     fn call(&self, mut command: Command, args: &[String]) -> anyhow::Result<Measured> {
         let threads = self.threads.to_string();
-        command.args(args).env("OMP_NUM_THREADS", &threads).args(["--threads", &threads]);
+        command
+            .args(args)
+            .env("OMP_NUM_THREADS", &threads)
+            .env("RAYON_NUM_THREADS", &threads)
+            .args(["--threads", &threads]);
         command.args(["--device", &self.bench.device, "--dtype", &self.bench.dtype]);
         if !args.iter().any(|arg| arg == "--model") {
             command.args(["--model", &self.model]);
