@@ -381,7 +381,7 @@ class Photos:
 
 
 def recipe(args):
-    """A whole run: three stages, a checkpoint of weights and optimiser at each one's end."""
+    """A whole run: three stages, a checkpoint of weights and optimiser at the end of the first two, and the U-Net."""
     path = Path(args.model) / "attndreambooth.json"
     own = json.loads(path.read_text()) if path.exists() else {}
     changes = {path: int(value) for path, value in (change.split("=") for change in args.set)}
@@ -398,7 +398,10 @@ def recipe(args):
                 loss = loop.step()
                 run.first_step = run.first_step or since_start()
             with tempfile.TemporaryDirectory() as folder:
-                torch.save({"unet": loop.unet.state_dict(), "optimizer": loop.optimizer.state_dict()}, f"{folder}/state.pt")
+                saved = {"unet": loop.unet.state_dict()}
+                if stage < 3:
+                    saved["optimizer"] = loop.optimizer.state_dict()
+                torch.save(saved, f"{folder}/state.pt")
         return loss
 
     run.first_step = None

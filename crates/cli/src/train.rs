@@ -82,7 +82,7 @@ pub(crate) struct Train {
     /// write a page; none for nothing. If not given, what the model's attndreambooth.json says, or ours24
     #[arg(long, value_name = "PROMPTS")]
     results: Option<String>,
-    /// Steps between checkpoints, which end each stage too; 100 if not given
+    /// Steps between checkpoints, which end stages 1 and 2 too; 100 if not given
     #[arg(long)]
     checkpoint_every: Option<usize>,
     /// Steps between validation pictures; 0, for none, if not given

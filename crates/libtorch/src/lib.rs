@@ -51,7 +51,7 @@ pub use device::{DeviceChoice, DeviceError, synchronize};
 pub use error::{Error, catch};
 pub use foreach::{AdamWRule, AdamWSlot, clear_grads, fused_adamw, grad_norm, scale_all};
 pub use mapped::MappedFile;
-pub use memory::{keep_freed_memory, peak_memory, release_cached_memory, reset_peak_memory};
+pub use memory::{available_memory, keep_freed_memory, peak_memory, release_cached_memory, reset_peak_memory};
 pub use packed::{conv2d, linear, with_constant_weights};
 pub use switches::{set_deterministic, set_tf32};
 pub use transfer::{Download, upload};

@@ -16,8 +16,7 @@ pub fn peak_memory(device: Device) -> Result<u64, Error> {
     let Some(index) = cuda_index(device)? else {
         let status =
             fs::read_to_string("/proc/self/status").map_err(|e| unknown(&format!("/proc/self/status: {e}")))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-        let kibibytes: Option<u64> = line.trim().strip_suffix("kB").and_then(|n| n.trim().parse().ok());
+        let kibibytes = field(&status, "VmHWM:");
         return kibibytes.map(|k| k * 1024).ok_or_else(|| unknown("/proc/self/status has no VmHWM line"));
     };
     let mut bytes = 0;
@@ -74,6 +73,38 @@ pub fn release_cached_memory(device: Device) -> Result<(), Error> {
     }
 }
 
+/// The bytes of the host's memory in all, or as many as a container (cgroup v2) may have, where the system says.
+pub(crate) fn host_memory() -> Option<u64> {
+    let machine = field(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")? * 1024;
+    Some(cgroup_limit().map_or(machine, |limit| limit.min(machine)))
+}
+
+/// The bytes of the host's memory that are free or can be made so, where the system says.
+pub fn available_memory() -> Option<u64> {
+    let machine = field(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")? * 1024;
+    let within_cgroup = || {
+        let current: u64 = cgroup("memory.current")?.trim().parse().ok()?;
+        // What is held of files can be given up.
+        let files = field(&cgroup("memory.stat")?, "file")?;
+        Some(cgroup_limit()?.saturating_sub(current.saturating_sub(files)))
+    };
+    Some(within_cgroup().map_or(machine, |free| free.min(machine)))
+}
+
+fn cgroup(file: &str) -> Option<String> {
+    fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok()
+}
+
+fn cgroup_limit() -> Option<u64> {
+    cgroup("memory.max")?.trim().parse().ok()
+}
+
+/// The number in the line that begins with the word `name`.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let words = text.lines().map(str::split_whitespace);
+    words.into_iter().find_map(|mut words| (words.next()? == name).then(|| words.next()?.parse().ok())?)
+}
+
 /// The GPU's number, or none for the CPU.
 fn cuda_index(device: Device) -> Result<Option<i8>, Error> {
     match device {
@@ -88,4 +119,24 @@ fn cuda_index(device: Device) -> Result<Option<i8>, Error> {
 
 fn unknown(reason: &str) -> Error {
     Error::Torch(format!("cannot measure the memory in use: {reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_by_their_whole_names() {
+        let text = "MemTotal:       24000 kB\nMemAvailable:   16000 kB\nfile 5\nfile_mapped 6\nempty\n";
+        assert_eq!(field(text, "MemAvailable:"), Some(16000));
+        assert_eq!(field(text, "file"), Some(5));
+        assert_eq!([field(text, "Mem"), field(text, "empty"), field(text, "kB")], [None; 3]);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn this_machine_has_memory() {
+        let (free, all) = (available_memory().unwrap(), host_memory().unwrap());
+        assert!(free > 1 << 20 && free <= all, "{free} of {all}");
+    }
 }

@@ -107,17 +107,20 @@ impl AdamW {
         Ok(Self { config: config.clone(), slots })
     }
 
-    /// Writes the state to a safetensors file, as `NAME.exp_avg`, `NAME.exp_avg_sq` and `NAME.step` for each
-    /// parameter.
+    /// The state, as `NAME.exp_avg`, `NAME.exp_avg_sq` and `NAME.step` for each parameter: what [`AdamW::load`] reads.
+    pub fn tensors(&self) -> impl Iterator<Item = (String, &Tensor)> {
+        self.slots.iter().flat_map(|Slot { name, exp_avg, exp_avg_sq, step, .. }| {
+            [("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq), ("step", step)]
+                .map(|(part, tensor)| (format!("{name}.{part}"), tensor))
+        })
+    }
+
+    /// Writes the state to a safetensors file.
     ///
     /// # Errors
     /// When the file cannot be written; then whatever was there before is unchanged.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let tensors = self.slots.iter().flat_map(|Slot { name, exp_avg, exp_avg_sq, step, .. }| {
-            [("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq), ("step", step)]
-                .map(|(part, tensor)| (format!("{name}.{part}"), tensor))
-        });
-        weights::save(path, tensors)
+        weights::save(path, self.tensors())
     }
 
     /// What is remembered of the parameter `name`.

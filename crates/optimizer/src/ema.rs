@@ -98,7 +98,13 @@ impl Ema {
     /// # Errors
     /// When the file cannot be written; then whatever was there before is unchanged.
     pub fn save(&self, path: &Path) -> Result<()> {
-        weights::save_with_metadata(path, self.averages(), &[(UPDATES, &self.updates.to_string())])
+        let [(key, updates)] = self.metadata();
+        weights::save_with_metadata(path, self.averages(), &[(key, &updates)])
+    }
+
+    /// What [`Ema::load`] reads beside the averages, from the file's metadata.
+    pub fn metadata(&self) -> [(&'static str, String); 1] {
+        [(UPDATES, self.updates.to_string())]
     }
 
     /// The averages by the parameters' names.

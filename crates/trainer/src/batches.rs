@@ -69,7 +69,7 @@ impl PhotoBatches {
     /// Views of the subject's photos, and as many of the category's in each batch where there are `prior` photos.
     ///
     /// # Errors
-    /// When there can be no more threads; else none in practice, see [`LatentEncoder::new`].
+    /// When there can be no more threads, or as [`LatentEncoder::new`].
     pub fn new(
         config: &TrainConfig,
         pipeline: &Pipeline,

@@ -70,7 +70,10 @@ impl Checkpoint {
     /// # Errors
     /// When one cannot be removed.
     pub fn discard_all(parent: &Path) -> Result<()> {
-        folders(parent).iter().try_for_each(|path| discard(path))?;
+        let (partial, others): (Vec<_>, Vec<_>) = folders(parent).into_iter().partition(|path| is_partial(path));
+        let whole = others.into_iter().filter(|path| path.join(Self::STATE).exists());
+        // In the order of [`Checkpoint::keep_latest`].
+        partial.into_iter().chain(whole).try_for_each(|path| discard(&path))?;
         // It stays where somebody has put something else there.
         let _ = fs::remove_dir(parent);
         Ok(())
@@ -85,15 +88,10 @@ impl Checkpoint {
     }
 
     /// Writes a checkpoint by means of `contents` under a hidden name and then gives it its own.
-    pub(crate) fn write(
-        path: &Path,
-        stage: Stage,
-        step: usize,
-        contents: impl FnOnce(&Path) -> Result<()>,
-    ) -> Result<()> {
+    pub(crate) fn write(path: &Path, state: State, contents: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         let fill = |hidden: &Path| {
             contents(hidden)?;
-            atomic::write(&hidden.join(Self::STATE), serde_json::to_vec_pretty(&State { stage, step })?)?;
+            atomic::write(&hidden.join(Self::STATE), serde_json::to_vec_pretty(&state)?)?;
             // The one of the same step, if there is any, makes room only when this one is whole.
             if path.exists() { discard(path) } else { Ok(()) }
         };

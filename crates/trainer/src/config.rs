@@ -56,7 +56,7 @@ pub struct TrainConfig {
     pub prior: Option<Prior>,
     /// Pictures to look at on the way.
     pub validation: Validation,
-    /// Steps between checkpoints; each stage ends with one too.
+    /// Steps between checkpoints; stages 1 and 2 end with one too.
     pub checkpoint_every: usize,
 }
 

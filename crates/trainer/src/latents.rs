@@ -8,7 +8,8 @@ use weights::{Init, Parameters, Problem, Source};
 
 use crate::TrainConfig;
 
-/// The pipeline's VAE under a handle of its own, which another thread may hold; the weights are the same memory.
+/// The pipeline's VAE under a handle of its own, which another thread may hold; the weights are the same memory, or copies
+/// where it computes in another kind, so that they are not converted for each view.
 #[derive(Debug)]
 pub struct LatentEncoder {
     vae: AutoencoderKl,
@@ -20,12 +21,12 @@ impl LatentEncoder {
     /// Computes in the configuration's `dtype`.
     ///
     /// # Errors
-    /// None in practice: the pipeline has built the same VAE before.
+    /// For want of memory.
     pub fn new(pipeline: &Pipeline, config: &TrainConfig) -> Result<Self> {
         let shared = Shared(&pipeline.parameters.vae);
-        let (vae, _) =
-            weights::build(&shared, pipeline.placement(), |vs| AutoencoderKl::new(vs, pipeline.vae.config()))?;
-        Ok(Self { vae, kind: config.dtype.kind(), device: pipeline.placement().1 })
+        let (kind, device) = (config.dtype.kind(), pipeline.placement().1);
+        let (vae, _) = weights::build(&shared, (kind, device), |vs| AutoencoderKl::new(vs, pipeline.vae.config()))?;
+        Ok(Self { vae, kind, device })
     }
 
     /// Where it computes.
@@ -60,7 +61,7 @@ impl LatentEncoder {
     }
 }
 
-/// Parameters as a source of themselves, without a copy.
+/// Parameters as a source of themselves, without a copy where they are of the kind already.
 struct Shared<'a>(&'a Parameters);
 
 impl Source for Shared<'_> {
@@ -76,8 +77,9 @@ impl Source for Shared<'_> {
         self.0.get(name).is_some()
     }
 
-    fn fetch(&self, name: &str, _: &[i64], _: Init, _: (Kind, Device)) -> Result<Tensor, Problem> {
+    fn fetch(&self, name: &str, _: &[i64], _: Init, (kind, _): (Kind, Device)) -> Result<Tensor, Problem> {
         // Detached, so that no other thread's handle has the same flags.
-        self.0.get(name).map(Tensor::detach).ok_or(Problem::Missing)
+        let parameter = self.0.get(name).ok_or(Problem::Missing)?;
+        libtorch::catch(|| parameter.detach().to_kind(kind)).map_err(Problem::Copy)
     }
 }

@@ -7,7 +7,8 @@ use sampling::Pipeline;
 use tch::{Kind, Tensor};
 
 use crate::batches::{Batches, Place};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, State};
+use crate::snapshot::{File, Snapshot};
 use crate::{Batch, Losses, Objective, Stage, StageConfig, Subject, TrainConfig};
 
 /// A loss that a working model is far from: one that knows nothing has a diffusion loss of about 1.
@@ -214,24 +215,30 @@ impl Learning {
         Ok(Tensor::cat(&states, 0))
     }
 
+    /// All that [`Trainer::resume`] needs, to be written before the next step or after [`Snapshot::copied`].
+    ///
+    /// # Errors
+    /// When what was learned has values that are not numbers.
+    pub fn snapshot(&self, trainer: &Trainer) -> Result<Snapshot> {
+        self.check_finite(trainer)?;
+        let embedding = [(trainer.config.placeholder.as_str(), &trainer.subject.embedding)];
+        let mut files = vec![File::new(Checkpoint::EMBEDDING, embedding)];
+        if self.stage != Stage::Embedding {
+            files.push(File::new(Checkpoint::UNET, trainer.trained(self.stage)));
+        }
+        if let Some(ema) = &self.ema {
+            files.push(File { metadata: ema.metadata().into(), ..File::new(Checkpoint::EMA, ema.averages()) });
+        }
+        files.push(File::new(Checkpoint::OPTIMIZER, self.optimizer.tensors()));
+        Ok(Snapshot { state: State { stage: self.stage, step: self.done }, files })
+    }
+
     /// Writes all that [`Trainer::resume`] needs into the folder `path`, whole or not at all.
     ///
     /// # Errors
-    /// When the folder cannot be written, or what was learned has values that are not numbers; earlier checkpoints are
-    /// as they were.
+    /// When the folder cannot be written, or as [`Learning::snapshot`]; earlier checkpoints are as they were.
     pub fn save(&self, trainer: &Trainer, path: &std::path::Path) -> Result<()> {
-        self.check_finite(trainer)?;
-        Checkpoint::write(path, self.stage, self.done, |folder| {
-            let embedding = [(trainer.config.placeholder.as_str(), &trainer.subject.embedding)];
-            weights::save(&folder.join(Checkpoint::EMBEDDING), embedding)?;
-            if self.stage != Stage::Embedding {
-                weights::save(&folder.join(Checkpoint::UNET), trainer.trained(self.stage))?;
-            }
-            if let Some(ema) = &self.ema {
-                ema.save(&folder.join(Checkpoint::EMA))?;
-            }
-            self.optimizer.save(&folder.join(Checkpoint::OPTIMIZER))
-        })
+        self.snapshot(trainer)?.write(path)
     }
 
     /// A loss may still be a number when its gradients no longer were.

@@ -63,9 +63,9 @@ impl Outputs {
         trainer.pipeline.parameters.unet.save(&self.folder.join(Self::UNET_WEIGHTS))
     }
 
-    /// Whether all was learned and written.
-    pub(crate) fn finished(&self) -> bool {
-        self.folder.join(Self::UNET_WEIGHTS).exists()
+    /// Whether all that is to be learned has been, and was written.
+    pub(crate) fn learned(&self) -> bool {
+        [Self::EMBEDDING, Self::UNET_WEIGHTS].iter().all(|file| self.folder.join(file).exists())
     }
 
     /// Gives the trainer what was learned and written.

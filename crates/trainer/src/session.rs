@@ -10,14 +10,18 @@ use sampling::{ModelFolder, Pipeline, Request, Settings};
 use serde_json::{Value, json};
 use tch::{Device, Kind};
 
+use crate::event::{Event, Outcome};
 use crate::outputs::{self, Outputs};
 use crate::prior::PriorPictures;
 use crate::record::Record;
-use crate::{Checkpoint, ConfigLayers, Dtype, LaunchedStep, Learning, PhotoBatches, Place, Stage, StepReport, Trainer};
+use crate::snapshot::Writer;
+use crate::{Checkpoint, ConfigLayers, Dtype, LaunchedStep, Learning, PhotoBatches, Place, Stage, Trainer};
 
 /// A run that holds its folder.
 #[derive(Debug)]
 pub struct Session {
+    /// Before the folder, which is free for others when nothing writes there any more.
+    checkpoints: Writer,
     folder: RunFolder,
     /// The bytes of its `config.json`.
     config: Vec<u8>,
@@ -26,44 +30,9 @@ pub struct Session {
     prior: Option<PriorPictures>,
     outputs: Outputs,
     checkpoint: Option<Checkpoint>,
+    /// All was learned before, and written.
+    learned: bool,
     notes: Vec<String>,
-}
-
-/// What happens in a run, for whoever shows it.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// Pictures of the category are being drawn for prior preservation.
-    Prior {
-        /// Pictures that are there.
-        done: u64,
-        /// Pictures in all.
-        pictures: u64,
-    },
-    /// A stage begins, or goes on after `done` steps.
-    Stage {
-        /// The stage.
-        stage: Stage,
-        /// Steps done earlier.
-        done: u64,
-        /// Steps of the stage.
-        steps: u64,
-    },
-    /// A step is done.
-    Step {
-        /// Its losses.
-        report: &'a StepReport,
-        /// The most memory used so far in bytes, where the system tells.
-        peak_memory: Option<u64>,
-    },
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// All stages are done.
-    Finished,
-    /// It was asked to stop and has written a checkpoint.
-    Stopped,
 }
 
 impl Session {
@@ -132,8 +101,9 @@ impl Session {
         let config =
             fs::read(out.join(CONFIG)).with_context(|| format!("cannot read {}", out.join(CONFIG).display()))?;
         let checkpoint = if resume { Checkpoint::latest(&out.join(CHECKPOINTS))? } else { None };
-        let outputs = Outputs::new(out);
-        Ok(Self { folder, config, trainer, photos, prior, outputs, checkpoint, notes })
+        let (outputs, checkpoints) = (Outputs::new(out), Writer::new(out.join(CHECKPOINTS)));
+        let learned = resume && outputs.learned();
+        Ok(Self { checkpoints, folder, config, trainer, photos, prior, outputs, checkpoint, learned, notes })
     }
 
     /// What the user should know before the run.
@@ -151,12 +121,15 @@ impl Session {
     }
 
     fn stages(mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
-        if self.outputs.finished() {
-            // A run that goes on, though all was learned: what came afterwards may be missing.
+        if self.learned {
+            // What came afterwards may be missing.
             self.outputs.restore(&self.trainer)?;
         } else if !self.learn(stop, watch)? {
+            self.checkpoints.finish()?;
             return Ok(Outcome::Stopped);
         }
+        // No checkpoint matters any more, not one that could not be written either.
+        let _ = self.checkpoints.finish();
         profile::timed("train/samples", || self.outputs.samples(&self.trainer))?;
         profile::timed("train/outputs", || self.outputs.curves())?;
         // Nothing goes on from them any more, and of Stable Diffusion one takes 10 GB.
@@ -196,7 +169,12 @@ impl Session {
             profile::timed("train/outputs", || match stage {
                 Stage::Embedding => self.outputs.embedding(&self.trainer),
                 Stage::CrossAttention => self.outputs.cross_attention(&self.trainer),
-                Stage::Unet => self.outputs.unet(&self.trainer),
+                Stage::Unet => {
+                    // Somebody may have removed the folder since.
+                    self.keep_config()?;
+                    self.outputs.embedding(&self.trainer)?;
+                    self.outputs.unet(&self.trainer)
+                }
             })?;
         }
         Ok(true)
@@ -204,7 +182,7 @@ impl Session {
 
     /// Returns whether the stage was finished.
     fn stage(
-        &self,
+        &mut self,
         learning: &mut Learning,
         batches: &mut PhotoBatches,
         record: &mut Record,
@@ -239,7 +217,7 @@ impl Session {
             if saving {
                 self.report(launched.take(), record, watch)?;
                 record.sync()?;
-                self.save(learning)?;
+                self.save(learning, stopping)?;
             }
             if stopping {
                 return Ok(false);
@@ -248,6 +226,7 @@ impl Session {
                 record.restart_clock();
             }
         }
+        record.sync()?;
         Ok(true)
     }
 
@@ -266,18 +245,23 @@ impl Session {
         Ok(())
     }
 
-    /// Writes a checkpoint and then removes the one before.
-    fn save(&self, learning: &Learning) -> Result<()> {
+    /// Writes a checkpoint; beside the next steps on a GPU, whose host may have memory for a copy.
+    fn save(&mut self, learning: &Learning, stopping: bool) -> Result<()> {
         let _span = profile::span("train/checkpoint");
-        let parent = self.folder.path().join(CHECKPOINTS);
-        let name = format!("{}-{:05}", learning.stage(), learning.done());
-        learning.save(&self.trainer, &parent.join(name))?;
-        let config = self.folder.path().join(CONFIG);
-        if !config.exists() {
-            // Somebody has removed the folder; without this, the checkpoint in the new one could not go on.
-            atomic::write(&config, &self.config)?;
+        let beside = self.trainer.pipeline.placement().1 != Device::Cpu && !stopping;
+        self.checkpoints.write(learning.snapshot(&self.trainer)?, beside)?;
+        self.keep_config()
+    }
+
+    /// Writes the configuration again where somebody has removed the folder; without it, a checkpoint in the new one could
+    /// not go on.
+    fn keep_config(&self) -> Result<()> {
+        let (folder, config) = (self.folder.path(), self.folder.path().join(CONFIG));
+        if config.exists() {
+            return Ok(());
         }
-        Checkpoint::keep_latest(&parent)
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        atomic::write(&config, &self.config)
     }
 
     /// Steps done in the whole run when `step` are done in `stage`.

@@ -126,6 +126,32 @@ fn a_failed_checkpoint_leaves_the_earlier_one() {
 }
 
 #[test]
+fn a_copied_snapshot_is_of_its_step_whatever_is_trained_meanwhile() {
+    for stage in Stage::ALL {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let (trainer, mut batches) = start();
+        let mut learning = trainer.start(stage).unwrap();
+        let _launched = learning.step(&trainer, &mut batches).unwrap();
+        learning.save(&trainer, &at("now")).unwrap();
+        let snapshot = learning.snapshot(&trainer).unwrap().copied().unwrap();
+        let _launched = learning.step(&trainer, &mut batches).unwrap();
+        let path = at("copied");
+        std::thread::spawn(move || snapshot.write(&path)).join().unwrap().unwrap();
+        learning.save(&trainer, &at("later")).unwrap();
+
+        let read = |checkpoint: &str, file: &str| std::fs::read(at(checkpoint).join(file)).unwrap();
+        let files: Vec<String> = std::fs::read_dir(at("now"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        assert!(files.len() >= 3, "{files:?}");
+        assert!(files.iter().all(|file| read("copied", file) == read("now", file)), "{stage}");
+        assert!(read("later", "optimizer.safetensors") != read("now", "optimizer.safetensors"), "{stage}");
+    }
+}
+
+#[test]
 fn a_checkpoint_of_another_model_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let (trainer, mut batches) = start();

@@ -154,7 +154,7 @@ fn comparisons(bench: &Bench, workers: &Workers<'_>) -> anyhow::Result<Vec<Compa
         });
     }
     // Of the large model a CPU does a twentieth, and hardly draws the picture at the end, which is larger; the whole takes
-    // hours. Python writes one checkpoint a stage.
+    // hours. Python writes checkpoints where a stage ends.
     let (name, args, target) = match (bench.full, large) {
         (false, _) => ("recipe", "", Some(0.7)),
         (true, false) => ("recipe", "--category photo --set checkpoint_every=100000", None),

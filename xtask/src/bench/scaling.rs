@@ -34,7 +34,7 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<()> {
     let slow = bench.full && bench.device == "cpu";
     let sides: &[u64] = match (bench.full, slow) {
         (false, _) => &[64, 128, 256],
-        (true, true) => &[128, 256, 512],
+        (true, true) => &[128, 256, 512, 768],
         (true, false) => &[256, 512, 768],
     };
     let batch_side = if slow {

@@ -1,0 +1,40 @@
+//! What a run tells.
+
+use crate::{Stage, StepReport};
+
+/// What happens in a run, for whoever shows it.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Pictures of the category are being drawn for prior preservation.
+    Prior {
+        /// Pictures that are there.
+        done: u64,
+        /// Pictures in all.
+        pictures: u64,
+    },
+    /// A stage begins, or goes on after `done` steps.
+    Stage {
+        /// The stage.
+        stage: Stage,
+        /// Steps done earlier.
+        done: u64,
+        /// Steps of the stage.
+        steps: u64,
+    },
+    /// A step is done.
+    Step {
+        /// Its losses.
+        report: &'a StepReport,
+        /// The most memory used so far in bytes, where the system tells.
+        peak_memory: Option<u64>,
+    },
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All stages are done.
+    Finished,
+    /// It was asked to stop and has written a checkpoint.
+    Stopped,
+}
