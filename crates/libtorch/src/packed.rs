@@ -73,7 +73,7 @@ fn with_room<T>(room: u64, f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// A convolution of `xs` [batch, in, height, width] with a square `weight` [out, in, k, k] and `bias` [out], which are
+/// A convolution of `xs` [batch, in, height, width] with a square `weight` `[out, in, k, k]` and `bias` `[out]`, which are
 /// brought to the kind of `xs`. The result may lie in memory channels last.
 ///
 /// # Panics
@@ -94,7 +94,7 @@ pub fn conv2d(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: i64, 
     packed.unwrap_or_else(|| xs.conv2d(&weight.to_kind(xs.kind()), bias.as_ref(), [stride; 2], [padding; 2], [1, 1], 1))
 }
 
-/// y = x Wᵀ + b of `xs` [..., in] with `weight` [out, in] and `bias` [out], which are brought to the kind of `xs`.
+/// y = x Wᵀ + b of `xs` [..., in] with `weight` `[out, in]` and `bias` `[out]`, which are brought to the kind of `xs`.
 ///
 /// # Panics
 /// As [`conv2d`].
