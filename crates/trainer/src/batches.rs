@@ -44,7 +44,8 @@ pub struct PhotoBatches {
 /// Who makes the batches.
 #[derive(Debug)]
 enum Source {
-    /// Nobody ahead of time: on a CPU the step has all cores, and then the encoder has.
+    /// Nobody ahead of time: on a CPU the step has all cores, and then the encoder has. (A thread of its own with a team as
+    /// large as the step's took the miniature's recipe, two threads, from 105 s to 176.)
     Here(Box<Maker>),
     Ahead(Ahead<Place, Result<Batch>>),
 }
