@@ -200,5 +200,5 @@ fn projection(vs: &Scope, dim: i64, projection_dim: i64) -> Tensor {
 }
 
 fn project(pooled: &Tensor, weight: &Tensor) -> Tensor {
-    pooled.linear(&weight.to_kind(pooled.kind()), None::<&Tensor>)
+    libtorch::linear(pooled, weight, None)
 }

@@ -60,9 +60,7 @@ impl Checkpoint {
         let mut all = Self::all(parent)?;
         all.sort_by_key(|checkpoint| checkpoint.state);
         all.pop();
-        let partial = folders(parent).into_iter().filter(|path| is_partial(path));
-        // Those first: one may have the hidden name that another is to get.
-        partial.into_iter().chain(all.into_iter().map(|checkpoint| checkpoint.path)).try_for_each(|old| discard(&old))
+        discard_with_partial(parent, all.into_iter().map(|checkpoint| checkpoint.path))
     }
 
     /// Removes all checkpoints in `parent`, and the folder itself if nothing else is in it.
@@ -70,10 +68,7 @@ impl Checkpoint {
     /// # Errors
     /// When one cannot be removed.
     pub fn discard_all(parent: &Path) -> Result<()> {
-        let (partial, others): (Vec<_>, Vec<_>) = folders(parent).into_iter().partition(|path| is_partial(path));
-        let whole = others.into_iter().filter(|path| path.join(Self::STATE).exists());
-        // In the order of [`Checkpoint::keep_latest`].
-        partial.into_iter().chain(whole).try_for_each(|path| discard(&path))?;
+        discard_with_partial(parent, folders(parent).into_iter().filter(|path| path.join(Self::STATE).exists()))?;
         // It stays where somebody has put something else there.
         let _ = fs::remove_dir(parent);
         Ok(())
@@ -124,6 +119,13 @@ pub(crate) fn restore(parameters: &[(&str, &Tensor)], path: &Path) -> Result<()>
 
 fn is_partial(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(atomic::PARTIAL.as_bytes()))
+}
+
+/// Removes what killed processes left half-written in `parent`, and then these checkpoints.
+fn discard_with_partial(parent: &Path, whole: impl Iterator<Item = PathBuf>) -> Result<()> {
+    let partial = folders(parent).into_iter().filter(|path| is_partial(path));
+    // Those first: one may have the hidden name that another is to get.
+    partial.chain(whole.filter(|path| !is_partial(path))).try_for_each(|old| discard(&old))
 }
 
 /// Removes a checkpoint, which is no longer one from the first moment: a process killed meanwhile leaves nothing that

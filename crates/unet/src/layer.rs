@@ -59,10 +59,8 @@ impl Layer {
         // The inputs are the timesteps' embeddings, the feature maps, and the keys and values of the text.
         let segment = move |inputs: &[Tensor]| {
             let _span = again.replace(true).then(|| profile::span("unet/recomputed"));
-            let (maps, text) = inputs[1..].split_at(inputs.len() - 1 - 2 * reads);
-            let read: Vec<KeysValues> =
-                text.chunks(2).map(|kv| [kv[0].shallow_clone(), kv[1].shallow_clone()]).collect();
-            let text = Text { read: &read, tokens: tokens.as_ref() };
+            let (maps, read) = inputs[1..].split_at(inputs.len() - 1 - 2 * reads);
+            let text = Text { read: read.as_chunks().0, tokens: tokens.as_ref() };
             parts.lock().unwrap_or_else(PoisonError::into_inner).forward(maps, &inputs[0], text)
         };
         let text: Vec<&Tensor> = pass.text.by_ref().take(reads).flatten().collect();

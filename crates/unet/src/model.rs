@@ -102,12 +102,10 @@ impl UNet {
         encoder_hidden_states: &Tensor,
         observer: Option<&mut dyn AttentionObserver>,
     ) -> Result<Tensor> {
-        let _span = profile::span("unet");
-        let batch = self.check_latents(sample)?;
-        self.check_text(encoder_hidden_states)?;
-        check_prompts(encoder_hidden_states.size()[0], batch)?;
-        let text = self.read(&encoder_hidden_states.to_kind(sample.kind()));
-        self.pass(sample, timesteps, &text, observer)
+        // Before the text is brought to their kind.
+        self.check_latents(sample)?;
+        let text = self.read_text(&encoder_hidden_states.to_kind(sample.kind()))?;
+        self.forward_read(sample, timesteps, &text, observer)
     }
 
     /// What each cross-attention layer reads in a text, for as many passes as see the same text by the same parameters,
@@ -118,9 +116,11 @@ impl UNet {
     /// # Errors
     /// When the text does not fit the model; the message names both sides.
     pub fn read_text(&self, encoder_hidden_states: &Tensor) -> Result<ReadText> {
+        let _span = profile::span("unet/text");
         check_kind("text embeddings", encoder_hidden_states.kind())?;
         self.check_text(encoder_hidden_states)?;
-        Ok(self.read(encoder_hidden_states))
+        let layers = self.layers().flat_map(|layer| layer.read(encoder_hidden_states)).collect();
+        Ok(ReadText { layers, size: encoder_hidden_states.size(), kind: encoder_hidden_states.kind() })
     }
 
     /// [`UNet::forward`] with a text that this U-Net has read before, by the parameters that it has now.
@@ -138,40 +138,27 @@ impl UNet {
         observer: Option<&mut dyn AttentionObserver>,
     ) -> Result<Tensor> {
         let _span = profile::span("unet");
-        let (batch, kind) = (self.check_latents(sample)?, sample.kind());
-        check_prompts(text.size[0], batch)?;
+        let (kind, device) = (sample.kind(), sample.device());
+        let batch = self.check_latents(sample)?;
+        let prompts = text.size[0];
+        ensure!(
+            prompts == batch || prompts == 1,
+            "there are text embeddings for {prompts} prompts but latents of {batch} images: give one for each, or one \
+             for all"
+        );
         ensure!(
             text.kind == kind,
             "the text was read in {:?} but the latents are of type {kind:?}: read it in the latents' type",
             text.kind
         );
-        let (read, layers) = (text.layers.len(), self.cross_attention_layers.len());
+        let (read, layers) = (text.layers.len(), self.cross_attention_layers());
         ensure!(
-            read == layers,
-            "the text was read by {read} cross-attention layers but this U-Net has {layers}: let this one read it"
+            read == layers.len(),
+            "the text was read by {read} cross-attention layers but this U-Net has {}: let this one read it",
+            layers.len()
         );
-        self.pass(sample, timesteps, text, observer)
-    }
-
-    /// See [`UNet::read_text`].
-    fn read(&self, text: &Tensor) -> ReadText {
-        let _span = profile::span("unet/text");
-        let layers = self.layers().flat_map(|layer| layer.read(text)).collect();
-        ReadText { layers, size: text.size(), kind: text.kind() }
-    }
-
-    /// [`UNet::forward_read`] with latents and a text that fit.
-    fn pass(
-        &self,
-        sample: &Tensor,
-        timesteps: &Tensor,
-        text: &ReadText,
-        observer: Option<&mut dyn AttentionObserver>,
-    ) -> Result<Tensor> {
-        let (kind, device, batch) = (sample.kind(), sample.device(), sample.size()[0]);
         let timesteps = expand_timesteps(&libtorch::upload(timesteps, device), batch)?;
         let positions = text.size[1];
-        let layers = self.cross_attention_layers();
         let watch = observer.map(|observer| Watch::new(observer, layers, positions, device)).transpose()?;
         let mut pass = Pass {
             temb: profile::timed("unet/time_embedding", || self.time_embedding.forward(&timesteps, kind)),
@@ -248,14 +235,6 @@ fn check_kind(what: &str, kind: Kind) -> Result<()> {
     ensure!(
         matches!(kind, Kind::Float | Kind::BFloat16 | Kind::Half | Kind::Double),
         "{what} are of type {kind:?} but must be floating-point numbers"
-    );
-    Ok(())
-}
-
-fn check_prompts(prompts: i64, images: i64) -> Result<()> {
-    ensure!(
-        prompts == images || prompts == 1,
-        "there are text embeddings for {prompts} prompts but latents of {images} images: give one for each, or one for all"
     );
     Ok(())
 }

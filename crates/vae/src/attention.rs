@@ -52,7 +52,6 @@ impl Projection {
     }
 
     fn forward(&self, xs: &Tensor) -> Tensor {
-        let kind = xs.kind();
-        xs.linear(&self.weight.to_kind(kind), Some(&self.bias.to_kind(kind)))
+        libtorch::linear(xs, &self.weight, Some(&self.bias))
     }
 }

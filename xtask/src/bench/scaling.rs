@@ -30,7 +30,7 @@ struct Numbers {
 pub(super) fn run(bench: &Bench) -> anyhow::Result<()> {
     let workers = Workers::new(bench)?;
     let mut numbers = Numbers { setting: workers.setting(), points: Vec::new() };
-    // The large model on a CPU goes as far as patience does; see the table for what was left out.
+    // Of the large model a CPU does one picture at a time where they grow, and small ones where batches do.
     let slow = bench.full && bench.device == "cpu";
     let sides: &[u64] = match (bench.full, slow) {
         (false, _) => &[64, 128, 256],
