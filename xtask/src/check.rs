@@ -16,7 +16,7 @@ impl Test {
         setup::ensure()?;
         let start = Instant::now();
         run_all(steps())?;
-        eprintln!("\nAll steps passed in {:.1} s.", start.elapsed().as_secs_f64());
+        terminal::say!("\nAll steps passed in {:.1} s.", start.elapsed().as_secs_f64());
         Ok(())
     }
 }
@@ -41,12 +41,12 @@ fn steps() -> [(&'static str, Command); 4] {
 fn run_all(steps: impl IntoIterator<Item = (&'static str, Command)>) -> anyhow::Result<()> {
     for (name, mut command) in steps {
         let line = workspace::command_line(&command);
-        eprintln!("\n== {name}: {line}");
+        terminal::say!("\n== {name}: {line}");
         let start = Instant::now();
         let outcome = workspace::run(command.current_dir(workspace::root()));
         let seconds = start.elapsed().as_secs_f64();
         outcome.with_context(|| format!("the step `{name}` failed after {seconds:.1} s: `{line}` repeats it alone"))?;
-        eprintln!("== {name}: passed in {seconds:.1} s");
+        terminal::say!("== {name}: passed in {seconds:.1} s");
     }
     Ok(())
 }

@@ -3,9 +3,8 @@
 //! Each command is a module with a struct of its arguments and `fn run(self) -> anyhow::Result<()>`. Those that need
 //! LibTorch set it up first, so on a fresh machine any one command is enough.
 //!
-//! Invariant: depends on no crate of this workspace and never on tch, so that it builds in seconds before LibTorch is
+//! Invariant: depends on no crate of this workspace that needs LibTorch, so that it builds in seconds before that is
 //! there.
-#![allow(clippy::print_stdout, reason = "a command line program speaks through its output")]
 
 mod bench;
 mod check;
@@ -55,12 +54,12 @@ fn main() -> ExitCode {
             Some(child) => {
                 // A child has said itself what went wrong; only a sentence put on top of that is news.
                 if error.chain().count() > 1 {
-                    eprintln!("error: {error}");
+                    terminal::say!("error: {error}");
                 }
                 ExitCode::from(child.exit_code())
             }
             None => {
-                eprintln!("error: {error:#}");
+                terminal::say!("error: {error:#}");
                 ExitCode::from(2)
             }
         },

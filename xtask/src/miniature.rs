@@ -44,7 +44,7 @@ fn drawings() -> anyhow::Result<PathBuf> {
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", workspace::display(&folder)))?;
     let archive = folder.join(ARCHIVE);
     if !archive.exists() {
-        eprintln!("Fetching {PACKAGE} (16 MB)...");
+        terminal::say!("Fetching {PACKAGE} (16 MB)...");
         workspace::run(Command::new("npm").args(["pack", "--silent", PACKAGE]).current_dir(&folder)).context(
             "the drawings come from the npm registry: install npm and see that the network works, or unpack the package \
              yourself and name its folder assets with --drawings",

@@ -41,7 +41,7 @@ impl Setup {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let dir = self.dir.map_or_else(default_dir, |dir| workspace::root().join(dir));
         let ready = prepare(&dir, self.cuda)?;
-        println!("LibTorch {ready} is ready in {}", workspace::display(&dir));
+        terminal::output!("LibTorch {ready} is ready in {}", workspace::display(&dir));
         Ok(())
     }
 }
@@ -114,19 +114,19 @@ fn find_or_install(dir: &Path, cuda: bool) -> anyhow::Result<Installation> {
     if site.exists() {
         match usable(&site.join("torch")) {
             Ok(found) => return Ok(found),
-            Err(reason) => eprintln!("- {} will not do: {reason:#}", workspace::display(&site)),
+            Err(reason) => terminal::say!("- {} will not do: {reason:#}", workspace::display(&site)),
         }
     }
     let pythons = Python::all();
     for python in &pythons {
         match python.torch() {
-            None => eprintln!("- {python} has no torch"),
+            None => terminal::say!("- {python} has no torch"),
             Some(root) => match usable(&root) {
                 Ok(found) => {
-                    eprintln!("- {python} has LibTorch {found}: linking to it");
+                    terminal::say!("- {python} has LibTorch {found}: linking to it");
                     return Ok(found);
                 }
-                Err(reason) => eprintln!("- the torch of {python} will not do: {reason:#}"),
+                Err(reason) => terminal::say!("- the torch of {python} will not do: {reason:#}"),
             },
         }
     }
@@ -161,7 +161,7 @@ fn lock(dir: &Path) -> anyhow::Result<File> {
     let path = dir.join("lock");
     let file = File::create(&path).with_context(|| format!("{} cannot be written", path.display()))?;
     if file.try_lock().is_err() {
-        eprintln!("Waiting for another setup of {} to end...", workspace::display(dir));
+        terminal::say!("Waiting for another setup of {} to end...", workspace::display(dir));
         file.lock().with_context(|| format!("{} cannot be locked", path.display()))?;
     }
     Ok(file)

@@ -101,6 +101,6 @@ fn list(model: &Model, dir: &std::path::Path) -> anyhow::Result<()> {
     // Damage to the record is worth an error here too, before someone fetches for an hour.
     Lock::read(dir).with_context(|| format!("the record of {} cannot be used", model.name))?;
     let bytes = size(model.files.iter().filter_map(|file| file.size).sum());
-    println!("{:<18} {:>8}  {}; {}; {state}", model.name, bytes, model.title, model.licence.name);
+    terminal::output!("{:<18} {:>8}  {}; {}; {state}", model.name, bytes, model.title, model.licence.name);
     Ok(())
 }

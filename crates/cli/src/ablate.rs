@@ -112,7 +112,7 @@ impl Ablate {
             for subject in &self.subjects {
                 for &variant in &self.variants {
                     let number = runs.len() + 1;
-                    eprintln!("run {number} of {total}: {}, {}, seed {seed}", subject.name, variant.name());
+                    terminal::say!("run {number} of {total}: {}, {}, seed {seed}", subject.name, variant.name());
                     runs.push(self.one(subject, variant, seed)?);
                 }
             }
@@ -120,7 +120,7 @@ impl Ablate {
             table.insert(Table::new(&self.variants, &runs)?).write(&self.out, &runs)?;
         }
         table.iter().for_each(Table::print);
-        eprintln!("the runs, ablation.json and ablation.png are in {}", self.out.display());
+        terminal::say!("the runs, ablation.json and ablation.png are in {}", self.out.display());
         Ok(())
     }
 

@@ -140,7 +140,7 @@ impl Attend {
             "rows": rows,
         });
         atomic::write(&path, serde_json::to_vec_pretty(&record)?)?;
-        eprintln!("grid.png, single pictures, maps.safetensors and attend.json in {}", out.display());
+        terminal::say!("grid.png, single pictures, maps.safetensors and attend.json in {}", out.display());
         Ok(())
     }
 
@@ -168,7 +168,7 @@ impl Attend {
             .filter(|stage| run.config.stage(*stage).steps > 0)
             .partition(|stage| run.keeps(*stage));
         for stage in gone {
-            eprintln!("note: the run has not kept its model from after stage {}, which is left out", stage.number());
+            terminal::note!("the run has not kept its model from after stage {}, which is left out", stage.number());
         }
         [("base", None)].into_iter().chain(kept.into_iter().map(|stage| (stage.name(), Some(stage)))).collect()
     }

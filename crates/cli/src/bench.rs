@@ -121,8 +121,7 @@ impl Bench {
     }
 }
 
-#[allow(clippy::print_stdout, reason = "another program reads it")]
 fn print(measured: &benchmarks::Measurement) -> Result<()> {
-    println!("{}", serde_json::to_string(measured)?);
+    terminal::output!("{}", serde_json::to_string(measured)?);
     Ok(())
 }

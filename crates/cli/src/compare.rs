@@ -53,11 +53,11 @@ impl Compare {
         match comparison.study(&options) {
             Ok(study) => {
                 atomic::write(&self.out.join("study.html"), study)?;
-                eprintln!("compare.html, compare.json and study.html in {}", self.out.display());
+                terminal::say!("compare.html, compare.json and study.html in {}", self.out.display());
             }
             Err(reason) => {
-                eprintln!("note: there is no study: {reason:#}");
-                eprintln!("compare.html and compare.json in {}", self.out.display());
+                terminal::note!("there is no study: {reason:#}");
+                terminal::say!("compare.html and compare.json in {}", self.out.display());
             }
         }
         Ok(())
@@ -67,7 +67,7 @@ impl Compare {
 fn count(files: &[PathBuf]) -> Result<()> {
     let tally = report::tally(files)?;
     for repeated in &tally.repeated {
-        eprintln!("note: {} is of a participant who was counted already, and is left out", repeated.display());
+        terminal::note!("{} is of a participant who was counted already, and is left out", repeated.display());
     }
     print(&tally.table())
 }

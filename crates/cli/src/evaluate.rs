@@ -142,7 +142,7 @@ impl Evaluate {
             let recipe = Recipe { model, details, settings: settings.clone(), scheduler, dtype };
             let gallery = Gallery::open(&out.join(name), plan.shots(subject), recipe.clone())?;
             for damaged in gallery.damaged() {
-                eprintln!("note: {} was written by half and is drawn again", damaged.display());
+                terminal::note!("{} was written by half and is drawn again", damaged.display());
             }
             candidates.push(Candidate { name, gallery, recipe });
         }
@@ -157,7 +157,7 @@ impl Prepared {
         let extractor = FeatureExtractor::open(&folder, self.evaluate.compute.resolve()?.1)?;
         for prompt in &self.plan.prompts.prompts {
             if let Some(truncation) = extractor.truncation(&prompt.with(&self.run.config.category))? {
-                eprintln!("note: {truncation}");
+                terminal::note!("{truncation}");
             }
         }
         Ok(extractor)
@@ -224,7 +224,7 @@ impl Prepared {
         };
         record.save(&self.out.join("scores.json"))?;
         print(&record.table());
-        eprintln!("the pictures and scores.json are in {}", self.out.display());
+        terminal::say!("the pictures and scores.json are in {}", self.out.display());
         Ok(())
     }
 }
@@ -261,9 +261,8 @@ fn judge(
     })
 }
 
-#[allow(clippy::print_stdout, reason = "the table is what was asked for")]
 fn print(table: &str) {
-    println!("{table}");
+    terminal::output!("{table}");
 }
 
 impl Background {

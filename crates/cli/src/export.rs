@@ -43,7 +43,7 @@ impl Export {
             Format::Diffusers => {
                 let embeddings = Some((run.config.placeholder.as_str(), &run.embedding));
                 export::diffusers_folder(model, &self.out, unet, embeddings)?;
-                eprintln!("{}; its prompts call the subject {}", self.out.display(), run.config.placeholder);
+                terminal::say!("{}; its prompts call the subject {}", self.out.display(), run.config.placeholder);
             }
             Format::SingleFile => {
                 let Some(stem) = self.out.file_stem() else { bail!("--out must name a .safetensors file") };
@@ -51,7 +51,7 @@ impl Export {
                 let format = SingleFile { kind: self.dtype.kind(), ..SingleFile::default() };
                 export::single_file(model, &self.out, unet, &format)?;
                 export::save_embeddings(&embedding, &run.config.placeholder, &run.embedding)?;
-                eprintln!("{} and {}", self.out.display(), embedding.display());
+                terminal::say!("{} and {}", self.out.display(), embedding.display());
             }
         }
         Ok(())

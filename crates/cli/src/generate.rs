@@ -86,7 +86,7 @@ impl Generate {
         pipeline.check(&requests, &settings)?;
         for prompt in &self.prompts {
             if let Some(truncation) = pipeline.tokenizer.encode(&pipeline.resolve(prompt)?)?.truncation {
-                eprintln!("note: {truncation}");
+                terminal::note!("{truncation}");
             }
         }
         std::fs::create_dir_all(&self.out).with_context(|| format!("cannot make the folder {}", self.out.display()))?;
@@ -117,7 +117,7 @@ impl Generate {
         drop(progress);
         profile::timed("generate/save", || pictures::save_png(&self.out.join("grid.png"), &grid.draw(), &[]))?;
         self.record(&settings, &pipeline, &records, started)?;
-        eprintln!("{} picture(s) and grid.png in {}", records.len(), self.out.display());
+        terminal::say!("{} picture(s) and grid.png in {}", records.len(), self.out.display());
         profiler.finish(&self.out)
     }
 

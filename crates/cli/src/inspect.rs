@@ -95,7 +95,7 @@ impl Inspect {
             "pictures": pictures,
         });
         atomic::write(&out.join("inspect.json"), serde_json::to_vec_pretty(&record)?)?;
-        eprintln!("inspect.json and {} picture(s) in {}", pictures.len(), out.display());
+        terminal::say!("inspect.json and {} picture(s) in {}", pictures.len(), out.display());
         Ok(())
     }
 

@@ -19,7 +19,7 @@ impl Interrupt {
         let (ask, wait) = (Arc::clone(&asked), Arc::clone(&waits));
         ctrlc::set_handler(move || {
             if !ask.swap(true, Ordering::Relaxed) && wait.load(Ordering::Relaxed) {
-                eprintln!("\nstopping after this step and a checkpoint; once more stops at once");
+                terminal::say!("\nstopping after this step and a checkpoint; once more stops at once");
             } else {
                 // What is on the disk is whole, as always.
                 std::process::exit(130);

@@ -84,7 +84,7 @@ fn main() -> ExitCode {
     match libtorch::catch(run).map_err(Into::into).flatten() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            terminal::say!("error: {error:#}");
             ExitCode::from(2)
         }
     }

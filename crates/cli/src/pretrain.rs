@@ -133,14 +133,14 @@ impl Pretrain {
         let model = self.out.join("model");
         pretrainer::assemble(&self.out, sources, &model)?;
         let (measures, generated) =
-            pretrainer::measure(&model, sources, device, &mut |part| eprintln!("measuring: {part}"))?;
+            pretrainer::measure(&model, sources, device, &mut |part| terminal::say!("measuring: {part}"))?;
         let mut grid = pictures::Grid::new(6);
         for (picture, prompt) in generated.into_iter().zip(&measures.prompts).take(48) {
             grid.push(picture, prompt.as_str());
         }
         pictures::save_png(&self.out.join("samples.png"), &grid.draw(), &[])?;
         atomic::write(&self.out.join("measures.json"), serde_json::to_string_pretty(&measures)?)?;
-        eprintln!(
+        terminal::say!(
             "VAE {:.1} dB; CLIP finds {:.0} % of scenes, {:.0} % of captions; {:.0} % of generated pictures are told by \
              their prompts; the model is in {}",
             measures.vae_psnr,

@@ -106,7 +106,7 @@ impl Probe {
         })??;
         weights::save(&self.outputs, &outputs)?;
         for (name, tensor) in &outputs {
-            eprintln!("{name} {:?} {:?}", tensor.kind(), tensor.size());
+            terminal::say!("{name} {:?} {:?}", tensor.kind(), tensor.size());
         }
         Ok(())
     }

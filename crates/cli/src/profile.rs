@@ -42,7 +42,7 @@ impl Profiler {
         let Some(profile) = self.0.map(Recording::stop) else { return Ok(()) };
         let path = folder.join(FILE);
         atomic::replace_file(&path, |file, _| Ok(profile.write_trace(file)?))?;
-        eprintln!("{profile}{} shows it in time, in chrome://tracing or ui.perfetto.dev", path.display());
+        terminal::say!("{profile}{} shows it in time, in chrome://tracing or ui.perfetto.dev", path.display());
         Ok(())
     }
 }

@@ -49,7 +49,7 @@ impl Progress {
             }
             None if self.done == self.total || self.last_line.elapsed() >= LINE_INTERVAL => {
                 self.last_line = Instant::now();
-                eprintln!("{}", self.line(self.started.elapsed(), note));
+                terminal::say!("{}", self.line(self.started.elapsed(), note));
             }
             None => {}
         }

@@ -21,7 +21,7 @@ impl Report {
         let page = report::run_page(&self.run)?;
         let out = self.out.unwrap_or_else(|| self.run.join("report.html"));
         atomic::write(&out, page)?;
-        eprintln!("{}", out.display());
+        terminal::say!("{}", out.display());
         Ok(())
     }
 }

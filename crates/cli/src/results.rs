@@ -27,11 +27,11 @@ pub(crate) fn show(run: &Path, validation: &Validation, device: &str) -> Result<
     compare(run, &prepared)?;
     match prepared.extractor() {
         Ok(extractor) => prepared.judge(&extractor)?,
-        Err(error) => eprintln!("note: the pictures are not scored: {error:#}"),
+        Err(error) => terminal::note!("the pictures are not scored: {error:#}"),
     }
     let page = run.join("report.html");
     atomic::write(&page, report::run_page(run)?)?;
-    eprintln!("{} shows everything", page.display());
+    terminal::say!("{} shows everything", page.display());
     Ok(())
 }
 

@@ -117,13 +117,15 @@ impl Train {
         let session = profile::timed("train/load", open)?;
         match (device, self.device) {
             (Device::Cpu, libtorch::DeviceChoice::Auto) => {
-                eprintln!("computing on the CPU: {}", libtorch::cuda_unavailable().unwrap_or("there is no GPU"));
+                terminal::say!("computing on the CPU: {}", libtorch::cuda_unavailable().unwrap_or("there is no GPU"));
             }
-            (Device::Cpu, _) => eprintln!("computing on the CPU, as asked"),
-            (device, _) => eprintln!("computing on {device:?} in {}", format!("{:?}", config.dtype).to_lowercase()),
+            (Device::Cpu, _) => terminal::say!("computing on the CPU, as asked"),
+            (device, _) => {
+                terminal::say!("computing on {device:?} in {}", format!("{:?}", config.dtype).to_lowercase())
+            }
         }
         for note in session.notes() {
-            eprintln!("note: {note}");
+            terminal::note!("{note}");
         }
         let mut progress: Option<Progress> = None;
         let outcome = session.run(&|| interrupt.asked(), &mut |event| match event {
@@ -156,7 +158,7 @@ impl Train {
     fn conclude(&self, outcome: Outcome) -> Result<()> {
         match outcome {
             Outcome::Finished => {
-                eprintln!("done; everything is in {}", self.out.display());
+                terminal::say!("done; everything is in {}", self.out.display());
                 let run = FinishedRun::open(&self.out)?;
                 if run.config.validation.results != NO_RESULTS {
                     let _span = profile::span("train/results");

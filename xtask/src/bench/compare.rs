@@ -69,7 +69,7 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<()> {
         |comparison: &Comparison| bench.filter.as_ref().is_none_or(|part| comparison.name.contains(part.as_str()));
     for comparison in comparisons(bench, &workers)?.iter().filter(|comparison| wanted(comparison)) {
         for rival in &comparison.rivals {
-            eprintln!("{}: {}", comparison.name, rival.name);
+            terminal::say!("{}: {}", comparison.name, rival.name);
             numbers.rows.push(row(bench, &workers, comparison, rival)?);
             // What was measured is kept, whatever comes next.
             report::write(&bench.out, &numbers)?;

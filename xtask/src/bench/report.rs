@@ -1,5 +1,4 @@
 //! Numbers as JSON and as a table.
-#![allow(clippy::print_stdout, reason = "the table is what was asked for")]
 
 use std::fs;
 use std::path::Path;

@@ -48,7 +48,7 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<()> {
     let batch = [1, 2, 4, 8, 16].iter().map(|&batch| ("batch size", batch, batch, batch_side));
     let side = sides.iter().map(|&side| ("pixels a side", side, side_batch, side));
     for (axis, value, batch, side) in batch.chain(side) {
-        eprintln!("{axis}: {value}");
+        terminal::say!("{axis}: {value}");
         let line = format!("unet-step --batch-size {batch} --resolution {side} --iterations {}", bench.rounds);
         let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         // Where memory ends is part of the answer.
@@ -58,7 +58,7 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<()> {
         report::write(&bench.out, &numbers)?;
     }
     for &photos in if bench.full { &[][..] } else { &[1, 10, 100] } {
-        eprintln!("photos: {photos}");
+        terminal::say!("photos: {photos}");
         let folder = workers.photos(photos)?;
         let few = "--set embedding.steps=10 --set cross_attention.steps=10 --set unet.steps=20";
         let line = format!("recipe --pictures {folder} --iterations 1 --warm-up 0 {few}");

@@ -59,7 +59,7 @@ impl<'a> Workers<'a> {
     pub(super) fn make(&self, what: &str) -> anyhow::Result<String> {
         let path = format!("{PROCEDURAL}/{what}");
         if !workspace::root().join(&path).exists() {
-            eprintln!("making {path}");
+            terminal::say!("making {path}");
             workspace::run(self.ours().args(["--make", what, "--out", &path]))?;
         }
         Ok(path)

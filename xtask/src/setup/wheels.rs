@@ -57,7 +57,7 @@ pub(super) fn install(site: &Path, pythons: &[Python], cuda: bool) -> anyhow::Re
     let parent = site.parent().context("the folder to install into has no parent")?;
     clear_unfinished(parent)?;
     let (download, unpacked, room) = if cuda { ("2.5 GB", "4.0 GB", 7_000) } else { ("0.54 GB", "0.7 GB", 2_000) };
-    eprintln!(
+    terminal::say!(
         "Installing LibTorch {VERSION} with the pip of {python} into {}: {download} to download, {unpacked} on disk ({}).",
         workspace::display(site),
         if cuda { "with all CUDA libraries" } else { "for the CPU; `cargo xtask setup --cuda` adds CUDA" }
@@ -66,7 +66,7 @@ pub(super) fn install(site: &Path, pythons: &[Python], cuda: bool) -> anyhow::Re
     // A name of its own: a pip whose setup was killed may still be writing to an older one.
     let partial = parent.join(format!("site.{}.partial", std::process::id()));
     pip(python, &partial, cuda).with_context(|| format!("LibTorch could not be installed; try again, {instead}"))?;
-    eprintln!("Verifying what was installed...");
+    terminal::say!("Verifying what was installed...");
     let checked = verify(&partial).context("what pip installed is damaged; try again")?;
     if !cuda {
         for library in CPU_UNUSED {
@@ -82,7 +82,7 @@ pub(super) fn install(site: &Path, pythons: &[Python], cuda: bool) -> anyhow::Re
     }
     fs::rename(&partial, site).with_context(|| format!("{} cannot be made", site.display()))?;
     remove(&former)?;
-    eprintln!("{checked} files are as their wheels list them; every library is found by the loader.");
+    terminal::say!("{checked} files are as their wheels list them; every library is found by the loader.");
     Ok(())
 }
 
@@ -90,7 +90,7 @@ pub(super) fn install(site: &Path, pythons: &[Python], cuda: bool) -> anyhow::Re
 fn clear_unfinished(parent: &Path) -> anyhow::Result<()> {
     for entry in fs::read_dir(parent)?.flatten() {
         if entry.file_name().to_string_lossy().ends_with(".partial") {
-            eprintln!("Removing {} of an interrupted setup.", workspace::display(&entry.path()));
+            terminal::say!("Removing {} of an interrupted setup.", workspace::display(&entry.path()));
             remove(&entry.path()).with_context(|| format!("{} cannot be removed", entry.path().display()))?;
         }
     }
@@ -127,7 +127,7 @@ fn pip(python: &Python, target: &Path, cuda: bool) -> anyhow::Result<()> {
     let (mut last_error, mut unreachable) = (None, false);
     for line in child.stderr.take().into_iter().flat_map(|stderr| BufReader::new(stderr).lines()).map_while(Result::ok)
     {
-        eprintln!("{line}");
+        terminal::say!("{line}");
         // Without a network, pip's own last word is that there is no such version.
         if line.contains("connection broken by") {
             unreachable = true;

@@ -56,7 +56,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Fetch<'_> {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let Licence { name, url } = &self.model.licence;
-        eprintln!("{}: {} ({url}). Whoever uses the files is bound by it.", self.model.title, name);
+        terminal::say!("{}: {} ({url}). Whoever uses the files is bound by it.", self.model.title, name);
         fs::create_dir_all(&self.dir).with_context(|| format!("the folder {} cannot be made", self.dir.display()))?;
         let shared = Shared {
             hub: Hub::from_env()?,
@@ -75,7 +75,7 @@ impl Fetch<'_> {
         });
         let state = shared.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         for (failures, paths) in &state.detours {
-            eprintln!("note: {} came after {failures}", paths.join(", "));
+            terminal::note!("{} came after {failures}", paths.join(", "));
         }
         if let Some(error) = state.fatal {
             return Err(error);
@@ -86,7 +86,7 @@ impl Fetch<'_> {
             let missing = missing.collect::<Vec<_>>().join("; ");
             bail!("{count} of {} files of {} could not be had: {missing}", files.len(), self.model.name);
         }
-        println!("{} is complete in {}", self.model.name, workspace::display(&self.dir));
+        terminal::output!("{} is complete in {}", self.model.name, workspace::display(&self.dir));
         Ok(())
     }
 

@@ -30,7 +30,7 @@ impl Progress {
         match &self.bars {
             // Above the bars; that a line cannot be shown is no reason to stop.
             Some(bars) => drop(bars.println(line)),
-            None => eprintln!("{line}"),
+            None => terminal::say!("{line}"),
         }
     }
 

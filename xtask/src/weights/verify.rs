@@ -29,7 +29,7 @@ pub(super) fn run(models: &[&Model], dir: &Path) -> anyhow::Result<()> {
                     format!("WRONG: {reason:#}")
                 }
             };
-            println!("{}/{}: {verdict}", model.name, file.path);
+            terminal::output!("{}/{}: {verdict}", model.name, file.path);
         }
     }
     if !wrong.is_empty() {

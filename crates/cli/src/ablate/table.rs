@@ -96,19 +96,18 @@ impl Table {
         }
     }
 
-    #[allow(clippy::print_stdout, reason = "the table is what was asked for")]
     pub(super) fn print(&self) {
         let show = |Estimate { mean, low, high }: &Estimate| format!("{mean:.4} [{low:.4}, {high:.4}]");
         let less = |Estimate { mean, low, high }: &Estimate| format!("{mean:+.4} [{low:+.4}, {high:+.4}]");
         let subjects: BTreeSet<&String> = self.runs.iter().map(|(subject, _)| subject).collect();
         let level = 100.0 * Bootstrap::default().level;
-        println!("{} runs each, of {} subject(s); {level:.0} % intervals", self.runs.len(), subjects.len());
-        println!("{:<20}  {:<24}  {:<24}  {:<27}  against full", "", "CLIP-I", "CLIP-T", "against full");
+        terminal::output!("{} runs each, of {} subject(s); {level:.0} % intervals", self.runs.len(), subjects.len());
+        terminal::output!("{:<20}  {:<24}  {:<24}  {:<27}  against full", "", "CLIP-I", "CLIP-T", "against full");
         for Row { variant, scores, against_full } in &self.variants {
             let [i, t] = [&scores.clip_i, &scores.clip_t].map(show);
             let differences = against_full.as_ref().map(|Differences { clip_i, clip_t }| [clip_i, clip_t].map(less));
             let [less_i, less_t] = differences.unwrap_or_default();
-            println!("{:<20}  {i:<24}  {t:<24}  {less_i:<27}  {less_t}", variant.name());
+            terminal::output!("{:<20}  {i:<24}  {t:<24}  {less_i:<27}  {less_t}", variant.name());
         }
     }
 }

@@ -1,0 +1,140 @@
+//! The one place that writes to standard output and standard error.
+//!
+//! ```
+//! terminal::say!("3 images in {}", terminal::path("my photos"));
+//! terminal::note!("{} is left out", "notes.txt");
+//! terminal::output!("CLIP-I 0.57");
+//! assert_eq!(terminal::path("my photos").to_string(), "'my photos'");
+//! assert_eq!(terminal::escaped("\u{1b}[2Jdog").to_string(), "\\u{1b}[2Jdog");
+//! ```
+//!
+//! Invariants: writing never panics and never fails, for a reader that has gone (a closed pipe, a full device, a dead
+//! terminal) is no reason to lose work; what is written cannot control the terminal, whatever names and prompts it holds.
+
+use std::borrow::Cow;
+use std::fmt::{self, Display, Write as _};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Writes a line to standard error, as `eprintln!` does.
+#[macro_export]
+macro_rules! say {
+    ($($text:tt)*) => { $crate::to_stderr(::std::format_args!($($text)*)) };
+}
+
+/// Writes a line to standard error that begins with `note: `.
+#[macro_export]
+macro_rules! note {
+    ($($text:tt)*) => { $crate::to_stderr(::std::format_args!("note: {}", ::std::format_args!($($text)*))) };
+}
+
+/// Writes a line to standard output, as `println!` does: the result that was asked for.
+#[macro_export]
+macro_rules! output {
+    ($($text:tt)*) => { $crate::to_stdout(::std::format_args!($($text)*)) };
+}
+
+/// What [`say!`] does.
+pub fn to_stderr(text: fmt::Arguments<'_>) {
+    let _ = io::stderr().lock().write_all(line(text).as_bytes());
+}
+
+/// What [`output!`] does.
+pub fn to_stdout(text: fmt::Arguments<'_>) {
+    let mut stdout = io::stdout().lock();
+    let _ = stdout.write_all(line(text).as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// In one piece, so that lines of several threads do not mix.
+fn line(text: fmt::Arguments<'_>) -> String {
+    let mut line = escaped_lines(&text.to_string());
+    line.push('\n');
+    line
+}
+
+/// `text` with everything escaped that could control a terminal or disguise what it says: control characters and those
+/// that change the direction of writing. Line feeds too, so that a name cannot pretend to be a message of its own.
+pub fn escaped(text: &str) -> impl Display + '_ {
+    Escaped { text, keep: |_| false }
+}
+
+/// As [`escaped`], but line feeds and tabs stay: for whole messages and tables.
+pub fn escaped_lines(text: &str) -> String {
+    Escaped { text, keep: |c| matches!(c, '\n' | '\t') }.to_string()
+}
+
+struct Escaped<'a> {
+    text: &'a str,
+    keep: fn(char) -> bool,
+}
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.text.chars() {
+            if (c.is_control() || reorders(c)) && !(self.keep)(c) {
+                write!(f, "{}", c.escape_default())?;
+            } else {
+                f.write_char(c)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a character changes the direction of the text around it (Unicode's bidirectional controls), or ends a line
+/// other than by a line feed.
+fn reorders(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A path as it can be pasted into a shell: quoted where it has to be, with control characters escaped.
+pub fn path(path: impl AsRef<Path>) -> impl Display {
+    quoted(&path.as_ref().to_string_lossy()).into_owned()
+}
+
+/// A word as it can be pasted into a POSIX shell.
+pub fn quoted(word: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+:=@%,".contains(c);
+    if word.chars().any(|c| c.is_control() || reorders(c)) {
+        // $'...' is understood by bash, zsh and ksh.
+        let inner = word.chars().map(|c| match c {
+            '\'' | '\\' => format!("\\{c}"),
+            c if c.is_ascii_control() => format!("\\x{:02x}", u32::from(c)),
+            c if c.is_control() || reorders(c) => format!("\\u{:04x}", u32::from(c)),
+            c => c.to_string(),
+        });
+        Cow::Owned(format!("$'{}'", inner.collect::<String>()))
+    } else if !word.is_empty() && word.chars().all(plain) {
+        Cow::Borrowed(word)
+    } else {
+        Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_in_a_name_controls_the_terminal() {
+        assert_eq!(escaped("a\u{1b}[31m\r\n\u{202e}b\u{7f}").to_string(), r"a\u{1b}[31m\r\n\u{202e}b\u{7f}");
+        assert_eq!(escaped("Kätzchen 🐱 \u{200d}").to_string(), "Kätzchen 🐱 \u{200d}");
+        assert_eq!(escaped_lines("a\tb\nc\u{9b}"), "a\tb\nc\\u{9b}");
+    }
+
+    #[test]
+    fn a_path_can_be_pasted() {
+        assert_eq!(path("runs/my-dog").to_string(), "runs/my-dog");
+        assert_eq!(path("my dog's").to_string(), r"'my dog'\''s'");
+        assert_eq!(path("").to_string(), "''");
+        assert_eq!(quoted("a\nb\u{202e}"), r"$'a\x0ab\u202e'");
+        let shell = |word: &str| {
+            let mut bash = std::process::Command::new("bash");
+            bash.args(["-c", &format!("printf %s {}", quoted(word))]).env("LC_ALL", "C.UTF-8");
+            String::from_utf8(bash.output().unwrap().stdout).unwrap()
+        };
+        for word in ["plain", "a b", "it's", "$HOME `x` \"y\"", "a\nb\t'c'\\", "ä\u{202e}b"] {
+            assert_eq!(shell(word), word);
+        }
+    }
+}
