@@ -3,8 +3,8 @@
 mod table;
 mod variant;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser};
@@ -14,8 +14,9 @@ use table::{Run, Table};
 use trainer::{FinishedRun, TrainConfig};
 use variant::Variant;
 
+use crate::evaluate::Evaluate;
 use crate::sampler::SamplerArgs;
-use crate::train::Train;
+use crate::train::{NO_RESULTS, Train};
 
 /// Learn subjects several times, each time without a part of the method, and compare (the paper's figures 7 and 13).
 ///
@@ -124,39 +125,42 @@ impl Ablate {
         Ok(())
     }
 
-    /// Trains and evaluates, as far as that has not been done, in processes of their own: each starts with all memory.
+    /// Trains and evaluates, as far as that has not been done.
     fn one(&self, subject: &Subject, variant: Variant, seed: u64) -> Result<Run> {
         let run = self.out.join(&subject.name).join(variant.name()).join(format!("seed-{seed}"));
-        let (folder, device) = (run.display().to_string(), self.device.to_string());
-        let (Subject { photos, category, .. }, seed_text) = (subject, seed.to_string());
-        // What is the run's own comes last: it wins.
-        let mut train = vec!["train".to_owned()];
-        train.extend(self.train.iter().cloned());
-        train.extend(variant.settings().iter().flat_map(|setting| ["--set".to_owned(), (*setting).to_owned()]));
-        train.extend(["--concept", photos, "--category", category, "--seed", &seed_text].map(str::to_owned));
-        train.extend(["--results", "none", "--device", &device, "--out", &folder].map(str::to_owned));
+        let mut train = self.train(subject, variant, seed, &run)?;
         match FinishedRun::open(&run) {
-            Ok(finished) => check_same(&Options::try_parse_from(&train)?.train.config()?, &finished.config, &run)?,
+            Ok(finished) => check_same(&train.config()?, &finished.config, &run)?,
             Err(_) => {
-                train.extend(run.join("config.json").exists().then(|| "--resume".to_owned()));
-                child(&train)?;
+                train.resume = run.join("config.json").exists();
+                train.learn().with_context(|| format!("run {}", terminal::path(&run)))?;
             }
         }
         let pictures = run.join("evaluation").join("ablation");
-        let (images, out) = (self.images.to_string(), pictures.display().to_string());
-        let evaluate = ["evaluate", "--run", &folder, "--out", &out, "--device", &device];
-        let what = ["--prompts", &self.prompts, "--images", &images];
-        let SamplerArgs { steps, guidance_scale, scheduler } = &self.sampler;
-        let how = [
-            ("--steps", steps.map(|steps| steps.to_string())),
-            ("--guidance-scale", guidance_scale.map(|scale| scale.to_string())),
-            ("--scheduler", scheduler.clone()),
-            ("--clip", self.clip.as_ref().map(|clip| clip.display().to_string())),
-        ];
-        let how = how.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?])).flatten();
-        child(&evaluate.into_iter().chain(what).map(str::to_owned).chain(how).collect::<Vec<_>>())?;
+        let evaluate = Evaluate {
+            images: self.images,
+            clip: self.clip.clone(),
+            out: Some(pictures.clone()),
+            sampler: self.sampler.clone(),
+            ..Evaluate::new(&run, &self.prompts, self.device)
+        };
+        evaluate.execute().with_context(|| format!("evaluation of {}", terminal::path(&run)))?;
         let record = Record::open(&pictures.join("scores.json"))?;
         Ok(Run { variant, subject: subject.name.clone(), seed, record, pictures })
+    }
+
+    /// What `train` makes of the options after `--`, with what is the run's own in place of theirs.
+    fn train(&self, subject: &Subject, variant: Variant, seed: u64, run: &Path) -> Result<Train> {
+        let own = [OsString::from("train"), "--out".into(), run.into()];
+        let given = own.into_iter().chain(self.train.iter().map(OsString::from));
+        let mut train = Options::try_parse_from(given).context("the options after --, which are those of train")?.train;
+        train.concept = Some(PathBuf::from(&subject.photos));
+        train.category = Some(subject.category.clone());
+        train.seed = Some(seed);
+        train.results = Some(NO_RESULTS.to_owned());
+        train.device = self.device;
+        train.set.extend(variant.settings().iter().map(|&setting| setting.to_owned()));
+        Ok(train)
     }
 }
 
@@ -172,13 +176,5 @@ fn check_same(wanted: &TrainConfig, made: &TrainConfig, run: &Path) -> Result<()
         run.display(),
         differences.join("; ")
     );
-    Ok(())
-}
-
-/// Runs another command of this program.
-fn child(arguments: &[String]) -> Result<()> {
-    let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let status = Command::new(program).args(arguments).status().context("cannot start this program again")?;
-    ensure!(status.success(), "`{}` ended with {status}; the same command goes on from there", arguments.join(" "));
     Ok(())
 }

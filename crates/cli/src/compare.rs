@@ -1,6 +1,5 @@
 //! `compare`: several runs side by side, and a blind study of them.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -48,7 +47,7 @@ impl Compare {
         std::fs::create_dir_all(&self.out).with_context(|| format!("cannot make the folder {}", self.out.display()))?;
         atomic::write(&self.out.join("compare.html"), page)?;
         atomic::write(&self.out.join("compare.json"), serde_json::to_vec_pretty(&comparison.json())?)?;
-        print(&comparison.table())?;
+        terminal::output!("{}", comparison.table());
         // Runs can be compared that a study cannot be made of.
         match comparison.study(&options) {
             Ok(study) => {
@@ -69,10 +68,6 @@ fn count(files: &[PathBuf]) -> Result<()> {
     for repeated in &tally.repeated {
         terminal::note!("{} is of a participant who was counted already, and is left out", repeated.display());
     }
-    print(&tally.table())
-}
-
-/// The result itself goes where results go.
-fn print(text: &str) -> Result<()> {
-    writeln!(std::io::stdout(), "{text}").context("cannot write to the standard output")
+    terminal::output!("{}", tally.table());
+    Ok(())
 }

@@ -8,13 +8,14 @@ use evaluation::{
     Bootstrap, Drawn, FeatureExtractor, Gallery, Masks, Plan, PromptSet, Recipe, Record, Reference, Variant,
     evaluate_images, find_clip,
 };
+use libtorch::DeviceChoice;
 use photos::PhotoFolder;
 use sampling::{ModelFolder, Pipeline, Settings};
 use scheduler::SchedulerKind;
 use serde_json::json;
 use trainer::{FinishedRun, Validation};
 
-use crate::device::ComputeArgs;
+use crate::device::{ComputeArgs, Dtype};
 use crate::progress::Progress;
 use crate::sampler::{SamplerArgs, SizeArgs};
 use crate::train::NO_RESULTS;
@@ -27,45 +28,45 @@ use crate::train::NO_RESULTS;
 pub(crate) struct Evaluate {
     /// The folder of a finished training run
     #[arg(long)]
-    run: PathBuf,
+    pub(crate) run: PathBuf,
     // Not a doc comment: to rustdoc, the names would be links.
     #[arg(long, help = prompts_help())]
-    prompts: Option<String>,
+    pub(crate) prompts: Option<String>,
     /// Pictures of each prompt; 32 in the paper
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
-    images: u32,
+    pub(crate) images: u32,
     /// Also draw and score the base model, from the same noise, with the category alone for the subject
     #[arg(long)]
-    base: bool,
+    pub(crate) base: bool,
     /// The folder of the CLIP that judges; if not given, clip/ in the base model's folder, or models/clip-vit-b32
     #[arg(long)]
-    clip: Option<PathBuf>,
+    pub(crate) clip: Option<PathBuf>,
     /// The folder to write to; if not given, evaluation/NAME OF THE PROMPTS in the run's folder
     #[arg(long)]
-    out: Option<PathBuf>,
+    pub(crate) out: Option<PathBuf>,
     /// The folder with photos of the subject, or a single photo; the run's own if not given
     #[arg(long)]
-    concept: Option<PathBuf>,
+    pub(crate) concept: Option<PathBuf>,
     /// A folder with masks, white where the subject is: photos/, subject/ and, with --base, base/ with a mask for each
     /// picture under its name; adds CLIP-I with everything else painted over
     #[arg(long)]
-    masks: Option<PathBuf>,
+    pub(crate) masks: Option<PathBuf>,
     /// What to paint over it
     #[arg(long, value_enum, default_value_t)]
-    mask_background: Background,
+    pub(crate) mask_background: Background,
     /// The seed that each picture's is derived from
     #[arg(long, default_value_t = 0)]
-    seed: u64,
+    pub(crate) seed: u64,
     #[command(flatten)]
-    sampler: SamplerArgs,
+    pub(crate) sampler: SamplerArgs,
     #[command(flatten)]
-    size: SizeArgs,
+    pub(crate) size: SizeArgs,
     #[command(flatten)]
-    compute: ComputeArgs,
+    pub(crate) compute: ComputeArgs,
 }
 
 #[derive(ValueEnum, Debug, Clone, Copy, Default)]
-enum Background {
+pub(crate) enum Background {
     #[default]
     Grey,
     Black,
@@ -98,6 +99,25 @@ pub(crate) struct Prepared {
 }
 
 impl Evaluate {
+    /// What the command does with its own defaults.
+    pub(crate) fn new(run: &Path, prompts: &str, device: DeviceChoice) -> Self {
+        Self {
+            run: run.to_owned(),
+            prompts: Some(prompts.to_owned()),
+            images: 4,
+            base: false,
+            clip: None,
+            out: None,
+            concept: None,
+            masks: None,
+            mask_background: Background::default(),
+            seed: 0,
+            sampler: SamplerArgs::default(),
+            size: SizeArgs::default(),
+            compute: ComputeArgs { device, dtype: Dtype::default() },
+        }
+    }
+
     pub(crate) fn execute(self) -> Result<()> {
         // What can be wrong is found out before anything slow or lasting is done.
         let mut prepared = self.prepare()?;
@@ -223,7 +243,7 @@ impl Prepared {
             variants,
         };
         record.save(&self.out.join("scores.json"))?;
-        print(&record.table());
+        terminal::output!("{}", record.table());
         terminal::say!("the pictures and scores.json are in {}", self.out.display());
         Ok(())
     }
@@ -259,10 +279,6 @@ fn judge(
         }
         before = seen;
     })
-}
-
-fn print(table: &str) {
-    terminal::output!("{table}");
 }
 
 impl Background {

@@ -1,6 +1,5 @@
 //! `inspect`: what stage 1 has learned, apart from what the U-Net has.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use alignment::{Neighbour, Neighbourhood, Shift};
@@ -77,7 +76,7 @@ impl Inspect {
         let vectors = (0..start.size()[0])
             .map(|row| self.vector(&run, &pipeline, &start.get(row), &run.embedding.get(row)))
             .collect::<Result<Vec<_>>>()?;
-        std::io::stdout().write_all(table(&run, &vectors).as_bytes())?;
+        terminal::output!("{}", table(&run, &vectors));
 
         let out = self.out.clone().unwrap_or_else(|| self.run.join("inspect"));
         std::fs::create_dir_all(&out).with_context(|| format!("cannot make the folder {}", out.display()))?;
@@ -165,5 +164,5 @@ fn table(run: &FinishedRun, vectors: &[Vector]) -> String {
         lines.extend(nearest.iter().map(|token| line(token, "")));
         lines.extend(category.iter().map(|token| line(token, " (of the category)")));
     }
-    lines.join("\n") + "\n"
+    lines.join("\n")
 }

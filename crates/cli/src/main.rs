@@ -1,6 +1,6 @@
 //! The command `attndreambooth`: a thin layer of arguments and progress over the crates that do the work.
 //!
-//! Invariants: no mathematics here; every failure is one sentence on stderr and exit code 2.
+//! Invariants: no mathematics here; every failure is one sentence on standard error; nothing but `terminal` writes there.
 
 mod ablate;
 mod attend;
@@ -21,14 +21,14 @@ mod results;
 mod sampler;
 mod train;
 
-use std::process::ExitCode;
+use std::panic::{self, AssertUnwindSafe};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 /// Subject personalisation of Stable Diffusion by attention-aligned DreamBooth (arXiv 2406.05000).
 #[derive(Parser)]
-#[command(name = "attndreambooth", version, about)]
+#[command(name = "attndreambooth", version, about, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -62,10 +62,42 @@ enum Command {
     Bench(bench::Bench),
 }
 
-fn main() -> ExitCode {
+const EXIT_CODES: &str = "\
+Exit codes:
+  0      done
+  2      something that you can mend: an option, a file, a full disk; the message says what
+  75     interrupted by SIGINT (Ctrl-C), SIGTERM or SIGHUP: what was done is kept, the same command goes on
+         (train: with --resume)
+  128+N  ended at once by a second signal, of number N
+  1      a defect of this program";
+
+fn main() {
+    // Whatever happens, the process is left by `interrupt`.
+    interrupt::finish(match panic::catch_unwind(AssertUnwindSafe(run)) {
+        Ok(code) => code,
+        Err(_) => {
+            terminal::say!("this is a defect of attndreambooth {}; please report it", env!("CARGO_PKG_VERSION"));
+            1
+        }
+    })
+}
+
+/// Returns the exit code.
+fn run() -> i32 {
+    if let Err(error) = interrupt::watch() {
+        terminal::note!("{error:#}; Ctrl-C ends the program without a checkpoint");
+    }
     libtorch::keep_freed_memory();
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) => {
+            // A reader of the help may have gone.
+            let _ = error.print();
+            return error.exit_code();
+        }
+    };
     let run = || -> Result<()> {
-        match Cli::parse().command {
+        match command {
             Command::Generate(command) => command.execute(),
             Command::Train(command) => command.run(),
             Command::Evaluate(command) => command.execute(),
@@ -82,10 +114,14 @@ fn main() -> ExitCode {
     };
     // What LibTorch refuses deep inside a model arrives here as an error too.
     match libtorch::catch(run).map_err(Into::into).flatten() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
+        Err(error) if interrupt::is_interruption(&error) => {
+            terminal::say!("{error:#}");
+            interrupt::TRY_AGAIN
+        }
         Err(error) => {
             terminal::say!("error: {error:#}");
-            ExitCode::from(2)
+            2
         }
     }
 }

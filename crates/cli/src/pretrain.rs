@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use pretrainer::{Dtype, Part, Pretraining, Recipe, Sources};
 
-use crate::interrupt::Interrupt;
+use crate::interrupt::{self, Interrupted};
 use crate::progress::Progress;
 
 /// Train the miniature base model, from nothing or on: VAE, CLIP and U-Net, one after the other.
@@ -82,23 +82,26 @@ impl Pretrain {
         let parts: Vec<Part> = self.part.map_or(Part::ALL.to_vec(), |part| vec![part]);
         // What is wrong with the last part is said before the first one's hours.
         parts.iter().try_for_each(|part| self.given(*part).check(*part))?;
-        let interrupt = Interrupt::watch()?;
+        let deferral = interrupt::defer();
         for part in parts.into_iter().filter(|_| !self.assemble) {
             let recipe = self.recipe(part, &sources, device)?;
             let mut pretraining = Pretraining::open(part, recipe, &sources, &self.out, device)?;
             let (done, steps) = pretraining.progress();
             let name = format!("{part} ({:.2} M parameters)", pretraining.parameter_count() as f64 / 1e6);
             let mut progress = Progress::from(&name, done, steps);
-            let finished = pretraining.run(&|| interrupt.asked(), &mut |report| {
+            let finished = pretraining.run(&interrupt::asked, &mut |report| {
                 let notes: Vec<String> =
                     report.values.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
                 progress.reach(report.step, &notes.join(" "));
             })?;
             if !finished {
-                bail!("stopped as asked, with a checkpoint; the same command goes on");
+                return Err(Interrupted("checkpoint saved; the same command goes on".to_owned()).into());
             }
         }
-        interrupt.stop_at_once();
+        drop(deferral);
+        if interrupt::asked() {
+            return Err(Interrupted("the same command goes on".to_owned()).into());
+        }
         if self.part.is_none() || self.assemble {
             self.finish(&sources, device)?;
         }

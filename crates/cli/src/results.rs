@@ -3,26 +3,19 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use libtorch::DeviceChoice;
 use pictures::{Grid, RgbImage};
 use serde_json::json;
 use trainer::Validation;
 
 use crate::evaluate::{Evaluate, Prepared};
 
-/// Evaluate's own defaults for all that is not said here.
-#[derive(Parser)]
-struct Arguments {
-    #[command(flatten)]
-    evaluate: Evaluate,
-}
-
 /// Draws each of the prompts once with the base model and once with what was learned, from the same noise, and writes
 /// `comparison/`, scores (where there is a CLIP) and `report.html` into the run's folder.
-pub(crate) fn show(run: &Path, validation: &Validation, device: &str) -> Result<()> {
-    let (folder, prompts) = (run.display().to_string(), validation.results.as_str());
-    let arguments = ["", "--run", &folder, "--prompts", prompts, "--images", "1", "--base", "--device", device];
-    let mut prepared = Arguments::try_parse_from(arguments)?.evaluate.prepare()?;
+pub(crate) fn show(run: &Path, validation: &Validation, device: DeviceChoice) -> Result<()> {
+    let _span = profile::span("train/results");
+    let evaluate = Evaluate { images: 1, base: true, ..Evaluate::new(run, &validation.results, device) };
+    let mut prepared = evaluate.prepare()?;
     prepared.draw()?;
     compare(run, &prepared)?;
     match prepared.extractor() {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use trainer::ConfigLayers;
 
 /// How noise becomes a picture.
-#[derive(Args, Debug, Clone, Serialize)]
+#[derive(Args, Debug, Clone, Default, Serialize)]
 pub(crate) struct SamplerArgs {
     /// Denoising steps; if not given, 50, and the run's validation.steps for evaluate and ablate
     #[arg(long)]
@@ -57,6 +57,12 @@ pub(crate) struct SizeArgs {
     /// Pictures drawn at once; the result does not depend on it
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     batch_size: u32,
+}
+
+impl Default for SizeArgs {
+    fn default() -> Self {
+        Self { height: None, width: None, batch_size: 4 }
+    }
 }
 
 impl SizeArgs {

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use evaluation::PromptSet;
 use serde_json::{Map, Value};
 use tch::Device;
 use trainer::{ConfigLayers, Event, FinishedRun, Outcome, Session, TrainConfig};
 
-use crate::interrupt::Interrupt;
+use crate::interrupt::{self, Interrupted};
 use crate::profile::ProfileArgs;
 use crate::progress::Progress;
 use crate::results;
@@ -26,16 +26,16 @@ pub(crate) struct Train {
     model: Option<PathBuf>,
     /// The folder with photos of the subject, or a single photo
     #[arg(long)]
-    concept: Option<PathBuf>,
+    pub(crate) concept: Option<PathBuf>,
     /// The word for what the subject is, such as dog
     #[arg(long)]
-    category: Option<String>,
+    pub(crate) category: Option<String>,
     /// The run's folder; it is made if need be
     #[arg(long)]
     out: PathBuf,
     /// Go on with the run in --out from its last checkpoint
     #[arg(long)]
-    resume: bool,
+    pub(crate) resume: bool,
     /// The recipe to start from; if not given, the model's own (attndreambooth.json in its folder), else the paper's
     #[arg(long, value_enum)]
     preset: Option<Preset>,
@@ -44,13 +44,13 @@ pub(crate) struct Train {
     config: Option<PathBuf>,
     /// A single value of the configuration, such as unet.steps=200; may be given several times
     #[arg(long, value_name = "PATH=VALUE")]
-    set: Vec<String>,
+    pub(crate) set: Vec<String>,
     /// auto, cpu, cuda or cuda:N
     #[arg(long, default_value_t)]
-    device: libtorch::DeviceChoice,
+    pub(crate) device: libtorch::DeviceChoice,
     /// The seed of everything random; 0 if not given
     #[arg(long)]
-    seed: Option<u64>,
+    pub(crate) seed: Option<u64>,
     /// Side of the training views in pixels; what the model was trained for if not given
     #[arg(long)]
     resolution: Option<u32>,
@@ -81,7 +81,7 @@ pub(crate) struct Train {
     /// When done, draw the prompts of this set or file with the base model and with what was learned, score them, and
     /// write a page; none for nothing. If not given, what the model's attndreambooth.json says, or ours24
     #[arg(long, value_name = "PROMPTS")]
-    results: Option<String>,
+    pub(crate) results: Option<String>,
     /// Steps between checkpoints, which end stages 1 and 2 too; 100 if not given
     #[arg(long)]
     checkpoint_every: Option<usize>,
@@ -105,7 +105,19 @@ pub(crate) const NO_RESULTS: &str = "none";
 
 impl Train {
     pub(crate) fn run(self) -> Result<()> {
-        let interrupt = Interrupt::watch()?;
+        self.learn()?;
+        if self.config()?.validation.results != NO_RESULTS {
+            let run = FinishedRun::open(&self.out)?;
+            results::show(&self.out, &run.config.validation, self.device)?;
+        }
+        Ok(())
+    }
+
+    /// Everything but the results of the finished run.
+    ///
+    /// # Errors
+    /// [`interrupt::Interrupted`] where a signal has ended it early.
+    pub(crate) fn learn(&self) -> Result<()> {
         let device = self.device.resolve()?;
         let profiler = self.profile.start(device);
         let config = self.config()?;
@@ -121,14 +133,15 @@ impl Train {
             }
             (Device::Cpu, _) => terminal::say!("computing on the CPU, as asked"),
             (device, _) => {
-                terminal::say!("computing on {device:?} in {}", format!("{:?}", config.dtype).to_lowercase())
+                terminal::say!("computing on {device:?} in {}", format!("{:?}", config.dtype).to_lowercase());
             }
         }
         for note in session.notes() {
             terminal::note!("{note}");
         }
+        let mut deferral = Some(interrupt::defer());
         let mut progress: Option<Progress> = None;
-        let outcome = session.run(&|| interrupt.asked(), &mut |event| match event {
+        let outcome = session.run(&interrupt::asked, &mut |event| match event {
             Event::Prior { done, pictures } => match &mut progress {
                 None => progress = Some(Progress::from("pictures of the category", done, pictures)),
                 Some(progress) => progress.step(""),
@@ -145,34 +158,23 @@ impl Train {
                     progress.step(&note);
                 }
             }
+            // All that is left to do can be done again at any time.
+            Event::Learned => deferral = None,
         });
-        drop(progress);
-        interrupt.stop_at_once();
-        // Where the time went is of interest however it ends.
-        let ended = outcome.and_then(|outcome| self.conclude(outcome));
-        let profiled = profiler.finish(&self.out);
-        ended.and(profiled)
-    }
-
-    /// What comes after the last step.
-    fn conclude(&self, outcome: Outcome) -> Result<()> {
-        match outcome {
+        drop((progress, deferral));
+        let run = terminal::path(&self.out);
+        let ended = outcome.and_then(|outcome| match outcome {
             Outcome::Finished => {
-                terminal::say!("done; everything is in {}", self.out.display());
-                let run = FinishedRun::open(&self.out)?;
-                if run.config.validation.results != NO_RESULTS {
-                    let _span = profile::span("train/results");
-                    results::show(&self.out, &run.config.validation, &self.device.to_string())?;
-                }
+                terminal::say!("done; everything is in {run}");
+                Ok(())
             }
             Outcome::Stopped => {
-                bail!(
-                    "stopped as asked, with what was done kept; `train --out {} --resume` goes on",
-                    self.out.display()
-                )
+                Err(Interrupted(format!("what was done is kept. Resume with: train --out {run} --resume")).into())
             }
-        }
-        Ok(())
+        });
+        // Where the time went is of interest however it ends.
+        let profiled = profiler.finish(&self.out);
+        ended.and(profiled)
     }
 
     /// The configuration of the run, but for what depends on the loaded model.

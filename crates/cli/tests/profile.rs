@@ -87,8 +87,8 @@ fn a_run_that_is_stopped_says_where_its_time_went_too() {
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let stopped = child.wait_with_output().unwrap();
     let text = stderr(&stopped);
-    assert_eq!(stopped.status.code(), Some(2), "{text}");
-    assert!(text.contains("\ntrain/step ") && text.contains("--resume` goes on"), "{text}");
+    assert_eq!(stopped.status.code(), Some(75), "{text}");
+    assert!(text.contains("\ntrain/step ") && text.contains("Resume with: train --out"), "{text}");
     assert_has(&trace(&folder.join("run/profile.json")).0, &["train/step"]);
 }
 

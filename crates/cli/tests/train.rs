@@ -114,8 +114,8 @@ fn an_interrupt_writes_a_checkpoint_and_says_how_to_go_on() {
     wait_for_steps(&mut child, &folder.join("run/log.jsonl"), 15);
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let stopped = child.wait_with_output().unwrap();
-    assert_eq!(stopped.status.code(), Some(2));
-    assert!(stderr(&stopped).contains("--resume` goes on"), "{}", stderr(&stopped));
+    assert_eq!(stopped.status.code(), Some(75));
+    assert!(stderr(&stopped).contains("Resume with: train --out"), "{}", stderr(&stopped));
     assert!(fs::read_dir(folder.join("run/checkpoints")).unwrap().count() == 1);
 
     // It has learned nothing yet that could be drawn.

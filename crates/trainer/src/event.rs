@@ -21,6 +21,8 @@ pub enum Event<'a> {
         /// Steps of the stage.
         steps: u64,
     },
+    /// All stages are done, and what was learned is written; images of it follow.
+    Learned,
     /// A step is done.
     Step {
         /// Its losses.

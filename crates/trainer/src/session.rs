@@ -130,6 +130,10 @@ impl Session {
         }
         // No checkpoint matters any more, not one that could not be written either.
         let _ = self.checkpoints.finish();
+        watch(Event::Learned);
+        if stop() {
+            return Ok(Outcome::Stopped);
+        }
         profile::timed("train/samples", || self.outputs.samples(&self.trainer))?;
         profile::timed("train/outputs", || self.outputs.curves())?;
         // Nothing goes on from them any more, and of Stable Diffusion one takes 10 GB.
