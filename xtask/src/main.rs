@@ -9,6 +9,7 @@
 mod bench;
 mod check;
 mod checksum;
+mod children;
 mod miniature;
 mod program;
 mod setup;
@@ -39,6 +40,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Err(error) = children::hand_signals_on() {
+        terminal::note!("signals cannot be handled: {error}");
+    }
     let result = match Cli::parse().command {
         Some(Command::Setup(command)) => command.run(),
         Some(Command::Test(command)) => command.run(),

@@ -7,6 +7,8 @@ use std::{env, fmt};
 
 use anyhow::Context;
 
+use crate::children;
+
 /// The folder with the workspace's `Cargo.toml`.
 pub(crate) fn root() -> &'static Path {
     let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -42,7 +44,8 @@ pub(crate) fn command_line(command: &Command) -> String {
 
 /// Runs `command` with this terminal; its failure is a [`ChildFailed`].
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
-    let status = command.status().with_context(|| format!("`{}` could not be started", command_line(command)))?;
+    let status =
+        children::status(command).with_context(|| format!("`{}` could not be started", command_line(command)))?;
     if status.success() { Ok(()) } else { Err(ChildFailed(status).into()) }
 }
 

@@ -300,3 +300,22 @@ fn two_setups_at_once_install_once() {
     assert_eq!(place.pip_runs(), 1);
     place.assert_ready(&place.path(".libtorch/site/torch"));
 }
+
+#[test]
+fn a_signal_reaches_what_was_started() {
+    let place = Place::new();
+    place.python(
+        "",
+        "echo $$ > $PLACE/pid; trap 'echo ended > $PLACE/ended; exit 7' TERM; while :; do sleep 0.05; done",
+    );
+    let mut setup = place.command(&[]).stderr(Stdio::null()).spawn().unwrap();
+    while !place.path("pid").exists() {
+        assert!(setup.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Command::new("kill").args(["-TERM", &setup.id().to_string()]).status().unwrap();
+    assert!(!setup.wait().unwrap().success());
+    assert!(place.path("ended").exists());
+    let pid = fs::read_to_string(place.path("pid")).unwrap();
+    assert!(!Path::new("/proc").join(pid.trim()).exists(), "pip was left behind");
+}

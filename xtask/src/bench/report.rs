@@ -93,7 +93,7 @@ pub(super) fn table(path: &Path, title: &str, rows: &[Vec<String>]) -> anyhow::R
             text.push_str(&format!("|{}\n", "---|".repeat(row.len())));
         }
     }
-    print!("{text}");
+    terminal::output!("{}", text.trim_end());
     let path = path.with_extension("md");
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }

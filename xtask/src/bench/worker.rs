@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::Bench;
-use crate::{program, workspace};
+use crate::{children, program, workspace};
 
 /// What a process has measured.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -130,8 +130,8 @@ impl<'a> Workers<'a> {
             command.args(["--model", &self.model]);
         }
         let line = workspace::command_line(&command);
-        let output =
-            command.stderr(Stdio::piped()).output().with_context(|| format!("`{line}` could not be started"))?;
+        let output = children::output(command.stderr(Stdio::piped()))
+            .with_context(|| format!("`{line}` could not be started"))?;
         let says = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "`{line}` failed: {}", says.lines().last().unwrap_or("it does not say why"));
         let out = String::from_utf8_lossy(&output.stdout);

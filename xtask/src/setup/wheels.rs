@@ -10,6 +10,7 @@ use anyhow::{Context, bail, ensure};
 use super::installation::Installation;
 use super::python::Python;
 use super::{VERSION, remove};
+use crate::children::Running;
 use crate::{checksum, workspace};
 
 /// What LibTorch needs to be loaded at all.
@@ -123,9 +124,10 @@ fn pip(python: &Python, target: &Path, cuda: bool) -> anyhow::Result<()> {
     command.args(fixed).arg(target).args(CPU).args(if cuda { CUDA } else { &[] });
     command.env("TMPDIR", &temporary).env("PIP_USER", "0").env("PIP_REQUIRE_VIRTUALENV", "0");
     command.env("PIP_DISABLE_PIP_VERSION_CHECK", "1").env("PIP_ROOT_USER_ACTION", "ignore");
-    let mut child = command.stderr(Stdio::piped()).spawn().context("pip cannot be started")?;
+    let mut pip = Running::start(command.stderr(Stdio::piped())).context("pip cannot be started")?;
     let (mut last_error, mut unreachable) = (None, false);
-    for line in child.stderr.take().into_iter().flat_map(|stderr| BufReader::new(stderr).lines()).map_while(Result::ok)
+    for line in
+        pip.child.stderr.take().into_iter().flat_map(|stderr| BufReader::new(stderr).lines()).map_while(Result::ok)
     {
         terminal::say!("{line}");
         // Without a network, pip's own last word is that there is no such version.
@@ -135,7 +137,7 @@ fn pip(python: &Python, target: &Path, cuda: bool) -> anyhow::Result<()> {
             last_error = Some(error.to_owned());
         }
     }
-    let status = child.wait()?;
+    let status = pip.child.wait()?;
     if !status.success() {
         remove(target)?;
         ensure!(!unreachable, "pip could not reach the package index: check the network and any proxy");
