@@ -16,6 +16,7 @@ mod setup;
 mod weights;
 mod workspace;
 
+use std::panic;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -43,6 +44,10 @@ fn main() -> ExitCode {
     if let Err(error) = children::hand_signals_on() {
         terminal::note!("signals cannot be handled: {error}");
     }
+    panic::catch_unwind(run).unwrap_or(ExitCode::FAILURE)
+}
+
+fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Some(Command::Setup(command)) => command.run(),
         Some(Command::Test(command)) => command.run(),

@@ -35,11 +35,11 @@ pub(crate) fn cargo<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
     command
 }
 
-/// The command line of `command`, for messages.
+/// The command line of `command`, for messages: it can be pasted into a shell.
 pub(crate) fn command_line(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     let words = std::iter::once(program).chain(command.get_args());
-    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    words.map(|word| terminal::quoted(&word.to_string_lossy()).into_owned()).collect::<Vec<_>>().join(" ")
 }
 
 /// Runs `command` with this terminal; its failure is a [`ChildFailed`].

@@ -186,6 +186,7 @@ impl Attend {
             );
         }
         ensure!(!words.is_empty(), "the prompt {prompt:?} has no word to show");
+        pipeline.prompt_notes(prompt)?.iter().for_each(|note| terminal::note!("{note}"));
         let encoding = pipeline.tokenizer.encode(&pipeline.resolve(prompt)?)?;
         Ok(Figure {
             tokens: encoding.tokens[..encoding.len].to_vec(),

@@ -255,6 +255,7 @@ fn draw(gallery: &mut Gallery, name: &str, batch_size: usize, load: impl FnOnce(
         return Ok(());
     }
     let pipeline = load()?;
+    gallery.prompt_notes(&pipeline)?.iter().for_each(|note| terminal::note!("{note}"));
     let mut progress: Option<Progress> = None;
     gallery.draw(&pipeline, batch_size, &mut |drawing| {
         let total = drawing.batches * drawing.step.total;

@@ -84,10 +84,8 @@ impl Generate {
         let settings = self.sampler.settings(&Settings { height, width, guidance_scale, ..default })?;
         let requests = self.requests()?;
         pipeline.check(&requests, &settings)?;
-        for prompt in &self.prompts {
-            if let Some(truncation) = pipeline.tokenizer.encode(&pipeline.resolve(prompt)?)?.truncation {
-                terminal::note!("{truncation}");
-            }
+        for prompt in self.prompts.iter().chain([&self.negative_prompt]) {
+            pipeline.prompt_notes(prompt)?.iter().for_each(|note| terminal::note!("{note}"));
         }
         std::fs::create_dir_all(&self.out).with_context(|| format!("cannot make the folder {}", self.out.display()))?;
 

@@ -162,6 +162,36 @@ fn generating_stops_at_once_and_leaves_whole_images() {
 }
 
 #[test]
+fn an_interrupted_ablation_goes_on_with_its_run() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    photos(&folder.join("photos"));
+    let ablate = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_attndreambooth"));
+        command
+            .args(["ablate", "--variants", "full", "--seeds", "0", "--device", "cpu", "--out"])
+            .arg(folder.join("ablation"))
+            .args(["--subject", &format!("{}=cat", folder.join("photos").display()), "--", "--model", &common::model()])
+            .args(["--preset", "fast", "--batch-size", "1", "--resolution", "64"])
+            .env("OMP_NUM_THREADS", "1")
+            .stderr(std::process::Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let log = folder.join("ablation/photos/full/seed-0/log.jsonl");
+    for steps in [3, 9] {
+        let mut child = ablate();
+        wait_for_steps(&mut child, &log, steps);
+        send(&child, "TERM");
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(75), "{}", stderr(&ended));
+    }
+    // The second call has gone on where the first one was.
+    let steps = fs::read_to_string(&log).unwrap().lines().count();
+    let first = fs::read_to_string(&log).unwrap().lines().filter(|line| line.contains("\"step\":1,")).count();
+    assert!(steps >= 9 && first <= 1, "{steps} steps, {first} of them the first");
+}
+
+#[test]
 fn a_full_disk_loses_no_checkpoint() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();

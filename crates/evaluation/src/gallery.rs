@@ -1,5 +1,6 @@
 //! A folder of pictures that a model has drawn, or is still to draw.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -96,6 +97,15 @@ impl Gallery {
     pub fn drawn(&self) -> Vec<Drawn> {
         let drawn = |shot: &Shot| Drawn { path: self.path(shot), prompt: shot.prompt, seed: shot.seed };
         self.shots.iter().map(drawn).collect()
+    }
+
+    /// What users of other programs would not expect of the prompts that are still missing, once each.
+    ///
+    /// # Errors
+    /// When a prompt asks for a subject that the model has not learned.
+    pub fn prompt_notes(&self, pipeline: &Pipeline) -> Result<BTreeSet<String>> {
+        let notes = self.missing_shots().into_iter().map(|shot| pipeline.prompt_notes(&shot.text));
+        Ok(notes.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 
     /// Draws what is missing, `batch_size` pictures at once; `on_step` is told after each denoising step.

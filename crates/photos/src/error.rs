@@ -27,7 +27,7 @@ pub enum Error {
     #[error("the photo {} {}", .0.path.display(), .0.reason)]
     Photo(Rejected),
     /// The folder itself cannot be read.
-    #[error("cannot read photos from {}: {source}", folder.display())]
+    #[error("cannot read photos from {}", folder.display())]
     Folder {
         /// As given.
         folder: PathBuf,

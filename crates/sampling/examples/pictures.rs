@@ -2,6 +2,8 @@
 //!
 //! Without arguments the tiny model in fixtures is used, whose weights are random.
 
+#![allow(clippy::print_stderr, reason = "an example speaks through its output")]
+
 use anyhow::Result;
 use libtorch::DeviceChoice;
 use pictures::Grid;

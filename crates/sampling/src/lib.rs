@@ -22,6 +22,7 @@
 mod denoise;
 mod folder;
 mod noise;
+mod notes;
 mod picture;
 mod pipeline;
 mod request;

@@ -61,7 +61,7 @@ pub enum Error {
     #[error("{0}")]
     Write(String),
     /// The tokenizers library refused; no input is known that leads here.
-    #[error("the tokenizers library failed ({0}); please report the text or the folder that led to it")]
+    #[error("the tokenizers library failed; please report the text or the folder that led to it")]
     Backend(#[from] tokenizers::Error),
 }
 

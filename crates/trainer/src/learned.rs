@@ -33,11 +33,11 @@ impl FinishedRun {
         struct Record {
             config: TrainConfig,
         }
-        let shown = run.display();
         let Record { config } = weights::read_config(&run.join("config.json")).with_context(|| unreadable(run))?;
         let (file, unet) = (run.join(Outputs::EMBEDDING), run.join(Outputs::UNET));
         if !file.exists() || !run.join(Outputs::UNET_WEIGHTS).exists() {
-            bail!("the run in {shown} is not finished; go on with it by `train --out {shown} --resume`");
+            let run = terminal::path(run);
+            bail!("the run in {run} is not finished; resume it with `train --out {run} --resume`");
         }
         let unet::Config { cross_attention_dim, .. } = weights::read_config(&unet.join("config.json"))?;
         let (token, embedding) = export::load_embeddings(&file, cross_attention_dim)?;

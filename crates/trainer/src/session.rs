@@ -76,6 +76,11 @@ impl Session {
             ));
         }
 
+        let Trainer { config, pipeline, .. } = &trainer;
+        let prompts = config.validation.prompts.iter().chain(config.prior.as_ref().map(|prior| &prior.prompt));
+        let said = prompts.map(|prompt| pipeline.prompt_notes(&config.fill(prompt))).collect::<Result<Vec<_>>>()?;
+        notes.extend(said.into_iter().flatten());
+
         let mut record = json!({ "config": trainer.config, "photos": hashes(&photos) });
         if let Some(prior) = &prior {
             // Those that are drawn follow from the rest.

@@ -16,7 +16,7 @@ use crate::{Init, Tensors};
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The system's own reason.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,

@@ -86,6 +86,8 @@ pub(crate) fn refuses(arguments: &[&str], words: &str) {
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains(words) && !text.contains("panicked") && !text.contains("frame #"), "{text}");
+    let parts: Vec<&str> = text.split(": ").map(str::trim).collect();
+    assert!(parts.windows(2).all(|pair| pair[0] != pair[1]), "a reason stands there twice: {text}");
 }
 
 pub(crate) fn stderr(output: &Output) -> String {
