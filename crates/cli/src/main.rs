@@ -12,6 +12,8 @@ mod export;
 mod generate;
 mod inspect;
 mod interrupt;
+mod learned;
+mod memory;
 mod pretrain;
 mod probe;
 mod profile;
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
     match libtorch::catch(run).map_err(Into::into).flatten() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            let error = memory::explain(error);
             terminal::say!("error: {error:#}");
             ExitCode::from(2)
         }
