@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use heatmaps::{Config, HeatMapRecorder};
+use journal::ResultsFolder;
 use sampling::{Pipeline, Request, Settings, Word};
 use serde::Serialize;
 use serde_json::json;
@@ -16,6 +17,7 @@ use tch::{Device, Kind};
 use trainer::{FinishedRun, Stage};
 
 use crate::device::ComputeArgs;
+use crate::learned;
 use crate::progress::Progress;
 use crate::sampler::{SamplerArgs, guidance_of_model, scheduler_name};
 use figure::{Figure, Row};
@@ -24,9 +26,10 @@ use figure::{Figure, Row};
 #[derive(Args, Debug, Serialize)]
 pub(crate) struct Attend {
     /// The folder of a training run
-    #[arg(long, required_unless_present = "model", conflicts_with = "model")]
+    #[arg(long, required_unless_present = "model")]
     run: Option<PathBuf>,
-    /// A model in the diffusers layout, in place of a run
+    /// A model in the diffusers layout, in place of a run; with --run, where the run's base model is now, if it has been
+    /// moved
     #[arg(long)]
     model: Option<PathBuf>,
     // Not a doc comment: to rustdoc, [V] would be a link.
@@ -41,7 +44,8 @@ pub(crate) struct Attend {
     /// A word to show; may be given several times. All words if not given
     #[arg(long = "word")]
     words: Vec<String>,
-    /// The folder to write to; RUN/attend or runs/attend if not given. Pictures of a call before are replaced
+    /// The folder to write to, new, empty or of a call before, whose images are replaced; RUN/attend or runs/attend if not
+    /// given
     #[arg(long)]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -90,6 +94,7 @@ impl Attend {
         config.validate()?;
         let to = self.compute.resolve()?;
         let (source, out) = self.source()?;
+        let results = ResultsFolder::check(&out, "attend", &["attend.json"])?;
         let moments = self.moments(&source);
 
         let mut progress: Option<Progress> = None;
@@ -116,7 +121,7 @@ impl Attend {
         drop(progress);
         let Some(figure) = figure else { bail!("the run has no model to show") };
 
-        std::fs::create_dir_all(&out).with_context(|| format!("cannot make the folder {}", out.display()))?;
+        results.create()?;
         figure.save_maps(&out.join("maps.safetensors"))?;
         let rows = figure.draw(&out, self.colors == Colors::Common)?;
         let path = out.join("attend.json");
@@ -147,7 +152,7 @@ impl Attend {
     /// The model's place, and the folder to write to.
     fn source(&self) -> Result<(Source<'_>, PathBuf)> {
         let (source, out) = match (&self.run, &self.model) {
-            (Some(run), _) => (Source::Run(Box::new(FinishedRun::open(run)?)), run.join("attend")),
+            (Some(run), model) => (Source::Run(Box::new(learned::open(run, model.as_deref())?)), run.join("attend")),
             (None, Some(_)) if self.stages => {
                 bail!("--stages shows the stages of a training run; give one with --run in place of --model")
             }

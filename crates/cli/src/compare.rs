@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use journal::ResultsFolder;
 use report::{Comparison, StudyOptions};
 
 /// Put runs side by side: settings, scores and pictures; and make a blind study that asks people which they prefer.
@@ -15,7 +16,7 @@ pub(crate) struct Compare {
     /// The folders of two training runs or more; the study compares the first with each of the others
     #[arg(value_name = "RUN", required_unless_present = "answers", num_args = 2..)]
     runs: Vec<PathBuf>,
-    /// The folder to write to; it is made if need be
+    /// The folder to write to, new, empty or of a call before
     #[arg(long, default_value = "runs/compare")]
     out: PathBuf,
     /// Pictures of each prompt to show at most
@@ -41,10 +42,11 @@ impl Compare {
             return count(&self.answers);
         }
         let comparison = Comparison::open(&self.runs)?;
+        let results = ResultsFolder::check(&self.out, "compare", &["compare.json"])?;
         let page = comparison.page(self.images)?;
         let options =
             StudyOptions { questions: self.questions as usize, seed: self.seed, reference: self.reference.clone() };
-        std::fs::create_dir_all(&self.out).with_context(|| format!("cannot make the folder {}", self.out.display()))?;
+        results.create()?;
         atomic::write(&self.out.join("compare.html"), page)?;
         atomic::write(&self.out.join("compare.json"), serde_json::to_vec_pretty(&comparison.json())?)?;
         terminal::output!("{}", comparison.table());

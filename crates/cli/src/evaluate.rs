@@ -8,6 +8,7 @@ use evaluation::{
     Bootstrap, Drawn, FeatureExtractor, Gallery, Masks, Plan, PromptSet, Recipe, Record, Reference, Variant,
     evaluate_images, find_clip,
 };
+use journal::ResultsFolder;
 use libtorch::DeviceChoice;
 use photos::PhotoFolder;
 use sampling::{ModelFolder, Pipeline, Settings};
@@ -16,6 +17,7 @@ use serde_json::json;
 use trainer::{FinishedRun, Validation};
 
 use crate::device::{ComputeArgs, Dtype};
+use crate::learned;
 use crate::progress::Progress;
 use crate::sampler::{SamplerArgs, SizeArgs};
 use crate::train::NO_RESULTS;
@@ -29,6 +31,9 @@ pub(crate) struct Evaluate {
     /// The folder of a finished training run
     #[arg(long)]
     pub(crate) run: PathBuf,
+    /// Where the run's base model is now, if it has been moved
+    #[arg(long)]
+    pub(crate) model: Option<PathBuf>,
     // Not a doc comment: to rustdoc, the names would be links.
     #[arg(long, help = prompts_help())]
     pub(crate) prompts: Option<String>,
@@ -41,7 +46,8 @@ pub(crate) struct Evaluate {
     /// The folder of the CLIP that judges; if not given, clip/ in the base model's folder, or models/clip-vit-b32
     #[arg(long)]
     pub(crate) clip: Option<PathBuf>,
-    /// The folder to write to; if not given, evaluation/NAME OF THE PROMPTS in the run's folder
+    /// The folder to write to, new, empty or of a call before; if not given, evaluation/NAME OF THE PROMPTS in the run's
+    /// folder
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
     /// The folder with photos of the subject, or a single photo; the run's own if not given
@@ -95,6 +101,7 @@ pub(crate) struct Prepared {
     model: ModelFolder,
     photos: Vec<PathBuf>,
     out: PathBuf,
+    results: ResultsFolder,
     candidates: Vec<Candidate>,
 }
 
@@ -103,6 +110,7 @@ impl Evaluate {
     pub(crate) fn new(run: &Path, prompts: &str, device: DeviceChoice) -> Self {
         Self {
             run: run.to_owned(),
+            model: None,
             prompts: Some(prompts.to_owned()),
             images: 4,
             base: false,
@@ -128,19 +136,22 @@ impl Evaluate {
 
     /// Checks everything but CLIP, and looks what is drawn already.
     pub(crate) fn prepare(self) -> Result<Prepared> {
-        let run = FinishedRun::open(&self.run)?;
+        let run = learned::open(&self.run, self.model.as_deref())?;
         let prompts = self.prompts.clone().unwrap_or_else(|| match run.config.validation.results.as_str() {
             NO_RESULTS => Validation::default().results,
             results => results.to_owned(),
         });
         let plan = Plan { prompts: PromptSet::load(&prompts)?, images: self.images as usize, seed: self.seed };
-        let model = ModelFolder::open(&run.config.model).context("the run's base model")?;
-        let concept = self.concept.as_ref().unwrap_or(&run.config.concept);
-        let photos = PhotoFolder::open(concept).context("the photos to compare with (--concept names others)")?;
-        let photos: Vec<PathBuf> = photos.photos.into_iter().map(|photo| photo.path).collect();
+        let model = run.base_model()?;
+        let photos = match &self.concept {
+            Some(concept) => PhotoFolder::open(concept).context("the photos to compare with")?.photos,
+            None => run.photos().context("the photos to compare with")?,
+        };
+        let photos: Vec<PathBuf> = photos.into_iter().map(|photo| photo.path).collect();
         let out = self.out.clone().unwrap_or_else(|| self.run.join("evaluation").join(&plan.prompts.name));
+        let results = ResultsFolder::check(&out, "evaluate", &["scores.json", "subject/recipe.json"])?;
         let candidates = self.candidates(&plan, &run, &model, &out)?;
-        Ok(Prepared { evaluate: self, plan, run, model, photos, out, candidates })
+        Ok(Prepared { evaluate: self, plan, run, model, photos, out, results, candidates })
     }
 
     /// The learned subject, and the base model if it is asked for.
@@ -150,12 +161,13 @@ impl Evaluate {
         let Validation { steps, guidance_scale, .. } = run.config.validation;
         let own = Settings { steps, guidance_scale, height, width, scheduler: None };
         let settings = Settings { scheduler: Some(scheduler), ..self.sampler.settings(&own)? };
-        let base = model.path().file_name().unwrap_or_default().to_string_lossy();
+        let base = run.base_name();
         let category = &run.config.category;
         let subject = format!("[V] {category}");
         // Names that outlast a move of the run's folder.
-        let learned = ("subject", format!("{base} with {subject}"), json!({ "run": run.config }), subject.as_str());
-        let plain = ("base", base.to_string(), json!({ "base": base }), category.as_str());
+        let learned =
+            ("subject", format!("{base} with {subject}"), json!({ "run": run.identity()? }), subject.as_str());
+        let plain = ("base", base.clone(), json!({ "base": base }), category.as_str());
         let mut candidates = Vec::new();
         for (name, model, details, subject) in [Some(learned), self.base.then_some(plain)].into_iter().flatten() {
             let dtype = format!("{:?}", self.compute.dtype).to_lowercase();
@@ -186,6 +198,7 @@ impl Prepared {
     /// Draws what is missing.
     pub(crate) fn draw(&mut self) -> Result<()> {
         let to = self.evaluate.compute.resolve()?;
+        self.results.create()?;
         for Candidate { name, gallery, .. } in &mut self.candidates {
             let load = || match *name {
                 "base" => Pipeline::from_folder(self.model.path(), to),

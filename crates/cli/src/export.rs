@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use export::{SingleFile, Unet};
-use trainer::FinishedRun;
 
 use crate::device::Dtype;
+use crate::learned;
 
 /// Write what a run has learned as files that other programs load.
 #[derive(Args, Debug)]
@@ -15,6 +15,9 @@ pub(crate) struct Export {
     /// The folder of a finished training run
     #[arg(long)]
     run: PathBuf,
+    /// Where the run's base model is now, if it has been moved
+    #[arg(long)]
+    model: Option<PathBuf>,
     /// The folder (diffusers) or the .safetensors file (single-file) to write
     #[arg(long)]
     out: PathBuf,
@@ -37,8 +40,9 @@ enum Format {
 
 impl Export {
     pub(crate) fn run(self) -> Result<()> {
-        let run = FinishedRun::open(&self.run)?;
-        let (model, unet) = (&run.config.model, Some(Unet::Folder(&run.unet)));
+        let run = learned::open(&self.run, self.model.as_deref())?;
+        let base = run.base_model()?;
+        let (model, unet) = (base.path(), Some(Unet::Folder(&run.unet)));
         match self.format {
             Format::Diffusers => {
                 let embeddings = Some((run.config.placeholder.as_str(), &run.embedding));

@@ -10,10 +10,10 @@ use sampling::{Pipeline, Request, Settings};
 use serde::Serialize;
 use serde_json::json;
 use tch::Tensor;
-use trainer::FinishedRun;
 use weights::Archive;
 
 use crate::device::ComputeArgs;
+use crate::learned;
 use crate::profile::ProfileArgs;
 use crate::progress::Progress;
 use crate::sampler::{SamplerArgs, SizeArgs, guidance_of_model, scheduler_name};
@@ -21,8 +21,9 @@ use crate::sampler::{SamplerArgs, SizeArgs, guidance_of_model, scheduler_name};
 /// Make pictures of prompts with a model in the diffusers layout.
 #[derive(Args, Debug, Serialize)]
 pub(crate) struct Generate {
-    /// The model: a folder with unet/, vae/, text_encoder/, tokenizer/ and scheduler/
-    #[arg(long, required_unless_present = "run", conflicts_with = "run")]
+    /// The model: a folder with unet/, vae/, text_encoder/, tokenizer/ and scheduler/; with --run, where the run's base
+    /// model is now, if it has been moved
+    #[arg(long, required_unless_present = "run")]
     model: Option<PathBuf>,
     // Not a doc comment: to rustdoc, [V] would be a link.
     #[arg(long, help = "The folder of a training run, whose subject prompts call [V]")]
@@ -69,8 +70,8 @@ impl Generate {
         let to = self.compute.resolve()?;
         let profiler = self.profile.start(to.1);
         let (pipeline, source, guidance_scale) = profile::timed("generate/load", || match (&self.run, &self.model) {
-            (Some(folder), _) => {
-                let run = FinishedRun::open(folder)?;
+            (Some(folder), model) => {
+                let run = learned::open(folder, model.as_deref())?;
                 Ok((run.pipeline(to)?, folder, run.config.validation.guidance_scale))
             }
             (None, Some(model)) => Ok((Pipeline::from_folder(model, to)?, model, guidance_of_model(model)?)),

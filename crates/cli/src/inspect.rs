@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use alignment::{Neighbour, Neighbourhood, Shift};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
+use journal::ResultsFolder;
 use pictures::Grid;
 use sampling::{Pipeline, Request, Settings};
 use serde::Serialize;
@@ -13,6 +14,7 @@ use tch::Tensor;
 use trainer::FinishedRun;
 
 use crate::device::ComputeArgs;
+use crate::learned;
 use crate::progress::Progress;
 use crate::sampler::{SamplerArgs, scheduler_name};
 
@@ -23,7 +25,10 @@ pub(crate) struct Inspect {
     /// The folder of a training run
     #[arg(long)]
     run: PathBuf,
-    /// The folder to write to; RUN/inspect if not given
+    /// Where the run's base model is now, if it has been moved
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// The folder to write to, new, empty or of a call before; RUN/inspect if not given
     #[arg(long)]
     out: Option<PathBuf>,
     /// How many of the nearest tokens to show
@@ -67,7 +72,9 @@ impl Inspect {
     pub(crate) fn run(self) -> Result<()> {
         self.sampler.kind()?;
         let to = self.compute.resolve()?;
-        let run = FinishedRun::open(&self.run)?;
+        let run = learned::open(&self.run, self.model.as_deref())?;
+        let out = self.out.clone().unwrap_or_else(|| self.run.join("inspect"));
+        let results = ResultsFolder::check(&out, "inspect", &["inspect.json"])?;
         let mut pipeline = run.pipeline_after(None, to)?;
         let guidance_scale = run.config.validation.guidance_scale;
         let settings = self.sampler.settings(&Settings { guidance_scale, ..pipeline.default_settings() })?;
@@ -78,8 +85,7 @@ impl Inspect {
             .collect::<Result<Vec<_>>>()?;
         terminal::output!("{}", table(&run, &vectors));
 
-        let out = self.out.clone().unwrap_or_else(|| self.run.join("inspect"));
-        std::fs::create_dir_all(&out).with_context(|| format!("cannot make the folder {}", out.display()))?;
+        results.create()?;
         let pictures = self.pictures(&run, &mut pipeline, &settings, &out)?;
         let record = json!({
             "arguments": self,

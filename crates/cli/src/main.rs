@@ -12,6 +12,8 @@ mod export;
 mod generate;
 mod inspect;
 mod interrupt;
+mod learned;
+mod memory;
 mod pretrain;
 mod probe;
 mod profile;
@@ -120,6 +122,7 @@ fn run() -> i32 {
             interrupt::TRY_AGAIN
         }
         Err(error) => {
+            let error = memory::explain(error);
             terminal::say!("error: {error:#}");
             2
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use journal::ResultsFolder;
 use pretrainer::{Dtype, Part, Pretraining, Recipe, Sources};
 
 use crate::interrupt::{self, Interrupted};
@@ -21,7 +22,7 @@ pub(crate) struct Pretrain {
     /// The repository's fixtures, for the world and the vocabulary
     #[arg(long, default_value = "fixtures")]
     fixtures: PathBuf,
-    /// Where everything goes
+    /// The folder for everything: new, empty, or of a call before
     #[arg(long, default_value = "runs/miniature")]
     out: PathBuf,
     /// Begin with the weights of this model, one that this command has made, instead of random ones. With --part, the
@@ -76,6 +77,8 @@ impl Pretrain {
         }
         let device = self.device.resolve()?;
         let sources = Sources::open(&self.fixtures, &self.drawings)?;
+        let results = ResultsFolder::check(&self.out, "pretrain", &pretrainer::MADE)?;
+        results.create()?;
         if let Some(model) = &self.from {
             pretrainer::start_from(model, &self.out, &sources)?;
         }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use evaluation::PromptSet;
 use serde_json::{Map, Value};
@@ -21,16 +21,16 @@ use crate::results;
 #[derive(Args, Debug)]
 #[command(args_override_self = true)]
 pub(crate) struct Train {
-    /// The base model: a folder in the diffusers layout
+    /// The base model: a folder in the diffusers layout; with --resume, its present place
     #[arg(long)]
     model: Option<PathBuf>,
-    /// The folder with photos of the subject, or a single photo
+    /// The folder with photos of the subject, or a single photo; with --resume, their present place
     #[arg(long)]
     pub(crate) concept: Option<PathBuf>,
     /// The word for what the subject is, such as dog
     #[arg(long)]
     pub(crate) category: Option<String>,
-    /// The run's folder; it is made if need be
+    /// The run's folder: a new or empty one, or with --resume the run's own
     #[arg(long)]
     out: PathBuf,
     /// Go on with the run in --out from its last checkpoint
@@ -98,6 +98,15 @@ enum Preset {
     Paper,
     /// The authors' fast version: stage 3 in 200 steps of batch 4
     Fast,
+}
+
+impl Preset {
+    fn config(self) -> TrainConfig {
+        match self {
+            Self::Paper => TrainConfig::paper(),
+            Self::Fast => TrainConfig::fast(),
+        }
+    }
 }
 
 /// In place of a set of prompts.
@@ -184,14 +193,17 @@ impl Train {
 
     /// The preset, the file, the flags.
     fn layers(&self) -> Result<ConfigLayers> {
-        ensure!(
-            self.preset.is_none() || !self.resume,
-            "a run that goes on keeps its own configuration: leave out --preset, or --resume"
-        );
+        if self.resume {
+            // It has its own configuration, which need not be given again; what is given must say the same.
+            let mut layers = ConfigLayers::of_run(&self.out)?;
+            if let Some(preset) = self.preset {
+                layers.recipe(&preset.config())?;
+            }
+            return self.over(layers);
+        }
         let paper = ConfigLayers::new(&TrainConfig::paper())?;
         match self.preset {
-            Some(Preset::Paper) => self.over(paper),
-            Some(Preset::Fast) => self.over(ConfigLayers::new(&TrainConfig::fast())?),
+            Some(preset) => self.over(ConfigLayers::new(&preset.config())?),
             // Wherever the model is named.
             None => {
                 let model = self.over(paper)?.finish()?.model;
@@ -202,12 +214,8 @@ impl Train {
 
     /// Lays the file and the flags over `layers`; each `--set` wins over all else.
     fn over(&self, mut layers: ConfigLayers) -> Result<ConfigLayers> {
-        // A run that goes on has its own configuration, which need not be given again.
-        let own = self.out.join("config.json");
-        match &self.config {
-            Some(path) => layers.file(path)?,
-            None if self.resume && own.exists() => layers.file(&own)?,
-            None => {}
+        if let Some(path) = &self.config {
+            layers.file(path)?;
         }
         // What a run says of itself is true wherever it is read.
         let path = |path: &Option<PathBuf>| {

@@ -1,5 +1,7 @@
 //! The configuration on disk, and how two differ.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -35,20 +37,46 @@ impl RunFolder {
         atomic::write(&self.path().join(FILE), text)
     }
 
+    /// Writes `config.json` as it was read, or with changes in its configuration.
+    ///
+    /// # Errors
+    /// As [`RunFolder::write_config`].
+    pub fn rewrite_config(&self, saved: &SavedConfig) -> Result<()> {
+        let versions = saved.versions.as_object().into_iter().flatten();
+        let versions: Vec<_> =
+            versions.filter_map(|(name, version)| Some((name.as_str(), version.as_str()?))).collect();
+        self.write_config(&saved.config, &versions)
+    }
+
     /// Reads `config.json`.
     ///
     /// # Errors
-    /// When it is not there or damaged.
+    /// As [`SavedConfig::read`].
     pub fn saved_config(&self) -> Result<SavedConfig> {
-        let path = self.path().join(FILE);
+        SavedConfig::read(self.path())
+    }
+}
+
+impl SavedConfig {
+    /// Reads `config.json` in the folder of a run, which need not be locked.
+    ///
+    /// # Errors
+    /// When it is not there or damaged.
+    pub fn read(run: &Path) -> Result<Self> {
+        let path = run.join(FILE);
         let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let damaged =
             || format!("{} is damaged; it must hold the run's configuration as a JSON object", path.display());
         let mut config: Map<String, Value> = serde_json::from_slice(&text).with_context(damaged)?;
         // The order of keys is what people see; `remove` would disturb it.
         let versions = config.shift_remove(VERSIONS).unwrap_or_default();
-        Ok(SavedConfig { config: Value::Object(config), versions })
+        Ok(Self { config: Value::Object(config), versions })
     }
+}
+
+/// Whether a folder holds a run: a `config.json` as [`RunFolder::write_config`] writes it, unlike a model's.
+pub fn holds_run(folder: &Path) -> bool {
+    SavedConfig::read(folder).is_ok_and(|saved| saved.versions.is_object())
 }
 
 /// What differs between two configurations, one text for each value: `unet.learning_rate was 2e-6, is 1e-5`.

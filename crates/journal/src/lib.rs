@@ -7,6 +7,8 @@
 //! | `events.out.tfevents.*` | the same for TensorBoard |
 //! | `.lock` | held by the process that works in the folder ([`Lock`], which other folders may have too) |
 //!
+//! What a command makes beside runs goes into a [`ResultsFolder`]. Neither replaces what this program has not written.
+//!
 //! ```
 //! use journal::{Entry, Log, RunFolder, Scalars};
 //! use serde_json::json;
@@ -43,10 +45,12 @@ mod folder;
 mod lock;
 mod log;
 mod record;
+mod results;
 
-pub use config::{SavedConfig, differences};
+pub use config::{SavedConfig, differences, holds_run};
 pub use curves::{curves, draw_curves};
 pub use events::Scalars;
-pub use folder::RunFolder;
+pub use folder::{RunFolder, vacant};
 pub use lock::Lock;
 pub use log::{Entry, Log, read_log};
+pub use results::ResultsFolder;

@@ -19,6 +19,8 @@ use crate::{Part, Sources, shapes};
 const TEXT_MODEL: &str = "text_model.";
 /// Holds the latents' scale beside the VAE's weights.
 pub(crate) const SCALING_FACTOR: &str = "vae/scaling_factor.json";
+/// The same within the VAE's folder.
+pub(crate) const SCALING_FACTOR_FILE: &str = "scaling_factor.json";
 /// Scenes that the scale is measured on.
 const MEASURED: u64 = 256;
 

@@ -45,4 +45,4 @@ pub use part::Part;
 pub use pretraining::{Pretraining, Report, recorded_steps};
 pub use recipe::{Dtype, Recipe};
 pub use sources::Sources;
-pub use start::start_from;
+pub use start::{MADE, start_from};

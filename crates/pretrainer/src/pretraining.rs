@@ -12,12 +12,12 @@ use sha2::{Digest, Sha256};
 use tch::Device;
 use weights::{Archive, Random, Source};
 
-use crate::assemble::SCALING_FACTOR;
+use crate::assemble::{SCALING_FACTOR, SCALING_FACTOR_FILE};
 use crate::autoencoder::Autoencoder;
 use crate::contrast::Contrast;
 use crate::denoiser::Denoiser;
 use crate::part::Component;
-use crate::start::{holds_training, start_weights};
+use crate::start::{START, holds_training, start_weights};
 use crate::{Part, Recipe, Sources, checkpoint};
 
 /// Steps between lines of the log, of which each is the mean.
@@ -85,7 +85,7 @@ impl Pretraining {
             );
             folder
         } else {
-            RunFolder::create(&path)?
+            RunFolder::create_beside(&path, &[START, SCALING_FACTOR_FILE])?
         };
         let latest = checkpoint::latest(&checkpoints(&path));
         let begun = latest.as_ref().map(|(_, checkpoint)| checkpoint.join(checkpoint::WEIGHTS));

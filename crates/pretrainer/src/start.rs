@@ -9,9 +9,22 @@ use serde::Deserialize;
 use crate::assemble::SCALING_FACTOR;
 use crate::{Part, Sources};
 
+/// The file of them in a part's folder.
+pub(crate) const START: &str = "start.safetensors";
+
+/// Files of which a folder for the parts has at least one when any part has begun.
+pub const MADE: [&str; 6] = [
+    "vae/log.jsonl",
+    "clip/log.jsonl",
+    "unet/log.jsonl",
+    "vae/start.safetensors",
+    "clip/start.safetensors",
+    "unet/start.safetensors",
+];
+
 /// Where a part's folder keeps them.
 pub(crate) fn start_weights(run: &Path, part: Part) -> PathBuf {
-    run.join(part.name()).join("start.safetensors")
+    run.join(part.name()).join(START)
 }
 
 /// Whether a part's folder has a training of its own, beside the weights to begin from.

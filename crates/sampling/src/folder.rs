@@ -1,8 +1,10 @@
 //! A model's folder in the Hugging Face diffusers layout.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use weights::Archive;
 
 /// The size of latents where a config does not tell: 512 pixels, as Stable Diffusion 1.x and 2.x-base were trained.
 pub(crate) const DEFAULT_SAMPLE_SIZE: i64 = 64;
@@ -63,5 +65,47 @@ impl ModelFolder {
     /// The noise schedule's config.
     pub fn scheduler_config(&self) -> PathBuf {
         self.0.join("scheduler/scheduler_config.json")
+    }
+
+    /// All files that decide what the model computes, by their names within the model, such as `unet/config.json`.
+    ///
+    /// # Errors
+    /// When a component has no weights that can be read.
+    pub fn files(&self) -> Result<BTreeMap<String, PathBuf>> {
+        let mut files = vec![self.scheduler_config()];
+        for component in ["text_encoder", "unet", "vae"].map(|name| self.component(name)) {
+            files.extend(Archive::open_folder(&component)?.paths().map(Path::to_owned));
+            files.push(component.join("config.json"));
+        }
+        let tokenizer = tokenizer::FILES.map(|file| self.component("tokenizer").join(file));
+        files.extend(tokenizer.into_iter().filter(|file| file.exists()));
+        let name = |file: &Path| file.strip_prefix(&self.0).unwrap_or(file).display().to_string();
+        Ok(files.into_iter().map(|file| (name(&file), file)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_that_matter_are_named_within_the_model() {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny-sd21");
+        let files = ModelFolder::open(&model).unwrap().files().unwrap();
+        let expected = [
+            "scheduler/scheduler_config.json",
+            "text_encoder/config.json",
+            "text_encoder/model.safetensors",
+            "tokenizer/merges.txt",
+            "tokenizer/special_tokens_map.json",
+            "tokenizer/tokenizer_config.json",
+            "tokenizer/vocab.json",
+            "unet/config.json",
+            "unet/diffusion_pytorch_model.safetensors",
+            "vae/config.json",
+            "vae/diffusion_pytorch_model.safetensors",
+        ];
+        assert_eq!(files.keys().collect::<Vec<_>>(), expected);
+        assert!(files.values().all(|file| file.is_file()));
     }
 }

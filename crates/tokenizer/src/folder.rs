@@ -16,6 +16,16 @@ const DEFAULT_MAX_LENGTH: usize = 77;
 /// Values of `model_max_length` from here on mean "not set".
 const NO_LIMIT: f64 = 1e6;
 
+/// The files in a tokenizer's folder that are read, as far as they are there.
+pub const FILES: [&str; 6] = [
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
+];
+
 pub(crate) type Merges = Vec<(String, String)>;
 
 /// A folder's contents, checked: ids run from 0 without gaps, and each merge joins two tokens to a third.

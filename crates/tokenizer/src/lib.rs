@@ -47,4 +47,5 @@ mod special;
 mod tokenizer;
 
 pub use error::Error;
+pub use folder::FILES;
 pub use tokenizer::{Encoding, Tokenizer, Truncation};

@@ -51,6 +51,11 @@ impl Checkpoint {
         Ok(all.into_iter().max_by_key(|checkpoint| checkpoint.state))
     }
 
+    /// The folders in `parent` that are not checkpoints of this program; they are left alone.
+    pub fn foreign(parent: &Path) -> Vec<PathBuf> {
+        folders(parent).into_iter().filter(|path| !is_partial(path) && !is_checkpoint(path)).collect()
+    }
+
     /// Removes all checkpoints in `parent` but the one that is furthest on, and what killed processes left half-written.
     /// Nobody else may be writing there.
     ///
@@ -68,14 +73,15 @@ impl Checkpoint {
     /// # Errors
     /// When one cannot be removed.
     pub fn discard_all(parent: &Path) -> Result<()> {
-        discard_with_partial(parent, folders(parent).into_iter().filter(|path| path.join(Self::STATE).exists()))?;
+        discard_with_partial(parent, folders(parent).into_iter().filter(|path| is_checkpoint(path)))?;
         // It stays where somebody has put something else there.
         let _ = fs::remove_dir(parent);
         Ok(())
     }
 
     fn all(parent: &Path) -> Result<Vec<Self>> {
-        folders(parent).into_iter().filter(|path| !is_partial(path)).map(|path| Self::open(&path)).collect()
+        let ours = folders(parent).into_iter().filter(|path| !is_partial(path) && is_checkpoint(path));
+        ours.map(|path| Self::open(&path)).collect()
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {
@@ -117,6 +123,15 @@ pub(crate) fn restore(parameters: &[(&str, &Tensor)], path: &Path) -> Result<()>
     Ok(())
 }
 
+/// Whether a folder is a checkpoint, if only by its name: one that is damaged must not pass for somebody else's.
+fn is_checkpoint(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let named = name.rsplit_once('-').is_some_and(|(stage, step)| {
+        Stage::ALL.iter().any(|known| known.name() == stage) && step.parse::<usize>().is_ok()
+    });
+    named || Checkpoint::open(path).is_ok()
+}
+
 fn is_partial(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(atomic::PARTIAL.as_bytes()))
 }
@@ -144,4 +159,33 @@ fn discard(path: &Path) -> Result<()> {
 fn folders(parent: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(parent).into_iter().flatten().filter_map(Result::ok);
     entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_a_checkpoint_is_left_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let at = |name: &str| parent.path().join(name);
+        for (name, state) in [("unet-00002", r#"{"stage": "unet", "step": 2}"#), ("notes", ""), ("other", "[1]")] {
+            fs::create_dir(at(name)).unwrap();
+            if !state.is_empty() {
+                fs::write(at(name).join(Checkpoint::STATE), state).unwrap();
+            }
+        }
+        let mut foreign = Checkpoint::foreign(parent.path());
+        foreign.sort();
+        assert_eq!(foreign, [at("notes"), at("other")]);
+        assert_eq!(Checkpoint::latest(parent.path()).unwrap().unwrap().state.step, 2);
+        Checkpoint::keep_latest(parent.path()).unwrap();
+        assert!(foreign.iter().chain([&at("unet-00002")]).all(|path| path.exists()));
+        // A damaged one is said to be one, but goes with the others.
+        fs::create_dir(at("embedding-00001")).unwrap();
+        let error = format!("{:#}", Checkpoint::latest(parent.path()).unwrap_err());
+        assert!(error.contains("embedding-00001"), "{error}");
+        Checkpoint::discard_all(parent.path()).unwrap();
+        assert!(foreign.iter().all(|path| path.exists()) && !at("unet-00002").exists());
+    }
 }

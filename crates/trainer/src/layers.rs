@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 
-use crate::TrainConfig;
+use crate::saved::SavedRun;
+use crate::{Stage, TrainConfig};
 
 /// What a model's author found to be good for it; a small model learns faster than Stable Diffusion.
 const MODELS_RECIPE: &str = "attndreambooth.json";
@@ -49,6 +50,33 @@ impl ConfigLayers {
             layers.file(&recipe)?;
         }
         Ok(layers)
+    }
+
+    /// Starts from the configuration of the run in a folder, to go on with it: what is laid over it says the same, or the run
+    /// does not go on.
+    ///
+    /// # Errors
+    /// When there is no run, or one that this version does not understand.
+    pub fn of_run(run: &Path) -> Result<Self> {
+        ensure!(
+            run.join("config.json").exists(),
+            "there is no run in {} to resume; leave out --resume to start one",
+            run.display()
+        );
+        let mut layers = Self::new(&SavedRun::read(run)?.config)?;
+        layers.given = layers.value.clone();
+        Ok(layers)
+    }
+
+    /// Lays a preset's recipe over it: the three stages.
+    ///
+    /// # Errors
+    /// As [`ConfigLayers::new`].
+    pub fn recipe(&mut self, preset: &TrainConfig) -> Result<()> {
+        for stage in Stage::ALL {
+            self.put(stage.name(), serde_json::to_value(preset.stage(stage))?)?;
+        }
+        Ok(())
     }
 
     /// Lays the values of a JSON file over it, which need not have all keys. A run's `config.json` does as well: what is

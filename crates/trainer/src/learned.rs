@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use photos::{Photo, PhotoFolder};
 use sampling::{ModelFolder, Pipeline};
-use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
-use crate::TrainConfig;
 use crate::outputs::Outputs;
+use crate::saved::{self, SavedRun};
+use crate::{BaseModel, TrainConfig};
 
 /// What a finished run has made, on disk.
 #[derive(Debug)]
@@ -21,6 +22,7 @@ pub struct FinishedRun {
     pub embedding: Tensor,
     /// The run's own folder.
     pub(crate) folder: PathBuf,
+    saved: SavedRun,
 }
 
 impl FinishedRun {
@@ -29,11 +31,8 @@ impl FinishedRun {
     /// # Errors
     /// When `run` is no run or an unfinished one.
     pub fn open(run: &Path) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Record {
-            config: TrainConfig,
-        }
-        let Record { config } = weights::read_config(&run.join("config.json")).with_context(|| unreadable(run))?;
+        let saved = SavedRun::read(run)?;
+        let config = &saved.config;
         let (file, unet) = (run.join(Outputs::EMBEDDING), run.join(Outputs::UNET));
         if !file.exists() || !run.join(Outputs::UNET_WEIGHTS).exists() {
             let run = terminal::path(run);
@@ -47,33 +46,69 @@ impl FinishedRun {
             file.display(),
             config.placeholder
         );
-        Ok(Self { config, unet, embedding, folder: run.to_owned() })
+        Ok(Self { config: config.clone(), unet, embedding, folder: run.to_owned(), saved })
+    }
+
+    /// The same with the base model at another place, if one is given.
+    #[must_use]
+    pub fn with_model(mut self, model: Option<&Path>) -> Self {
+        if let Some(model) = model {
+            self.config.model = model.to_owned();
+        }
+        self
+    }
+
+    /// The run's base model, which is where it was, or at the place given since, and has the same contents.
+    ///
+    /// # Errors
+    /// When it is gone; names the files that have changed.
+    pub fn base_model(&self) -> Result<ModelFolder> {
+        let model = ModelFolder::open(&self.config.model)
+            .context("the base model of the run is not found (--model names its present place)")?;
+        if self.saved.base.is_some() {
+            self.saved.check_base(&BaseModel::of(&model)?, &model)?;
+        }
+        Ok(model)
+    }
+
+    /// What the base model was called when the run was begun, wherever it is now.
+    pub fn base_name(&self) -> String {
+        let folder = || self.config.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.saved.base.as_ref().map_or_else(folder, |base| base.name.clone())
+    }
+
+    /// The configuration as it tells this run from others: without where the model and the photos are.
+    ///
+    /// # Errors
+    /// None in practice: a configuration can always be written as JSON.
+    pub fn identity(&self) -> Result<serde_json::Value> {
+        let mut config = serde_json::to_value(&self.config)?;
+        saved::without_place(&mut config);
+        Ok(config)
+    }
+
+    /// The photos that the run has learned from, if they are where they were and as they were.
+    ///
+    /// # Errors
+    /// Names a photo that is missing, new, or has other contents.
+    pub fn photos(&self) -> Result<Vec<Photo>> {
+        let concept = &self.config.concept;
+        let found = PhotoFolder::open(concept).context("the run's photos (--concept names their present place)")?;
+        self.saved.arrange(found.photos, concept)
+    }
+
+    /// What could not be checked.
+    pub fn note(&self) -> Option<String> {
+        self.saved.note()
     }
 
     /// The pipeline: the run's base model with the learned U-Net and \[V\].
     ///
     /// # Errors
-    /// When the base model is gone or a file is damaged.
+    /// As [`FinishedRun::base_model`], or when a file is damaged.
     pub fn pipeline(&self, to: (Kind, Device)) -> Result<Pipeline> {
-        let model = ModelFolder::open(&self.config.model).context("the run's base model")?;
-        let mut pipeline = Pipeline::with_unet(&model, &self.unet, to)?;
+        let mut pipeline = Pipeline::with_unet(&self.base_model()?, &self.unet, to)?;
         pipeline.add_placeholder(&self.config.placeholder, &self.embedding)?;
         Ok(pipeline)
-    }
-}
-
-/// Why a configuration cannot be read: mostly, because another version wrote it.
-fn unreadable(run: &Path) -> String {
-    let version = || -> Option<String> {
-        let record: serde_json::Value = serde_json::from_slice(&std::fs::read(run.join("config.json")).ok()?).ok()?;
-        Some(record["versions"]["attndreambooth"].as_str()?.to_owned())
-    };
-    match (version(), env!("CARGO_PKG_VERSION")) {
-        (Some(theirs), ours) if theirs != ours => format!(
-            "the run in {} was made by version {theirs}, which this version, {ours}, does not understand: use that \
-             version, or train again",
-            run.display()
-        ),
-        _ => format!("{} is not the folder of a training run", run.display()),
     }
 }

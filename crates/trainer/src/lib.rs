@@ -28,6 +28,7 @@
 //! changed; trained parameters are f32. Knows nothing of terminals.
 
 mod ahead;
+mod base;
 mod batches;
 mod checkpoint;
 mod config;
@@ -37,16 +38,21 @@ mod layers;
 mod learned;
 mod learning;
 mod loss;
+mod memory;
 mod moments;
 mod outputs;
+mod places;
 mod prior;
 mod record;
+mod saved;
 mod session;
 mod snapshot;
+mod space;
 mod stage;
 mod subject;
 mod views;
 
+pub use base::BaseModel;
 pub use batches::{Batches, PhotoBatches, Place};
 pub use checkpoint::{Checkpoint, State};
 pub use config::{Dtype, Prior, RegularizerConfig, StageConfig, TrainConfig, Validation};
@@ -56,6 +62,7 @@ pub use layers::ConfigLayers;
 pub use learned::FinishedRun;
 pub use learning::{LaunchedStep, Learning, StepReport, Trainer};
 pub use loss::{Batch, Losses, Objective};
+pub use memory::NeedsMemory;
 pub use session::Session;
 pub use snapshot::Snapshot;
 pub use stage::Stage;

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
-use sampling::{ModelFolder, Pipeline};
+use anyhow::{Result, bail};
+use sampling::Pipeline;
 use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::restore;
@@ -26,7 +26,7 @@ impl FinishedRun {
         if stage == Some(Stage::Unet) {
             return self.pipeline(to);
         }
-        let model = ModelFolder::open(&self.config.model).context("the run's base model")?;
+        let model = self.base_model()?;
         let mut pipeline = Pipeline::with_unet(&model, &model.component("unet"), to)?;
         if stage == Some(Stage::CrossAttention) {
             load_cross_attention(&pipeline, &self.folder.join(Outputs::CROSS_ATTENTION))?;

@@ -9,6 +9,7 @@ use pictures::Grid;
 use sampling::{Request, Settings};
 
 use crate::checkpoint;
+use crate::prior::PriorPictures;
 use crate::{Stage, TrainConfig, Trainer, Validation};
 
 /// Side of a picture on the contact sheet in pixels.
@@ -94,6 +95,20 @@ impl Outputs {
     pub(crate) fn samples(&self, trainer: &Trainer) -> Result<()> {
         pictures::save_png(&self.folder.join("samples.png"), &draw(trainer)?.draw(), &[])
     }
+}
+
+/// Finds out whether the views and the validation's and prior preservation's pictures can have their size and steps.
+pub(crate) fn check(trainer: &Trainer) -> Result<()> {
+    let Trainer { config, pipeline, .. } = trainer;
+    let check = |settings: &Settings| pipeline.check(&[Request::new("", 0)], settings);
+    let resolution = i64::from(config.augmentation.resolution);
+    let views = Settings { height: resolution, width: resolution, ..pipeline.default_settings() };
+    check(&views).context("augmentation.resolution (--resolution)")?;
+    check(&settings(trainer)).context("validation")?;
+    if let Some(prior) = &config.prior {
+        check(&PriorPictures::settings(pipeline, config, prior)).context("prior")?;
+    }
+    Ok(())
 }
 
 /// How validation pictures are drawn.

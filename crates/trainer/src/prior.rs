@@ -9,10 +9,10 @@ use photos::{Photo, PhotoFolder, Rejected};
 use sampling::{Pipeline, Request, Settings};
 
 use crate::config::Prior;
-use crate::{Event, TrainConfig};
+use crate::{BaseModel, Event, TrainConfig};
 
 /// The folder of the pictures within a run's, where the user names none.
-const FOLDER: &str = "prior";
+pub(crate) const FOLDER: &str = "prior";
 /// The text in a drawn picture that says how it came about.
 const PARAMETERS: &str = "parameters";
 
@@ -25,14 +25,16 @@ pub(crate) struct PriorPictures {
     pub(crate) skipped: Vec<Rejected>,
     /// How many of them, or of those still to come, are drawn.
     drawn: usize,
+    /// The model that draws, by its contents.
+    model: String,
 }
 
 impl PriorPictures {
-    /// Reads what is there; the folder need not exist.
+    /// Reads what is there; the folder need not exist. What is missing is drawn by the model `base`.
     ///
     /// # Errors
     /// When a picture in it is damaged.
-    pub(crate) fn open(prior: &Prior, run: &Path) -> Result<Self> {
+    pub(crate) fn open(prior: &Prior, run: &Path, base: &BaseModel) -> Result<Self> {
         let folder = prior.folder.clone().unwrap_or_else(|| run.join(FOLDER));
         let (found, skipped) = match PhotoFolder::open(&folder) {
             Ok(opened) => (opened.photos, opened.skipped),
@@ -40,9 +42,20 @@ impl PriorPictures {
             Err(_) if !folder.exists() => (Vec::new(), Vec::new()),
             Err(error) => return Err(error).context("the pictures for prior preservation"),
         };
-        let mut opened = Self { folder, found, skipped, drawn: 0 };
+        let mut opened = Self { folder, found, skipped, drawn: 0, model: base.hash() };
         opened.drawn = prior.images.saturating_sub(opened.own().count());
         Ok(opened)
+    }
+
+    /// Where they are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// How many are still to be drawn.
+    pub(crate) fn missing(&self) -> usize {
+        let drawn = |photo: &&Photo| drawn_index(&photo.name()).is_some_and(|index| index < self.drawn);
+        self.drawn - self.found.iter().filter(drawn).count()
     }
 
     /// The user's pictures.
@@ -75,16 +88,16 @@ impl PriorPictures {
         let prompt = config.fill(&prior.prompt);
         let settings = Self::settings(pipeline, config, prior);
         let seed = |index: usize| random::derive(config.seed, "prior pictures", index as u64);
-        // As the others write it, with the model, on which a picture depends as well.
+        // As the others write it, with the model, on which a picture depends as well, wherever it is.
         let parameters = |index: usize| {
             format!(
-                "{prompt}\nSteps: {}, Guidance scale: {}, Seed: {}, Size: {}x{}, Model: {}",
+                "{prompt}\nSteps: {}, Guidance scale: {}, Seed: {}, Size: {}x{}, Model hash: {}",
                 settings.steps,
                 settings.guidance_scale,
                 seed(index),
                 settings.width,
                 settings.height,
-                config.model.display(),
+                self.model,
             )
         };
         let (there, missing): (Vec<_>, Vec<_>) = files.partition(|(_, file): &(usize, PathBuf)| file.exists());
@@ -148,7 +161,10 @@ mod tests {
             pictures::RgbImage::new(64, 64).save(folder.path().join(file)).unwrap();
         }
         let prior = Prior { images: 3, folder: Some(folder.path().to_owned()), ..Prior::default() };
-        let photos = PriorPictures::open(&prior, Path::new("nowhere")).unwrap().into_photos();
+        let base = BaseModel { name: String::new(), sha256: [].into() };
+        let opened = PriorPictures::open(&prior, Path::new("nowhere"), &base).unwrap();
+        assert_eq!(opened.missing(), 0);
+        let photos = opened.into_photos();
         let names: Vec<_> = photos.iter().map(Photo::name).collect();
         assert_eq!(names, ["drawn-00000.png", "drawn-00001.png", "mine.png"]);
     }

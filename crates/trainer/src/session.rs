@@ -6,15 +6,16 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use journal::RunFolder;
 use photos::{Photo, PhotoFolder};
-use sampling::{ModelFolder, Pipeline, Request, Settings};
-use serde_json::{Value, json};
+use sampling::{ModelFolder, Pipeline};
 use tch::{Device, Kind};
 
 use crate::event::{Event, Outcome};
 use crate::outputs::{self, Outputs};
 use crate::prior::PriorPictures;
 use crate::record::Record;
+use crate::saved::SavedRun;
 use crate::snapshot::Writer;
+use crate::{BaseModel, memory, places, saved, space};
 use crate::{Checkpoint, ConfigLayers, Dtype, LaunchedStep, Learning, PhotoBatches, Place, Stage, Trainer};
 
 /// A run that holds its folder.
@@ -39,9 +40,18 @@ impl Session {
     /// Prepares a run: everything that can be wrong is found out here, before anything slow.
     ///
     /// # Errors
-    /// An unusable configuration, model or photo; a folder in use or with another run; a resumed run whose
-    /// configuration has changed.
+    /// An unusable configuration, model or photo; a folder that is in use, or holds another run or something else; a resumed
+    /// run whose configuration, model or photos have changed, wherever they are now; want of memory or disk.
     pub fn open(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
+        Self::prepare(layers, out, device, resume).map_err(memory::explain)
+    }
+
+    fn prepare(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
+        let begun = if resume { Some((RunFolder::resume(out)?, SavedRun::read(out)?)) } else { None };
+        if !resume {
+            journal::vacant(out, &[])?;
+        }
+        let saved = begun.as_ref().map(|(_, saved)| saved);
         let own_resolution = !layers.has("augmentation.resolution");
         let mut config = layers.finish()?;
         config.validate()?;
@@ -50,17 +60,28 @@ impl Session {
             !config.concept.as_os_str().is_empty(),
             "no photos are given: name their folder, or a single one, with --concept"
         );
-        let model = ModelFolder::open(&config.model)?;
+        places::settle(&mut config, out)?;
+        let of_the_run = |what: &str, flag: &str| match resume {
+            true => format!("the run's {what} ({flag} names their present place)"),
+            false => what.to_owned(),
+        };
+        let model = ModelFolder::open(&config.model).with_context(|| of_the_run("base model's files", "--model"))?;
+        let base = BaseModel::of(&model)?;
+        saved.map_or(Ok(()), |saved| saved.check_base(&base, &model))?;
+        let found = PhotoFolder::open(&config.concept);
+        let PhotoFolder { mut photos, skipped } = found.with_context(|| of_the_run("photos", "--concept"))?;
+        if let Some(saved) = saved {
+            photos = saved.arrange(photos, &config.concept)?;
+        }
         libtorch::set_tf32(config.dtype == Dtype::Tf32)?;
         libtorch::set_deterministic(config.deterministic)?;
-        let PhotoFolder { photos, skipped } = PhotoFolder::open(&config.concept)?;
-        let prior = config.prior.as_ref().map(|prior| PriorPictures::open(prior, out)).transpose()?;
+        let prior = config.prior.as_ref().map(|prior| PriorPictures::open(prior, out, &base)).transpose()?;
         let pipeline = Pipeline::with_unet(&model, &model.component("unet"), (Kind::Float, device))?;
         if own_resolution {
             config.augmentation.resolution = u32::try_from(pipeline.default_settings().height)?;
         }
         let trainer = Trainer::new(config, pipeline)?;
-        check_pictures(&trainer)?;
+        outputs::check(&trainer)?;
 
         let skipped = skipped.iter().chain(prior.iter().flat_map(|prior| &prior.skipped));
         let mut notes: Vec<String> = skipped.map(|skipped| format!("{skipped}; it is left out")).collect();
@@ -81,33 +102,41 @@ impl Session {
         let said = prompts.map(|prompt| pipeline.prompt_notes(&config.fill(prompt))).collect::<Result<Vec<_>>>()?;
         notes.extend(said.into_iter().flatten());
 
-        let mut record = json!({ "config": trainer.config, "photos": hashes(&photos) });
-        if let Some(prior) = &prior {
-            // Those that are drawn follow from the rest.
-            record["prior_photos"] = hashes(prior.own());
+        // Those that are drawn follow from the rest.
+        let prior_photos = prior.as_ref().map(|prior| saved::by_contents(prior.own()));
+        let record = saved::record(&trainer.config, &base, &photos, prior_photos);
+        if let Some(saved) = saved {
+            saved.check_same(&record)?;
+            notes.extend(saved.note());
         }
-        let versions = [
-            ("attndreambooth", env!("CARGO_PKG_VERSION")),
-            ("libtorch", libtorch::LIBTORCH_VERSION),
-            ("device", &format!("{device:?}")),
-        ];
-        let folder = if resume { RunFolder::resume(out)? } else { RunFolder::create(out)? };
-        if resume {
-            let differences = journal::differences(&folder.saved_config()?.config, &record);
-            ensure!(
-                differences.is_empty(),
-                "the run in {} cannot go on with another configuration: {}; leave that as it was, or start a new run",
-                out.display(),
-                differences.join("; ")
-            );
-        } else {
-            folder.write_config(&record, &versions)?;
+        let (outputs, checkpoints) = (Outputs::new(out), out.join(CHECKPOINTS));
+        let learned = resume && outputs.learned();
+        if !learned {
+            notes.extend(space::check(&trainer, prior.as_ref(), out)?);
         }
+        let folder = match begun {
+            Some((folder, saved)) => {
+                // It is found there the next time.
+                saved.moved(&trainer.config)?.map_or(Ok(()), |moved| folder.rewrite_config(&moved))?;
+                folder
+            }
+            None => {
+                let folder = RunFolder::create(out)?;
+                let versions = saved::versions(device);
+                folder.write_config(&record, &versions.each_ref().map(|(name, version)| (*name, version.as_str())))?;
+                folder
+            }
+        };
+        notes.extend(folder.note().map(str::to_owned));
+        notes.extend(
+            Checkpoint::foreign(&checkpoints)
+                .into_iter()
+                .map(|path| format!("{} is not a checkpoint of this program, and is left alone", path.display())),
+        );
         let config =
             fs::read(out.join(CONFIG)).with_context(|| format!("cannot read {}", out.join(CONFIG).display()))?;
-        let checkpoint = if resume { Checkpoint::latest(&out.join(CHECKPOINTS))? } else { None };
-        let (outputs, checkpoints) = (Outputs::new(out), Writer::new(out.join(CHECKPOINTS)));
-        let learned = resume && outputs.learned();
+        let checkpoint = if resume { Checkpoint::latest(&checkpoints)? } else { None };
+        let checkpoints = Writer::new(checkpoints);
         Ok(Self { checkpoints, folder, config, trainer, photos, prior, outputs, checkpoint, learned, notes })
     }
 
@@ -122,7 +151,7 @@ impl Session {
     /// A loss that is not a number, want of memory or disk; the last checkpoint stays good.
     pub fn run(self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
         let outcome = self.stages(stop, watch);
-        outcome.map_err(explain_memory)
+        outcome.map_err(memory::explain)
     }
 
     fn stages(mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
@@ -280,37 +309,7 @@ impl Session {
     }
 }
 
-/// Finds out whether the views and the validation's and prior preservation's pictures can have their size and steps.
-fn check_pictures(trainer: &Trainer) -> Result<()> {
-    let Trainer { config, pipeline, .. } = trainer;
-    let check = |settings: &Settings| pipeline.check(&[Request::new("", 0)], settings);
-    let resolution = i64::from(config.augmentation.resolution);
-    let views = Settings { height: resolution, width: resolution, ..pipeline.default_settings() };
-    check(&views).context("augmentation.resolution (--resolution)")?;
-    check(&outputs::settings(trainer)).context("validation")?;
-    if let Some(prior) = &config.prior {
-        check(&PriorPictures::settings(pipeline, config, prior)).context("prior")?;
-    }
-    Ok(())
-}
-
-/// What the photos are, by their bytes.
-fn hashes<'a>(photos: impl IntoIterator<Item = &'a Photo>) -> Value {
-    photos.into_iter().map(|photo| json!({ "file": photo.name(), "sha256": photo.sha256 })).collect()
-}
-
 /// The run's configuration in its folder.
 const CONFIG: &str = "config.json";
 /// Where checkpoints stand in the run's folder.
 const CHECKPOINTS: &str = "checkpoints";
-
-/// Adds what helps when memory runs out.
-fn explain_memory(error: anyhow::Error) -> anyhow::Error {
-    match error.downcast_ref::<libtorch::Error>() {
-        Some(libtorch::Error::OutOfMemory(_)) => error.context(
-            "this run needs more memory than there is (its checkpoints are as they were): start a new one with \
-             --gradient-checkpointing, --dtype bf16, or a smaller --batch-size with as much more --gradient-accumulation",
-        ),
-        _ => error,
-    }
-}

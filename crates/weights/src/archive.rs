@@ -163,6 +163,11 @@ impl Archive {
         Ok(())
     }
 
+    /// The files that the tensors are in.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|(path, _)| path.as_path())
+    }
+
     /// The header's free-form metadata, such as `format`.
     pub fn metadata(&self) -> &HashMap<String, String> {
         &self.metadata

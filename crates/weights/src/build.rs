@@ -22,15 +22,24 @@ pub struct LoadError {
 /// Returns the model together with its parameters by name, which share the model's memory.
 ///
 /// # Errors
-/// A [`LoadError`] that lists all missing, unexpected, mis-shaped and mis-typed tensors, or the error of `new`.
+/// A [`LoadError`] that lists all missing, unexpected, mis-shaped and mis-typed tensors, or the error of `new`. Want of
+/// memory is a [`libtorch::Error`] of its own: which tensors it hits says nothing of them.
 pub fn build<M>(
     source: &dyn Source,
     to: (Kind, Device),
     new: impl FnOnce(&Scope) -> anyhow::Result<M>,
 ) -> anyhow::Result<(M, Parameters)> {
     let store = Store { source, to, taken: RefCell::new(Taken::default()) };
-    let model = new(&Scope::root(&store))?;
+    let model = new(&Scope::root(&store));
     let Taken { parameters, used, mut problems } = store.taken.into_inner();
+    let memory = problems.values().find_map(|problem| match problem {
+        Problem::Copy(error @ libtorch::Error::OutOfMemory(_)) => Some(error.clone()),
+        _ => None,
+    });
+    if let Some(error) = memory {
+        return Err(anyhow::Error::new(error).context(format!("cannot load {}", source.describe())));
+    }
+    let model = model?;
     problems.extend(source.names().into_iter().filter(|n| !used.contains(n)).map(|n| (n, Problem::Unexpected)));
     if problems.is_empty() {
         return Ok((model, parameters));
@@ -56,5 +65,50 @@ impl fmt::Display for LoadError {
             write!(f, "\n  {name} {problem}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Tensor;
+
+    use super::*;
+    use crate::Init;
+
+    /// A source that has run out of memory after its first tensor.
+    struct Full;
+
+    impl Source for Full {
+        fn describe(&self) -> String {
+            "full.safetensors".to_owned()
+        }
+
+        fn names(&self) -> Vec<String> {
+            vec!["0".to_owned()]
+        }
+
+        fn contains(&self, _: &str) -> bool {
+            true
+        }
+
+        fn fetch(&self, name: &str, shape: &[i64], _: Init, to: (Kind, Device)) -> Result<Tensor, Problem> {
+            match name {
+                "0" => Ok(Tensor::zeros(shape, to)),
+                "1" => Err(Problem::Missing),
+                _ => Err(Problem::Copy(libtorch::Error::OutOfMemory("you tried to allocate 8 bytes".to_owned()))),
+            }
+        }
+    }
+
+    #[test]
+    fn want_of_memory_is_one_sentence_however_many_tensors_it_hits() {
+        let model = |vs: &Scope| {
+            (0..700).for_each(|i| drop(vs.get(&i.to_string(), &[2], Init::Const(0.0))));
+            Ok(())
+        };
+        let error = build(&Full, (Kind::Float, Device::Cpu), model).unwrap_err();
+        let expected = "cannot load full.safetensors: out of memory: you tried to allocate 8 bytes";
+        assert_eq!(format!("{error:#}"), expected);
+        assert!(matches!(error.downcast_ref(), Some(libtorch::Error::OutOfMemory(_))));
     }
 }

@@ -1,8 +1,9 @@
 //! The program as a user starts it, and a small run.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test uses some of it")]
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -19,6 +20,29 @@ pub(crate) fn photos(folder: &Path) {
         photo.save(folder.join(format!("{n}.png"))).unwrap();
     }
     fs::write(folder.join("notes.txt"), "not a photo").unwrap();
+}
+
+/// A copy of a folder and all below it.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// All files below a folder with their contents, in order of their paths.
+pub(crate) fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = entries.flat_map(|path| match path.is_dir() {
+        true => contents(&path),
+        false => [(path.clone(), fs::read(&path).unwrap())].into(),
+    });
+    files.collect()
 }
 
 pub(crate) fn model() -> String {
@@ -52,6 +76,7 @@ pub(crate) fn train(folder: &Path, out: &str, more: &[&str]) -> Command {
         .arg(folder.join(out))
         .args(more)
         .env("OMP_NUM_THREADS", "1")
+        .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
         .stderr(Stdio::piped());
     command
 }
@@ -70,7 +95,12 @@ pub(crate) fn trained(folder: &Path, out: &str, more: &[&str]) -> String {
 
 /// The program, which computes in one thread so that its results repeat to the last bit.
 pub(crate) fn program(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_attndreambooth")).args(arguments).env("OMP_NUM_THREADS", "1").output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_attndreambooth"))
+        .args(arguments)
+        .env("OMP_NUM_THREADS", "1")
+        .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
+        .output()
+        .unwrap()
 }
 
 /// The same, which must succeed.

@@ -1,0 +1,84 @@
+//! Where a run's things are: paths that mean the same wherever they are read, and folders that do not get mixed up.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::TrainConfig;
+use crate::prior::FOLDER;
+
+/// Makes the configuration's paths absolute; the run's own folder of prior images, which moves with the run, is none.
+///
+/// # Errors
+/// When the folder of prior images has another purpose too.
+pub(crate) fn settle(config: &mut TrainConfig, out: &Path) -> Result<()> {
+    for path in [&mut config.model, &mut config.concept] {
+        *path = absolute(path)?;
+    }
+    let Some(prior) = &mut config.prior else { return Ok(()) };
+    let Some(folder) = &prior.folder else { return Ok(()) };
+    if same(folder, &out.join(FOLDER)) {
+        prior.folder = None;
+        return Ok(());
+    }
+    let folder = absolute(folder)?;
+    let photos = if config.concept.is_file() { config.concept.parent() } else { Some(config.concept.as_path()) };
+    for (taken, what) in
+        [(photos, "the photos'"), (Some(out), "the run's"), (Some(config.model.as_path()), "the model's")]
+    {
+        ensure!(
+            !taken.is_some_and(|taken| same(taken, &folder)),
+            "the folder of prior images {} is {what} own: give another --prior-folder",
+            folder.display()
+        );
+    }
+    prior.folder = Some(folder);
+    Ok(())
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("the path {:?} cannot be used", path.display()))
+}
+
+/// Whether two paths lead to one folder, through links and `..` too, as far as it exists.
+fn same(a: &Path, b: &Path) -> bool {
+    let real = |path: &Path| fs::canonicalize(path).or_else(|_| std::path::absolute(path)).ok();
+    real(a).is_some_and(|a| real(b) == Some(a))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Prior;
+
+    #[test]
+    fn prior_images_have_a_folder_of_their_own() {
+        let parent = tempfile::tempdir().unwrap();
+        let [photos, out, model] = ["photos", "out", "model"].map(|name| parent.path().join(name));
+        [&photos, &out, &model].iter().for_each(|folder| fs::create_dir(folder).unwrap());
+        fs::write(photos.join("a.png"), "").unwrap();
+        let link = parent.path().join("link");
+        std::os::unix::fs::symlink(&photos, &link).unwrap();
+        let settle = |concept: &Path, folder: &Path| {
+            let prior = Some(Prior { folder: Some(folder.to_owned()), ..Prior::default() });
+            let mut config =
+                TrainConfig { concept: concept.to_owned(), model: model.clone(), prior, ..TrainConfig::paper() };
+            super::settle(&mut config, &out).map(|()| config.prior.unwrap().folder)
+        };
+        for (concept, folder) in [
+            (&photos, photos.clone()),
+            (&photos, link.clone()),
+            (&link, out.join("../photos")),
+            (&photos.join("a.png"), photos.clone()),
+            (&photos, out.clone()),
+            (&photos, model.join(".")),
+        ] {
+            let error = settle(concept, &folder).unwrap_err().to_string();
+            assert!(error.contains("--prior-folder"), "{error}");
+        }
+        assert_eq!(settle(&photos, &out.join("../out/prior")).unwrap(), None);
+        assert_eq!(settle(&photos, &parent.path().join("new")).unwrap(), Some(parent.path().join("new")));
+        assert!(settle(&photos, "new".as_ref()).unwrap().unwrap().is_absolute());
+    }
+}
