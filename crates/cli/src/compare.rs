@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use report::{Comparison, StudyOptions};
+use report::{Comparison, StudyOptions, is_page};
+
+use crate::seed::Seed;
 
 /// Put runs side by side: settings, scores and pictures; and make a blind study that asks people which they prefer.
 ///
@@ -25,9 +27,9 @@ pub(crate) struct Compare {
     /// Questions of the study at most
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     questions: u32,
-    /// The seed of the study's choice and order
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// The seed of the study's choice and order; -1 for a random one, which is shown
+    #[arg(long, default_value_t, allow_negative_numbers = true)]
+    seed: Seed,
     /// The photo to show in the study; the run's first if not given
     #[arg(long, value_name = "PHOTO")]
     reference: Option<PathBuf>,
@@ -43,16 +45,23 @@ impl Compare {
         }
         let comparison = Comparison::open(&self.runs)?;
         let page = comparison.page(self.images)?;
-        let options =
-            StudyOptions { questions: self.questions as usize, seed: self.seed, reference: self.reference.clone() };
+        let options = StudyOptions {
+            questions: self.questions as usize,
+            seed: self.seed.announce(),
+            reference: self.reference.clone(),
+        };
+        let pages = ["compare.html", "study.html"].map(|name| self.out.join(name));
+        pages.iter().try_for_each(|page| atomic::ensure_ours(page, "a page of this program", is_page))?;
+        let data = self.out.join("compare.json");
+        atomic::ensure_ours(&data, "the data of a comparison", |_| is_page(&pages[0]))?;
         std::fs::create_dir_all(&self.out).with_context(|| format!("cannot make the folder {}", self.out.display()))?;
-        atomic::write(&self.out.join("compare.html"), page)?;
-        atomic::write(&self.out.join("compare.json"), serde_json::to_vec_pretty(&comparison.json())?)?;
+        atomic::write(&pages[0], page)?;
+        atomic::write(&data, serde_json::to_vec_pretty(&comparison.json())?)?;
         print(&comparison.table())?;
         // Runs can be compared that a study cannot be made of.
         match comparison.study(&options) {
             Ok(study) => {
-                atomic::write(&self.out.join("study.html"), study)?;
+                atomic::write(&pages[1], study)?;
                 terminal::say!("compare.html, compare.json and study.html in {}", self.out.display());
             }
             Err(reason) => {

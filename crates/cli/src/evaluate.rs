@@ -15,8 +15,10 @@ use serde_json::json;
 use trainer::{FinishedRun, Validation};
 
 use crate::device::ComputeArgs;
+use crate::outputs::is_record;
 use crate::progress::Progress;
 use crate::sampler::{SamplerArgs, SizeArgs};
+use crate::seed::Seed;
 use crate::train::NO_RESULTS;
 
 /// Draw a learned subject in many prompts and score the pictures with CLIP.
@@ -53,9 +55,9 @@ pub(crate) struct Evaluate {
     /// What to paint over it
     #[arg(long, value_enum, default_value_t)]
     mask_background: Background,
-    /// The seed that each picture's is derived from
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// The seed that each image's is derived from; -1 for a random one, which is shown
+    #[arg(long, default_value_t, allow_negative_numbers = true)]
+    seed: Seed,
     #[command(flatten)]
     sampler: SamplerArgs,
     #[command(flatten)]
@@ -99,6 +101,7 @@ pub(crate) struct Prepared {
 
 impl Evaluate {
     pub(crate) fn execute(self) -> Result<()> {
+        self.seed.announce();
         // What can be wrong is found out before anything slow or lasting is done.
         let mut prepared = self.prepare()?;
         let extractor = prepared.extractor()?;
@@ -113,12 +116,13 @@ impl Evaluate {
             NO_RESULTS => Validation::default().results,
             results => results.to_owned(),
         });
-        let plan = Plan { prompts: PromptSet::load(&prompts)?, images: self.images as usize, seed: self.seed };
+        let plan = Plan { prompts: PromptSet::load(&prompts)?, images: self.images as usize, seed: self.seed.get() };
         let model = ModelFolder::open(&run.config.model).context("the run's base model")?;
         let concept = self.concept.as_ref().unwrap_or(&run.config.concept);
         let photos = PhotoFolder::open(concept).context("the photos to compare with (--concept names others)")?;
         let photos: Vec<PathBuf> = photos.photos.into_iter().map(|photo| photo.path).collect();
         let out = self.out.clone().unwrap_or_else(|| self.run.join("evaluation").join(&plan.prompts.name));
+        atomic::ensure_ours(&out.join("scores.json"), "the scores of an evaluation", is_record)?;
         let candidates = self.candidates(&plan, &run, &model, &out)?;
         Ok(Prepared { evaluate: self, plan, run, model, photos, out, candidates })
     }

@@ -14,8 +14,10 @@ use tch::Tensor;
 use trainer::FinishedRun;
 
 use crate::device::ComputeArgs;
+use crate::outputs;
 use crate::progress::Progress;
 use crate::sampler::{SamplerArgs, scheduler_name};
+use crate::seed::Seed;
 
 // Not a doc comment: to rustdoc, [V] would be a link.
 #[derive(Args, Debug, Serialize)]
@@ -36,9 +38,9 @@ pub(crate) struct Inspect {
         help = "Pictures of the prompt \"[V]\" by the base U-Net, before and after; 0 for none"
     )]
     images: u64,
-    /// The seed of the first picture; the next has the next seed
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// The seed of the first image; the next has the next seed. -1 for a random one, which is shown
+    #[arg(long, default_value_t, allow_negative_numbers = true)]
+    seed: Seed,
     #[command(flatten)]
     #[serde(flatten)]
     sampler: SamplerArgs,
@@ -68,18 +70,20 @@ impl Inspect {
     pub(crate) fn run(self) -> Result<()> {
         self.sampler.kind()?;
         let to = self.compute.resolve()?;
+        let out = self.out.clone().unwrap_or_else(|| self.run.join("inspect"));
+        outputs::ensure_own(&out, "inspect.json", &["grid.png"])?;
         let run = FinishedRun::open(&self.run)?;
         let mut pipeline = run.pipeline_after(None, to)?;
         let guidance_scale = run.config.validation.guidance_scale;
         let settings = self.sampler.settings(&Settings { guidance_scale, ..pipeline.default_settings() })?;
-        pipeline.check(&[Request::new("[V]", self.seed)], &settings)?;
+        pipeline.check(&[Request::new("[V]", self.seed.get())], &settings)?;
         let start = run.start_embedding(&pipeline)?;
         let vectors = (0..start.size()[0])
             .map(|row| self.vector(&run, &pipeline, &start.get(row), &run.embedding.get(row)))
             .collect::<Result<Vec<_>>>()?;
         std::io::stdout().write_all(table(&run, &vectors).as_bytes())?;
 
-        let out = self.out.clone().unwrap_or_else(|| self.run.join("inspect"));
+        self.seed.announce();
         std::fs::create_dir_all(&out).with_context(|| format!("cannot make the folder {}", out.display()))?;
         let pictures = self.pictures(&run, &mut pipeline, &settings, &out)?;
         let record = json!({
@@ -130,7 +134,7 @@ impl Inspect {
                 pipeline.text_encoder.set_extra_tokens(&run.embedding)?;
             }
             for i in 0..self.images {
-                let request = Request::new("[V]", self.seed.wrapping_add(i));
+                let request = Request::new("[V]", self.seed.get().wrapping_add(i));
                 let file = format!("{name}-seed{}.png", request.seed);
                 let pictures = pipeline.generate(std::slice::from_ref(&request), settings, &mut |step| {
                     let total = 2 * self.images * step.total as u64;
@@ -138,13 +142,13 @@ impl Inspect {
                 })?;
                 let parameters = request.describe(settings, scheduler_name(settings, pipeline), name);
                 for picture in pictures {
-                    pictures::save_png(&out.join(&file), &picture, &[("parameters", &parameters)])?;
+                    pictures::save_generated(&out.join(&file), &picture, &[("parameters", &parameters)])?;
                     grid.push(picture, format!("{name} stage 1 (seed {})", request.seed));
                 }
                 records.push(json!({ "file": file, "moment": name, "seed": request.seed }));
             }
         }
-        pictures::save_png(&out.join("grid.png"), &grid.draw(), &[])?;
+        pictures::save_generated(&out.join("grid.png"), &grid.draw(), &[])?;
         Ok(records)
     }
 }

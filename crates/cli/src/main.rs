@@ -12,6 +12,7 @@ mod export;
 mod generate;
 mod inspect;
 mod interrupt;
+mod outputs;
 mod pretrain;
 mod probe;
 mod profile;
@@ -19,6 +20,7 @@ mod progress;
 mod report;
 mod results;
 mod sampler;
+mod seed;
 mod train;
 
 use std::process::ExitCode;
@@ -30,6 +32,9 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(name = "attndreambooth", version, about)]
 struct Cli {
+    /// Do not mark generated images as such, by XMP metadata with IPTC's digital source type trainedAlgorithmicMedia
+    #[arg(long, global = true)]
+    no_digital_source_type: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -65,7 +70,9 @@ enum Command {
 fn main() -> ExitCode {
     libtorch::keep_freed_memory();
     let run = || -> Result<()> {
-        match Cli::parse().command {
+        let cli = Cli::parse();
+        pictures::mark_generated(!cli.no_digital_source_type);
+        match cli.command {
             Command::Generate(command) => command.execute(),
             Command::Train(command) => command.run(),
             Command::Evaluate(command) => command.execute(),

@@ -84,7 +84,7 @@ impl PriorPictures {
                 seed(index),
                 settings.width,
                 settings.height,
-                config.model.display(),
+                sampling::quoted(&config.model.display().to_string()),
             )
         };
         let (there, missing): (Vec<_>, Vec<_>) = files.partition(|(_, file): &(usize, PathBuf)| file.exists());
@@ -112,7 +112,7 @@ impl PriorPictures {
             let request = Request::new(&prompt, seed(index));
             let drawn = pipeline.generate(&[request], &settings, &mut |_| {})?;
             for picture in drawn {
-                pictures::save_png(&file, &picture, &[(PARAMETERS, &parameters(index))])?;
+                pictures::save_generated(&file, &picture, &[(PARAMETERS, &parameters(index))])?;
             }
             watch(Event::Prior { done, pictures });
         }
