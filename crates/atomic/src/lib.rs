@@ -7,35 +7,67 @@
 //! let path = folder.path().join("log.json");
 //! atomic::replace_file(&path, |file, _| Ok(file.write_all(b"{}")?))?;
 //! assert_eq!(std::fs::read(&path)?, b"{}");
+//! assert!(atomic::new_file(&path, |_, _| Ok(())).is_err(), "there is one already");
+//! assert!(atomic::write(std::path::Path::new("/dev/null"), "").is_err(), "no file");
 //! # anyhow::Ok(())
 //! ```
 //!
-//! Invariant: knows nothing of what is in a file.
+//! What a command writes to a path that its user has named is new ([`ensure_new`]) or replaces an earlier file of this
+//! program's ([`ensure_ours`]).
+//!
+//! Invariants: knows nothing of what is in a file; writes regular files and folders only, never to what stands behind a
+//! symbolic link, a device or a pipe. What is unfinished has a hidden name beside its place and is locked by the process
+//! that writes it; what a killed process has left is removed before the next process writes its first file into the same
+//! folder.
+
+mod output;
+mod partial;
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
-/// How the name of what is not complete yet begins, beside its place; a killed process may leave some.
-pub const PARTIAL: &str = ".partial-";
+pub use output::{ensure_new, ensure_ours};
+pub use partial::{PARTIAL, discard_unfinished};
+
+use partial::Unfinished;
 
 /// Writes a file with `write` under a temporary name beside `path`, flushes it to the disk and gives it its name.
 /// A reader, or a crash at any moment, sees the old file or the new one, never a part.
 ///
 /// # Errors
-/// When the folder is not writable, the disk is full, or `write` fails; the temporary file is removed then.
+/// When `path` is there and is not a regular file, the folder is not writable, the disk is full, or `write` fails; the
+/// temporary file is removed then.
 pub fn replace_file(path: &Path, write: impl FnOnce(&mut File, &Path) -> Result<()>) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    output::ensure_regular(path)?;
+    file(path, write, |temporary| temporary.persist(path))
+}
+
+/// The same where `path` must not be there: what another process puts there meanwhile is not replaced either.
+///
+/// # Errors
+/// As [`replace_file`], and when `path` is taken.
+pub fn new_file(path: &Path, write: impl FnOnce(&mut File, &Path) -> Result<()>) -> Result<()> {
+    ensure_new(path)?;
+    file(path, write, |temporary| temporary.persist_noclobber(path))
+}
+
+fn file(
+    path: &Path,
+    write: impl FnOnce(&mut File, &Path) -> Result<()>,
+    rename: impl FnOnce(tempfile::NamedTempFile) -> Result<File, tempfile::PersistError>,
+) -> Result<()> {
+    let folder = parent(path);
     let failed = || format!("cannot write {}", path.display());
-    let mut temporary = tempfile::Builder::new()
-        .prefix(PARTIAL)
-        // Ordinary permissions: the process's umask still applies.
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(folder)
-        .with_context(failed)?;
+    // Ordinary permissions: the process's umask still applies.
+    let create = || partial::builder().permissions(Permissions::from_mode(0o666)).tempfile_in(folder);
+    let begin = || Unfinished::begin(folder, create, |temporary| temporary.as_file().try_clone());
+    let (mut temporary, unfinished) = begin().with_context(failed)?;
     let hidden = temporary.path().to_owned();
     let permissions = temporary.as_file().metadata().with_context(failed)?.permissions();
     write(temporary.as_file_mut(), &hidden).with_context(failed)?;
@@ -44,13 +76,13 @@ pub fn replace_file(path: &Path, write: impl FnOnce(&mut File, &Path) -> Result<
         let file = File::open(&hidden)?;
         file.set_permissions(permissions)?;
         file.sync_all()?;
-        temporary.persist(path).map_err(|error| error.error)?;
+        unfinished.finish(|| rename(temporary)).map_err(|error| error.error)?;
         File::open(folder)?.sync_all()
     };
     finish().with_context(failed)
 }
 
-/// The same for contents that are already in memory.
+/// [`replace_file`] for contents that are already in memory.
 ///
 /// # Errors
 /// As [`replace_file`].
@@ -58,66 +90,70 @@ pub fn write(path: &Path, contents: impl AsRef<[u8]>) -> Result<()> {
     replace_file(path, |file, _| Ok(file.write_all(contents.as_ref())?))
 }
 
+/// Opens a file to read it and to add to its end; it is made if need be.
+///
+/// # Errors
+/// When `path` is there and is not a regular file, or is not writable.
+pub fn append(path: &Path) -> Result<File> {
+    output::ensure_regular(path)?;
+    let opened = File::options().read(true).append(true).create(true).open(path);
+    opened.with_context(|| format!("cannot write {}", path.display()))
+}
+
 /// Fills a new folder with `fill` under a temporary name beside `path`, then gives it its name. Folders above it are made.
 ///
 /// # Errors
-/// When the folder above is not writable, `path` is taken by then, or `fill` fails (its error is returned as it is); the
-/// temporary folder is removed then.
+/// When the folder above is not writable, `path` is there and not an empty folder, or `fill` fails (its error is returned
+/// as it is); the temporary folder is removed then.
 pub fn new_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let free = match fs::symlink_metadata(path) {
+        Ok(found) => found.is_dir() && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none()),
+        Err(_) => true,
+    };
+    ensure!(free, "cannot write {}: it exists already; remove it, or choose another name", path.display());
+    folder(path, fill, |hidden| fs::rename(hidden, path))
+}
+
+/// The same where there may be a folder, which the new one replaces when it is complete, at one stroke: whenever the
+/// process ends, one of them is there.
+///
+/// # Errors
+/// As [`new_folder`], and when `path` is no folder.
+pub fn replace_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let is_folder = fs::symlink_metadata(path).map_or(true, |found| found.is_dir());
+    ensure!(is_folder, "cannot write {}: it is not a folder; remove it, or choose another name", path.display());
+    folder(path, fill, |hidden| match renameat_with(CWD, hidden, CWD, path, RenameFlags::EXCHANGE) {
+        // The old one has the temporary name now, and goes.
+        Ok(()) => Ok(()),
+        Err(Errno::NOENT) => fs::rename(hidden, path),
+        // Some file systems cannot exchange names.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            let old = tempfile::TempDir::with_prefix_in(PARTIAL, parent(path))?;
+            fs::rename(path, old.path())?;
+            fs::rename(hidden, path)
+        }
+        Err(error) => Err(error.into()),
+    })
+}
+
+fn folder(
+    path: &Path,
+    fill: impl FnOnce(&Path) -> Result<()>,
+    rename: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<()> {
+    let parent = parent(path);
     let failed = || format!("cannot write {}", path.display());
     fs::create_dir_all(parent).with_context(failed)?;
-    let mut builder = tempfile::Builder::new();
-    // Ordinary permissions: the process's umask still applies.
-    builder.prefix(PARTIAL).permissions(Permissions::from_mode(0o777));
-    let temporary = builder.tempdir_in(parent).with_context(failed)?;
+    let create = || partial::builder().permissions(Permissions::from_mode(0o777)).tempdir_in(parent);
+    let begin = || Unfinished::begin(parent, create, |temporary| File::open(temporary.path()));
+    let (temporary, unfinished) = begin().with_context(failed)?;
     fill(temporary.path())?;
-    fs::rename(temporary.path(), path).with_context(failed)?;
-    // There is nothing left to remove.
-    let _renamed: PathBuf = temporary.keep();
+    unfinished.finish(|| rename(temporary.path())).with_context(failed)?;
+    // Nothing, or what was replaced.
+    drop(temporary);
     File::open(parent).and_then(|parent| parent.sync_all()).with_context(failed)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_folder_is_whole_or_absent() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("above/new");
-        let failed = new_folder(&path, |new| {
-            fs::write(new.join("half"), "")?;
-            anyhow::bail!("stopped")
-        });
-        assert_eq!(format!("{:#}", failed.unwrap_err()), "stopped");
-        assert_eq!(fs::read_dir(folder.path().join("above")).unwrap().count(), 0);
-        new_folder(&path, |new| write(&new.join("file"), "whole")).unwrap();
-        assert_eq!(fs::read(path.join("file")).unwrap(), b"whole");
-        let taken = new_folder(&path, |_| Ok(())).unwrap_err();
-        assert!(format!("{taken:#}").starts_with(&format!("cannot write {}", path.display())));
-        assert_eq!(fs::read(path.join("file")).unwrap(), b"whole");
-    }
-
-    #[test]
-    fn a_failure_changes_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        write(&path, "old").unwrap();
-        let failed = replace_file(&path, |file, _| {
-            file.write_all(b"half of the ne")?;
-            anyhow::bail!("stopped")
-        });
-        assert_eq!(format!("{:#}", failed.unwrap_err()), format!("cannot write {}: stopped", path.display()));
-        assert_eq!(fs::read(&path).unwrap(), b"old");
-        write(&path, "new").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"new");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_missing_folder_is_named() {
-        let error = write(Path::new("/no/such/folder/file"), "").unwrap_err();
-        assert!(format!("{error:#}").contains("/no/such/folder/file"));
-    }
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

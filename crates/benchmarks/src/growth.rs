@@ -26,11 +26,19 @@ struct Measured {
     peak_memory_bytes: f64,
 }
 
+/// What the figure's text says of it.
+const MARK: (&str, &str) = ("Software", "attndreambooth bench");
+
 /// Draws the numbers in the JSON file `numbers` to the PNG file `out`: for each axis, samples a second and peak memory.
 ///
 /// # Errors
-/// When a file cannot be read or written, or there is nothing to draw.
+/// When a file cannot be read or written, `out` is there and not such a figure, or there is nothing to draw.
 pub fn draw_growth(numbers: &Path, out: &Path) -> Result<()> {
+    let is_own = |out: &Path| {
+        let texts = pictures::png_texts(out).unwrap_or_default();
+        texts.iter().any(|(keyword, text)| (keyword.as_str(), text.as_str()) == MARK)
+    };
+    atomic::ensure_ours(out, "a figure of this program", is_own)?;
     let Numbers { points } = weights::read_config(numbers)?;
     let mut axes: Vec<&str> = Vec::new();
     for point in &points {
@@ -53,5 +61,5 @@ pub fn draw_growth(numbers: &Path, out: &Path) -> Result<()> {
             grid.push(Plot::new(title, axis).line("", Plot::COLORS[color], line).draw(600, 300), "");
         }
     }
-    pictures::save_png(out, &grid.draw(), &[])
+    pictures::save_png(out, &grid.draw(), &[MARK])
 }

@@ -16,6 +16,7 @@ use variant::Variant;
 
 use crate::evaluate::Evaluate;
 use crate::sampler::SamplerArgs;
+use crate::seed::Seed;
 use crate::train::{NO_RESULTS, Train};
 
 /// Learn subjects several times, each time without a part of the method, and compare (the paper's figures 7 and 13).
@@ -33,9 +34,9 @@ pub(crate) struct Ablate {
     /// What to run
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Variant::ALL)]
     variants: Vec<Variant>,
-    /// The seeds that each variant runs with
-    #[arg(long, value_delimiter = ',', default_values_t = [0, 1, 2])]
-    seeds: Vec<u64>,
+    /// The seeds that each variant runs with; --seeds=-1 for a random one, which is shown
+    #[arg(long, value_delimiter = ',', default_values_t = [0, 1, 2].map(Seed::from), allow_negative_numbers = true)]
+    seeds: Vec<Seed>,
     /// A set of prompts, or a file, as for `evaluate`
     #[arg(long, default_value = "ours24")]
     prompts: String,
@@ -109,7 +110,7 @@ impl Ablate {
         }
         let (mut runs, mut table) = (Vec::new(), None);
         let total = self.seeds.len() * self.subjects.len() * self.variants.len();
-        for &seed in &self.seeds {
+        for seed in self.seeds.iter().map(|seed| seed.announce()) {
             for subject in &self.subjects {
                 for &variant in &self.variants {
                     let number = runs.len() + 1;
@@ -156,7 +157,7 @@ impl Ablate {
         let mut train = Options::try_parse_from(given).context("the options after --, which are those of train")?.train;
         train.concept = Some(PathBuf::from(&subject.photos));
         train.category = Some(subject.category.clone());
-        train.seed = Some(seed);
+        train.seed = Some(seed.into());
         train.results = Some(NO_RESULTS.to_owned());
         train.device = self.device;
         train.set.extend(variant.settings().iter().map(|&setting| setting.to_owned()));

@@ -20,6 +20,7 @@ use crate::device::ComputeArgs;
 use crate::learned;
 use crate::progress::Progress;
 use crate::sampler::{SamplerArgs, guidance_of_model, scheduler_name};
+use crate::seed::Seed;
 use figure::{Figure, Row};
 
 /// Draw a prompt's picture, and where in it each word acts: attention heat maps as DAAM makes them.
@@ -35,9 +36,9 @@ pub(crate) struct Attend {
     // Not a doc comment: to rustdoc, [V] would be a link.
     #[arg(long, help = "What to draw; of a run, a prompt with [V]")]
     prompt: String,
-    /// The seed of the picture's noise, the same in all rows
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// The seed of the image's noise, the same in all rows; -1 for a random one, which is shown
+    #[arg(long, default_value_t, allow_negative_numbers = true)]
+    seed: Seed,
     /// Show the base model and the model after each stage of the run, row by row
     #[arg(long)]
     stages: bool,
@@ -96,6 +97,7 @@ impl Attend {
         let (source, out) = self.source()?;
         let results = ResultsFolder::check(&out, "attend", &["attend.json"])?;
         let moments = self.moments(&source);
+        self.seed.announce();
 
         let mut progress: Option<Progress> = None;
         let mut figure: Option<Figure> = None;
@@ -109,7 +111,7 @@ impl Attend {
             };
             let [_, height, width] = pipeline.latents_shape(&settings);
             let mut recorder = HeatMapRecorder::new(config.clone(), figure.tokens.len(), (height, width), 1)?;
-            let request = [Request::new(&self.prompt, self.seed)];
+            let request = [Request::new(&self.prompt, self.seed.get())];
             let latents = pipeline.denoise_observed(&request, &settings, &mut recorder, &mut |step| {
                 let total = moments.len() as u64 * step.total as u64;
                 progress.get_or_insert_with(|| Progress::new("steps", total)).step(name);
@@ -181,7 +183,7 @@ impl Attend {
     /// The figure without its rows.
     fn figure(&self, pipeline: &Pipeline, source: &Source<'_>, settings: Settings) -> Result<Figure> {
         let prompt = &self.prompt;
-        pipeline.check(&[Request::new(prompt, self.seed)], &settings)?;
+        pipeline.check(&[Request::new(prompt, self.seed.get())], &settings)?;
         let words = pipeline.words(prompt).with_context(|| format!("the prompt {prompt:?} cannot be shown"))?;
         if let Source::Run(run) = source {
             let category = &run.config.category;
@@ -197,7 +199,7 @@ impl Attend {
             tokens: encoding.tokens[..encoding.len].to_vec(),
             words: self.choose(words)?,
             scheduler: scheduler_name(&settings, pipeline),
-            request: Request::new(prompt, self.seed),
+            request: Request::new(prompt, self.seed.get()),
             settings,
             normalized: self.normalize,
             rows: Vec::new(),

@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use journal::ResultsFolder;
 use report::{Comparison, StudyOptions};
+
+use crate::seed::Seed;
 
 /// Put runs side by side: settings, scores and pictures; and make a blind study that asks people which they prefer.
 ///
@@ -25,9 +27,9 @@ pub(crate) struct Compare {
     /// Questions of the study at most
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     questions: u32,
-    /// The seed of the study's choice and order
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// The seed of the study's choice and order; -1 for a random one, which is shown
+    #[arg(long, default_value_t, allow_negative_numbers = true)]
+    seed: Seed,
     /// The photo to show in the study; the run's first if not given
     #[arg(long, value_name = "PHOTO")]
     reference: Option<PathBuf>,
@@ -44,8 +46,11 @@ impl Compare {
         let comparison = Comparison::open(&self.runs)?;
         let results = ResultsFolder::check(&self.out, "compare", &["compare.json"])?;
         let page = comparison.page(self.images)?;
-        let options =
-            StudyOptions { questions: self.questions as usize, seed: self.seed, reference: self.reference.clone() };
+        let options = StudyOptions {
+            questions: self.questions as usize,
+            seed: self.seed.announce(),
+            reference: self.reference.clone(),
+        };
         results.create()?;
         atomic::write(&self.out.join("compare.html"), page)?;
         atomic::write(&self.out.join("compare.json"), serde_json::to_vec_pretty(&comparison.json())?)?;

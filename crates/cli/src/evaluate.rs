@@ -20,6 +20,7 @@ use crate::device::{ComputeArgs, Dtype};
 use crate::learned;
 use crate::progress::Progress;
 use crate::sampler::{SamplerArgs, SizeArgs};
+use crate::seed::Seed;
 use crate::train::NO_RESULTS;
 
 /// Draw a learned subject in many prompts and score the pictures with CLIP.
@@ -60,9 +61,9 @@ pub(crate) struct Evaluate {
     /// What to paint over it
     #[arg(long, value_enum, default_value_t)]
     pub(crate) mask_background: Background,
-    /// The seed that each picture's is derived from
-    #[arg(long, default_value_t = 0)]
-    pub(crate) seed: u64,
+    /// The seed that each image's is derived from; -1 for a random one, which is shown
+    #[arg(long, default_value_t, allow_negative_numbers = true)]
+    pub(crate) seed: Seed,
     #[command(flatten)]
     pub(crate) sampler: SamplerArgs,
     #[command(flatten)]
@@ -119,7 +120,7 @@ impl Evaluate {
             concept: None,
             masks: None,
             mask_background: Background::default(),
-            seed: 0,
+            seed: Seed::default(),
             sampler: SamplerArgs::default(),
             size: SizeArgs::default(),
             compute: ComputeArgs { device, dtype: Dtype::default() },
@@ -127,6 +128,7 @@ impl Evaluate {
     }
 
     pub(crate) fn execute(self) -> Result<()> {
+        self.seed.announce();
         // What can be wrong is found out before anything slow or lasting is done.
         let mut prepared = self.prepare()?;
         let extractor = prepared.extractor()?;
@@ -141,7 +143,7 @@ impl Evaluate {
             NO_RESULTS => Validation::default().results,
             results => results.to_owned(),
         });
-        let plan = Plan { prompts: PromptSet::load(&prompts)?, images: self.images as usize, seed: self.seed };
+        let plan = Plan { prompts: PromptSet::load(&prompts)?, images: self.images as usize, seed: self.seed.get() };
         let model = run.base_model()?;
         let photos = match &self.concept {
             Some(concept) => PhotoFolder::open(concept).context("the photos to compare with")?.photos,

@@ -1,14 +1,16 @@
 //! `generate`: prompts to PNG files.
 
+mod folder;
+
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use pictures::Grid;
+use pictures::{Grid, RgbImage};
 use sampling::{Pipeline, Request, Settings};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tch::Tensor;
 use weights::Archive;
 
@@ -17,6 +19,8 @@ use crate::learned;
 use crate::profile::ProfileArgs;
 use crate::progress::Progress;
 use crate::sampler::{SamplerArgs, SizeArgs, guidance_of_model, scheduler_name};
+use crate::seed::Seed;
+use folder::ImageFolder;
 
 /// Make pictures of prompts with a model in the diffusers layout.
 #[derive(Args, Debug, Serialize)]
@@ -34,15 +38,15 @@ pub(crate) struct Generate {
     /// What to lead away from
     #[arg(long, default_value = "")]
     negative_prompt: String,
-    /// The folder to write to; it is made if need be
-    #[arg(long, default_value = "runs/generate")]
-    out: PathBuf,
-    /// Pictures of each prompt
+    /// The folder to write to; RUN/images or runs/generate if not given. Numbering goes on from what is there
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Images of each prompt
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     images: u32,
-    /// The seed of each prompt's first picture; the next has the next seed
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// The seed of each prompt's first image; the next has the next seed. -1 for a random one, which is shown
+    #[arg(long, default_value_t, allow_negative_numbers = true)]
+    seed: Seed,
     #[command(flatten)]
     #[serde(flatten)]
     sampler: SamplerArgs,
@@ -64,7 +68,6 @@ pub(crate) struct Generate {
 
 impl Generate {
     pub(crate) fn execute(self) -> Result<()> {
-        let started = Instant::now();
         // What can be wrong is found out before anything slow or lasting is done.
         self.sampler.kind()?;
         let to = self.compute.resolve()?;
@@ -88,36 +91,46 @@ impl Generate {
         for prompt in self.prompts.iter().chain([&self.negative_prompt]) {
             pipeline.prompt_notes(prompt)?.iter().for_each(|note| terminal::note!("{note}"));
         }
-        std::fs::create_dir_all(&self.out).with_context(|| format!("cannot make the folder {}", self.out.display()))?;
+        self.seed.announce();
+        let out = self.folder();
+        let mut folder = ImageFolder::open(&out)?;
 
         let batches = requests.len().div_ceil(self.size.batch()) as u64;
         let mut progress: Option<Progress> = None;
-        // A row a prompt; where each has a single picture, about as wide as high.
-        let columns = match self.images {
-            1 => (requests.len() as f64).sqrt().ceil() as usize,
-            images => images as usize,
-        };
-        let mut grid = Grid::new(columns);
-        let mut records = Vec::new();
+        let columns = columns(self.prompts.len(), self.images as usize);
+        // However many images there are, memory holds those of one grid.
+        let mut grid = GridOf { first: None, images: 0, grid: Grid::new(columns) };
+        let mut grids: Vec<String> = Vec::new();
         for (batch, chunk) in requests.chunks(self.size.batch()).enumerate() {
-            let pictures = pipeline.generate(chunk, &settings, &mut |step| {
+            let images = pipeline.generate(chunk, &settings, &mut |step| {
                 let progress = progress.get_or_insert_with(|| Progress::new("steps", batches * step.total as u64));
                 progress.step(&format!("batch {}/{batches}", batch + 1));
             })?;
             let _span = profile::span("generate/save");
-            for (request, picture) in chunk.iter().zip(pictures) {
-                let name = format!("{:04}-seed{}.png", records.len(), request.seed);
+            for (request, image) in chunk.iter().zip(images) {
                 let parameters = self.parameters(request, &settings, &pipeline);
-                pictures::save_png(&self.out.join(&name), &picture, &[("parameters", &parameters)])?;
-                records.push(json!({ "file": name, "prompt": request.prompt, "seed": request.seed }));
-                grid.push(picture, format!("{} (seed {})", request.prompt, request.seed));
+                let number =
+                    folder.add(&image, request.seed, &parameters, self.entry(request, &settings, &pipeline))?;
+                grid.push(image, format!("{} (seed {})", request.prompt, request.seed), number);
+                if grid.images == MOST_IN_GRID / columns * columns {
+                    grids.extend(grid.write(&folder)?);
+                }
             }
         }
         drop(progress);
-        profile::timed("generate/save", || pictures::save_png(&self.out.join("grid.png"), &grid.draw(), &[]))?;
-        self.record(&settings, &pipeline, &records, started)?;
-        terminal::say!("{} picture(s) and grid.png in {}", records.len(), self.out.display());
-        profiler.finish(&self.out)
+        profile::timed("generate/save", || anyhow::Ok(grids.extend(grid.write(&folder)?)))?;
+        let grids = if grids.is_empty() { String::new() } else { format!(" and {}", grids.join(", ")) };
+        terminal::say!("{} image(s){grids} in {}", requests.len(), terminal::path(&out));
+        profiler.finish(&out)
+    }
+
+    /// The folder to write to.
+    fn folder(&self) -> PathBuf {
+        match (&self.out, &self.run) {
+            (Some(out), _) => out.clone(),
+            (None, Some(run)) => run.join("images"),
+            (None, None) => PathBuf::from("runs/generate"),
+        }
     }
 
     /// One request a picture, prompt by prompt.
@@ -125,7 +138,7 @@ impl Generate {
         let mut requests: Vec<Request> = Vec::new();
         for prompt in &self.prompts {
             for i in 0..u64::from(self.images) {
-                let seed = self.seed.wrapping_add(i);
+                let seed = self.seed.get().wrapping_add(i);
                 let negative_prompt = self.negative_prompt.clone();
                 requests.push(Request { negative_prompt, ..Request::new(prompt, seed) });
             }
@@ -153,26 +166,68 @@ impl Generate {
         request.describe(settings, scheduler_name(settings, pipeline), &model)
     }
 
-    /// Writes `generate.json`: what was asked for, what it became, and with which versions.
-    fn record(
-        &self,
-        settings: &Settings,
-        pipeline: &Pipeline,
-        records: &[serde_json::Value],
-        started: Instant,
-    ) -> Result<()> {
+    /// What the log says of an image: what was asked for, what it became, and with which versions.
+    fn entry(&self, request: &Request, settings: &Settings, pipeline: &Pipeline) -> Map<String, Value> {
         let (kind, device) = pipeline.placement();
-        let record = json!({
-            "arguments": self,
-            "settings": settings,
+        let path = |path: &Option<PathBuf>| {
+            let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            path.as_ref().map(|path| absolute(path).display().to_string())
+        };
+        let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let entry = json!({
+            "prompt": request.prompt,
+            "negative_prompt": request.negative_prompt,
+            "seed": request.seed,
+            "steps": settings.steps,
+            "guidance_scale": settings.guidance_scale,
+            "width": settings.width,
+            "height": settings.height,
             "scheduler": scheduler_name(settings, pipeline),
+            "run": path(&self.run),
+            "model": path(&self.model),
+            "latents": path(&self.latents),
             "device": format!("{device:?}"),
             "dtype": format!("{kind:?}"),
+            "time": time.as_secs_f64(),
             "versions": { "attndreambooth": env!("CARGO_PKG_VERSION"), "libtorch": libtorch::LIBTORCH_VERSION },
-            "seconds": started.elapsed().as_secs_f64(),
-            "pictures": records,
         });
-        atomic::write(&self.out.join("generate.json"), serde_json::to_vec_pretty(&record)?)
+        entry.as_object().cloned().unwrap_or_default()
+    }
+}
+
+/// Images in one grid at most.
+const MOST_IN_GRID: usize = 64;
+
+/// Columns of a grid, eight at most: a row a prompt, or several as long as each other; where each prompt has a single
+/// image, about as many as rows.
+fn columns(prompts: usize, images: usize) -> usize {
+    const MOST: usize = 8;
+    match images {
+        1 => ((prompts as f64).sqrt().ceil() as usize).min(MOST),
+        images => images.div_ceil(images.div_ceil(MOST)),
+    }
+}
+
+/// A grid that is being filled.
+struct GridOf {
+    /// The number of its first image.
+    first: Option<u64>,
+    images: usize,
+    grid: Grid,
+}
+
+impl GridOf {
+    fn push(&mut self, image: RgbImage, caption: String, number: u64) {
+        self.first.get_or_insert(number);
+        self.images += 1;
+        self.grid.push(image, caption);
+    }
+
+    /// Writes what there is, if it is more than one image, and begins anew. Returns the file's name.
+    fn write(&mut self, folder: &ImageFolder) -> Result<Option<String>> {
+        let (first, images) = (self.first.take(), std::mem::take(&mut self.images));
+        let grid = self.grid.take();
+        first.filter(|_| images > 1).map(|first| folder.add_grid(&grid.draw(), first)).transpose()
     }
 }
 

@@ -17,6 +17,7 @@ use crate::device::ComputeArgs;
 use crate::learned;
 use crate::progress::Progress;
 use crate::sampler::{SamplerArgs, scheduler_name};
+use crate::seed::Seed;
 
 // Not a doc comment: to rustdoc, [V] would be a link.
 #[derive(Args, Debug, Serialize)]
@@ -40,9 +41,9 @@ pub(crate) struct Inspect {
         help = "Pictures of the prompt \"[V]\" by the base U-Net, before and after; 0 for none"
     )]
     images: u64,
-    /// The seed of the first picture; the next has the next seed
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// The seed of the first image; the next has the next seed. -1 for a random one, which is shown
+    #[arg(long, default_value_t, allow_negative_numbers = true)]
+    seed: Seed,
     #[command(flatten)]
     #[serde(flatten)]
     sampler: SamplerArgs,
@@ -78,13 +79,14 @@ impl Inspect {
         let mut pipeline = run.pipeline_after(None, to)?;
         let guidance_scale = run.config.validation.guidance_scale;
         let settings = self.sampler.settings(&Settings { guidance_scale, ..pipeline.default_settings() })?;
-        pipeline.check(&[Request::new("[V]", self.seed)], &settings)?;
+        pipeline.check(&[Request::new("[V]", self.seed.get())], &settings)?;
         let start = run.start_embedding(&pipeline)?;
         let vectors = (0..start.size()[0])
             .map(|row| self.vector(&run, &pipeline, &start.get(row), &run.embedding.get(row)))
             .collect::<Result<Vec<_>>>()?;
         terminal::output!("{}", table(&run, &vectors));
 
+        self.seed.announce();
         results.create()?;
         let pictures = self.pictures(&run, &mut pipeline, &settings, &out)?;
         let record = json!({
@@ -135,7 +137,7 @@ impl Inspect {
                 pipeline.text_encoder.set_extra_tokens(&run.embedding)?;
             }
             for i in 0..self.images {
-                let request = Request::new("[V]", self.seed.wrapping_add(i));
+                let request = Request::new("[V]", self.seed.get().wrapping_add(i));
                 let file = format!("{name}-seed{}.png", request.seed);
                 let pictures = pipeline.generate(std::slice::from_ref(&request), settings, &mut |step| {
                     let total = 2 * self.images * step.total as u64;
@@ -143,13 +145,13 @@ impl Inspect {
                 })?;
                 let parameters = request.describe(settings, scheduler_name(settings, pipeline), name);
                 for picture in pictures {
-                    pictures::save_png(&out.join(&file), &picture, &[("parameters", &parameters)])?;
+                    pictures::save_generated(&out.join(&file), &picture, &[("parameters", &parameters)])?;
                     grid.push(picture, format!("{name} stage 1 (seed {})", request.seed));
                 }
                 records.push(json!({ "file": file, "moment": name, "seed": request.seed }));
             }
         }
-        pictures::save_png(&out.join("grid.png"), &grid.draw(), &[])?;
+        pictures::save_generated(&out.join("grid.png"), &grid.draw(), &[])?;
         Ok(records)
     }
 }

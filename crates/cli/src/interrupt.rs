@@ -80,8 +80,9 @@ fn is_ignored(signal: i32) -> bool {
     mask >> (signal - 1) & 1 == 1
 }
 
-/// Ends the process at once. What is on the disk is whole, as always.
+/// Ends the process at once. What is on the disk is whole, as always; what is not yet goes.
 pub(crate) fn leave(code: i32) -> ! {
+    atomic::discard_unfinished();
     signal_hook::low_level::exit(code)
 }
 

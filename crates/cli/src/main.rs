@@ -21,6 +21,7 @@ mod progress;
 mod report;
 mod results;
 mod sampler;
+mod seed;
 mod train;
 
 use std::panic::{self, AssertUnwindSafe};
@@ -32,6 +33,9 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(name = "attndreambooth", version, about, after_help = EXIT_CODES)]
 struct Cli {
+    /// Do not mark generated images as such, by XMP metadata with IPTC's digital source type trainedAlgorithmicMedia
+    #[arg(long, global = true)]
+    no_digital_source_type: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -91,7 +95,10 @@ fn run() -> i32 {
     }
     libtorch::keep_freed_memory();
     let command = match Cli::try_parse() {
-        Ok(cli) => cli.command,
+        Ok(cli) => {
+            pictures::mark_generated(!cli.no_digital_source_type);
+            cli.command
+        }
         Err(error) => {
             // A reader of the help may have gone.
             let _ = error.print();

@@ -10,6 +10,7 @@ use pretrainer::{Dtype, Part, Pretraining, Recipe, Sources};
 
 use crate::interrupt::{self, Interrupted};
 use crate::progress::Progress;
+use crate::seed::Seed;
 
 /// Train the miniature base model, from nothing or on: VAE, CLIP and U-Net, one after the other.
 ///
@@ -38,9 +39,10 @@ pub(crate) struct Pretrain {
     /// Optimiser steps of the part, or of each part; of one that goes on, all that it is to have in the end
     #[arg(long, conflicts_with = "budget")]
     steps: Option<u64>,
-    /// The seed of scenes and noise; another one than MODEL's shows it scenes that it has not seen
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// The seed of scenes and noise; another one than MODEL's shows it scenes that it has not seen.
+    /// -1 for a random one, which is shown
+    #[arg(long, default_value_t, allow_negative_numbers = true)]
+    seed: Seed,
     /// The learning rate between warm-up and decay
     #[arg(long)]
     learning_rate: Option<f64>,
@@ -75,6 +77,7 @@ impl Pretrain {
         if let Some(threads) = self.threads {
             tch::set_num_threads(threads);
         }
+        self.seed.announce();
         let device = self.device.resolve()?;
         let sources = Sources::open(&self.fixtures, &self.drawings)?;
         let results = ResultsFolder::check(&self.out, "pretrain", &pretrainer::MADE)?;
@@ -113,7 +116,7 @@ impl Pretrain {
 
     /// The part's recipe with what was asked for, but for its steps.
     fn given(&self, part: Part) -> Recipe {
-        let mut recipe = Recipe { seed: self.seed, ..Recipe::of(part) };
+        let mut recipe = Recipe { seed: self.seed.get(), ..Recipe::of(part) };
         recipe.learning_rate = self.learning_rate.unwrap_or(recipe.learning_rate);
         recipe.batch_size = self.batch_size.unwrap_or(recipe.batch_size);
         recipe.dtype = self.dtype.unwrap_or(recipe.dtype);
@@ -144,7 +147,7 @@ impl Pretrain {
         for (picture, prompt) in generated.into_iter().zip(&measures.prompts).take(48) {
             grid.push(picture, prompt.as_str());
         }
-        pictures::save_png(&self.out.join("samples.png"), &grid.draw(), &[])?;
+        pictures::save_generated(&self.out.join("samples.png"), &grid.draw(), &[])?;
         atomic::write(&self.out.join("measures.json"), serde_json::to_string_pretty(&measures)?)?;
         terminal::say!(
             "VAE {:.1} dB; CLIP finds {:.0} % of scenes, {:.0} % of captions; {:.0} % of generated pictures are told by \

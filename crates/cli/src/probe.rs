@@ -44,7 +44,7 @@ pub(crate) struct Probe {
     /// A safetensors file with the inputs
     #[arg(long)]
     inputs: PathBuf,
-    /// The safetensors file to write the outputs to
+    /// The safetensors file to write the outputs to; new, or that of an earlier probe
     #[arg(long)]
     outputs: PathBuf,
     /// Another config than the one in the component's folder
@@ -89,6 +89,7 @@ impl Component {
 impl Probe {
     pub(crate) fn run(self) -> Result<()> {
         let scheduler = self.scheduler.as_deref().map(str::parse::<SchedulerKind>).transpose()?;
+        atomic::ensure_ours(&self.outputs, "the outputs of a probe", is_own)?;
         let to = self.compute.resolve()?;
         let inputs = Inputs::read(&self.inputs)?;
         let place = Place::new(self.component, &self.model, self.config.as_deref(), to)?;
@@ -104,12 +105,19 @@ impl Probe {
                 Component::Scheduler => components::scheduler(&place, &inputs, scheduler, self.steps),
             })
         })??;
-        weights::save(&self.outputs, &outputs)?;
+        weights::save_with_metadata(&self.outputs, &outputs, &[MARK])?;
         for (name, tensor) in &outputs {
             terminal::say!("{name} {:?} {:?}", tensor.kind(), tensor.size());
         }
         Ok(())
     }
+}
+
+/// What the outputs' metadata say of them.
+const MARK: (&str, &str) = ("software", "attndreambooth probe");
+
+fn is_own(outputs: &Path) -> bool {
+    Archive::open(outputs).is_ok_and(|file| file.metadata().get(MARK.0).is_some_and(|software| software == MARK.1))
 }
 
 /// A component's files, and where it is to be computed.

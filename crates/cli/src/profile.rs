@@ -1,5 +1,7 @@
 //! `--profile`: where the time of a command went.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::Result;
@@ -30,6 +32,13 @@ impl ProfileArgs {
     }
 }
 
+/// Whether a file begins as traces do.
+fn is_trace(path: &Path) -> bool {
+    let mut start = String::new();
+    let read = File::open(path).and_then(|file| file.take(64).read_to_string(&mut start));
+    read.is_ok() && start.contains("\"traceEvents\"")
+}
+
 /// What records, if asked for.
 pub(crate) struct Profiler(Option<Recording>);
 
@@ -41,6 +50,7 @@ impl Profiler {
     pub(crate) fn finish(self, folder: &Path) -> Result<()> {
         let Some(profile) = self.0.map(Recording::stop) else { return Ok(()) };
         let path = folder.join(FILE);
+        atomic::ensure_ours(&path, "a trace of this program", is_trace)?;
         atomic::replace_file(&path, |file, _| Ok(profile.write_trace(file)?))?;
         terminal::say!("{profile}{} shows it in time, in chrome://tracing or ui.perfetto.dev", path.display());
         Ok(())

@@ -18,8 +18,9 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn run(self) -> Result<()> {
-        let page = report::run_page(&self.run)?;
         let out = self.out.unwrap_or_else(|| self.run.join("report.html"));
+        atomic::ensure_ours(&out, "a page of this program", report::is_page)?;
+        let page = report::run_page(&self.run)?;
         atomic::write(&out, page)?;
         terminal::say!("{}", out.display());
         Ok(())

@@ -13,6 +13,7 @@ use crate::interrupt::{self, Interrupted};
 use crate::profile::ProfileArgs;
 use crate::progress::Progress;
 use crate::results;
+use crate::seed::Seed;
 
 /// Learn a subject from a few photos, in three stages.
 ///
@@ -48,9 +49,9 @@ pub(crate) struct Train {
     /// auto, cpu, cuda or cuda:N
     #[arg(long, default_value_t)]
     pub(crate) device: libtorch::DeviceChoice,
-    /// The seed of everything random; 0 if not given
-    #[arg(long)]
-    pub(crate) seed: Option<u64>,
+    /// The seed of everything random; 0 if not given, -1 for a random one, which is shown
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) seed: Option<Seed>,
     /// Side of the training views in pixels; what the model was trained for if not given
     #[arg(long)]
     resolution: Option<u32>,
@@ -128,6 +129,7 @@ impl Train {
     /// [`interrupt::Interrupted`] where a signal has ended it early.
     pub(crate) fn learn(&self) -> Result<()> {
         let device = self.device.resolve()?;
+        self.seed.map(Seed::announce);
         let profiler = self.profile.start(device);
         let config = self.config()?;
         if config.validation.results != NO_RESULTS {
@@ -227,7 +229,7 @@ impl Train {
             ("model", path(&self.model)),
             ("concept", path(&self.concept)),
             ("category", self.category.clone().map(Value::from)),
-            ("seed", self.seed.map(Value::from)),
+            ("seed", self.seed.map(|seed| Value::from(seed.get()))),
             ("augmentation.resolution", self.resolution.map(Value::from)),
             ("dtype", self.dtype.clone().map(Value::from)),
             ("gradient_checkpointing", self.gradient_checkpointing.then(|| Value::from(true))),

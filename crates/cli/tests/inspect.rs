@@ -59,6 +59,17 @@ fn the_embedding_is_compared_with_its_start_and_the_vocabulary() {
     assert_eq!(record["pictures"].as_array().unwrap().len(), 4);
     assert!(out.join("grid.png").exists());
 
+    // A folder of somebody's own pictures stays as it is; one of an earlier call is written anew.
+    let own = folder.join("own");
+    fs::create_dir(&own).unwrap();
+    fs::write(own.join("grid.png"), "mine").unwrap();
+    refuses(
+        &["inspect", "--run", &run, "--out", &own.display().to_string()],
+        "has a file grid.png that is not of an earlier call",
+    );
+    assert_eq!(fs::read(own.join("grid.png")).unwrap(), b"mine");
+    succeed(&fixed);
+
     let none = folder.join("none").display().to_string();
     succeed(&["inspect", "--device", "cpu", "--run", &run, "--images", "0", "--nearest", "3", "--out", &none]);
     assert_eq!(fs::read_dir(&none).unwrap().count(), 1);

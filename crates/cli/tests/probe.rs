@@ -149,3 +149,31 @@ fn what_is_wrong_is_said_in_a_sentence_and_nothing_is_written() {
     says("tiny-sd21", "unet", &[], "width 24 but this U-Net expects 32");
     says("tiny-sd21", "tokenizer", &[], "must be a one-dimensional tensor of bytes");
 }
+
+#[test]
+fn only_outputs_of_a_probe_are_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let (inputs, outputs) = (at("in.safetensors"), at("out.safetensors"));
+    weights::save(&inputs, [("a", Tensor::from_slice(b"a cat"))]).unwrap();
+    for _ in 0..2 {
+        assert!(probe("tiny-sd21", "tokenizer", &inputs, &outputs, &[]).status.success());
+    }
+    let before = std::fs::read(&inputs).unwrap();
+    let pipe = at("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for (outputs, words) in [
+        (
+            inputs.as_path(),
+            "in.safetensors: it exists and is not the outputs of a probe; remove it, or name another file",
+        ),
+        (Path::new("/dev/null"), "/dev/null: it is a device, and only regular files are written"),
+        (&pipe, "pipe: it is a named pipe"),
+        (folder.path(), "it is a folder"),
+    ] {
+        let result = probe("tiny-sd21", "tokenizer", &inputs, outputs, &[]);
+        let text = String::from_utf8_lossy(&result.stderr);
+        assert!(result.status.code() == Some(2) && text.contains(words), "{text}");
+    }
+    assert!(std::fs::read(&inputs).unwrap() == before);
+}

@@ -44,6 +44,21 @@ fn a_report_is_written_into_the_run() {
     let output = attndreambooth(&["report", "--run"], &[&run]);
     assert!(output.status.success(), "{output:?}");
     assert!(fs::read_to_string(run.join("report.html")).unwrap().contains("1e-5"));
+    // Its own pages are written anew, and nothing else is.
+    let report = |out: &Path| attndreambooth(&["report", "--run"], &[&run, Path::new("--out"), out]);
+    let page = parent.path().join("page.html");
+    for _ in 0..2 {
+        assert!(report(&page).status.success());
+        assert!(fs::read_to_string(&page).unwrap().contains("<meta name=\"generator\" content=\"attndreambooth "));
+    }
+    let config = fs::read(run.join("config.json")).unwrap();
+    fails(&report(&run.join("config.json")), "config.json: it exists and is not a page of this program; remove it");
+    fails(&report(Path::new("/dev/null")), "/dev/null: it is a device");
+    std::os::unix::fs::symlink("page.html", parent.path().join("link.html")).unwrap();
+    fails(&report(&parent.path().join("link.html")), "link.html: it is a symbolic link");
+    fs::write(run.join("report.html"), "<html>mine</html>").unwrap();
+    fails(&attndreambooth(&["report", "--run"], &[&run]), "report.html: it exists and is not a page of this program");
+    assert_eq!(fs::read(run.join("config.json")).unwrap(), config);
     fails(&attndreambooth(&["report", "--run"], &[parent.path()]), "is not the folder of a training run");
 }
 
@@ -60,6 +75,13 @@ fn a_comparison_prints_its_table_and_answers_are_counted() {
         assert!(out.join(file).exists(), "{file}");
     }
     fails(&attndreambooth(&["compare"], &[&a]), "2 values required");
+    // Again into the same folder; not over somebody's page.
+    assert!(attndreambooth(&["compare", "--out"], &[&out, &a, &b]).status.success());
+    let others = parent.path().join("others");
+    fs::create_dir(&others).unwrap();
+    fs::write(others.join("study.html"), "mine").unwrap();
+    fails(&attndreambooth(&["compare", "--out"], &[&others, &a, &b]), "study.html: it exists and is not a page");
+    assert_eq!(fs::read_dir(&others).unwrap().count(), 1);
 
     // What the page saves: its own data, and what was chosen.
     let of_page = |name: &str| page.split_once(&format!("{name}=\"")).unwrap().1.split('"').next().unwrap().to_owned();

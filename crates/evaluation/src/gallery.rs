@@ -135,7 +135,7 @@ impl Gallery {
             let mut on_step = |step| on_step(Drawing { batch: batch + 1, batches: count, step });
             let pictures = pipeline.generate(&requests, &settings, &mut on_step)?;
             for (shot, picture) in shots.iter().zip(pictures) {
-                pictures::save_png(&self.path(shot), &picture, &[(PARAMETERS, &self.parameters(shot))])?;
+                pictures::save_generated(&self.path(shot), &picture, &[(PARAMETERS, &self.parameters(shot))])?;
             }
         }
         self.missing.clear();

@@ -18,6 +18,11 @@ pub fn save_embeddings(path: &Path, placeholder: &str, rows: &Tensor) -> Result<
     weights::save(path, [(placeholder, rows)])
 }
 
+/// What prompts call an embedding by the name of its file, in A1111's web UI. In ComfyUI `embedding:` stands before it.
+pub fn name_in_prompts(file: &Path) -> String {
+    file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// Reads the embedding of a token for a model whose text encoder has width `expected_width`: the token's name and its
 /// embeddings [vectors, width] in f32.
 ///
@@ -51,11 +56,7 @@ pub fn load_embeddings(path: &Path, expected_width: i64) -> Result<(String, Tens
     let tensor = archive.tensor(name)?.with_context(|| format!("{shown} has no tensor {name}"))?;
     let rows = if tensor.dim() == 1 { tensor.unsqueeze(0) } else { tensor };
     check_rows(&shown.to_string(), &rows, expected_width)?;
-    let token = if GENERIC.contains(&name) {
-        path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
-    } else {
-        name.to_owned()
-    };
+    let token = if GENERIC.contains(&name) { name_in_prompts(path) } else { name.to_owned() };
     Ok((token, rows.to_kind(Kind::Float)))
 }
 

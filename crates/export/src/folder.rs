@@ -16,11 +16,14 @@ const OPTIONAL: [&str; 3] = ["feature_extractor", "image_encoder", "safety_check
 /// What describes a model to people.
 const PAPERS: [&str; 4] = ["LICENSE", "LICENSE.md", "LICENSE.txt", "README.md"];
 
+/// The file in an exported folder that says what its prompts call the subject.
+pub const USAGE: &str = "usage.txt";
+
 /// Writes the model in `base` to the new folder `out`, with another `unet` and with a new token, its name and its
 /// embedding(s) [vectors, width], in the tokenizer and the text encoder, where these are given.
 ///
-/// `StableDiffusionPipeline.from_pretrained(out)` loads it. Everything else is taken over as it is; unchanged weights
-/// are hard links, which cost no space, where `out` is on the disk of `base`. `out` appears when it is complete.
+/// `StableDiffusionPipeline.from_pretrained(out)` loads it. Everything else is copied as it is; [`USAGE`] says how prompts
+/// name the new token. `out` appears when it is complete.
 ///
 /// # Errors
 /// When `out` is there and not empty, a component is missing, or what was learned does not belong to the model.
@@ -50,6 +53,8 @@ pub fn diffusers_folder(
         }
         if let Some((placeholder, rows)) = embeddings {
             text_encoder::write(&base.folder, out, placeholder, rows)?;
+            let usage = format!("Prompts name what this model has learned {placeholder}.\n");
+            atomic::write(&out.join(USAGE), usage)?;
         }
         for name in PAPERS.iter().filter(|name| base.folder.join(name).is_file()) {
             copy_file(&base.folder.join(name), &out.join(name))?;

@@ -21,15 +21,17 @@
 //! let file = folder.path().join("dog.safetensors");
 //! let unet = Some(Unet::Folder(&base.join("unet"))); // that of a run, say
 //! export::single_file(&base, &file, unet, &SingleFile { kind: Kind::Half, ..SingleFile::default() })?;
-//! export::save_embeddings(&folder.path().join("dog_embeds.safetensors"), "<dog>", &rows)?;
+//! let embedding = folder.path().join("dog_embeds.safetensors");
+//! export::save_embeddings(&embedding, "<dog>", &rows)?;
+//! assert_eq!(export::name_in_prompts(&embedding), "dog_embeds");
 //! # anyhow::Ok(())
 //! ```
 //!
 //! # What loaders make of a single file
 //!
 //! A new token has no place in it. A1111 and ComfyUI read the embedding from a file of its own in their `embeddings`
-//! folder and know it by that file's name, `dog_embeds` above; ComfyUI reads the name up to the first `<` or `[`, so
-//! choose one without. A checkpoint that predicts velocity (2.1 at 768 pixels) both recognise by its numbers.
+//! folder and know it by that file's name, `dog_embeds` above ([`name_in_prompts`]); ComfyUI reads the name up to the first
+//! `<`, `[` or space, so choose one without. A checkpoint that predicts velocity (2.1 at 768 pixels) both recognise by its numbers.
 //!
 //! Of OpenCLIP, Stable Diffusion 2.x needs 23 of 24 layers, and diffusers keeps no more. The file has a copy of the
 //! 23rd layer in place of the last one, and a `text_projection` and a `logit_scale` that nothing computes with: loaders
@@ -37,7 +39,8 @@
 //! left out; no loader reads them.
 //!
 //! Invariants: knows nothing of training, and of models only names and shapes. What is written is whole or absent:
-//! folders are filled under a temporary name beside their own. The same input makes the same bytes.
+//! folders are filled under a temporary name beside their own.
+//! Nothing that is there is written over, and what was written shares nothing with what it was made from. The same input makes the same bytes.
 
 mod base;
 mod components;
@@ -51,6 +54,6 @@ mod text_encoder;
 
 pub use base::Unet;
 pub use components::{Components, Family};
-pub use embeddings::{load_embeddings, save_embeddings};
-pub use folder::diffusers_folder;
+pub use embeddings::{load_embeddings, name_in_prompts, save_embeddings};
+pub use folder::{USAGE, diffusers_folder};
 pub use single_file::{SingleFile, single_file};

@@ -33,7 +33,7 @@ impl Default for SingleFile<'_> {
 ///
 /// # Errors
 /// When the model is of another family than Stable Diffusion 1.x and 2.x or has tokens of its own, a component is missing,
-/// the U-Net does not belong to it, or the file cannot be written; then whatever was there before is unchanged.
+/// the U-Net does not belong to it, `out` exists, or it cannot be written.
 pub fn single_file(base: &Path, out: &Path, unet: Option<Unet>, format: &SingleFile) -> Result<()> {
     ensure!(
         out.extension().is_some_and(|extension| extension == "safetensors"),
@@ -45,6 +45,7 @@ pub fn single_file(base: &Path, out: &Path, unet: Option<Unet>, format: &SingleF
         "a checkpoint's tensors may be f32, f16 or bf16, not {:?}",
         format.kind
     );
+    atomic::ensure_new(out)?;
     let base = Base::open(base)?;
     check_tokens(&base.folder)?;
     let tensors = Components::of(&base, unet)?.into_ldm(format.kind)?;

@@ -1,9 +1,9 @@
-//! A folder that is there as a whole or not at all.
+//! What an exported folder is made of.
 
 use std::fs::{self, File};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// [`atomic::new_folder`] where the user has named the folder.
 ///
@@ -20,8 +20,7 @@ pub(crate) fn new_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) ->
     atomic::new_folder(path, fill)
 }
 
-/// Puts the files of `from` for which `wanted` holds into the new folder `to`, hidden ones left out: weights as further
-/// names of the same contents where one disk holds both, else as copies, and what people may edit always as copies.
+/// Copies the files of `from` for which `wanted` holds into the new folder `to`, hidden ones left out.
 pub(crate) fn copy_folder(from: &Path, to: &Path, wanted: impl Fn(&str) -> bool + Copy) -> Result<()> {
     let reading = || format!("cannot read {}", from.display());
     fs::create_dir(to).with_context(|| format!("cannot make {}", to.display()))?;
@@ -41,22 +40,38 @@ pub(crate) fn copy_folder(from: &Path, to: &Path, wanted: impl Fn(&str) -> bool 
     Ok(())
 }
 
-/// One file, as [`copy_folder`] does.
+/// Copies one file, so that what becomes of the copy is nothing to the original. Where the file system can share contents
+/// until one of them is written to (btrfs, XFS), the copy takes neither time nor space.
 pub(crate) fn copy_file(from: &Path, to: &Path) -> Result<()> {
-    // The file itself: downloads are often links into a cache, which may be emptied.
-    let copy = || {
-        let from = from.canonicalize()?;
-        if is_weights(&to.to_string_lossy()) && fs::hard_link(&from, to).is_ok() {
-            return Ok(());
-        }
-        fs::copy(&from, to)?;
-        File::open(to)?.sync_all()
+    let copy = || -> Result<()> {
+        // The file itself: downloads are often links into a cache, which may be emptied.
+        let file = from.canonicalize()?;
+        ensure!(file.is_file(), "it is not a regular file");
+        fs::copy(&file, to)?;
+        Ok(File::open(to)?.sync_all()?)
     };
-    copy().with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+    copy().with_context(|| format!("cannot copy {}", from.display()))
 }
 
 /// Whether a file's name is that of weights, in whatever format, or of their index.
 pub(crate) fn is_weights(name: &str) -> bool {
-    const MARKS: [&str; 8] = [".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".h5", ".onnx"];
-    MARKS.iter().any(|mark| name.contains(mark))
+    const ENDINGS: [&str; 8] = ["safetensors", "bin", "ckpt", "pt", "pth", "msgpack", "h5", "onnx"];
+    // An index says what it is of: `model.safetensors.index.json`, or `...index.fp16.json` of a variant.
+    let of = name.split_once(".index.").filter(|_| name.ends_with(".json")).map_or(name, |(of, _)| of);
+    of.rsplit_once('.').is_some_and(|(_, ending)| ENDINGS.contains(&ending))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_are_told_by_how_their_names_end() {
+        let weights = "model.safetensors model.fp16.safetensors pytorch_model-00001-of-00002.bin model.ckpt flax.msgpack \
+                       model.safetensors.index.json model.safetensors.index.fp16.json pytorch_model.bin.index.json";
+        let others = "config.json a.pt.json scheduler.binary.json merges.txt safetensors tokenizer.index.json README.md \
+                      vocab.bin.txt";
+        assert!(weights.split_whitespace().all(is_weights));
+        assert!(!others.split_whitespace().any(is_weights));
+    }
 }

@@ -5,6 +5,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -92,17 +93,16 @@ fn what_was_not_learned_is_taken_over() {
     export::diffusers_folder(&base, &out, Some(Unet::Tensors(&unet)), Some((TOKEN, &rows(32)))).unwrap();
 
     let mut expected = names(&common::base("tiny-sd21"));
-    expected.extend(["README.md", "tokenizer/added_tokens.json"].map(str::to_owned));
+    expected.extend(["README.md", "tokenizer/added_tokens.json", "usage.txt"].map(str::to_owned));
     expected.sort_unstable();
     assert_eq!(names(&out), expected, "neither the base's single file nor weights without the new token");
     assert_same("unet", &read(&out.join("unet")), &unet);
-    for file in ["README.md", "scheduler/scheduler_config.json", "unet/config.json", "vae/config.json"] {
+    let vae = "vae/diffusion_pytorch_model.safetensors";
+    for file in ["README.md", "scheduler/scheduler_config.json", "unet/config.json", "vae/config.json", vae] {
         assert_eq!(fs::read(out.join(file)).unwrap(), fs::read(base.join(file)).unwrap(), "{file}");
-        assert_ne!(fs::metadata(out.join(file)).unwrap().ino(), fs::metadata(base.join(file)).unwrap().ino(), "{file}");
     }
     assert_eq!(json(&out.join("model_index.json")), json(&base.join("model_index.json")));
-    let file = "vae/diffusion_pytorch_model.safetensors";
-    assert_eq!(fs::metadata(out.join(file)).unwrap().ino(), fs::metadata(base.join(file)).unwrap().ino());
+    assert!(fs::read_to_string(out.join("usage.txt")).unwrap().contains("<dog>"));
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
     assert_eq!(mode(&out), mode(&base), "ordinary permissions");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "no temporary folder is left");
@@ -121,6 +121,50 @@ fn a_trained_unets_folder_is_taken_over_whole() {
     assert_same("unet", &read(&out.join("unet")), &unet);
     assert_eq!(names(&out.join("unet")), names(&run));
     assert_eq!(names(&out.join("tokenizer")), names(&base.join("tokenizer")));
+}
+
+/// By whatever means: a file rewritten in place, as training scripts and editors do.
+#[test]
+fn what_becomes_of_an_export_changes_neither_the_base_model_nor_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = common::copy_of("tiny-sd21", folder.path());
+    let run = folder.path().join("unet");
+    export::diffusers_folder(&base, &folder.path().join("run"), None, None).unwrap();
+    fs::rename(folder.path().join("run/unet"), &run).unwrap();
+    let contents = |folder: &Path| files(folder).iter().map(|path| fs::read(path).unwrap()).collect::<Vec<_>>();
+    let before = [contents(&base), contents(&run)];
+    let out = folder.path().join("out.pt/exported");
+    export::diffusers_folder(&base, &out, Some(Unet::Folder(&run)), Some((TOKEN, &rows(32)))).unwrap();
+    for file in files(&out) {
+        assert_eq!(fs::metadata(&file).unwrap().nlink(), 1, "{}", file.display());
+        fs::OpenOptions::new().write(true).open(&file).unwrap().write_all(b"changed").unwrap();
+    }
+    assert!([contents(&base), contents(&run)] == before);
+}
+
+/// A limit on the size of files stands for the disk; this test runs alone in a process of its own.
+#[test]
+fn a_full_disk_leaves_nothing() {
+    const FOLDER: &str = "EXPORT_TEST_FOLDER";
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        let error =
+            export::diffusers_folder(&base("tiny-sd21"), &Path::new(&folder).join("out"), None, None).unwrap_err();
+        let text = format!("{error:#}");
+        assert!(
+            text.starts_with("cannot copy ") && text.contains("tiny-sd21/") && text.contains("File too large"),
+            "{text}"
+        );
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let status = std::process::Command::new("sh")
+        .args(["-c", r#"trap "" XFSZ; ulimit -f 100; exec "$0" --exact a_full_disk_leaves_nothing"#])
+        .arg(std::env::current_exe().unwrap())
+        .env(FOLDER, folder.path())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 /// As in the cache of the model hub, where a model's files are links to contents elsewhere.

@@ -87,6 +87,20 @@ fn the_same_model_makes_the_same_bytes_and_says_what_it_is() {
 }
 
 #[test]
+fn nothing_is_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = common::copy_of("tiny-sd21", folder.path());
+    let unet = base.join("unet/diffusion_pytorch_model.safetensors");
+    let before = fs::read(&unet).unwrap();
+    let error = export::single_file(&base, &unet, None, &SingleFile::default()).unwrap_err().to_string();
+    assert!(
+        error.contains("unet/diffusion_pytorch_model.safetensors: it exists already; remove it, or name"),
+        "{error}"
+    );
+    assert!(fs::read(&unet).unwrap() == before);
+}
+
+#[test]
 fn velocity_prediction_is_said_in_the_metadata() {
     let folder = tempfile::tempdir().unwrap();
     let base = common::copy_of("tiny-sd21", folder.path());

@@ -25,6 +25,11 @@ impl Grid {
         self.cells.push((picture, caption.into()));
     }
 
+    /// What the grid holds, in a grid of its own; nothing is left in this one.
+    pub fn take(&mut self) -> Self {
+        Self { columns: self.columns, cells: std::mem::take(&mut self.cells) }
+    }
+
     /// The whole table as one picture: cells as large as the largest picture, captions below.
     pub fn draw(&self) -> RgbImage {
         let width = self.cells.iter().map(|(picture, _)| picture.width()).max().unwrap_or(1);

@@ -14,11 +14,13 @@
 //! # anyhow::Ok(())
 //! ```
 //!
-//! Invariants: knows nothing of tensors or models; a picture it writes is complete or absent.
+//! Invariants: knows nothing of tensors or models; a picture it writes is complete or absent, and what
+//! a model has generated says so ([`save_generated`]).
 
 mod axis;
 mod canvas;
 mod escaped;
+mod generated;
 mod grid;
 mod ink;
 mod label;
@@ -27,7 +29,8 @@ mod png_file;
 
 pub use axis::Scale;
 pub use escaped::Escaped;
+pub use generated::mark_generated;
 pub use grid::Grid;
 pub use image::RgbImage;
 pub use plot::Plot;
-pub use png_file::{png_texts, save_png};
+pub use png_file::{png_texts, save_generated, save_new_generated, save_png};

@@ -1,33 +1,60 @@
 //! PNG files with text in them.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, BufWriter};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use image::RgbImage;
 
-/// Writes `picture` with text chunks (keyword, UTF-8 text), such as the parameters it was generated with.
+use crate::generated;
+
+/// Writes an image that no model has generated (a plot, a contact sheet) with text chunks (keyword, UTF-8 text).
 ///
 /// # Errors
 /// When the file cannot be written; then whatever was there before is unchanged.
-pub fn save_png(path: &Path, picture: &RgbImage, texts: &[(&str, &str)]) -> Result<()> {
-    atomic::replace_file(path, |file, _| {
-        let mut encoder = png::Encoder::new(std::io::BufWriter::new(file), picture.width(), picture.height());
-        encoder.set_color(png::ColorType::Rgb);
-        encoder.set_depth(png::BitDepth::Eight);
-        for (keyword, text) in texts {
-            // Plain Latin text goes where every viewer looks for it; the rest needs the international chunk.
-            if text.is_ascii() {
-                encoder.add_text_chunk((*keyword).to_owned(), (*text).to_owned())?;
-            } else {
-                encoder.add_itxt_chunk((*keyword).to_owned(), (*text).to_owned())?;
-            }
+pub fn save_png(path: &Path, image: &RgbImage, texts: &[(&str, &str)]) -> Result<()> {
+    atomic::replace_file(path, |file, _| encode(file, image, texts))
+}
+
+/// Writes a generated image, or several in one, with text chunks such as the `parameters` it was generated with. The file
+/// also says that it was generated, by an XMP packet with IPTC's digital source type `trainedAlgorithmicMedia`, unless
+/// [`mark_generated`](crate::mark_generated) has turned that off.
+///
+/// # Errors
+/// As [`save_png`].
+pub fn save_generated(path: &Path, image: &RgbImage, texts: &[(&str, &str)]) -> Result<()> {
+    save_png(path, image, &with_mark(texts))
+}
+
+/// The same where there must be no file yet, even if another process writes at the same time.
+///
+/// # Errors
+/// As [`save_png`], and when `path` is taken.
+pub fn save_new_generated(path: &Path, image: &RgbImage, texts: &[(&str, &str)]) -> Result<()> {
+    atomic::new_file(path, |file, _| encode(file, image, &with_mark(texts)))
+}
+
+fn with_mark<'a>(texts: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    let mark = generated::marked().then_some((generated::KEYWORD, generated::PACKET));
+    texts.iter().copied().chain(mark).collect()
+}
+
+fn encode(file: &mut File, image: &RgbImage, texts: &[(&str, &str)]) -> Result<()> {
+    let mut encoder = png::Encoder::new(BufWriter::new(file), image.width(), image.height());
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    for (keyword, text) in texts {
+        // Plain Latin text goes where every viewer looks for it; the rest, and XMP, needs the international chunk.
+        if text.is_ascii() && *keyword != generated::KEYWORD {
+            encoder.add_text_chunk((*keyword).to_owned(), (*text).to_owned())?;
+        } else {
+            encoder.add_itxt_chunk((*keyword).to_owned(), (*text).to_owned())?;
         }
-        let mut writer = encoder.write_header()?;
-        writer.write_image_data(picture.as_raw())?;
-        Ok(writer.finish()?)
-    })
+    }
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(image.as_raw())?;
+    Ok(writer.finish()?)
 }
 
 /// The text chunks of a PNG file: the plain ones, then the international ones.
@@ -61,6 +88,33 @@ mod tests {
         save_png(&path, &picture, &texts).unwrap();
         assert_eq!(image::open(&path).unwrap().into_rgb8(), picture);
         assert_eq!(png_texts(&path).unwrap(), texts.map(|(k, v)| (k.to_owned(), v.to_owned())));
+    }
+
+    /// By its bytes, as in the PNG and XMP specifications: the keyword, no compression, no language, no translated keyword.
+    #[test]
+    fn a_generated_image_says_so_before_its_pixels() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.png");
+        let image = RgbImage::new(5, 3);
+        save_generated(&path, &image, &[("parameters", "a cat")]).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let find = |part: &[u8]| bytes.windows(part.len()).position(|window| window == part);
+        let start = find(b"iTXtXML:com.adobe.xmp\0\0\0\0\0<?xpacket begin=\"\xef\xbb\xbf\"").unwrap();
+        let source =
+            b"<Iptc4xmpExt:DigitalSourceType>http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia<";
+        let (source, end, pixels) =
+            (find(source).unwrap(), find(b"<?xpacket end=\"r\"?>").unwrap(), find(b"IDAT").unwrap());
+        assert!(start < source && source < end && end < pixels);
+        let keywords =
+            |path: &Path| png_texts(path).unwrap().into_iter().map(|(keyword, _)| keyword).collect::<Vec<_>>();
+        assert_eq!(keywords(&path), ["parameters", "XML:com.adobe.xmp"]);
+        assert_eq!(image::open(&path).unwrap().into_rgb8(), image);
+
+        save_png(&path, &image, &[]).unwrap();
+        assert!(keywords(&path).is_empty());
+        let taken = save_new_generated(&path, &image, &[]).unwrap_err().to_string();
+        assert!(taken.contains("exists already"), "{taken}");
+        assert!(keywords(&path).is_empty());
     }
 
     #[test]

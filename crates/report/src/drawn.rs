@@ -27,7 +27,8 @@ impl Drawn {
     }
 }
 
-/// The pictures of evaluations (`evaluation/SET/scores.json`), of `generate` (`FOLDER/generate.json`), and of the
+/// The pictures of evaluations (`evaluation/SET/scores.json`), of `generate` (`FOLDER/generate.jsonl`, a line an image; of
+/// earlier versions `FOLDER/generate.json`), and of the
 /// comparison with the base model, the first of each prompt and seed.
 pub(crate) fn drawn(run: &Run) -> Result<Vec<Drawn>> {
     let mut all: Vec<Drawn> = Vec::new();
@@ -54,6 +55,11 @@ pub(crate) fn drawn(run: &Run) -> Result<Vec<Drawn>> {
         }
     }
     for folder in entries(&run.folder)? {
+        let lines = fs::read_to_string(folder.join("generate.jsonl")).unwrap_or_default();
+        // A line that was cut off, as the process was killed, says nothing.
+        for (i, image) in lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).enumerate() {
+            add(text(&image, "prompt"), seed(&image, i), folder.join(text(&image, "file")));
+        }
         let file = json(&folder.join("generate.json")).unwrap_or_default().unwrap_or_default();
         for (i, picture) in list(&file, "pictures").iter().enumerate() {
             add(text(picture, "prompt"), seed(picture, i), folder.join(text(picture, "file")));
@@ -86,6 +92,25 @@ mod tests {
     fn write(path: &Path, value: &Value) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, value.to_string()).unwrap();
+    }
+
+    #[test]
+    fn each_line_of_a_log_of_generated_images_is_one_and_half_a_line_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path();
+        write(&run.join("config.json"), &json!({"config": {"category": "dog"}}));
+        let line = |file: &str, seed: u64| json!({"file": file, "prompt": "a [V] dog", "seed": seed}).to_string();
+        write(&run.join("images/0000-seed7.png"), &json!("an image"));
+        write(&run.join("images/0002-seed9.png"), &json!("an image"));
+        let lines = [
+            line("0000-seed7.png", 7),
+            line("0001-seed8.png", 8),
+            "{\"file\": \"00".to_owned(),
+            line("0002-seed9.png", 9),
+        ];
+        fs::write(run.join("images/generate.jsonl"), lines.join("\n")).unwrap();
+        let all = drawn(&Run::open(run).unwrap()).unwrap();
+        assert_eq!(all.iter().map(|one| one.seed).collect::<Vec<_>>(), [7, 9], "the second's file is gone");
     }
 
     #[test]

@@ -35,5 +35,6 @@ mod study;
 pub use answers::{Preference, Tally, tally};
 pub use comparison::Comparison;
 pub use interval::wilson;
+pub use page::is_page;
 pub use run_page::run_page;
 pub use study::StudyOptions;

@@ -1,10 +1,17 @@
 //! A whole page: one file that needs nothing else.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest, Sha256};
 
 use crate::element::Element;
+
+/// Which program has made a page.
+const GENERATOR: &str = concat!("attndreambooth ", env!("CARGO_PKG_VERSION"));
 
 const STYLE: &str = include_str!("../assets/style.css");
 
@@ -31,6 +38,15 @@ pub(crate) fn sections(sections: Vec<Section>) -> [Element; 2] {
     [contents, Element::new("main").children(sections)]
 }
 
+/// Whether a file is a page of this program, of whichever version.
+pub fn is_page(path: &Path) -> bool {
+    /// The mark stands near the beginning.
+    const HEAD: u64 = 4096;
+    let mut head = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(HEAD).read_to_end(&mut head));
+    read.is_ok() && String::from_utf8_lossy(&head).contains(r#"<meta name="generator" content="attndreambooth "#)
+}
+
 /// The document. Its policy allows pictures within the file and `script`, and nothing else: no network, and no other
 /// script, should a text ever find its way out of where it belongs.
 pub(crate) fn document(title: &str, script: &str, body: impl IntoIterator<Item = Element>) -> String {
@@ -40,6 +56,7 @@ pub(crate) fn document(title: &str, script: &str, body: impl IntoIterator<Item =
     let head = Element::new("head")
         .child(Element::new("meta").attr("charset", "utf-8"))
         .child(Element::new("meta").attr("http-equiv", "Content-Security-Policy").attr("content", policy))
+        .child(meta("generator", GENERATOR))
         .child(meta("viewport", "width=device-width, initial-scale=1"))
         .child(meta("color-scheme", "light dark"))
         .child(Element::of("title", title))

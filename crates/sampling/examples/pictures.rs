@@ -25,7 +25,7 @@ fn main() -> Result<()> {
     for (request, picture) in requests.iter().zip(pictures) {
         grid.push(picture, format!("seed {}", request.seed));
     }
-    pictures::save_png("pictures.png".as_ref(), &grid.draw(), &[])?;
+    pictures::save_generated("pictures.png".as_ref(), &grid.draw(), &[])?;
     eprintln!("\npictures.png");
     Ok(())
 }

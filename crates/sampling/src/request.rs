@@ -1,5 +1,7 @@
 //! What a user can ask for.
 
+use std::borrow::Cow;
+
 use anyhow::{Result, bail, ensure};
 use scheduler::SchedulerKind;
 use serde::Serialize;
@@ -24,15 +26,20 @@ impl Request {
         Self { prompt: prompt.into(), negative_prompt: String::new(), seed, latents: None }
     }
 
-    /// The picture's parameters in the words that other programs read from PNG files. `scheduler` is a class name.
+    /// The image's parameters as A1111's web UI writes them into PNG files, and as it and other programs read them: the
+    /// prompt, the negative prompt, a line of `Key: value` pairs. `scheduler` is a class name.
     pub fn describe(&self, settings: &Settings, scheduler: &str, model: &str) -> String {
         let negative = match self.negative_prompt.as_str() {
             "" => String::new(),
             negative => format!("\nNegative prompt: {negative}"),
         };
+        let Settings { steps, guidance_scale, width, height, .. } = settings;
+        let (scheduler, model) = (quoted(scheduler), quoted(model));
+        let model = if model.is_empty() { String::new() } else { format!(", Model: {model}") };
         format!(
-            "{}{negative}\nSteps: {}, Sampler: {scheduler}, CFG scale: {}, Seed: {}, Size: {}x{}, Model: {model}",
-            self.prompt, settings.steps, settings.guidance_scale, self.seed, settings.width, settings.height
+            "{}{negative}\nSteps: {steps}, Sampler: {scheduler}, CFG scale: {guidance_scale}, Seed: {}, Size: \
+             {width}x{height}{model}",
+            self.prompt, self.seed
         )
     }
 
@@ -45,6 +52,13 @@ impl Request {
             _ => Ok(()),
         }
     }
+}
+
+/// A value among the parameters in a PNG file: a JSON string where it would else not be read back as it is, as A1111's web
+/// UI has it.
+pub fn quoted(value: &str) -> Cow<'_, str> {
+    let plain = !value.contains([',', ':', '\n']) && !value.starts_with('"') && value.trim() == value;
+    if plain { Cow::Borrowed(value) } else { Cow::Owned(serde_json::Value::from(value).to_string()) }
 }
 
 /// What the pictures of a batch have in common.
@@ -99,7 +113,85 @@ pub struct Step {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use regex::Regex;
+
     use super::*;
+
+    /// What A1111's web UI makes of the text (parse_generation_parameters in modules/infotext_utils.py): the prompt, the
+    /// negative prompt, the values.
+    fn read_by_a1111(text: &str) -> (String, String, BTreeMap<String, String>) {
+        let pair = Regex::new(r#"\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)"#).unwrap();
+        let mut lines: Vec<&str> = text.trim().split('\n').collect();
+        let mut last = lines.pop().unwrap();
+        if pair.captures_iter(last).count() < 3 {
+            lines.push(last);
+            last = "";
+        }
+        let (mut prompts, mut negative) = ([Vec::new(), Vec::new()], 0);
+        for line in lines.into_iter().map(str::trim) {
+            let rest = line.strip_prefix("Negative prompt:");
+            negative = if rest.is_some() { 1 } else { negative };
+            prompts[negative].push(rest.unwrap_or(line).trim());
+        }
+        let values = pair.captures_iter(last).map(|pair| {
+            let value = &pair[2];
+            let json = value.starts_with('"') && value.ends_with('"');
+            (pair[1].to_owned(), if json { serde_json::from_str(value).unwrap() } else { value.to_owned() })
+        });
+        let [prompt, negative] = prompts.map(|lines| lines.join("\n"));
+        (prompt, negative, values.collect())
+    }
+
+    #[test]
+    fn other_programs_read_what_was_asked_for_whatever_is_in_it() {
+        let settings = Settings { steps: 25, guidance_scale: 7.5, height: 64, width: 48, scheduler: None };
+        let texts = [
+            "a cat",
+            "a [V] dog, wearing a \"hat\": red, 8k",
+            "Steps: 3, Sampler: none, Seed: 4, Model: other",
+            "two\nlines, Steps: 1",
+            "Kätzchen 🐱 \\ /",
+        ];
+        let models = [
+            "tiny-sd21",
+            "a, b",
+            "C: d",
+            "\"quoted\"",
+            "x \"y\" z",
+            "back\\slash, \\\"",
+            "two\nlines",
+            " spaces ",
+            "ä🐱,",
+        ];
+        for prompt in texts {
+            for negative in texts.iter().chain(&[""]) {
+                for model in models {
+                    let request = Request { negative_prompt: (*negative).to_owned(), ..Request::new(prompt, 7) };
+                    let text = request.describe(&settings, "PNDMScheduler", model);
+                    let (read, read_negative, values) = read_by_a1111(&text);
+                    assert_eq!((read.as_str(), read_negative.as_str()), (prompt, *negative), "{text}");
+                    let expected = [
+                        ("CFG scale", "7.5"),
+                        ("Model", model),
+                        ("Sampler", "PNDMScheduler"),
+                        ("Seed", "7"),
+                        ("Size", "48x64"),
+                        ("Steps", "25"),
+                    ];
+                    assert_eq!(
+                        values,
+                        expected.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+                        "{text}"
+                    );
+                }
+            }
+        }
+        // Nothing is quoted without need, and nothing is said of a model that has no name.
+        let text = Request::new("", 1).describe(&settings, "DDIMScheduler", "");
+        assert_eq!(text, "\nSteps: 25, Sampler: DDIMScheduler, CFG scale: 7.5, Seed: 1, Size: 48x64");
+    }
 
     #[test]
     fn latents_of_another_size_are_refused() {

@@ -92,11 +92,10 @@ impl Checkpoint {
     pub(crate) fn write(path: &Path, state: State, contents: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         let fill = |hidden: &Path| {
             contents(hidden)?;
-            atomic::write(&hidden.join(Self::STATE), serde_json::to_vec_pretty(&state)?)?;
-            // The one of the same step, if there is any, makes room only when this one is whole.
-            if path.exists() { discard(path) } else { Ok(()) }
+            atomic::write(&hidden.join(Self::STATE), serde_json::to_vec_pretty(&state)?)
         };
-        atomic::new_folder(path, fill).with_context(|| format!("cannot write the checkpoint {}", path.display()))
+        // The one of the same step, if there is any, gives way at the same moment.
+        atomic::replace_folder(path, fill).with_context(|| format!("cannot write the checkpoint {}", path.display()))
     }
 
     /// Copies the tensors of one of the checkpoint's files into `parameters`.

@@ -82,7 +82,7 @@ impl Outputs {
         let grid = draw(trainer)?;
         let folder = self.folder.join("validation");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        pictures::save_png(&folder.join(format!("{}-{stage}-{step:05}.png", stage.number())), &grid.draw(), &[])
+        pictures::save_generated(&folder.join(format!("{}-{stage}-{step:05}.png", stage.number())), &grid.draw(), &[])
     }
 
     /// `curves.png`: the losses over all steps of the log.
@@ -93,7 +93,7 @@ impl Outputs {
 
     /// `samples.png`: the prompts at the end.
     pub(crate) fn samples(&self, trainer: &Trainer) -> Result<()> {
-        pictures::save_png(&self.folder.join("samples.png"), &draw(trainer)?.draw(), &[])
+        pictures::save_generated(&self.folder.join("samples.png"), &draw(trainer)?.draw(), &[])
     }
 }
 

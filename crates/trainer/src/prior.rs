@@ -97,7 +97,7 @@ impl PriorPictures {
                 seed(index),
                 settings.width,
                 settings.height,
-                self.model,
+                sampling::quoted(&self.model),
             )
         };
         let (there, missing): (Vec<_>, Vec<_>) = files.partition(|(_, file): &(usize, PathBuf)| file.exists());
@@ -125,7 +125,7 @@ impl PriorPictures {
             let request = Request::new(&prompt, seed(index));
             let drawn = pipeline.generate(&[request], &settings, &mut |_| {})?;
             for picture in drawn {
-                pictures::save_png(&file, &picture, &[(PARAMETERS, &parameters(index))])?;
+                pictures::save_generated(&file, &picture, &[(PARAMETERS, &parameters(index))])?;
             }
             watch(Event::Prior { done, pictures });
         }

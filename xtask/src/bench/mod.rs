@@ -41,13 +41,16 @@ pub(crate) struct Bench {
     /// What both sides compute in: fp32, tf32 or bf16
     #[arg(long, default_value = "fp32")]
     dtype: String,
-    /// Where the numbers go, as JSON; a table of them goes beside it
+    /// Where the numbers go, as JSON, new or of an earlier call; a table of them goes beside it
     #[arg(long, default_value = "target/benchmarks/numbers.json")]
     out: PathBuf,
 }
 
 impl Bench {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        if self.compare || self.scaling {
+            report::ensure_own(&self.out)?;
+        }
         if self.compare {
             return compare::run(&self);
         }

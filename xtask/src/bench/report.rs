@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::worker::Measured;
 
@@ -81,7 +82,18 @@ pub(super) fn seconds(seconds: f64) -> String {
 pub(super) fn write(path: &Path, numbers: &impl Serialize) -> anyhow::Result<()> {
     let say = || format!("cannot write {}", path.display());
     fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).with_context(say)?;
-    fs::write(path, serde_json::to_vec_pretty(numbers)?).with_context(say)
+    atomic::write(path, serde_json::to_vec_pretty(numbers)?)
+}
+
+/// Makes sure that the numbers and the table beside them are new, or those of an earlier call.
+pub(super) fn ensure_own(path: &Path) -> anyhow::Result<()> {
+    let is_own = |path: &Path| {
+        let numbers: Value =
+            fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        numbers["machine"].is_object() && (numbers["rows"].is_array() || numbers["points"].is_array())
+    };
+    atomic::ensure_ours(path, "the numbers of a bench", is_own)?;
+    atomic::ensure_ours(&path.with_extension("md"), "the table of a bench", |_| is_own(path))
 }
 
 /// Prints a Markdown table, and writes it beside the JSON file `path`.
@@ -95,12 +107,25 @@ pub(super) fn table(path: &Path, title: &str, rows: &[Vec<String>]) -> anyhow::R
     }
     terminal::output!("{}", text.trim_end());
     let path = path.with_extension("md");
-    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    atomic::write(&path, text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_numbers_of_an_earlier_call_are_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, table) = (folder.path().join("n.json"), folder.path().join("n.md"));
+        ensure_own(&path).unwrap();
+        fs::write(&table, "").unwrap();
+        assert!(ensure_own(&path).unwrap_err().to_string().contains("n.md: it exists and is not the table of a bench"));
+        write(&path, &serde_json::json!({ "machine": {}, "rows": [] })).unwrap();
+        ensure_own(&path).unwrap();
+        fs::write(&path, "{}").unwrap();
+        assert!(ensure_own(&path).unwrap_err().to_string().contains("n.json: it exists and is not the numbers"));
+    }
 
     #[test]
     fn ratios_are_of_the_fastest_runs_of_each_turn_and_the_middle_one_counts() {

@@ -91,7 +91,7 @@ impl Table {
             }
         }
         match grid {
-            Some(grid) => pictures::save_png(&out.join("ablation.png"), &grid.draw(), &[]),
+            Some(grid) => pictures::save_generated(&out.join("ablation.png"), &grid.draw(), &[]),
             None => Ok(()),
         }
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use heatmaps::{HeatMaps, Scale, overlay};
-use pictures::{Grid, RgbImage, save_png};
+use pictures::{Grid, RgbImage, save_generated};
 use sampling::{Request, Settings, Word};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
@@ -72,14 +72,14 @@ impl Figure {
         for row in &self.rows {
             let file = format!("{}.png", row.name);
             let parameters = self.request.describe(&self.settings, self.scheduler, &row.title);
-            save_png(&out.join(&file), &row.picture, &[("parameters", &parameters)])?;
+            save_generated(&out.join(&file), &row.picture, &[("parameters", &parameters)])?;
             grid.push(row.picture.clone(), &row.title);
             let mut overlays = Vec::new();
             for ((i, word), map) in self.words.iter().enumerate().zip(&row.words) {
                 let over = overlay(&row.picture, map, scale)?;
                 let file = format!("{}-{:02}-{}.png", row.name, i + 1, plain(&word.text));
                 let title = format!("{} in {:?}, {}", word.text, self.request.prompt, row.title);
-                save_png(&out.join(&file), &over, &[("Title", &title)])?;
+                save_generated(&out.join(&file), &over, &[("Title", &title)])?;
                 let (mean, max) = (map.mean(Kind::Double).double_value(&[]), map.max().double_value(&[]));
                 grid.push(over, format!("{} {:.1}%", word.text, mean * 100.0));
                 overlays.push(json!({ "word": word.text, "file": file, "mean": mean, "max": max }));
@@ -89,7 +89,7 @@ impl Figure {
                 json!({ "name": name, "title": title, "picture": file, "passes": passes, "overlays": overlays });
             records.push(record);
         }
-        save_png(&out.join("grid.png"), &grid.draw(), &[("Title", &self.request.prompt)])?;
+        save_generated(&out.join("grid.png"), &grid.draw(), &[("Title", &self.request.prompt)])?;
         Ok(records)
     }
 
