@@ -15,6 +15,7 @@ use serde_json::json;
 use trainer::{FinishedRun, Validation};
 
 use crate::device::ComputeArgs;
+use crate::number;
 use crate::progress::Progress;
 use crate::sampler::{SamplerArgs, SizeArgs};
 use crate::train::NO_RESULTS;
@@ -32,7 +33,7 @@ pub(crate) struct Evaluate {
     #[arg(long, help = prompts_help())]
     prompts: Option<String>,
     /// Pictures of each prompt; 32 in the paper
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 4, value_parser = number::within(number::IMAGES, number::IMAGES_REASON))]
     images: u32,
     /// Also draw and score the base model, from the same noise, with the category alone for the subject
     #[arg(long)]
@@ -114,6 +115,7 @@ impl Evaluate {
             results => results.to_owned(),
         });
         let plan = Plan { prompts: PromptSet::load(&prompts)?, images: self.images as usize, seed: self.seed };
+        plan.check()?;
         let model = ModelFolder::open(&run.config.model).context("the run's base model")?;
         let concept = self.concept.as_ref().unwrap_or(&run.config.concept);
         let photos = PhotoFolder::open(concept).context("the photos to compare with (--concept names others)")?;

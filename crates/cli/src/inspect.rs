@@ -14,6 +14,7 @@ use tch::Tensor;
 use trainer::FinishedRun;
 
 use crate::device::ComputeArgs;
+use crate::number;
 use crate::progress::Progress;
 use crate::sampler::{SamplerArgs, scheduler_name};
 
@@ -33,6 +34,7 @@ pub(crate) struct Inspect {
     #[arg(
         long,
         default_value_t = 4,
+        value_parser = number::within(0..=u64::from(*number::IMAGES.end()), number::IMAGES_REASON),
         help = "Pictures of the prompt \"[V]\" by the base U-Net, before and after; 0 for none"
     )]
     images: u64,

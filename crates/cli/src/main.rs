@@ -12,6 +12,7 @@ mod export;
 mod generate;
 mod inspect;
 mod interrupt;
+mod number;
 mod pretrain;
 mod probe;
 mod profile;

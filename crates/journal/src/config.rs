@@ -41,7 +41,7 @@ impl RunFolder {
     /// When it is not there or damaged.
     pub fn saved_config(&self) -> Result<SavedConfig> {
         let path = self.path().join(FILE);
-        let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = limits::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let damaged =
             || format!("{} is damaged; it must hold the run's configuration as a JSON object", path.display());
         let mut config: Map<String, Value> = serde_json::from_slice(&text).with_context(damaged)?;

@@ -36,7 +36,7 @@ pub fn save_png(path: &Path, picture: &RgbImage, texts: &[(&str, &str)]) -> Resu
 /// When the file cannot be read as a PNG.
 pub fn png_texts(path: &Path) -> Result<Vec<(String, String)>> {
     let read = || -> Result<_> {
-        let reader = png::Decoder::new(BufReader::new(File::open(path)?)).read_info()?;
+        let reader = png::Decoder::new(BufReader::new(limits::open(path)?)).read_info()?;
         let info = reader.info();
         let mut texts: Vec<(String, String)> =
             info.uncompressed_latin1_text.iter().map(|chunk| (chunk.keyword.clone(), chunk.text.clone())).collect();

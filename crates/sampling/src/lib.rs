@@ -30,5 +30,5 @@ mod words;
 pub use folder::ModelFolder;
 pub use picture::{from_picture, to_pictures};
 pub use pipeline::Pipeline;
-pub use request::{Request, Settings, Step};
+pub use request::{Request, Settings, Step, check_guidance_scale};
 pub use words::Word;

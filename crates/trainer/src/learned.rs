@@ -65,7 +65,7 @@ impl FinishedRun {
 /// Why a configuration cannot be read: mostly, because another version wrote it.
 fn unreadable(run: &Path) -> String {
     let version = || -> Option<String> {
-        let record: serde_json::Value = serde_json::from_slice(&std::fs::read(run.join("config.json")).ok()?).ok()?;
+        let record: serde_json::Value = serde_json::from_slice(&limits::read(&run.join("config.json")).ok()?).ok()?;
         Some(record["versions"]["attndreambooth"].as_str()?.to_owned())
     };
     match (version(), env!("CARGO_PKG_VERSION")) {

@@ -99,8 +99,11 @@ impl Session {
             folder.write_config(&record, &versions)?;
         }
         let config =
-            fs::read(out.join(CONFIG)).with_context(|| format!("cannot read {}", out.join(CONFIG).display()))?;
+            limits::read(&out.join(CONFIG)).with_context(|| format!("cannot read {}", out.join(CONFIG).display()))?;
         let checkpoint = if resume { Checkpoint::latest(&out.join(CHECKPOINTS))? } else { None };
+        if let Some(checkpoint) = &checkpoint {
+            checkpoint.check(&trainer.config)?;
+        }
         let (outputs, checkpoints) = (Outputs::new(out), Writer::new(out.join(CHECKPOINTS)));
         let learned = resume && outputs.learned();
         Ok(Self { checkpoints, folder, config, trainer, photos, prior, outputs, checkpoint, learned, notes })
