@@ -8,7 +8,7 @@ use std::process::Command;
 
 /// The layers from the bottom up. A crate may depend on crates of lower layers, not on its neighbours.
 const LAYERS: [&[&str]; 10] = [
-    &["terminal", "libtorch", "atomic", "fingerprint", "profile"],
+    &["terminal", "limits", "libtorch", "atomic", "fingerprint", "profile"],
     &["weights", "scheduler", "tokenizer", "pictures", "scenes"],
     &["golden", "layers", "photos", "optimizer", "journal", "export"],
     &["vae", "clip", "unet"],
@@ -82,8 +82,18 @@ fn xtask_builds_without_libtorch() {
 #[test]
 fn parts_that_need_no_tensors_have_none() {
     let dependencies = dependencies();
-    for name in ["terminal", "atomic", "fingerprint", "profile", "tokenizer", "pictures", "photos", "journal", "report"]
-    {
+    for name in [
+        "terminal",
+        "limits",
+        "atomic",
+        "fingerprint",
+        "profile",
+        "tokenizer",
+        "pictures",
+        "photos",
+        "journal",
+        "report",
+    ] {
         if let Some(needs) = dependencies.get(name) {
             assert!(!needs.contains("tch") && !needs.contains("libtorch"), "{name} must do without LibTorch");
         }

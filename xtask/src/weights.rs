@@ -14,6 +14,7 @@ mod source;
 mod verify;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 
@@ -51,6 +52,9 @@ enum Action {
         /// How many files at a time
         #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=32))]
         jobs: u16,
+        /// How long to wait before a source is asked again, in milliseconds; each next wait is four times as long
+        #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(0..=60_000))]
+        retry_wait: u32,
     },
     /// Compare a model's files, or all models' that are here, with their hashes
     Verify { name: Option<String> },
@@ -67,12 +71,13 @@ impl Weights {
                 }
                 Ok(())
             }
-            Action::Fetch { name, from, jobs } => {
+            Action::Fetch { name, from, jobs, retry_wait } => {
                 let model = manifest.model(&name)?;
                 if let Some(folder) = from.as_ref().filter(|folder| !folder.is_dir()) {
                     bail!("--from is {}, which is not a folder", folder.display());
                 }
-                Fetch { model, dir: self.dir.join(&model.name), from, jobs: jobs.into() }.run()
+                let wait = Duration::from_millis(retry_wait.into());
+                Fetch { model, dir: self.dir.join(&model.name), from, jobs: jobs.into(), wait }.run()
             }
             Action::Verify { name } => {
                 let models: Vec<&Model> = match &name {

@@ -165,6 +165,76 @@ fn the_next_source_is_asked_after_404_500_and_silence() {
     place.assert_nothing_unfinished();
 }
 
+/// Whatever a source answers, it is asked a few times and no more.
+#[test]
+fn a_source_that_never_gives_the_file_is_left() {
+    let asked = |files: &str, answer: fn(&common::Request) -> Response| {
+        let server = Server::start(answer);
+        let place = Place::with_files(&[at(&server)], files);
+        let said = refused(&place.run(&["fetch", "tiny"]));
+        place.assert_nothing_unfinished();
+        (server.paths().len(), said)
+    };
+    let config = r#"{"path": "config.json"}"#;
+    // Announces more than it sends, and has no more when it is asked for the rest.
+    let (times, said) = asked(config, |request| match request.start() {
+        None => Response::whole(CONFIG).header("ETag", "\"one\"").announcing(1000),
+        Some(_) => Response::status(416),
+    });
+    assert!(times == 5 && said.contains("after 5 tries"), "{times}: {said}");
+    // Another part than was asked for.
+    let (times, said) = asked(config, |request| match request.start() {
+        None => Response::whole(CONFIG).header("ETag", "\"one\"").announcing(1000),
+        Some(_) => Response { status: 206, ..Response::whole(CONFIG) }.header("Content-Range", "bytes 0-13/14"),
+    });
+    assert!(times == 5 && said.contains("after 5 tries"), "{times}: {said}");
+    // Busy or broken, which may pass; and gone, which does not.
+    for (status, expected) in [(408, 5), (429, 5), (500, 5), (503, 5), (404, 1), (400, 1), (410, 1), (401, 1)] {
+        let server = Server::start(move |_| Response::status(status));
+        let place = Place::with_files(&[at(&server)], config);
+        let said = refused(&place.run(&["fetch", "tiny"]));
+        assert!(said.contains(&format!("HTTP {status}")), "{said}");
+        assert_eq!(server.paths().len(), expected, "{status}");
+    }
+    // A byte at a time.
+    let weights_only = format!(r#"{{"path": "{WEIGHTS}", "size": 1200000, "sha256": "{}"}}"#, common::WEIGHTS_SHA256);
+    let server = Server::start(|request| good(request).cut(1));
+    let place = Place::with_files(&[at(&server)], &weights_only);
+    let said = refused(&place.run(&["fetch", "tiny"]));
+    assert!(server.paths().len() == 5 && said.contains("closed early"), "{said}");
+    assert_eq!(fs::read(place.model("unet/model.safetensors.partial")).unwrap(), weights()[..5], "what came is kept");
+}
+
+#[test]
+fn a_source_that_sends_without_an_end_is_stopped() {
+    let endless = Server::start(|_| Response::whole(&vec![b' '; 1 << 20]).announcing(0));
+    let place = Place::with_files(&[at(&endless)], r#"{"path": "config.json"}"#);
+    let said = refused(&place.run(&["fetch", "tiny"]));
+    assert!(said.contains("sends more than the 67.1 MB that the file may have"), "{said}");
+    place.assert_nothing_unfinished();
+    assert_eq!(endless.paths().len(), 1);
+    let place = Place::new(&[at(&endless)]);
+    let said = refused(&place.run(&["fetch", "tiny"]));
+    assert!(said.contains("sends more than the 1.2 MB that the file may have"), "{said}");
+    // Announced, it is not even begun.
+    let large = Server::start(|_| Response::whole(CONFIG).announcing(1 << 40));
+    let place = Place::with_files(&[at(&large)], r#"{"path": "config.json"}"#);
+    assert!(refused(&place.run(&["fetch", "tiny"])).contains("sends more than the 67.1 MB"));
+    assert_eq!(large.paths().len(), 1);
+}
+
+#[test]
+fn a_busy_source_is_asked_again_and_gives_the_file() {
+    let server = Server::start(|request| match request.number {
+        0 => Response::status(503).header("Retry-After", "0"),
+        1 => Response::status(429),
+        _ => good(request),
+    });
+    let place = Place::new(&[at(&server)]);
+    succeeded(&place.run(&["fetch", "tiny", "--jobs", "1"]));
+    assert_complete(&place);
+}
+
 #[test]
 fn a_source_that_wants_a_login_is_told_of_hf_token() {
     let strict = Server::start(|request| {

@@ -15,6 +15,7 @@ use trainer::{FinishedRun, TrainConfig};
 use variant::Variant;
 
 use crate::evaluate::Evaluate;
+use crate::number;
 use crate::sampler::SamplerArgs;
 use crate::seed::Seed;
 use crate::train::{NO_RESULTS, Train};
@@ -41,7 +42,7 @@ pub(crate) struct Ablate {
     #[arg(long, default_value = "ours24")]
     prompts: String,
     /// Pictures of each prompt and seed
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 1, value_parser = number::within(number::IMAGES, number::IMAGES_REASON))]
     images: u32,
     #[command(flatten)]
     sampler: SamplerArgs,

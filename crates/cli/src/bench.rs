@@ -7,6 +7,7 @@ use benchmarks::{Settings, Work, measure, procedural};
 use clap::{Args, ValueEnum};
 
 use crate::device::{ComputeArgs, Dtype};
+use crate::number;
 use crate::train::split_change;
 
 /// Time a piece of work: prints a line of JSON with the seconds of each run.
@@ -22,10 +23,10 @@ pub(crate) struct Bench {
     #[arg(long, default_value = "fixtures/miniature")]
     model: PathBuf,
     /// Samples at once
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = number::within(1..=i64::from(*number::BATCH.end()), number::BATCH_REASON))]
     batch_size: i64,
     /// Side of the pictures in pixels; what the model was trained for if not given
-    #[arg(long)]
+    #[arg(long, value_parser = number::within(8..=8192_i64, "memory and time grow with its square and more"))]
     resolution: Option<i64>,
     /// Denoising steps of sampling
     #[arg(long, default_value_t = 50)]
@@ -43,13 +44,13 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "PATH=VALUE")]
     set: Vec<String>,
     /// Runs before the clock starts
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = number::within(0..=RUNS, RUNS_REASON))]
     warm_up: usize,
     /// Runs that are timed
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = number::within(1..=RUNS, RUNS_REASON))]
     iterations: usize,
     /// Threads to compute with
-    #[arg(long)]
+    #[arg(long, value_parser = number::within(number::THREADS, number::THREADS_REASON))]
     threads: Option<i32>,
     /// Write something to time work on to --out, and time nothing
     #[arg(long, value_enum, requires = "out", conflicts_with = "work")]
@@ -66,6 +67,10 @@ pub(crate) struct Bench {
     #[command(flatten)]
     compute: ComputeArgs,
 }
+
+/// How often a piece of work may be done.
+const RUNS: usize = 1_000_000;
+const RUNS_REASON: &str = "runs are done one by one";
 
 /// What can be made.
 #[derive(ValueEnum, Debug, Clone, Copy)]

@@ -18,6 +18,7 @@ use trainer::{FinishedRun, Validation};
 
 use crate::device::{ComputeArgs, Dtype};
 use crate::learned;
+use crate::number;
 use crate::progress::Progress;
 use crate::sampler::{SamplerArgs, SizeArgs};
 use crate::seed::Seed;
@@ -39,7 +40,7 @@ pub(crate) struct Evaluate {
     #[arg(long, help = prompts_help())]
     pub(crate) prompts: Option<String>,
     /// Pictures of each prompt; 32 in the paper
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 4, value_parser = number::within(number::IMAGES, number::IMAGES_REASON))]
     pub(crate) images: u32,
     /// Also draw and score the base model, from the same noise, with the category alone for the subject
     #[arg(long)]
@@ -144,6 +145,7 @@ impl Evaluate {
             results => results.to_owned(),
         });
         let plan = Plan { prompts: PromptSet::load(&prompts)?, images: self.images as usize, seed: self.seed.get() };
+        plan.check()?;
         let model = run.base_model()?;
         let photos = match &self.concept {
             Some(concept) => PhotoFolder::open(concept).context("the photos to compare with")?.photos,

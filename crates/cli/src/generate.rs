@@ -16,6 +16,7 @@ use weights::Archive;
 
 use crate::device::ComputeArgs;
 use crate::learned;
+use crate::number;
 use crate::profile::ProfileArgs;
 use crate::progress::Progress;
 use crate::sampler::{SamplerArgs, SizeArgs, guidance_of_model, scheduler_name};
@@ -42,7 +43,7 @@ pub(crate) struct Generate {
     #[arg(long)]
     out: Option<PathBuf>,
     /// Images of each prompt
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 1, value_parser = number::within(number::IMAGES, number::IMAGES_REASON))]
     images: u32,
     /// The seed of each prompt's first image; the next has the next seed. -1 for a random one, which is shown
     #[arg(long, default_value_t, allow_negative_numbers = true)]
@@ -135,6 +136,13 @@ impl Generate {
 
     /// One request a picture, prompt by prompt.
     fn requests(&self) -> Result<Vec<Request>> {
+        let pictures = self.prompts.len() as u64 * u64::from(self.images);
+        limits::within(
+            "the number of pictures (prompts times --images)",
+            pictures,
+            1..=10_000,
+            "a grid holds them all",
+        )?;
         let mut requests: Vec<Request> = Vec::new();
         for prompt in &self.prompts {
             for i in 0..u64::from(self.images) {

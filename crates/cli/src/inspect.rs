@@ -15,6 +15,7 @@ use trainer::FinishedRun;
 
 use crate::device::ComputeArgs;
 use crate::learned;
+use crate::number;
 use crate::progress::Progress;
 use crate::sampler::{SamplerArgs, scheduler_name};
 use crate::seed::Seed;
@@ -38,6 +39,7 @@ pub(crate) struct Inspect {
     #[arg(
         long,
         default_value_t = 4,
+        value_parser = number::within(0..=u64::from(*number::IMAGES.end()), number::IMAGES_REASON),
         help = "Pictures of the prompt \"[V]\" by the base U-Net, before and after; 0 for none"
     )]
     images: u64,

@@ -14,6 +14,7 @@ mod inspect;
 mod interrupt;
 mod learned;
 mod memory;
+mod number;
 mod pretrain;
 mod probe;
 mod profile;

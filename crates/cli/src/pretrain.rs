@@ -9,6 +9,7 @@ use journal::ResultsFolder;
 use pretrainer::{Dtype, Part, Pretraining, Recipe, Sources};
 
 use crate::interrupt::{self, Interrupted};
+use crate::number;
 use crate::progress::Progress;
 use crate::seed::Seed;
 
@@ -37,7 +38,7 @@ pub(crate) struct Pretrain {
     #[arg(long, value_parser = duration)]
     budget: Option<Duration>,
     /// Optimiser steps of the part, or of each part; of one that goes on, all that it is to have in the end
-    #[arg(long, conflicts_with = "budget")]
+    #[arg(long, conflicts_with = "budget", value_parser = number::within(1..=pretrainer::MAX_STEPS, "they are done one by one"))]
     steps: Option<u64>,
     /// The seed of scenes and noise; another one than MODEL's shows it scenes that it has not seen.
     /// -1 for a random one, which is shown
@@ -56,7 +57,7 @@ pub(crate) struct Pretrain {
     #[arg(long, default_value_t)]
     device: libtorch::DeviceChoice,
     /// Threads to compute with
-    #[arg(long)]
+    #[arg(long, value_parser = number::within(number::THREADS, number::THREADS_REASON))]
     threads: Option<i32>,
     /// Train nothing: write the model of what is there, and measure it
     #[arg(long)]

@@ -9,6 +9,8 @@ use scheduler::SchedulerKind;
 use serde::Serialize;
 use trainer::ConfigLayers;
 
+use crate::number;
+
 /// How noise becomes a picture.
 #[derive(Args, Debug, Clone, Default, Serialize)]
 pub(crate) struct SamplerArgs {
@@ -55,7 +57,7 @@ pub(crate) struct SizeArgs {
     #[arg(long)]
     width: Option<i64>,
     /// Pictures drawn at once; the result does not depend on it
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 4, value_parser = number::within(number::BATCH, number::BATCH_REASON))]
     batch_size: u32,
 }
 

@@ -6,6 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::encoder::Geometry;
 
+/// The widest published CLIP, bigG, has 8192 in its MLPs; two such layers of so many would have 8 GB.
+pub(crate) const MAX_WIDTH: i64 = 1 << 15;
+pub(crate) const WIDE: &str = "a wider layer fits no memory";
+/// The deepest published CLIP has 48.
+pub(crate) const MAX_LAYERS: i64 = 256;
+/// CLIP's vocabulary has 49408.
+const MAX_TOKENS: i64 = 1 << 22;
+/// Texts have 77, images up to 730.
+const MAX_POSITIONS: i64 = 1 << 16;
+const ATTENTION: &str = "attention grows with the square of it";
+
 /// The text encoder's config; absent keys have transformers' defaults, unknown keys are ignored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, tag = "model_type", rename = "clip_text_model")]
@@ -125,9 +136,9 @@ impl TextConfig {
     /// # Errors
     /// Names the key and the value that cannot be.
     pub fn validate(&self) -> Result<()> {
-        positive("vocab_size", self.vocab_size)?;
-        positive("max_position_embeddings", self.max_position_embeddings)?;
-        positive("projection_dim", self.projection_dim)?;
+        limits::within("vocab_size", self.vocab_size, 1..=MAX_TOKENS, "every token has an embedding in memory")?;
+        limits::within("max_position_embeddings", self.max_position_embeddings, 1..=MAX_POSITIONS, ATTENTION)?;
+        limits::within("projection_dim", self.projection_dim, 1..=MAX_WIDTH, WIDE)?;
         self.geometry().validate()
     }
 
@@ -149,15 +160,17 @@ impl VisionConfig {
     /// # Errors
     /// Names the key and the value that cannot be.
     pub fn validate(&self) -> Result<()> {
-        positive("num_channels", self.num_channels)?;
-        positive("patch_size", self.patch_size)?;
-        positive("projection_dim", self.projection_dim)?;
+        limits::within("num_channels", self.num_channels, 1..=MAX_WIDTH, WIDE)?;
+        limits::within("patch_size", self.patch_size, 1..=MAX_WIDTH, WIDE)?;
+        limits::within("projection_dim", self.projection_dim, 1..=MAX_WIDTH, WIDE)?;
         ensure!(
             self.image_size >= self.patch_size,
             "image_size is {} in the config, but must be at least the patch_size {}",
             self.image_size,
             self.patch_size
         );
+        let patches = (self.image_size / self.patch_size).saturating_pow(2);
+        limits::within("(image_size / patch_size)²", patches, 1..=MAX_POSITIONS, ATTENTION)?;
         self.geometry().validate()
     }
 
@@ -243,13 +256,8 @@ impl ClipConfig {
     /// # Errors
     /// Names the key and the value that cannot be.
     pub fn validate(&self) -> Result<()> {
-        positive("projection_dim", self.projection_dim)?;
+        limits::within("projection_dim", self.projection_dim, 1..=MAX_WIDTH, WIDE)?;
         self.text_config.validate().context("in the text_config")?;
         self.vision_config.validate().context("in the vision_config")
     }
-}
-
-fn positive(key: &str, value: i64) -> Result<()> {
-    ensure!(value > 0, "{key} is {value} in the config, but must be positive");
-    Ok(())
 }

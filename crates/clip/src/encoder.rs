@@ -5,6 +5,8 @@ use layers::{Activation, LayerNorm, Linear, attention, merge_heads, split_heads}
 use tch::Tensor;
 use weights::{Init, Scope};
 
+use crate::config::{MAX_LAYERS, MAX_WIDTH, WIDE};
+
 /// The size of a tower.
 pub(crate) struct Geometry {
     pub(crate) hidden_size: i64,
@@ -17,14 +19,16 @@ pub(crate) struct Geometry {
 
 impl Geometry {
     pub(crate) fn validate(&self) -> Result<()> {
-        for (key, value) in [
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("num_hidden_layers", self.num_hidden_layers),
-            ("num_attention_heads", self.num_attention_heads),
+        for (key, value, most, reason) in [
+            ("hidden_size", self.hidden_size, MAX_WIDTH, WIDE),
+            ("intermediate_size", self.intermediate_size, MAX_WIDTH, WIDE),
+            ("num_hidden_layers", self.num_hidden_layers, MAX_LAYERS, "every layer is built"),
+            ("num_attention_heads", self.num_attention_heads, MAX_WIDTH, WIDE),
         ] {
-            ensure!(value > 0, "{key} is {value} in the config, but must be positive");
+            limits::within(key, value, 1..=most, reason)?;
         }
+        let eps = self.layer_norm_eps;
+        limits::within("layer_norm_eps", eps, 0.0..=1.0, "it only keeps a division from zero")?;
         ensure!(
             self.hidden_size % self.num_attention_heads == 0,
             "hidden_size {} in the config is not a multiple of num_attention_heads {}",

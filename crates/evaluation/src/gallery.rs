@@ -1,7 +1,7 @@
 //! A folder of pictures that a model has drawn, or is still to draw.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -186,7 +186,7 @@ impl Gallery {
 
     fn compare_recipes(&self) -> Result<()> {
         let path = self.folder.join(RECIPE);
-        let text = match fs::read(&path) {
+        let text = match limits::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
@@ -211,7 +211,7 @@ impl Found {
         const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
         /// An empty chunk of this name, and its checksum.
         const END: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
-        let mut file = match File::open(path) {
+        let mut file = match limits::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::Nothing),
             Err(error) => return Err(error),

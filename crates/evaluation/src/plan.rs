@@ -1,5 +1,6 @@
 //! Which pictures an evaluation looks at.
 
+use anyhow::Result;
 use libtorch::random::derive;
 
 use crate::PromptSet;
@@ -29,6 +30,17 @@ pub struct Shot {
 }
 
 impl Plan {
+    /// Checks that there are not too many pictures.
+    ///
+    /// # Errors
+    /// Says how many there would be.
+    pub fn check(&self) -> Result<()> {
+        let pictures = self.prompts.prompts.len().saturating_mul(self.images);
+        // The paper's evaluation has 24 prompts with 32 pictures each.
+        let key = "the number of pictures (prompts times images)";
+        Ok(limits::within(key, pictures, 1..=1_000_000, "all of them are drawn and scored")?)
+    }
+
     /// All pictures of a subject such as `[V] dog`, prompt by prompt.
     ///
     /// The seed of a picture depends on the plan's seed, the prompt's text without the subject, and the picture's number:
@@ -56,6 +68,16 @@ impl Shot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_pictures_than_anybody_can_draw_are_refused() {
+        let plan = |images| Plan { prompts: PromptSet::load("ours24").unwrap(), images, seed: 0 };
+        plan(32).check().unwrap();
+        for images in [0, 1 << 32, usize::MAX] {
+            let error = plan(images).check().unwrap_err().to_string();
+            assert!(error.contains("prompts times images") && error.contains("from 1 to 1000000"), "{error}");
+        }
+    }
 
     #[test]
     fn models_share_seeds_and_nothing_else_does() {

@@ -20,6 +20,9 @@ const SETS: [(&str, &str); 7] = [
     ("miniature", include_str!("../../../fixtures/prompts/miniature.json")),
 ];
 
+/// PartiPrompts has 1600.
+const MAX_PROMPTS: usize = 100_000;
+
 /// Prompts under a name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -81,7 +84,8 @@ impl PromptSet {
         let path = Path::new(name_or_file);
         if !path.exists() {
             bail!(
-                "there is no prompt set and no file called {name_or_file:?}; the sets are {}",
+                "there is no prompt set and no file called {:?}; the sets are {}",
+                terminal::shortened(name_or_file),
                 Self::names().join(", ")
             );
         }
@@ -94,7 +98,7 @@ impl PromptSet {
     /// # Errors
     /// When the file cannot be read, has no prompts, or one of them has no `{}` for the subject or stands there twice.
     pub fn from_file(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).with_context(|| format!("cannot read the prompts {}", path.display()))?;
+        let bytes = limits::read(path).with_context(|| format!("cannot read the prompts {}", path.display()))?;
         let Ok(text) = String::from_utf8(bytes) else {
             bail!("the prompts {} are not UTF-8 text; save them as such", path.display());
         };
@@ -122,7 +126,7 @@ impl PromptSet {
         ensure!(
             !set.name.contains(['/', '\\']) && !set.name.starts_with('.'),
             "the name of the prompts {shown} is {:?}, but it must be fit for a folder's name",
-            set.name
+            terminal::shortened(&set.name)
         );
         set.validate().with_context(|| format!("the prompts {shown} cannot be used"))?;
         Ok(set)
@@ -134,21 +138,23 @@ impl PromptSet {
     /// Names the first prompt that does not.
     pub fn validate(&self) -> Result<()> {
         ensure!(!self.prompts.is_empty(), "there is no prompt in them");
+        limits::within("the number of prompts", self.prompts.len(), 1..=MAX_PROMPTS, "each is drawn several times")?;
         let mut seen = HashMap::new();
         for (i, Prompt { text, .. }) in self.prompts.iter().enumerate() {
+            let shown = terminal::shortened(text);
             ensure!(
                 text.contains(GAP),
-                "prompt {}, {text:?}, does not say where the subject goes; write {GAP} there{}",
+                "prompt {}, {shown:?}, does not say where the subject goes; write {GAP} there{}",
                 i + 1,
                 if text.contains("[V]") { ", for [V] and the category" } else { "" }
             );
             ensure!(
                 !text.contains("[V]"),
-                "prompt {}, {text:?}, names [V]; write only {GAP}, which stands for [V] and the category",
+                "prompt {}, {shown:?}, names [V]; write only {GAP}, which stands for [V] and the category",
                 i + 1
             );
             if let Some(first) = seen.insert(text.as_str(), i) {
-                bail!("prompts {} and {} are both {text:?}; remove one", first + 1, i + 1);
+                bail!("prompts {} and {} are both {shown:?}; remove one", first + 1, i + 1);
             }
         }
         Ok(())

@@ -64,7 +64,7 @@ impl SavedConfig {
     /// When it is not there or damaged.
     pub fn read(run: &Path) -> Result<Self> {
         let path = run.join(FILE);
-        let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = limits::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let damaged =
             || format!("{} is damaged; it must hold the run's configuration as a JSON object", path.display());
         let mut config: Map<String, Value> = serde_json::from_slice(&text).with_context(damaged)?;

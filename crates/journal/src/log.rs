@@ -1,7 +1,7 @@
 //! The log: a line of JSON for each step.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -121,6 +121,9 @@ pub fn read_log(folder: &Path) -> Result<Vec<Entry>> {
     Ok(read(&folder.join(FILE))?.into_iter().map(|line| line.entry).collect())
 }
 
+/// A million steps, more than anybody trains, have 300 MB.
+const MAX_BYTES: u64 = 1 << 30;
+
 struct Line {
     entry: Entry,
     /// Where the line ends in the file, in bytes.
@@ -130,7 +133,8 @@ struct Line {
 }
 
 fn read(path: &Path) -> Result<Vec<Line>> {
-    let bytes = fs::read(path).with_context(|| format!("cannot read the log {}", path.display()))?;
+    let bytes =
+        limits::read_at_most(path, MAX_BYTES).with_context(|| format!("cannot read the log {}", path.display()))?;
     let mut lines = Vec::new();
     let mut end = 0;
     for (i, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
@@ -149,6 +153,8 @@ fn read(path: &Path) -> Result<Vec<Line>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn entry(step: u64) -> Entry {

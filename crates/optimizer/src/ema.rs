@@ -117,7 +117,7 @@ impl Ema {
     /// # Errors
     /// When LibTorch refuses.
     pub fn update(&mut self) -> Result<()> {
-        self.updates += 1;
+        self.updates = self.updates.saturating_add(1);
         let weight = 1.0 - self.decay();
         let lerp = |Pair { parameter, average, .. }: &mut Pair| _ = average.lerp_(&parameter.detach(), weight);
         Ok(libtorch::catch(|| self.pairs.iter_mut().for_each(lerp))?)

@@ -185,7 +185,9 @@ fn inspect(path: PathBuf, options: &Options) -> Entry {
     if metadata.len() > MAX_FILE_BYTES {
         return unusable(path, format!("has {} MB: save it smaller", metadata.len() / 1_000_000));
     }
-    let size = fs::read(&path).map_err(|error| unreadable(&error)).and_then(|bytes| decode::size(&bytes, format));
+    let size = limits::read_at_most(&path, MAX_FILE_BYTES)
+        .map_err(|error| unreadable(&error))
+        .and_then(|bytes| decode::size(&bytes, format));
     match size {
         Ok(size) => Entry::Photo { path, format, pixels: kept_pixels(size, options) },
         Err(reason) => unusable(path, reason),
@@ -194,7 +196,7 @@ fn inspect(path: PathBuf, options: &Options) -> Entry {
 
 fn read(path: PathBuf, format: ImageFormat, options: &Options) -> Result<Photo, Rejected> {
     let result = || -> Result<_, String> {
-        let bytes = fs::read(&path).map_err(|error| unreadable(&error))?;
+        let bytes = limits::read_at_most(&path, MAX_FILE_BYTES).map_err(|error| unreadable(&error))?;
         let mut pixels = decode::decode(&bytes, format, options.background)?;
         if let Some(short) = shrinks_to(pixels.dimensions(), options) {
             pixels = resample::resize(&pixels, short);

@@ -63,7 +63,7 @@ fn encode(file: &mut File, image: &RgbImage, texts: &[(&str, &str)]) -> Result<(
 /// When the file cannot be read as a PNG.
 pub fn png_texts(path: &Path) -> Result<Vec<(String, String)>> {
     let read = || -> Result<_> {
-        let reader = png::Decoder::new(BufReader::new(File::open(path)?)).read_info()?;
+        let reader = png::Decoder::new(BufReader::new(limits::open(path)?)).read_info()?;
         let info = reader.info();
         let mut texts: Vec<(String, String)> =
             info.uncompressed_latin1_text.iter().map(|chunk| (chunk.keyword.clone(), chunk.text.clone())).collect();

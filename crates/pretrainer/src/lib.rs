@@ -43,6 +43,6 @@ pub use measure::{Measures, measure};
 pub use pace::seconds_per_step;
 pub use part::Part;
 pub use pretraining::{Pretraining, Report, recorded_steps};
-pub use recipe::{Dtype, Recipe};
+pub use recipe::{Dtype, MAX_STEPS, Recipe};
 pub use sources::Sources;
 pub use start::{MADE, start_from};

@@ -12,6 +12,13 @@ use crate::contrast::FAMILY;
 /// The last part of the steps, in which the learning rate falls to zero.
 const DECAY: f64 = 0.3;
 
+/// The most optimiser steps of a part; its recipe has 25000 at most.
+pub const MAX_STEPS: u64 = 100_000_000;
+/// Scenes in a batch, or a pool.
+const MAX_SCENES: usize = 65_536;
+/// AdamW moves a parameter by about the learning rate in each step.
+const MAX_LEARNING_RATE: f64 = 10.0;
+
 /// A component's training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -101,6 +108,14 @@ impl Recipe {
     pub fn check(&self, part: Part) -> Result<()> {
         let size = self.batch_size;
         ensure!(size > 0, "the part {part} needs at least one scene in a step");
+        limits::within("steps", self.steps, 1..=MAX_STEPS, "they are done one by one")?;
+        limits::within("batch_size", size, 1..=MAX_SCENES, "a batch is held in memory")?;
+        limits::within("pool", self.pool, 1..=MAX_SCENES, "its scenes are held in memory")?;
+        limits::within("checkpoint_every", self.checkpoint_every, 1..=u64::MAX, "checkpoints are steps apart")?;
+        let rate = self.learning_rate;
+        limits::within("learning_rate", rate, 0.0..=MAX_LEARNING_RATE, "nothing learns by larger steps")?;
+        self.optimizer.validate()?;
+        self.ema.validate()?;
         match part {
             Part::Vae => {}
             Part::Clip => ensure!(

@@ -22,6 +22,9 @@ pub const MADE: [&str; 6] = [
     "unet/start.safetensors",
 ];
 
+/// The miniature's parts have 24 MB together.
+const MODEL_BYTES: u64 = 1 << 30;
+
 /// Where a part's folder keeps them.
 pub(crate) fn start_weights(run: &Path, part: Part) -> PathBuf {
     run.join(part.name()).join(START)
@@ -43,7 +46,9 @@ pub fn start_from(model: &Path, run: &Path, sources: &Sources) -> Result<()> {
     struct Vae {
         scaling_factor: f64,
     }
-    let read = |path: PathBuf| fs::read(&path).with_context(|| format!("cannot read {}", path.display()));
+    let read = |path: PathBuf| {
+        limits::read_at_most(&path, MODEL_BYTES).with_context(|| format!("cannot read {}", path.display()))
+    };
     let begin = || {
         // A token's row in the text encoder depends on all words.
         let words = tempfile::tempdir().context("cannot make a temporary folder")?;

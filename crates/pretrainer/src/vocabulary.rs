@@ -17,7 +17,7 @@ const END_OF_WORD: &str = "</w>";
 pub(crate) fn write_truncated(from: &Path, words: &BTreeSet<String>, to: &Path) -> Result<()> {
     let read = |name: &str| {
         let path = from.join(name);
-        std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+        limits::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     };
     let full: BTreeMap<String, u32> = serde_json::from_str(&read("vocab.json")?)?;
     let text = read("merges.txt")?;

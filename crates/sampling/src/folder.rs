@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use weights::Archive;
 
 /// The size of latents where a config does not tell: 512 pixels, as Stable Diffusion 1.x and 2.x-base were trained.
@@ -55,10 +55,13 @@ impl ModelFolder {
     /// Height and width in pixels of the pictures that the model was trained for, from its configs alone.
     ///
     /// # Errors
-    /// When a config cannot be read.
+    /// When a config cannot be read or used.
     pub fn image_size(&self) -> Result<i64> {
         let unet: unet::Config = weights::read_config(&self.component("unet").join("config.json"))?;
         let vae: vae::Config = weights::read_config(&self.component("vae").join("config.json"))?;
+        for (name, valid) in [("unet", unet.validate()), ("vae", vae.validate())] {
+            valid.with_context(|| self.component(name).join("config.json").display().to_string())?;
+        }
         Ok(unet.sample_size.unwrap_or(DEFAULT_SAMPLE_SIZE) * vae.downscale_factor())
     }
 

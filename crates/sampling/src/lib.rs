@@ -31,5 +31,5 @@ mod words;
 pub use folder::ModelFolder;
 pub use picture::{from_picture, to_pictures};
 pub use pipeline::Pipeline;
-pub use request::{Request, Settings, Step, quoted};
+pub use request::{Request, Settings, Step, check_guidance_scale, quoted};
 pub use words::Word;

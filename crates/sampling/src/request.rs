@@ -82,14 +82,15 @@ impl Settings {
     /// Checks what does not depend on the scheduler; `factor` is the number of pixels to a latent.
     pub(crate) fn validate(&self, factor: i64) -> Result<()> {
         for (name, value) in [("height", self.height), ("width", self.width)] {
+            // The first message also tells a size that would fit.
             ensure!(
-                value > 0 && value % factor == 0,
+                value > MAX_SIDE || (value > 0 && value % factor == 0),
                 "{name} {value} is not a positive multiple of {factor}; the nearest that is one is {}",
-                ((value + factor / 2) / factor * factor).max(factor)
+                (value.saturating_add(factor / 2) / factor * factor).max(factor)
             );
+            limits::within(name, value, 1..=MAX_SIDE, "memory and time grow with its square and more")?;
         }
-        ensure!(self.guidance_scale.is_finite(), "guidance_scale is {}, but must be a number", self.guidance_scale);
-        Ok(())
+        check_guidance_scale(self.guidance_scale)
     }
 
     /// Whether the U-Net also has to see the negative prompt.
@@ -100,6 +101,18 @@ impl Settings {
 
 fn scheduler_name<S: serde::Serializer>(kind: &Option<SchedulerKind>, to: S) -> Result<S::Ok, S::Error> {
     kind.map(SchedulerKind::class_name).serialize(to)
+}
+
+/// The side of a picture in pixels; the models are trained with 512 or 768.
+const MAX_SIDE: i64 = 8192;
+
+/// Checks a `guidance_scale`.
+///
+/// # Errors
+/// When it is no number, or so large that it leaves nothing of a picture.
+pub fn check_guidance_scale(scale: f64) -> Result<()> {
+    // Beyond, the numbers of the picture overflow.
+    Ok(limits::within("guidance_scale", scale, -1000.0..=1000.0, "more leaves nothing of the picture")?)
 }
 
 /// A denoising step that has been done.
@@ -191,6 +204,20 @@ mod tests {
         // Nothing is quoted without need, and nothing is said of a model that has no name.
         let text = Request::new("", 1).describe(&settings, "DDIMScheduler", "");
         assert_eq!(text, "\nSteps: 25, Sampler: DDIMScheduler, CFG scale: 7.5, Seed: 1, Size: 48x64");
+    }
+
+    #[test]
+    fn sizes_and_guidance_that_nobody_can_draw_are_refused() {
+        let draws = Settings { steps: 1, guidance_scale: 7.5, height: 512, width: 64, scheduler: None };
+        draws.validate(8).unwrap();
+        for side in [i64::MIN, -8, 0, 4, 8200, i64::MAX - 7, i64::MAX] {
+            let error = Settings { height: side, ..draws.clone() }.validate(8).unwrap_err().to_string();
+            assert!(error.starts_with("height") && error.contains(&side.to_string()), "{error}");
+        }
+        for scale in [f64::NAN, f64::INFINITY, f64::MIN, 1e300] {
+            let error = Settings { guidance_scale: scale, ..draws.clone() }.validate(8).unwrap_err().to_string();
+            assert!(error.starts_with("guidance_scale is ") && error.contains("from -1000 to 1000"), "{error}");
+        }
     }
 
     #[test]

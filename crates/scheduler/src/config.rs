@@ -182,7 +182,7 @@ impl SchedulerConfig {
     /// The file is unreadable, is not JSON, or has a value that does not fit its key.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|reason| Error::Read { path: path.to_owned(), reason })?;
+        let text = limits::read_to_string(path).map_err(|reason| Error::Read { path: path.to_owned(), reason })?;
         let json = infinities_as_null(&text);
         serde_json::from_str(&json).map_err(|reason| Error::Parse { path: path.to_owned(), reason })
     }
@@ -200,6 +200,7 @@ impl SchedulerConfig {
     /// # Errors
     /// The configuration asks for what `kind` does not have, or `steps` do not fit it.
     pub fn build(&self, kind: SchedulerKind, steps: usize) -> Result<Box<dyn Scheduler>, Error> {
+        self.check()?;
         if steps == 0 || steps > self.num_train_timesteps {
             return Err(Error::Steps { steps, most: self.num_train_timesteps });
         }
@@ -211,6 +212,20 @@ impl SchedulerConfig {
             SchedulerKind::Euler => Box::new(Euler::new(self, steps)?),
             SchedulerKind::EulerAncestral => Box::new(EulerAncestral::new(self, steps)?),
         })
+    }
+
+    /// Fails for numbers that no scheduler can compute with.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let timesteps = self.num_train_timesteps;
+        limits::within("num_train_timesteps", timesteps, 1..=MAX_TIMESTEPS, "each has a place in tables")?;
+        limits::within("steps_offset", self.steps_offset, 0..=timesteps, "it shifts timesteps of the training")?;
+        limits::within("clip_sample_range", self.clip_sample_range, 0.0..=f64::MAX, "it is a magnitude")?;
+        for (key, sigma) in [("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)] {
+            if let Some(sigma) = sigma {
+                limits::within(key, sigma, f64::MIN_POSITIVE..=f64::MAX, "it is a magnitude of noise")?;
+            }
+        }
+        Ok(())
     }
 
     /// Fails when the predicted clean sample is to be thresholded dynamically.
@@ -233,6 +248,9 @@ impl SchedulerConfig {
         }
     }
 }
+
+/// Every published model has 1000.
+const MAX_TIMESTEPS: usize = 1_000_000;
 
 pub(crate) fn unsupported(kind: SchedulerKind, key: &'static str, value: &dyn Display, instead: &'static str) -> Error {
     Error::Unsupported { kind, key, value: value.to_string(), instead }

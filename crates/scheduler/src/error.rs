@@ -44,6 +44,9 @@ pub enum Error {
         /// What to use instead.
         instead: &'static str,
     },
+    /// A number is out of bounds.
+    #[error(transparent)]
+    Range(#[from] limits::OutOfRange),
     /// The betas do not make a noise schedule.
     #[error("the noise schedule is unusable: {0}")]
     Betas(String),

@@ -20,6 +20,7 @@ impl NoiseSchedule {
     /// # Errors
     /// [`Error::Betas`] when there are none or one is outside 0 ≤ β < 1.
     pub fn new(config: &SchedulerConfig) -> Result<Self, Error> {
+        config.check()?;
         let mut betas = betas(config)?;
         if config.rescale_betas_zero_snr {
             rescale_to_zero_terminal_snr(&mut betas);

@@ -63,6 +63,24 @@ pub fn escaped_lines(text: &str) -> String {
     Escaped { text, keep: |c| matches!(c, '\n' | '\t') }.to_string()
 }
 
+/// `text` if it is short, else its beginning and its end with an ellipsis between: for a value that a message repeats, so
+/// that the message itself is still read.
+///
+/// ```
+/// assert_eq!(terminal::shortened("a dog"), "a dog");
+/// assert_eq!(terminal::shortened(&"dog ".repeat(1000)).chars().count(), 160);
+/// ```
+pub fn shortened(text: &str) -> Cow<'_, str> {
+    const MOST: usize = 160;
+    const END: usize = 40;
+    // Where the characters begin that stay at the end.
+    let end = text.char_indices().rev().nth(END - 1);
+    match (text.char_indices().nth(MOST - END - 1), text.char_indices().nth(MOST), end) {
+        (Some((start, _)), Some(_), Some((end, _))) => Cow::Owned(format!("{}…{}", &text[..start], &text[end..])),
+        _ => Cow::Borrowed(text),
+    }
+}
+
 struct Escaped<'a> {
     text: &'a str,
     keep: fn(char) -> bool,
@@ -120,6 +138,17 @@ mod tests {
         assert_eq!(escaped("a\u{1b}[31m\r\n\u{202e}b\u{7f}").to_string(), r"a\u{1b}[31m\r\n\u{202e}b\u{7f}");
         assert_eq!(escaped("Kätzchen 🐱 \u{200d}").to_string(), "Kätzchen 🐱 \u{200d}");
         assert_eq!(escaped_lines("a\tb\nc\u{9b}"), "a\tb\nc\\u{9b}");
+    }
+
+    #[test]
+    fn long_values_lose_their_middle() {
+        for text in ["", "a dog", &"ä".repeat(160)] {
+            assert_eq!(shortened(text), text);
+        }
+        assert_eq!(shortened(&"ä".repeat(161)), format!("{}…{}", "ä".repeat(119), "ä".repeat(40)));
+        let long = format!("from{}to", "🐱".repeat(1 << 20));
+        let short = shortened(&long);
+        assert!(short.starts_with("from🐱") && short.ends_with("🐱to") && short.chars().count() == 160);
     }
 
     #[test]

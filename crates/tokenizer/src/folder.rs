@@ -1,7 +1,6 @@
 //! Reading and checking the files of a tokenizer folder.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -201,7 +200,7 @@ pub(crate) fn malformed(path: &Path, reason: impl Into<String>) -> Error {
 
 /// `None` where there is no such file.
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::read(path) {
+    match limits::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(cause) => Err(Error::Unreadable { path: path.to_owned(), cause }),

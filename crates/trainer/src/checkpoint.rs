@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use weights::{Archive, Init};
 
-use crate::Stage;
+use crate::{Stage, TrainConfig};
 
 /// A checkpoint on disk.
 #[derive(Debug)]
@@ -82,6 +82,21 @@ impl Checkpoint {
     fn all(parent: &Path) -> Result<Vec<Self>> {
         let ours = folders(parent).into_iter().filter(|path| !is_partial(path) && is_checkpoint(path));
         ours.map(|path| Self::open(&path)).collect()
+    }
+
+    /// Checks that the run of `config` can be where the checkpoint is.
+    ///
+    /// # Errors
+    /// When its stage has fewer steps.
+    pub(crate) fn check(&self, config: &TrainConfig) -> Result<()> {
+        let State { stage, step } = self.state;
+        let steps = config.stage(stage).steps;
+        ensure!(
+            step <= steps,
+            "the checkpoint {} has done {step} steps of stage {stage}, which has only {steps}: remove it to go on without it",
+            self.path.display()
+        );
+        Ok(())
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {

@@ -60,6 +60,18 @@ pub struct TrainConfig {
     pub checkpoint_every: usize,
 }
 
+// The bounds are far above what anybody trains with; together they keep the number of a photo within 48 bits.
+/// Steps of a stage, and of a picture's sampler.
+const MAX_STEPS: usize = 1_000_000;
+/// Photos seen at once.
+const MAX_BATCH: usize = 1024;
+/// Batches of a step.
+const MAX_ACCUMULATION: usize = 65_536;
+/// Pictures for prior preservation, or validation.
+const MAX_IMAGES: usize = 100_000;
+/// The vectors of [V]: CLIP's text encoder has 77 positions, of which two are the start's and the end's.
+const MAX_VECTORS: usize = 75;
+
 /// One stage.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -239,14 +251,23 @@ impl TrainConfig {
             !self.category.trim().is_empty(),
             "category is empty: give the word for what the subject is (--category)"
         );
-        ensure!(self.vectors > 0, "vectors is 0, but [V] needs at least one embedding vector");
+        limits::within(
+            "vectors",
+            self.vectors,
+            1..=MAX_VECTORS,
+            "[V] and the prompt share the text encoder's positions",
+        )?;
         ensure!(self.checkpoint_every > 0, "checkpoint_every is 0, but must be at least 1");
-        ensure!(self.prompt.matches("[V]").count() == 1, "prompt is {:?}, but must have [V] exactly once", self.prompt);
+        let shown = terminal::shortened(&self.prompt);
+        ensure!(self.prompt.matches("[V]").count() == 1, "prompt is {shown:?}, but must have [V] exactly once");
         ensure!(
             self.prompt.contains("[V] [category]"),
-            "prompt is {:?}, but must have [category] right after [V]",
-            self.prompt
+            "prompt is {shown:?}, but must have [category] right after [V]"
         );
+        let Validation { steps, prompts, guidance_scale, .. } = &self.validation;
+        limits::within("validation.steps", *steps, 1..=MAX_STEPS, "they are drawn one by one")?;
+        limits::within("the number of validation.prompts", prompts.len(), 0..=MAX_IMAGES, "all of them are drawn")?;
+        sampling::check_guidance_scale(*guidance_scale).context("validation")?;
         for stage in Stage::ALL {
             self.stage(stage).validate().with_context(|| format!("stage {stage}"))?;
         }
@@ -267,9 +288,11 @@ impl TrainConfig {
 
 impl Prior {
     fn validate(&self) -> Result<()> {
-        let Self { images, prompt, weight, .. } = self;
-        ensure!(*images > 0, "images is 0, but must be at least 1");
-        ensure!(!prompt.contains("[V]"), "prompt is {prompt:?}, but pictures of the category do not show [V]");
+        let Self { images, prompt, weight, steps, .. } = self;
+        limits::within("images", *images, 1..=MAX_IMAGES, "all of them are held in memory")?;
+        limits::within("steps", *steps, 1..=MAX_STEPS, "they are drawn one by one")?;
+        let shown = terminal::shortened(prompt);
+        ensure!(!prompt.contains("[V]"), "prompt is {shown:?}, but pictures of the category do not show [V]");
         ensure!(*weight >= 0.0 && weight.is_finite(), "weight is {weight}, but must be zero or more");
         Ok(())
     }
@@ -277,9 +300,15 @@ impl Prior {
 
 impl StageConfig {
     fn validate(&self) -> Result<()> {
-        let Self { batch_size, gradient_accumulation, learning_rate, .. } = *self;
-        ensure!(batch_size > 0, "batch_size is 0, but must be at least 1");
-        ensure!(gradient_accumulation > 0, "gradient_accumulation is 0, but must be at least 1");
+        let Self { steps, batch_size, gradient_accumulation, learning_rate, .. } = *self;
+        limits::within("steps", steps, 0..=MAX_STEPS, "they are done one by one")?;
+        limits::within("batch_size", batch_size, 1..=MAX_BATCH, "a batch is held in memory")?;
+        limits::within(
+            "gradient_accumulation",
+            gradient_accumulation,
+            1..=MAX_ACCUMULATION,
+            "batches are done one by one",
+        )?;
         ensure!(
             learning_rate >= 0.0 && learning_rate.is_finite(),
             "learning_rate is {learning_rate}, but must be zero or more"

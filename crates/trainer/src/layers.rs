@@ -110,9 +110,12 @@ impl ConfigLayers {
     /// # Errors
     /// As [`ConfigLayers::set`].
     pub fn put(&mut self, path: &str, value: Value) -> Result<()> {
+        // No value of the configuration lies deeper than two keys.
+        let deep = path.split('.').count() > 8;
         let mut layer = value;
         for key in path.rsplit('.') {
-            if key.is_empty() {
+            if key.is_empty() || deep {
+                let path = terminal::shortened(path);
                 bail!("{path:?} is not the path of a configuration value, such as unet.steps");
             }
             layer = Value::Object(Map::from_iter([(key.to_owned(), layer)]));

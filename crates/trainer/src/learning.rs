@@ -104,6 +104,7 @@ impl Trainer {
     /// # Errors
     /// When the checkpoint is damaged or of another model.
     pub fn resume(&self, checkpoint: &Checkpoint) -> Result<Learning> {
+        checkpoint.check(&self.config)?;
         let stage = checkpoint.state.stage;
         self.freeze_all_but(stage);
         checkpoint.restore(&[(self.config.placeholder.as_str(), &self.subject.embedding)], Checkpoint::EMBEDDING)?;

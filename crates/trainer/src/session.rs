@@ -134,8 +134,11 @@ impl Session {
                 .map(|path| format!("{} is not a checkpoint of this program, and is left alone", path.display())),
         );
         let config =
-            fs::read(out.join(CONFIG)).with_context(|| format!("cannot read {}", out.join(CONFIG).display()))?;
+            limits::read(&out.join(CONFIG)).with_context(|| format!("cannot read {}", out.join(CONFIG).display()))?;
         let checkpoint = if resume { Checkpoint::latest(&checkpoints)? } else { None };
+        if let Some(checkpoint) = &checkpoint {
+            checkpoint.check(&trainer.config)?;
+        }
         let checkpoints = Writer::new(checkpoints);
         Ok(Self { checkpoints, folder, config, trainer, photos, prior, outputs, checkpoint, learned, notes })
     }

@@ -145,6 +145,12 @@ impl Config {
     fn check_blocks(&self) -> Result<()> {
         let blocks = self.block_out_channels.len();
         ensure!(blocks > 0, "block_out_channels is missing or empty: give the channels of each down block");
+        limits::within(
+            "the number of block_out_channels",
+            blocks,
+            1..=MAX_BLOCKS,
+            "each block halves the feature maps",
+        )?;
         for (key, types, supported) in [
             ("down_block_types", &self.down_block_types, ["DownBlock2D", CROSS_ATTENTION_DOWN]),
             ("up_block_types", &self.up_block_types, ["UpBlock2D", CROSS_ATTENTION_UP]),
@@ -158,11 +164,11 @@ impl Config {
                 bail!("{key} has {unknown:?}, but only {} and {} are supported", supported[0], supported[1]);
             }
         }
-        for (key, numbers) in [
-            ("layers_per_block", &self.layers_per_block),
-            ("transformer_layers_per_block", &self.transformer_layers_per_block),
-            ("attention_head_dim", &self.attention_head_dim),
-            ("num_attention_heads", self.heads()),
+        for (key, numbers, most, reason) in [
+            ("layers_per_block", &self.layers_per_block, MAX_LAYERS, DEEP),
+            ("transformer_layers_per_block", &self.transformer_layers_per_block, MAX_LAYERS, DEEP),
+            ("attention_head_dim", &self.attention_head_dim, MAX_CHANNELS, WIDE),
+            ("num_attention_heads", self.heads(), MAX_CHANNELS, WIDE),
         ] {
             if let PerBlock::Each(numbers) = numbers {
                 ensure!(
@@ -171,8 +177,9 @@ impl Config {
                     numbers.len()
                 );
             }
-            let smallest = (0..blocks).map(|block| numbers.at(block)).min().unwrap_or(1);
-            ensure!(smallest > 0, "{key} has {smallest}: it must be at least 1");
+            for number in (0..blocks).map(|block| numbers.at(block)) {
+                limits::within(key, number, 1..=most, reason)?;
+            }
         }
         Ok(())
     }
@@ -185,22 +192,34 @@ impl Config {
         for (key, value) in [
             ("in_channels", self.in_channels),
             ("out_channels", self.out_channels),
+            ("cross_attention_dim", self.cross_attention_dim),
             ("norm_num_groups", self.norm_num_groups),
         ] {
-            ensure!(value > 0, "{key} is {value}: it must be at least 1");
+            limits::within(key, value, 1..=MAX_CHANNELS, WIDE)?;
         }
+        if let Some(side) = self.sample_size {
+            limits::within("sample_size", side, 1..=MAX_SIDE, "attention grows with its fourth power")?;
+        }
+        limits::within("norm_eps", self.norm_eps, 0.0..=1.0, "it only keeps a division from zero")?;
         ensure!(
             matches!(self.downsample_padding, 0 | 1),
             "downsample_padding is {}: give 0 or 1",
             self.downsample_padding
         );
+        for &channels in &self.block_out_channels {
+            limits::within("block_out_channels", channels, 1..=MAX_CHANNELS, WIDE)?;
+        }
         let half = self.block_out_channels[0] / 2;
-        ensure!(self.freq_shift < half.max(1), "freq_shift is {}: it must be less than {half}", self.freq_shift);
+        ensure!(
+            (0..half.max(1)).contains(&self.freq_shift),
+            "freq_shift is {}: it must be at least 0 and less than {half}",
+            self.freq_shift
+        );
         for (block, &channels) in self.block_out_channels.iter().enumerate() {
             let heads = self.heads().at(block);
             for (key, divisor) in [("norm_num_groups", self.norm_num_groups), ("number of attention heads", heads)] {
                 ensure!(
-                    channels > 0 && channels % divisor == 0,
+                    channels % divisor == 0,
                     "block {block} has {channels} channels in block_out_channels, which must be a multiple of its {key}, \
                      {divisor}"
                 );
@@ -222,6 +241,17 @@ impl Config {
         self.up_block_types[block] == CROSS_ATTENTION_UP
     }
 }
+
+/// Stable Diffusion's widest layers have 1280 channels; a 3x3 convolution of so many would have 40 GB.
+const MAX_CHANNELS: i64 = 1 << 15;
+const WIDE: &str = "a wider layer fits no memory";
+/// Stable Diffusion has 2 residual blocks with a transformer each; its larger relatives have transformers of 10 layers.
+const MAX_LAYERS: i64 = 64;
+const DEEP: &str = "every layer is built";
+/// Stable Diffusion has 4.
+const MAX_BLOCKS: usize = 8;
+/// Of latents; Stable Diffusion has 64 or 96.
+const MAX_SIDE: i64 = 1 << 11;
 
 const CROSS_ATTENTION_DOWN: &str = "CrossAttnDownBlock2D";
 const CROSS_ATTENTION_UP: &str = "CrossAttnUpBlock2D";

@@ -146,7 +146,7 @@ fn configs_that_do_not_fit_together() {
         ("num_attention_heads", json!(5), "multiple of its number of attention heads, 5"),
         ("norm_num_groups", json!(3), "must be a multiple of its norm_num_groups, 3"),
         ("norm_num_groups", json!(0), "norm_num_groups is 0"),
-        ("layers_per_block", json!(0), "layers_per_block has 0"),
+        ("layers_per_block", json!(0), "layers_per_block is 0"),
         ("in_channels", json!(-4), "in_channels is -4"),
         ("downsample_padding", json!(2), "downsample_padding is 2"),
         ("freq_shift", json!(4), "freq_shift is 4"),

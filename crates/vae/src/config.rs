@@ -47,6 +47,14 @@ pub struct Config {
     pub mid_block_add_attention: bool,
 }
 
+/// Stable Diffusion's widest layers have 512 channels; a 3x3 convolution of so many would have 40 GB.
+const MAX_CHANNELS: i64 = 1 << 15;
+/// Stable Diffusion has 2.
+const MAX_LAYERS: i64 = 64;
+/// In pixels; the models are trained with 512 or 768.
+const MAX_SIDE: i64 = 1 << 14;
+const WIDE: &str = "a wider layer fits no memory";
+
 const DOWN_BLOCK: &str = "DownEncoderBlock2D";
 const UP_BLOCK: &str = "UpDecoderBlock2D";
 
@@ -115,23 +123,26 @@ impl Config {
             let (blocks, channels) = (types.len(), self.block_out_channels.len());
             ensure!(blocks == channels, "{key} lists {blocks} blocks, but block_out_channels lists {channels}");
         }
-        // Seven halvings turn 4096 pixels into 32; the bound keeps sizes far from overflow.
+        // Seven halvings turn 4096 pixels into 32.
         let levels = self.block_out_channels.len();
         ensure!((1..=8).contains(&levels), "block_out_channels lists {levels} resolutions, but 1 to 8 are supported");
-        for (key, value) in [
-            ("in_channels", self.in_channels),
-            ("out_channels", self.out_channels),
-            ("layers_per_block", self.layers_per_block),
-            ("latent_channels", self.latent_channels),
-            ("norm_num_groups", self.norm_num_groups),
-            ("sample_size", self.sample_size),
+        for (key, value, most, reason) in [
+            ("in_channels", self.in_channels, MAX_CHANNELS, WIDE),
+            ("out_channels", self.out_channels, MAX_CHANNELS, WIDE),
+            ("layers_per_block", self.layers_per_block, MAX_LAYERS, "every layer is built"),
+            ("latent_channels", self.latent_channels, MAX_CHANNELS, WIDE),
+            ("norm_num_groups", self.norm_num_groups, MAX_CHANNELS, WIDE),
+            ("sample_size", self.sample_size, MAX_SIDE, "tiles of this side are decoded whole"),
         ] {
-            ensure!(value > 0, "{key} is {value}, but must be positive");
+            limits::within(key, value, 1..=most, reason)?;
+        }
+        for &channels in &self.block_out_channels {
+            limits::within("block_out_channels", channels, 1..=MAX_CHANNELS, WIDE)?;
         }
         let groups = self.norm_num_groups;
         for &channels in &self.block_out_channels {
             ensure!(
-                channels > 0 && channels % groups == 0,
+                channels % groups == 0,
                 "block_out_channels has {channels}, which is not a positive multiple of norm_num_groups {groups}"
             );
         }

@@ -124,7 +124,7 @@ impl Archive {
             weight_map: BTreeMap<String, String>,
         }
         let wrong = |reason: String| OpenError::Index { path: path.to_owned(), reason };
-        let text = std::fs::read_to_string(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+        let text = limits::read_to_string(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
         let index: Index = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         let shards: BTreeSet<&String> = index.weight_map.values().collect();
         let mut archive = Self { files: Vec::new(), entries: BTreeMap::new(), metadata: HashMap::new() };

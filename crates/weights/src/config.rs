@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 /// # Errors
 /// Names the file and the key or value that does not fit.
 pub fn read_config<C: DeserializeOwned>(path: &Path) -> Result<C> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = limits::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut json = serde_json::Deserializer::from_str(&text);
     // Names the key as well as the place.
     serde_path_to_error::deserialize(&mut json)

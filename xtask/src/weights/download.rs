@@ -103,39 +103,66 @@ impl Partial {
     }
 }
 
-/// Brings `partial` to its full length, over as many connections as it takes while each brings something.
+/// Tries of a source in a row that bring next to nothing, after which it is given up.
+const TRIES: u32 = 5;
+/// A connection that brings less than this counts among those tries; so a source is asked a bounded number of times
+/// whatever it answers, and a file of gigabytes may still come over a line that breaks every few seconds.
+const WORTH: u64 = 1 << 20;
+/// No file whose size is not known is larger: such are configurations.
+const UNKNOWN_MOST: u64 = 64 << 20;
+/// A source that asks for more patience has to wait for the next fetch.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Brings `partial` to its full length, over as many connections as it takes while they bring something. The first
+/// `wait` is the one before the second try in a row, and each is four times the last.
 pub(super) fn download(
     agent: &Agent,
     request: &Request<'_>,
     partial: &mut Partial,
     progress: &FileProgress<'_>,
+    wait: Duration,
 ) -> Result<(), Failure> {
     let mut fruitless = 0;
+    // What was had once and was thrown away since is nothing new when it comes again.
+    let mut longest = partial.len()?;
     loop {
-        let before = partial.len()?;
-        if request.size == Some(before) {
+        if request.size == Some(partial.len()?) {
             return Ok(());
         }
         let Err(failure) = attempt(agent, request, partial, progress) else { return Ok(()) };
-        let reason = match failure {
-            Interrupted::Cut(reason) => reason,
+        let (reason, asked) = match failure {
+            Interrupted::Again { reason, wait } => (reason, wait),
             Interrupted::Failed(failure) => return Err(failure),
         };
         let after = partial.len()?;
-        fruitless = if after > before { 0 } else { fruitless + 1 };
-        if fruitless == 3 {
-            return Err(Failure::Source(reason));
+        fruitless = if after >= longest + WORTH { 1 } else { fruitless + 1 };
+        longest = longest.max(after);
+        if fruitless == TRIES {
+            return Err(Failure::Source(format!("{reason}, after {TRIES} tries")));
         }
+        let wait = pause(wait, fruitless, asked);
         let next = if after > 0 { format!("going on from {}", size(after)) } else { "trying again".to_owned() };
-        progress.say(&format!("{reason}; {next}"));
-        thread::sleep(Duration::from_millis(100 << (2 * fruitless)));
+        progress.say(&format!("{reason}; {next} in {:.1} s", wait.as_secs_f64()));
+        thread::sleep(wait);
     }
 }
 
+/// How long to wait after so many tries in a row, where the server may ask for more.
+fn pause(first: Duration, tries: u32, asked: Option<Duration>) -> Duration {
+    asked.unwrap_or_default().max(first * 4_u32.pow(tries.saturating_sub(1))).min(LONGEST_WAIT)
+}
+
 enum Interrupted {
-    /// The connection ended early: worth another.
-    Cut(String),
+    /// Worth another try, after the wait that the server asks for.
+    Again {
+        reason: String,
+        wait: Option<Duration>,
+    },
     Failed(Failure),
+}
+
+fn again(reason: impl Into<String>) -> Interrupted {
+    Interrupted::Again { reason: reason.into(), wait: None }
 }
 
 impl From<io::Error> for Failure {
@@ -174,14 +201,14 @@ fn attempt(
     }
     let mut response = call.call().map_err(|error| match error {
         ureq::Error::BadUri(_) | ureq::Error::Http(_) => Interrupted::Failed(Failure::Source(error.to_string())),
-        error => Interrupted::Cut(error.to_string()),
+        error => again(error.to_string()),
     })?;
     let total = match response.status() {
         StatusCode::PARTIAL_CONTENT => match range_of(&response) {
             Some((start, total)) if start == have => total,
             _ => {
                 partial.clear()?;
-                return Err(Interrupted::Cut("the server answered with another part than was asked for".to_owned()));
+                return Err(again("the server answered with another part than was asked for"));
             }
         },
         StatusCode::OK => {
@@ -192,7 +219,12 @@ fn attempt(
         }
         StatusCode::RANGE_NOT_SATISFIABLE => {
             partial.clear()?;
-            return Err(Interrupted::Cut("what was there of the file is longer than the server's".to_owned()));
+            return Err(again("the server has no more of the file than was there"));
+        }
+        // Too busy, or broken for the moment.
+        status if status.is_server_error() || [408, 425, 429].contains(&status.as_u16()) => {
+            let wait = seconds_of(&response, header::RETRY_AFTER).map(Duration::from_secs);
+            return Err(Interrupted::Again { reason: refusal(status, request.token.is_some()), wait });
         }
         status => return Err(Failure::Source(refusal(status, request.token.is_some())).into()),
     };
@@ -207,6 +239,10 @@ fn attempt(
         partial.set_etag(etag.filter(|etag| !etag.starts_with("W/")));
     }
     let total = total.or(request.size);
+    let most = request.size.unwrap_or(UNKNOWN_MOST);
+    if total.is_some_and(|total| total > most) {
+        return Err(Failure::Source(too_much(most)).into());
+    }
     if let Some(total) = total {
         progress.set_total(total);
     }
@@ -216,13 +252,17 @@ fn attempt(
         progress.at(have);
         let read = match body.read(&mut buffer) {
             Ok(0) if total.is_some_and(|total| have < total) => {
-                return Err(Interrupted::Cut("the connection was closed early".to_owned()));
+                return Err(again("the connection was closed early"));
             }
             Ok(0) => return Ok(()),
             Ok(read) => read,
-            Err(error) => return Err(Interrupted::Cut(format!("the connection broke ({error})"))),
+            Err(error) => return Err(again(format!("the connection broke ({error})"))),
         };
         have += read as u64;
+        if have > most {
+            partial.clear()?;
+            return Err(Failure::Source(too_much(most)).into());
+        }
         partial.file.write_all(&buffer[..read]).map_err(|error| {
             Failure::Here(anyhow::Error::from(error).context(format!("{} cannot be written", partial.path.display())))
         })?;
@@ -241,6 +281,15 @@ fn refusal(status: StatusCode, with_token: bool) -> String {
     }
 }
 
+fn too_much(most: u64) -> String {
+    format!("sends more than the {} that the file may have", size(most))
+}
+
+/// A header that is a number of seconds; the other form, a date, is left to the growing waits.
+fn seconds_of<B>(response: &Response<B>, name: header::HeaderName) -> Option<u64> {
+    response.headers().get(name)?.to_str().ok()?.trim().parse().ok()
+}
+
 fn length_of<B>(response: &Response<B>) -> Option<u64> {
     response.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
@@ -250,4 +299,19 @@ fn range_of<B>(response: &Response<B>) -> Option<(u64, Option<u64>)> {
     let range = response.headers().get(header::CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?;
     let (part, total) = range.split_once('/')?;
     Some((part.split_once('-')?.0.parse().ok()?, total.parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_and_end() {
+        let first = Duration::from_millis(500);
+        let waits = [1, 2, 3, 4].map(|tries| pause(first, tries, None).as_secs_f64());
+        assert_eq!(waits, [0.5, 2.0, 8.0, 32.0]);
+        assert_eq!(pause(first, 1, Some(Duration::from_secs(5))).as_secs(), 5);
+        assert_eq!(pause(first, 4, Some(Duration::from_secs(5))).as_secs(), 32);
+        assert_eq!(pause(first, 1, Some(Duration::from_secs(u64::MAX))), LONGEST_WAIT);
+    }
 }

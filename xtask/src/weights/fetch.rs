@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ureq::Agent;
@@ -25,6 +26,8 @@ pub(super) struct Fetch<'a> {
     pub(super) from: Option<PathBuf>,
     /// How many files at a time.
     pub(super) jobs: usize,
+    /// Before the second try of a source; each next wait is longer.
+    pub(super) wait: Duration,
 }
 
 /// What the threads share.
@@ -171,7 +174,7 @@ impl Fetch<'_> {
                 size: file.size,
                 hash_is_known: file.sha256.is_some(),
             };
-            match ask_source(shared, &request, file, &mut partial, &progress) {
+            match self.ask_source(shared, &request, file, &mut partial, &progress) {
                 Ok(sha256) => {
                     let length = partial.len()?;
                     partial.finish(target).with_context(|| format!("{} cannot be made", target.display()))?;
@@ -198,28 +201,29 @@ impl Fetch<'_> {
         let size = fs::metadata(self.dir.join(&file.path))?.len();
         locked(&shared.lock).enter(&file.path, Entry { size, sha256, source: source.to_owned() })
     }
-}
 
-/// Downloads and checks; returns the hash.
-fn ask_source(
-    shared: &Shared,
-    request: &Request<'_>,
-    file: &ModelFile,
-    partial: &mut Partial,
-    progress: &FileProgress<'_>,
-) -> Result<String, Failure> {
-    loop {
-        let continued = partial.len()? > 0;
-        download::download(&shared.agent, request, partial, progress)?;
-        match local::check(&partial.path, file, file.sha256.as_deref()) {
-            Ok(sha256) => return Ok(sha256),
-            Err(reason) => {
-                partial.clear()?;
-                // What was there before may have been the bad part: the source is owed a fresh start.
-                if !continued {
-                    return Err(Failure::Source(format!("{reason:#}")));
+    /// Downloads and checks; returns the hash.
+    fn ask_source(
+        &self,
+        shared: &Shared,
+        request: &Request<'_>,
+        file: &ModelFile,
+        partial: &mut Partial,
+        progress: &FileProgress<'_>,
+    ) -> Result<String, Failure> {
+        loop {
+            let continued = partial.len()? > 0;
+            download::download(&shared.agent, request, partial, progress, self.wait)?;
+            match local::check(&partial.path, file, file.sha256.as_deref()) {
+                Ok(sha256) => return Ok(sha256),
+                Err(reason) => {
+                    partial.clear()?;
+                    // What was there before may have been the bad part: the source is owed a fresh start.
+                    if !continued {
+                        return Err(Failure::Source(format!("{reason:#}")));
+                    }
+                    progress.say("what an earlier fetch left was damaged; starting over");
                 }
-                progress.say("what an earlier fetch left was damaged; starting over");
             }
         }
     }

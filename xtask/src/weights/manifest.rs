@@ -53,7 +53,7 @@ pub(super) struct ModelFile {
 
 impl Manifest {
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let text = limits::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
         let manifest: Self =
             serde_json::from_str(&text).with_context(|| format!("{} is not a list of models", path.display()))?;
         manifest.check().with_context(|| format!("{} cannot be used", path.display()))?;

@@ -76,7 +76,7 @@ impl Hub {
         });
         let stored_token = || {
             let path = get("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(home.as_ref()?.join("token")))?;
-            Some(fs::read_to_string(path).ok()?.trim().to_owned()).filter(|token| !token.is_empty())
+            Some(limits::read_to_string(&path).ok()?.trim().to_owned()).filter(|token| !token.is_empty())
         };
         let cache = get("HF_HUB_CACHE").or_else(|| get("HUGGINGFACE_HUB_CACHE")).map(PathBuf::from);
         let is_true = |value: String| matches!(&*value.to_ascii_uppercase(), "1" | "ON" | "YES" | "TRUE");

@@ -29,15 +29,17 @@ pub(crate) struct Response {
     pub(crate) body: Vec<u8>,
     /// Close the connection after so many bytes of the body.
     pub(crate) cut: Option<usize>,
+    /// Announce another length than the body's; 0 for none at all, and then the body is repeated without an end.
+    pub(crate) announced: Option<u64>,
 }
 
 impl Response {
     pub(crate) fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: b"no such luck".to_vec(), cut: None }
+        Self { status, headers: Vec::new(), body: b"no such luck".to_vec(), cut: None, announced: None }
     }
 
     pub(crate) fn whole(body: &[u8]) -> Self {
-        Self { status: 200, headers: Vec::new(), body: body.to_vec(), cut: None }
+        Self { status: 200, headers: Vec::new(), body: body.to_vec(), cut: None, announced: None }
     }
 
     /// What a good server says: a part where one is asked for.
@@ -47,11 +49,17 @@ impl Response {
             return Self::status(416);
         }
         let range = format!("bytes {start}-{}/{}", body.len() - 1, body.len());
-        Self { status: 206, headers: vec![("Content-Range", range)], body: body[start..].to_vec(), cut: None }
+        let headers = vec![("Content-Range", range)];
+        Self { status: 206, headers, body: body[start..].to_vec(), cut: None, announced: None }
     }
 
     pub(crate) fn cut(mut self, after: usize) -> Self {
         self.cut = Some(after);
+        self
+    }
+
+    pub(crate) fn announcing(mut self, length: u64) -> Self {
+        self.announced = Some(length);
         self
     }
 
@@ -120,11 +128,17 @@ fn serve(mut stream: TcpStream, log: &Log, answer: &dyn Fn(&Request) -> Response
     };
     let response = answer(&Request { path, headers, number });
     write!(stream, "HTTP/1.1 {} Whatever\r\nConnection: close\r\n", response.status)?;
-    write!(stream, "Content-Length: {}\r\n", response.body.len())?;
+    let endless = response.announced == Some(0);
+    if !endless {
+        write!(stream, "Content-Length: {}\r\n", response.announced.unwrap_or(response.body.len() as u64))?;
+    }
     for (name, value) in &response.headers {
         write!(stream, "{name}: {value}\r\n")?;
     }
     stream.write_all(b"\r\n")?;
+    while endless {
+        stream.write_all(&response.body)?;
+    }
     stream.write_all(&response.body[..response.cut.unwrap_or(response.body.len())])
 }
 
@@ -192,6 +206,9 @@ impl Place {
             }
         }
         command.env("HF_HOME", self.path("hf"));
+        if args.first() == Some(&"fetch") {
+            command.args(["--retry-wait", "1"]);
+        }
         command
     }
 
