@@ -8,8 +8,9 @@ use evaluation::{
     Bootstrap, Drawn, FeatureExtractor, Gallery, Masks, Plan, PromptSet, Recipe, Record, Reference, Variant,
     evaluate_images, find_clip,
 };
+use model_files::BaseModel;
 use photos::PhotoFolder;
-use sampling::{ModelFolder, Pipeline, Settings};
+use sampling::{Pipeline, Settings};
 use scheduler::SchedulerKind;
 use serde_json::json;
 use trainer::{FinishedRun, Validation};
@@ -91,7 +92,7 @@ pub(crate) struct Prepared {
     evaluate: Evaluate,
     plan: Plan,
     run: FinishedRun,
-    model: ModelFolder,
+    model: BaseModel,
     photos: Vec<PathBuf>,
     out: PathBuf,
     candidates: Vec<Candidate>,
@@ -114,7 +115,7 @@ impl Evaluate {
             results => results.to_owned(),
         });
         let plan = Plan { prompts: PromptSet::load(&prompts)?, images: self.images as usize, seed: self.seed };
-        let model = ModelFolder::open(&run.config.model).context("the run's base model")?;
+        let model = run.config.base_model().context("the run's base model")?;
         let concept = self.concept.as_ref().unwrap_or(&run.config.concept);
         let photos = PhotoFolder::open(concept).context("the photos to compare with (--concept names others)")?;
         let photos: Vec<PathBuf> = photos.photos.into_iter().map(|photo| photo.path).collect();
@@ -124,7 +125,7 @@ impl Evaluate {
     }
 
     /// The learned subject, and the base model if it is asked for.
-    fn candidates(&self, plan: &Plan, run: &FinishedRun, model: &ModelFolder, out: &Path) -> Result<Vec<Candidate>> {
+    fn candidates(&self, plan: &Plan, run: &FinishedRun, model: &BaseModel, out: &Path) -> Result<Vec<Candidate>> {
         let scheduler = self.sampler.kind()?.unwrap_or(SchedulerKind::DpmSolverPlusPlus);
         let [height, width] = self.size.or(model.image_size()?);
         let Validation { steps, guidance_scale, .. } = run.config.validation;
@@ -168,7 +169,7 @@ impl Prepared {
         let to = self.evaluate.compute.resolve()?;
         for Candidate { name, gallery, .. } in &mut self.candidates {
             let load = || match *name {
-                "base" => Pipeline::from_folder(self.model.path(), to),
+                "base" => Pipeline::open(&self.model, to),
                 _ => self.run.pipeline(to),
             };
             draw(gallery, name, self.evaluate.size.batch(), load)?;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use export::{SingleFile, Unet};
 use trainer::FinishedRun;
@@ -38,18 +38,19 @@ enum Format {
 impl Export {
     pub(crate) fn run(self) -> Result<()> {
         let run = FinishedRun::open(&self.run)?;
-        let (model, unet) = (&run.config.model, Some(Unet::Folder(&run.unet)));
+        let model = run.config.base_model().context("the run's base model")?;
+        let unet = Some(Unet::Folder(&run.unet));
         match self.format {
             Format::Diffusers => {
                 let embeddings = Some((run.config.placeholder.as_str(), &run.embedding));
-                export::diffusers_folder(model, &self.out, unet, embeddings)?;
+                export::diffusers_folder(&model, &self.out, unet, embeddings)?;
                 terminal::say!("{}; its prompts call the subject {}", self.out.display(), run.config.placeholder);
             }
             Format::SingleFile => {
                 let Some(stem) = self.out.file_stem() else { bail!("--out must name a .safetensors file") };
                 let embedding = self.out.with_file_name(format!("{}-embedding.safetensors", stem.display()));
                 let format = SingleFile { kind: self.dtype.kind(), ..SingleFile::default() };
-                export::single_file(model, &self.out, unet, &format)?;
+                export::single_file(&model, &self.out, unet, &format)?;
                 export::save_embeddings(&embedding, &run.config.placeholder, &run.embedding)?;
                 terminal::say!("{} and {}", self.out.display(), embedding.display());
             }

@@ -14,18 +14,23 @@ use trainer::FinishedRun;
 use weights::Archive;
 
 use crate::device::ComputeArgs;
+use crate::model::ModelArgs;
 use crate::profile::ProfileArgs;
 use crate::progress::Progress;
 use crate::sampler::{SamplerArgs, SizeArgs, guidance_of_model, scheduler_name};
 
-/// Make pictures of prompts with a model in the diffusers layout.
+/// Make images of prompts with a Stable Diffusion model.
 #[derive(Args, Debug, Serialize)]
 pub(crate) struct Generate {
-    /// The model: a folder with unet/, vae/, text_encoder/, tokenizer/ and scheduler/
+    /// The model: a folder with unet/, vae/, text_encoder/, tokenizer/ and scheduler/, or a .safetensors checkpoint of
+    /// Stable Diffusion 1.x or 2.x
     #[arg(long, required_unless_present = "run", conflicts_with = "run")]
     model: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    model_args: ModelArgs,
     // Not a doc comment: to rustdoc, [V] would be a link.
-    #[arg(long, help = "The folder of a training run, whose subject prompts call [V]")]
+    #[arg(long, conflicts_with = "ModelArgs", help = "The folder of a training run, whose subject prompts call [V]")]
     run: Option<PathBuf>,
     /// What to draw; may be given several times
     #[arg(long = "prompt", required = true)]
@@ -73,7 +78,10 @@ impl Generate {
                 let run = FinishedRun::open(folder)?;
                 Ok((run.pipeline(to)?, folder, run.config.validation.guidance_scale))
             }
-            (None, Some(model)) => Ok((Pipeline::from_folder(model, to)?, model, guidance_of_model(model)?)),
+            (None, Some(model)) => {
+                let pipeline = Pipeline::open(&self.model_args.open(model)?, to)?;
+                Ok((pipeline, model, guidance_of_model(model)?))
+            }
             (None, None) => bail!("give a model with --model, or a training run with --run"),
         })?;
         if self.check {

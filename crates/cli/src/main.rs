@@ -12,6 +12,7 @@ mod export;
 mod generate;
 mod inspect;
 mod interrupt;
+mod model;
 mod pretrain;
 mod probe;
 mod profile;
@@ -36,7 +37,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make pictures of prompts with a model in the diffusers layout.
+    /// Make images of prompts with a Stable Diffusion model.
     Generate(generate::Generate),
     /// Learn a subject from a few photos.
     Train(Box<train::Train>),

@@ -10,6 +10,7 @@ use tch::Device;
 use trainer::{ConfigLayers, Event, FinishedRun, Outcome, Session, TrainConfig};
 
 use crate::interrupt::Interrupt;
+use crate::model::ModelArgs;
 use crate::profile::ProfileArgs;
 use crate::progress::Progress;
 use crate::results;
@@ -21,9 +22,11 @@ use crate::results;
 #[derive(Args, Debug)]
 #[command(args_override_self = true)]
 pub(crate) struct Train {
-    /// The base model: a folder in the diffusers layout
+    /// The base model: a folder in the diffusers layout, or a .safetensors checkpoint of Stable Diffusion 1.x or 2.x
     #[arg(long)]
     model: Option<PathBuf>,
+    #[command(flatten)]
+    model_args: ModelArgs,
     /// The folder with photos of the subject, or a single photo
     #[arg(long)]
     concept: Option<PathBuf>,
@@ -230,6 +233,7 @@ impl Train {
             ("validation.every", number(self.validate_every)),
             ("validation.results", self.results.clone().map(Value::from)),
         ];
+        flags.extend(self.model_args.settings());
         for [batch_size, accumulation] in [
             ["embedding.batch_size", "embedding.gradient_accumulation"],
             ["cross_attention.batch_size", "cross_attention.gradient_accumulation"],

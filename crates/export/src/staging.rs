@@ -24,7 +24,7 @@ pub(crate) fn new_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) ->
 /// names of the same contents where one disk holds both, else as copies, and what people may edit always as copies.
 pub(crate) fn copy_folder(from: &Path, to: &Path, wanted: impl Fn(&str) -> bool + Copy) -> Result<()> {
     let reading = || format!("cannot read {}", from.display());
-    fs::create_dir(to).with_context(|| format!("cannot make {}", to.display()))?;
+    new_subfolder(to)?;
     for entry in fs::read_dir(from).with_context(reading)? {
         let entry = entry.with_context(reading)?;
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -39,6 +39,11 @@ pub(crate) fn copy_folder(from: &Path, to: &Path, wanted: impl Fn(&str) -> bool 
         }
     }
     Ok(())
+}
+
+/// A folder that must not be there yet.
+pub(crate) fn new_subfolder(path: &Path) -> Result<()> {
+    fs::create_dir(path).with_context(|| format!("cannot make {}", path.display()))
 }
 
 /// One file, as [`copy_folder`] does.

@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use common::{BASES, TOKEN, assert_same, base, changed_unet, read, rows};
+use common::{BASES, TOKEN, assert_same, base, changed_unet, open, read, rows};
 use export::Unet;
 use golden::Golden;
 use sampling::{Pipeline, Request, Settings};
@@ -36,7 +36,8 @@ fn pictures_are_those_that_diffusers_draws_after_the_same_changes() {
     for name in BASES {
         let out = folder.path().join(name);
         let unet = changed_unet(&base(name));
-        export::diffusers_folder(&base(name), &out, Some(Unet::Tensors(&unet)), Some((TOKEN, &rows(32)))).unwrap();
+        export::diffusers_folder(&open(&base(name)), &out, Some(Unet::Tensors(&unet)), Some((TOKEN, &rows(32))))
+            .unwrap();
 
         let pipeline = Pipeline::from_folder(&out, common::F32).unwrap();
         let prompt = pipeline.tokenizer.expand("a photo of a <dog> on the beach").unwrap();
@@ -66,7 +67,7 @@ fn the_new_token_is_in_the_tokenizer_and_at_the_end_of_the_table() {
         BASES.into_iter().zip(["text_model.embeddings.token_embedding.weight", "embeddings.token_embedding.weight"])
     {
         let (base, out) = (base(name), folder.path().join(name));
-        export::diffusers_folder(&base, &out, None, Some((TOKEN, &rows(32)))).unwrap();
+        export::diffusers_folder(&open(&base), &out, None, Some((TOKEN, &rows(32)))).unwrap();
         assert_eq!(json(&out.join("tokenizer/added_tokens.json")), serde_json::json!({"<dog>": 1200, "<dog>_1": 1201}));
 
         let mut expected = json(&base.join("text_encoder/config.json"));
@@ -89,7 +90,7 @@ fn what_was_not_learned_is_taken_over() {
     }
     let unet = changed_unet(&base);
     let out = folder.path().join("out");
-    export::diffusers_folder(&base, &out, Some(Unet::Tensors(&unet)), Some((TOKEN, &rows(32)))).unwrap();
+    export::diffusers_folder(&open(&base), &out, Some(Unet::Tensors(&unet)), Some((TOKEN, &rows(32)))).unwrap();
 
     let mut expected = names(&common::base("tiny-sd21"));
     expected.extend(["README.md", "tokenizer/added_tokens.json"].map(str::to_owned));
@@ -117,7 +118,7 @@ fn a_trained_unets_folder_is_taken_over_whole() {
     let unet = changed_unet(&base);
     weights::save(&run.join("diffusion_pytorch_model.safetensors"), &unet).unwrap();
     let out = folder.path().join("models/mine");
-    export::diffusers_folder(&base, &out, Some(Unet::Folder(&run)), None).unwrap();
+    export::diffusers_folder(&open(&base), &out, Some(Unet::Folder(&run)), None).unwrap();
     assert_same("unet", &read(&out.join("unet")), &unet);
     assert_eq!(names(&out.join("unet")), names(&run));
     assert_eq!(names(&out.join("tokenizer")), names(&base.join("tokenizer")));
@@ -132,7 +133,7 @@ fn links_are_followed() {
     fs::rename(&weights, &blob).unwrap();
     symlink("../../blob", &weights).unwrap();
     let out = folder.path().join("elsewhere/out");
-    export::diffusers_folder(&base, &out, None, None).unwrap();
+    export::diffusers_folder(&open(&base), &out, None, None).unwrap();
     fs::remove_file(&blob).unwrap();
     let copied = out.join("vae/diffusion_pytorch_model.safetensors");
     assert!(fs::symlink_metadata(&copied).unwrap().is_file());
@@ -147,14 +148,14 @@ fn components_that_a_pipeline_can_do_without_may_be_missing() {
     index["safety_checker"] = serde_json::json!(["stable_diffusion", "StableDiffusionSafetyChecker"]);
     index["requires_safety_checker"] = true.into();
     fs::write(base.join("model_index.json"), index.to_string()).unwrap();
-    export::diffusers_folder(&base, &folder.path().join("1"), None, None).unwrap();
+    export::diffusers_folder(&open(&base), &folder.path().join("1"), None, None).unwrap();
     assert_eq!(
         json(&folder.path().join("1/model_index.json")),
         json(&common::base("tiny-sd15").join("model_index.json"))
     );
 
     fs::remove_file(base.join("model_index.json")).unwrap();
-    export::diffusers_folder(&base, &folder.path().join("2"), None, None).unwrap();
+    export::diffusers_folder(&open(&base), &folder.path().join("2"), None, None).unwrap();
     let mut expected = json(&common::base("tiny-sd15").join("model_index.json"));
     expected.as_object_mut().unwrap().remove("_diffusers_version");
     assert_eq!(json(&folder.path().join("2/model_index.json")), expected);
@@ -163,6 +164,6 @@ fn components_that_a_pipeline_can_do_without_may_be_missing() {
 #[test]
 fn an_empty_folder_may_be_filled() {
     let folder = tempfile::tempdir().unwrap();
-    export::diffusers_folder(&base("tiny-sd15"), folder.path(), None, None).unwrap();
+    export::diffusers_folder(&open(&base("tiny-sd15")), folder.path(), None, None).unwrap();
     assert!(folder.path().join("model_index.json").exists());
 }

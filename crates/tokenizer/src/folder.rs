@@ -16,6 +16,16 @@ const DEFAULT_MAX_LENGTH: usize = 77;
 /// Values of `model_max_length` from here on mean "not set".
 const NO_LIMIT: f64 = 1e6;
 
+/// The files of a tokenizer folder that are read, where they are there.
+pub const FILES: [&str; 6] = [
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+];
+
 pub(crate) type Merges = Vec<(String, String)>;
 
 /// A folder's contents, checked: ids run from 0 without gaps, and each merge joins two tokens to a third.
@@ -144,7 +154,7 @@ fn split_pair(line: &str) -> Option<(String, String)> {
 }
 
 /// One merge a line, best first; a `#version` line may stand at the top.
-fn parse_merges(text: &[u8]) -> std::result::Result<Merges, String> {
+pub(crate) fn parse_merges(text: &[u8]) -> std::result::Result<Merges, String> {
     let text = std::str::from_utf8(text).map_err(|_| "it is not UTF-8 text")?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with("#version"));
     lines

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use sampling::{ModelFolder, Pipeline};
+use sampling::Pipeline;
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
@@ -55,7 +55,7 @@ impl FinishedRun {
     /// # Errors
     /// When the base model is gone or a file is damaged.
     pub fn pipeline(&self, to: (Kind, Device)) -> Result<Pipeline> {
-        let model = ModelFolder::open(&self.config.model).context("the run's base model")?;
+        let model = self.config.base_model().context("the run's base model")?;
         let mut pipeline = Pipeline::with_unet(&model, &self.unet, to)?;
         pipeline.add_placeholder(&self.config.placeholder, &self.embedding)?;
         Ok(pipeline)

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use sampling::{ModelFolder, Pipeline};
+use sampling::Pipeline;
 use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::restore;
@@ -26,8 +26,8 @@ impl FinishedRun {
         if stage == Some(Stage::Unet) {
             return self.pipeline(to);
         }
-        let model = ModelFolder::open(&self.config.model).context("the run's base model")?;
-        let mut pipeline = Pipeline::with_unet(&model, &model.component("unet"), to)?;
+        let model = self.config.base_model().context("the run's base model")?;
+        let mut pipeline = Pipeline::open(&model, to)?;
         if stage == Some(Stage::CrossAttention) {
             load_cross_attention(&pipeline, &self.folder.join(Outputs::CROSS_ATTENTION))?;
         }

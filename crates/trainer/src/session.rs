@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use journal::RunFolder;
 use photos::{Photo, PhotoFolder};
-use sampling::{ModelFolder, Pipeline, Request, Settings};
+use sampling::{Pipeline, Request, Settings};
 use serde_json::{Value, json};
 use tch::{Device, Kind};
 
@@ -45,17 +45,17 @@ impl Session {
         let own_resolution = !layers.has("augmentation.resolution");
         let mut config = layers.finish()?;
         config.validate()?;
-        ensure!(!config.model.as_os_str().is_empty(), "no model is given: name its folder with --model");
+        ensure!(!config.model.as_os_str().is_empty(), "no model is given: name its folder or file with --model");
         ensure!(
             !config.concept.as_os_str().is_empty(),
             "no photos are given: name their folder, or a single one, with --concept"
         );
-        let model = ModelFolder::open(&config.model)?;
+        let model = config.base_model()?;
         libtorch::set_tf32(config.dtype == Dtype::Tf32)?;
         libtorch::set_deterministic(config.deterministic)?;
         let PhotoFolder { photos, skipped } = PhotoFolder::open(&config.concept)?;
         let prior = config.prior.as_ref().map(|prior| PriorPictures::open(prior, out)).transpose()?;
-        let pipeline = Pipeline::with_unet(&model, &model.component("unet"), (Kind::Float, device))?;
+        let pipeline = Pipeline::open(&model, (Kind::Float, device))?;
         if own_resolution {
             config.augmentation.resolution = u32::try_from(pipeline.default_settings().height)?;
         }
@@ -64,6 +64,7 @@ impl Session {
 
         let skipped = skipped.iter().chain(prior.iter().flat_map(|prior| &prior.skipped));
         let mut notes: Vec<String> = skipped.map(|skipped| format!("{skipped}; it is left out")).collect();
+        notes.extend_from_slice(model.notes());
         let count = trainer.subject.category_positions.len();
         if count > 1 {
             notes.push(format!(

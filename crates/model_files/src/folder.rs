@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use serde::Deserialize;
 
 /// The size of latents where a config does not tell: 512 pixels, as Stable Diffusion 1.x and 2.x-base were trained.
-pub(crate) const DEFAULT_SAMPLE_SIZE: i64 = 64;
+pub const DEFAULT_SAMPLE_SIZE: i64 = 64;
 
 /// A folder with one sub-folder per component, each with its config and weights.
 #[derive(Debug, Clone)]
@@ -55,13 +56,32 @@ impl ModelFolder {
     /// # Errors
     /// When a config cannot be read.
     pub fn image_size(&self) -> Result<i64> {
-        let unet: unet::Config = weights::read_config(&self.component("unet").join("config.json"))?;
-        let vae: vae::Config = weights::read_config(&self.component("vae").join("config.json"))?;
-        Ok(unet.sample_size.unwrap_or(DEFAULT_SAMPLE_SIZE) * vae.downscale_factor())
+        let unet = weights::read_config(&self.component("unet").join("config.json"))?;
+        let vae = weights::read_config(&self.component("vae").join("config.json"))?;
+        Ok(image_size(&unet, &vae))
     }
 
     /// The noise schedule's config.
     pub fn scheduler_config(&self) -> PathBuf {
         self.0.join("scheduler/scheduler_config.json")
     }
+}
+
+/// What the U-Net's config says of sizes.
+#[derive(Deserialize)]
+pub(crate) struct LatentSize {
+    sample_size: Option<i64>,
+}
+
+/// What the VAE's config says of sizes.
+#[derive(Deserialize)]
+pub(crate) struct Halvings {
+    #[serde(default)]
+    block_out_channels: Vec<i64>,
+}
+
+/// Pixels of the images that a U-Net and a VAE were trained for.
+pub(crate) fn image_size(unet: &LatentSize, vae: &Halvings) -> i64 {
+    let halvings = vae.block_out_channels.len().saturating_sub(1) as u32;
+    unet.sample_size.unwrap_or(DEFAULT_SAMPLE_SIZE).saturating_mul(2i64.saturating_pow(halvings))
 }
