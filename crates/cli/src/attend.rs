@@ -3,13 +3,14 @@
 mod figure;
 mod former;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use heatmaps::{Config, HeatMapRecorder};
 use journal::ResultsFolder;
+use model_files::BaseModel;
 use sampling::{Pipeline, Request, Settings, Word};
 use serde::Serialize;
 use serde_json::json;
@@ -18,6 +19,7 @@ use trainer::{FinishedRun, Stage};
 
 use crate::device::ComputeArgs;
 use crate::learned;
+use crate::model::ModelArgs;
 use crate::progress::Progress;
 use crate::sampler::{SamplerArgs, guidance_of_model, scheduler_name};
 use crate::seed::Seed;
@@ -27,12 +29,15 @@ use figure::{Figure, Row};
 #[derive(Args, Debug, Serialize)]
 pub(crate) struct Attend {
     /// The folder of a training run
-    #[arg(long, required_unless_present = "model")]
+    #[arg(long, required_unless_present = "model", conflicts_with = "ModelArgs")]
     run: Option<PathBuf>,
-    /// A model in the diffusers layout, in place of a run; with --run, where the run's base model is now, if it has been
-    /// moved
+    /// A model in place of a run: a folder in the diffusers layout, or a .safetensors checkpoint; with --run, where the
+    /// run's base model is now, if it has been moved
     #[arg(long)]
     model: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    model_args: ModelArgs,
     // Not a doc comment: to rustdoc, [V] would be a link.
     #[arg(long, help = "What to draw; of a run, a prompt with [V]")]
     prompt: String,
@@ -79,9 +84,9 @@ enum Colors {
 }
 
 /// Where the model comes from.
-enum Source<'a> {
+enum Source {
     Run(Box<FinishedRun>),
-    Model(&'a Path),
+    Model(Box<BaseModel>),
 }
 
 /// A model to be shown: its name in files, and the stage that it comes after.
@@ -152,20 +157,22 @@ impl Attend {
     }
 
     /// The model's place, and the folder to write to.
-    fn source(&self) -> Result<(Source<'_>, PathBuf)> {
+    fn source(&self) -> Result<(Source, PathBuf)> {
         let (source, out) = match (&self.run, &self.model) {
             (Some(run), model) => (Source::Run(Box::new(learned::open(run, model.as_deref())?)), run.join("attend")),
             (None, Some(_)) if self.stages => {
                 bail!("--stages shows the stages of a training run; give one with --run in place of --model")
             }
-            (None, Some(model)) => (Source::Model(model), PathBuf::from("runs/attend")),
+            (None, Some(model)) => {
+                (Source::Model(Box::new(self.model_args.open(model)?)), PathBuf::from("runs/attend"))
+            }
             (None, None) => bail!("give a training run with --run, or a model with --model"),
         };
         Ok((source, self.out.clone().unwrap_or(out)))
     }
 
     /// The rows of the figure.
-    fn moments(&self, source: &Source<'_>) -> Vec<Moment> {
+    fn moments(&self, source: &Source) -> Vec<Moment> {
         let Source::Run(run) = source else { return vec![("model", None)] };
         if !self.stages {
             return vec![(Stage::Unet.name(), Some(Stage::Unet))];
@@ -181,7 +188,7 @@ impl Attend {
     }
 
     /// The figure without its rows.
-    fn figure(&self, pipeline: &Pipeline, source: &Source<'_>, settings: Settings) -> Result<Figure> {
+    fn figure(&self, pipeline: &Pipeline, source: &Source, settings: Settings) -> Result<Figure> {
         let prompt = &self.prompt;
         pipeline.check(&[Request::new(prompt, self.seed.get())], &settings)?;
         let words = pipeline.words(prompt).with_context(|| format!("the prompt {prompt:?} cannot be shown"))?;
@@ -218,11 +225,11 @@ impl Attend {
     }
 }
 
-impl Source<'_> {
+impl Source {
     fn pipeline(&self, stage: Option<Stage>, to: (Kind, Device)) -> Result<Pipeline> {
         match self {
             Self::Run(run) => run.pipeline_after(stage, to),
-            Self::Model(model) => Pipeline::from_folder(model, to),
+            Self::Model(model) => Pipeline::open(model, to),
         }
     }
 
@@ -230,7 +237,7 @@ impl Source<'_> {
     fn guidance_scale(&self) -> Result<f64> {
         match self {
             Self::Run(run) => Ok(run.config.validation.guidance_scale),
-            Self::Model(model) => guidance_of_model(model),
+            Self::Model(model) => guidance_of_model(model.path()),
         }
     }
 }

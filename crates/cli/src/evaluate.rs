@@ -10,8 +10,9 @@ use evaluation::{
 };
 use journal::ResultsFolder;
 use libtorch::DeviceChoice;
+use model_files::BaseModel;
 use photos::PhotoFolder;
-use sampling::{ModelFolder, Pipeline, Settings};
+use sampling::{Pipeline, Settings};
 use scheduler::SchedulerKind;
 use serde_json::json;
 use trainer::{FinishedRun, Validation};
@@ -100,7 +101,7 @@ pub(crate) struct Prepared {
     evaluate: Evaluate,
     plan: Plan,
     run: FinishedRun,
-    model: ModelFolder,
+    model: BaseModel,
     photos: Vec<PathBuf>,
     out: PathBuf,
     results: ResultsFolder,
@@ -159,7 +160,7 @@ impl Evaluate {
     }
 
     /// The learned subject, and the base model if it is asked for.
-    fn candidates(&self, plan: &Plan, run: &FinishedRun, model: &ModelFolder, out: &Path) -> Result<Vec<Candidate>> {
+    fn candidates(&self, plan: &Plan, run: &FinishedRun, model: &BaseModel, out: &Path) -> Result<Vec<Candidate>> {
         let scheduler = self.sampler.kind()?.unwrap_or(SchedulerKind::DpmSolverPlusPlus);
         let [height, width] = self.size.or(model.image_size()?);
         let Validation { steps, guidance_scale, .. } = run.config.validation;
@@ -205,7 +206,7 @@ impl Prepared {
         self.results.create()?;
         for Candidate { name, gallery, .. } in &mut self.candidates {
             let load = || match *name {
-                "base" => Pipeline::from_folder(self.model.path(), to),
+                "base" => Pipeline::open(&self.model, to),
                 _ => self.run.pipeline(to),
             };
             draw(gallery, name, self.evaluate.size.batch(), load)?;

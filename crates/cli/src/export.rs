@@ -65,7 +65,7 @@ impl Export {
         let base = run.base_model()?;
         let (placeholder, category) = (&run.config.placeholder, &run.config.category);
         let embeddings = Some((placeholder.as_str(), &run.embedding));
-        export::diffusers_folder(base.path(), &self.out, Some(Unet::Folder(&run.unet)), embeddings)?;
+        export::diffusers_folder(&base, &self.out, Some(Unet::Folder(&run.unet)), embeddings)?;
         let out = terminal::path(&self.out);
         terminal::say!(
             "{out}; its prompts call the subject {placeholder}, as in \"a photo of a {placeholder} {category}\""
@@ -95,7 +95,7 @@ impl Export {
         // As ModelSpec calls them.
         let metadata = [("modelspec.trigger_phrase", name.as_str()), ("modelspec.usage_hint", &how)];
         let format = SingleFile { kind, metadata: &metadata, ..SingleFile::default() };
-        export::single_file(base.path(), &self.out, Some(Unet::Folder(&run.unet)), &format)?;
+        export::single_file(&base, &self.out, Some(Unet::Folder(&run.unet)), &format)?;
         export::save_embeddings(&embedding, &run.config.placeholder, &run.embedding)?;
         // A1111's web UI shows the text as the checkpoint's description.
         atomic::write(&usage, format!("To use the subject of this checkpoint, {how}.\n"))?;

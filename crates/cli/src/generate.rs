@@ -16,6 +16,7 @@ use weights::Archive;
 
 use crate::device::ComputeArgs;
 use crate::learned;
+use crate::model::ModelArgs;
 use crate::number;
 use crate::profile::ProfileArgs;
 use crate::progress::Progress;
@@ -23,15 +24,18 @@ use crate::sampler::{SamplerArgs, SizeArgs, guidance_of_model, scheduler_name};
 use crate::seed::Seed;
 use folder::ImageFolder;
 
-/// Make pictures of prompts with a model in the diffusers layout.
+/// Make images of prompts with a Stable Diffusion model.
 #[derive(Args, Debug, Serialize)]
 pub(crate) struct Generate {
-    /// The model: a folder with unet/, vae/, text_encoder/, tokenizer/ and scheduler/; with --run, where the run's base
-    /// model is now, if it has been moved
+    /// The model: a folder with unet/, vae/, text_encoder/, tokenizer/ and scheduler/, or a .safetensors checkpoint of
+    /// Stable Diffusion 1.x or 2.x; with --run, where the run's base model is now, if it has been moved
     #[arg(long, required_unless_present = "run")]
     model: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    model_args: ModelArgs,
     // Not a doc comment: to rustdoc, [V] would be a link.
-    #[arg(long, help = "The folder of a training run, whose subject prompts call [V]")]
+    #[arg(long, conflicts_with = "ModelArgs", help = "The folder of a training run, whose subject prompts call [V]")]
     run: Option<PathBuf>,
     /// What to draw; may be given several times
     #[arg(long = "prompt", required = true)]
@@ -78,7 +82,10 @@ impl Generate {
                 let run = learned::open(folder, model.as_deref())?;
                 Ok((run.pipeline(to)?, folder, run.config.validation.guidance_scale))
             }
-            (None, Some(model)) => Ok((Pipeline::from_folder(model, to)?, model, guidance_of_model(model)?)),
+            (None, Some(model)) => {
+                let pipeline = Pipeline::open(&self.model_args.open(model)?, to)?;
+                Ok((pipeline, model, guidance_of_model(model)?))
+            }
             (None, None) => bail!("give a model with --model, or a training run with --run"),
         })?;
         if self.check {
@@ -119,7 +126,7 @@ impl Generate {
             }
         }
         drop(progress);
-        profile::timed("generate/save", || anyhow::Ok(grids.extend(grid.write(&folder)?)))?;
+        grids.extend(profile::timed("generate/save", || grid.write(&folder))?);
         let grids = if grids.is_empty() { String::new() } else { format!(" and {}", grids.join(", ")) };
         terminal::say!("{} image(s){grids} in {}", requests.len(), terminal::path(&out));
         profiler.finish(&out)

@@ -14,6 +14,7 @@ mod inspect;
 mod interrupt;
 mod learned;
 mod memory;
+mod model;
 mod number;
 mod pretrain;
 mod probe;
@@ -43,7 +44,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make pictures of prompts with a model in the diffusers layout.
+    /// Make images of prompts with a Stable Diffusion model.
     Generate(generate::Generate),
     /// Learn a subject from a few photos.
     Train(Box<train::Train>),

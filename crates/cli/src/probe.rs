@@ -5,14 +5,17 @@ mod tensors;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use scheduler::SchedulerKind;
+use model_files::BaseModel;
+use scheduler::{SchedulerConfig, SchedulerKind};
 use serde::de::DeserializeOwned;
 use tch::{Device, Kind};
+use tokenizer::Tokenizer;
 use weights::{Archive, Scope};
 
 use crate::device::ComputeArgs;
+use crate::model::ModelArgs;
 use tensors::Inputs;
 
 /// What each component takes and gives; a ? marks what may be left out.
@@ -35,9 +38,12 @@ Inputs -> outputs by component (a ? marks what may be left out):
 #[derive(Args, Debug)]
 #[command(after_help = TENSORS)]
 pub(crate) struct Probe {
-    /// A model in the diffusers layout, or the folder of the component itself
+    /// A model, a folder in the diffusers layout or a .safetensors checkpoint of Stable Diffusion 1.x or 2.x; or the
+    /// folder of the component itself
     #[arg(long)]
     model: PathBuf,
+    #[command(flatten)]
+    model_args: ModelArgs,
     /// The component
     #[arg(long, value_enum)]
     component: Component,
@@ -92,7 +98,11 @@ impl Probe {
         atomic::ensure_ours(&self.outputs, "the outputs of a probe", is_own)?;
         let to = self.compute.resolve()?;
         let inputs = Inputs::read(&self.inputs)?;
-        let place = Place::new(self.component, &self.model, self.config.as_deref(), to)?;
+        let place = if self.model.is_file() || self.model_args.is_given() {
+            Place::of_model(self.model_args.open(&self.model)?, self.component, self.config.as_deref(), to)?
+        } else {
+            Place::new(self.component, &self.model, self.config.as_deref(), to)?
+        };
         let outputs = libtorch::catch(|| {
             tch::no_grad(|| match self.component {
                 Component::Unet => components::unet(&place, &inputs),
@@ -125,6 +135,8 @@ struct Place {
     folder: PathBuf,
     config: PathBuf,
     to: (Kind, Device),
+    /// The model in a single file, in place of the folder, and which part of it.
+    model: Option<(BaseModel, Option<model_files::Component>)>,
 }
 
 impl Place {
@@ -134,15 +146,57 @@ impl Place {
         let name = if component == Component::Scheduler { "scheduler_config.json" } else { "config.json" };
         let config = config.map_or_else(|| folder.join(name), Path::to_owned);
         anyhow::ensure!(folder.is_dir(), "there is no folder {}", folder.display());
-        Ok(Self { folder, config, to })
+        Ok(Self { folder, config, to, model: None })
+    }
+
+    /// A part of a model in a single file.
+    fn of_model(model: BaseModel, component: Component, config: Option<&Path>, to: (Kind, Device)) -> Result<Self> {
+        let part = match component {
+            Component::Unet => Some(model_files::Component::Unet),
+            Component::VaeEncoder | Component::VaeDecoder => Some(model_files::Component::Vae),
+            Component::TextEncoder => Some(model_files::Component::TextEncoder),
+            Component::Tokenizer | Component::Scheduler => None,
+            Component::ClipImage | Component::ClipText => bail!(
+                "{} is a checkpoint of Stable Diffusion, which has no whole CLIP; name the folder of one",
+                model.path().display()
+            ),
+        };
+        let (folder, config) = (model.path().to_owned(), config.map(Path::to_owned).unwrap_or_default());
+        Ok(Self { folder, config, to, model: Some((model, part)) })
     }
 
     /// Builds the component from its config, whichever file that is, and its weights.
     fn build<C: DeserializeOwned, M>(&self, new: impl FnOnce(&Scope, &C) -> Result<M>) -> Result<M> {
+        if let Some((model, Some(part))) = &self.model {
+            let config: C = match self.given_config() {
+                Some(path) => weights::read_config(path)?,
+                None => model.config(*part)?,
+            };
+            return Ok(model.build(*part, self.to, |vs| new(vs, &config))?.0);
+        }
         let config: C = weights::read_config(&self.config)?;
         let source = Archive::open_folder(&self.folder)?;
         let (model, _) =
             weights::build(&source, self.to, |vs| new(vs, &config).with_context(|| self.config.display().to_string()))?;
         Ok(model)
+    }
+
+    fn tokenizer(&self) -> Result<Tokenizer> {
+        match &self.model {
+            Some((model, _)) => model.tokenizer(),
+            None => Ok(Tokenizer::load(&self.folder)?),
+        }
+    }
+
+    fn scheduler(&self) -> Result<SchedulerConfig> {
+        match (&self.model, self.given_config()) {
+            (Some((model, _)), None) => model.scheduler(),
+            _ => Ok(SchedulerConfig::from_file(&self.config)?),
+        }
+    }
+
+    /// The config, unless it is the single file's own.
+    fn given_config(&self) -> Option<&Path> {
+        (!self.config.as_os_str().is_empty()).then_some(&self.config)
     }
 }

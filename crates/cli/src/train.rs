@@ -10,6 +10,7 @@ use tch::Device;
 use trainer::{ConfigLayers, Event, FinishedRun, Outcome, Session, TrainConfig};
 
 use crate::interrupt::{self, Interrupted};
+use crate::model::ModelArgs;
 use crate::profile::ProfileArgs;
 use crate::progress::Progress;
 use crate::results;
@@ -22,9 +23,12 @@ use crate::seed::Seed;
 #[derive(Args, Debug)]
 #[command(args_override_self = true)]
 pub(crate) struct Train {
-    /// The base model: a folder in the diffusers layout; with --resume, its present place
+    /// The base model: a folder in the diffusers layout, or a .safetensors checkpoint of Stable Diffusion 1.x or 2.x; with
+    /// --resume, its present place
     #[arg(long)]
     model: Option<PathBuf>,
+    #[command(flatten)]
+    model_args: ModelArgs,
     /// The folder with photos of the subject, or a single photo; with --resume, their present place
     #[arg(long)]
     pub(crate) concept: Option<PathBuf>,
@@ -242,6 +246,7 @@ impl Train {
             ("validation.every", number(self.validate_every)),
             ("validation.results", self.results.clone().map(Value::from)),
         ];
+        flags.extend(self.model_args.settings());
         for [batch_size, accumulation] in [
             ["embedding.batch_size", "embedding.gradient_accumulation"],
             ["cross_attention.batch_size", "cross_attention.gradient_accumulation"],

@@ -109,9 +109,7 @@ fn what_was_learned_is_used_with_its_own_model_alone() {
     let with = |command: &[&str], more: &[&str]| {
         [command, &["--run", &run], more].concat().iter().map(|a| (*a).to_owned()).collect::<Vec<_>>()
     };
-    let borrowed = |arguments: &[String]| arguments.iter().map(|a| a.clone()).collect::<Vec<String>>();
     let call = |arguments: Vec<String>, refused: Option<&str>| {
-        let arguments = borrowed(&arguments);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         match refused {
             Some(words) => refuses(&arguments, words),

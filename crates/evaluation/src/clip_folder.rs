@@ -43,17 +43,18 @@ pub fn find_clip(given: Option<&Path>, base_model: &Path) -> Result<PathBuf> {
         }
         return Ok(folder.to_owned());
     }
-    let own = base_model.join("clip");
-    let places = [own.clone()].into_iter().chain(VIT_B32.iter().map(PathBuf::from));
-    match places.into_iter().find(|place| place.join("config.json").exists()) {
-        Some(folder) => Ok(folder),
-        None => bail!(
-            "there is no CLIP to judge with, neither in {} nor in {}; get one by `cargo xtask weights fetch \
-             clip-vit-b32`, or name a folder with --clip",
-            own.display(),
-            VIT_B32[0]
-        ),
+    // A single file has no CLIP beside its components.
+    let own = (!base_model.is_file()).then(|| base_model.join("clip"));
+    let places: Vec<PathBuf> = own.into_iter().chain(VIT_B32.map(PathBuf::from)).collect();
+    if let Some(folder) = places.iter().find(|place| place.join("config.json").exists()) {
+        return Ok(folder.clone());
     }
+    let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+    bail!(
+        "there is no CLIP to judge with in {}; get one by `cargo xtask weights fetch clip-vit-b32`, or name a folder with \
+         --clip",
+        places.join(" or ")
+    )
 }
 
 #[cfg(test)]

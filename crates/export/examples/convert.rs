@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use export::{SingleFile, Unet};
+use model_files::{BaseModel, Component, ModelOptions};
 use tch::Kind;
 use weights::Archive;
 
@@ -20,6 +21,7 @@ fn main() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
     let tiny = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny-sd21");
     let model = arguments.next().unwrap_or_else(tiny);
+    let model = BaseModel::open(&model, &ModelOptions::default())?;
     let out = arguments.next().unwrap_or_else(|| std::env::temp_dir().join("tiny-sd21.safetensors"));
     let mut rest: Vec<PathBuf> = arguments.collect();
     if out.extension().is_none() {
@@ -48,7 +50,7 @@ fn main() -> Result<()> {
 }
 
 /// The width of a model's text encoder.
-fn width(model: &Path) -> Result<i64> {
-    let config: serde_json::Value = weights::read_config(&model.join("text_encoder/config.json"))?;
+fn width(model: &BaseModel) -> Result<i64> {
+    let config: serde_json::Value = model.config(Component::TextEncoder)?;
     config["hidden_size"].as_i64().context("the text encoder's config.json has no hidden_size")
 }

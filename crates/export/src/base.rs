@@ -1,10 +1,12 @@
-//! The model that the learned parts belong to: a folder in the diffusers layout.
+//! The model that the learned parts belong to.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Result, bail, ensure};
+use model_files::{BaseModel, Component};
 use serde::Deserialize;
-use weights::{Archive, Tensors, read_config};
+use serde_json::Value;
+use weights::{Archive, Tensors};
 
 use crate::Family;
 
@@ -19,13 +21,13 @@ pub enum Unet<'a> {
 
 /// What the configs say of a model.
 #[derive(Debug)]
-pub(crate) struct Base {
-    pub(crate) folder: PathBuf,
+pub(crate) struct Base<'a> {
+    pub(crate) model: &'a BaseModel,
     pub(crate) family: Family,
     /// Whether the U-Net predicts velocity rather than noise.
     pub(crate) predicts_velocity: bool,
     /// The pictures' height and width in pixels that the U-Net was trained for.
-    pub(crate) resolution: u64,
+    pub(crate) resolution: i64,
 }
 
 /// The part of the U-Net's config that tells architectures apart.
@@ -34,13 +36,6 @@ struct UnetConfig {
     #[serde(rename = "_class_name")]
     class_name: Option<String>,
     addition_embed_type: Option<String>,
-    sample_size: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct VaeConfig {
-    #[serde(default)]
-    block_out_channels: Vec<u64>,
 }
 
 #[derive(Deserialize)]
@@ -48,57 +43,32 @@ struct TextConfig {
     hidden_act: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct SchedulerConfig {
-    prediction_type: Option<String>,
-}
-
-/// The size of latents where a config does not tell: 512 pixels, as 1.x and 2.x-base were trained.
-const DEFAULT_SAMPLE_SIZE: u64 = 64;
-
-impl Base {
+impl<'a> Base<'a> {
     /// Reads the configs.
-    pub(crate) fn open(folder: &Path) -> Result<Self> {
-        const NEEDED: [&str; 4] =
-            ["unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json"];
-        let shown = folder.display();
-        ensure!(
-            folder.is_dir(),
-            "there is no model folder {shown}; give one in the diffusers layout (unet/, vae/, ...)"
-        );
-        let missing: Vec<&str> = NEEDED.into_iter().filter(|name| !folder.join(name).exists()).collect();
-        ensure!(
-            missing.is_empty(),
-            "{shown} is not a complete model in the diffusers layout: it has no {}",
-            missing.join(", no ")
-        );
-
-        let [unet, vae, text, scheduler] = NEEDED.map(|name| folder.join(name));
-        let unet: UnetConfig = read_config(&unet)?;
-        let vae: VaeConfig = read_config(&vae)?;
-        let text: TextConfig = read_config(&text)?;
-        let scheduler: SchedulerConfig = read_config(&scheduler)?;
+    pub(crate) fn open(model: &'a BaseModel) -> Result<Self> {
+        let unet: UnetConfig = model.config(Component::Unet)?;
+        let text: TextConfig = model.config(Component::TextEncoder)?;
+        let scheduler = model.scheduler_json()?;
         if unet.class_name.as_deref().is_some_and(|name| name != "UNet2DConditionModel")
             || unet.addition_embed_type.is_some()
-            || folder.join("text_encoder_2").exists()
+            || model.folder().is_some_and(|folder| folder.component("text_encoder_2").exists())
         {
-            bail!("the model in {shown} is not of Stable Diffusion 1.x or 2.x, which are all that can be exported");
+            bail!(
+                "the model in {} is not of Stable Diffusion 1.x or 2.x, which are all that can be exported",
+                model.path().display()
+            );
         }
-        let halvings = vae.block_out_channels.len().saturating_sub(1);
         Ok(Self {
-            folder: folder.to_owned(),
-            family: Family::of_activation(text.hidden_act.as_deref(), folder)?,
-            predicts_velocity: scheduler.prediction_type.as_deref() == Some("v_prediction"),
-            resolution: unet
-                .sample_size
-                .unwrap_or(DEFAULT_SAMPLE_SIZE)
-                .saturating_mul(2u64.saturating_pow(halvings as u32)),
+            model,
+            family: Family::of_activation(text.hidden_act.as_deref(), model.path())?,
+            predicts_velocity: scheduler.get("prediction_type").and_then(Value::as_str) == Some("v_prediction"),
+            resolution: model.image_size()?,
         })
     }
 
     /// Makes sure that a U-Net has the same parameters as the base model's.
     pub(crate) fn check(&self, unet: &Unet) -> Result<()> {
-        let own = Archive::open_folder(&self.folder.join("unet"))?;
+        let own = self.model.archive(Component::Unet)?;
         let other = match unet {
             Unet::Folder(folder) => {
                 ensure!(folder.join("config.json").exists(), "{} is no U-Net: it has no config.json", folder.display());
@@ -111,7 +81,7 @@ impl Base {
             bail!(
                 "the U-Net to export does not belong to the model in {}: {name} {shape}; give the model that it was \
                  trained from",
-                self.folder.display()
+                self.model.path().display()
             );
         }
         Ok(())

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use model_files::names::{CLIP, Names, OPEN_CLIP, TEXT, UNET, VAE, unet, vae};
+use model_files::{BaseModel, Component};
 use tch::{Kind, Tensor};
 use weights::{Archive, Tensors};
 
 use crate::base::{Base, Unet};
-use crate::names::{Names, unet, vae};
 use crate::open_clip;
 
 /// Which text encoder a model has, and so which layout its single file.
@@ -21,14 +22,14 @@ pub enum Family {
 
 impl Family {
     /// Tells them apart by the `hidden_act` of the text encoder's config.
-    pub(crate) fn of_activation(hidden_act: Option<&str>, folder: &Path) -> Result<Self> {
+    pub(crate) fn of_activation(hidden_act: Option<&str>, model: &Path) -> Result<Self> {
         match hidden_act {
             None | Some("quick_gelu") => Ok(Self::V1),
             Some("gelu") => Ok(Self::V2),
             Some(other) => bail!(
                 "the text encoder in {} has hidden_act {other:?}, but that of Stable Diffusion 1.x has \"quick_gelu\" and \
                  that of 2.x \"gelu\"; no other has a single-file layout",
-                folder.display()
+                model.display()
             ),
         }
     }
@@ -36,16 +37,11 @@ impl Family {
     /// What the text encoder's names begin with.
     fn text_prefix(self) -> &'static str {
         match self {
-            Self::V1 => "cond_stage_model.transformer.",
-            Self::V2 => "cond_stage_model.model.",
+            Self::V1 => CLIP,
+            Self::V2 => OPEN_CLIP,
         }
     }
 }
-
-const UNET: &str = "model.diffusion_model.";
-const VAE: &str = "first_stage_model.";
-/// What diffusers' names of the text encoder begin with; transformers 5 leaves it out of files.
-const TEXT: &str = "text_model.";
 
 /// The parameters of a Stable Diffusion model under their diffusers names.
 #[derive(Debug)]
@@ -61,28 +57,28 @@ pub struct Components {
 }
 
 impl Components {
-    /// Reads a folder in the diffusers layout, with another U-Net in place of its own where one is given.
+    /// Reads a model, with another U-Net in place of its own where one is given.
     ///
     /// # Errors
     /// When a component is missing or unreadable, the model is of another family, or the U-Net does not belong to it.
-    pub fn from_folder(folder: &Path, unet: Option<Unet>) -> Result<Self> {
-        Self::of(&Base::open(folder)?, unet)
+    pub fn of_model(model: &BaseModel, unet: Option<Unet>) -> Result<Self> {
+        Self::of(&Base::open(model)?, unet)
     }
 
     pub(crate) fn of(base: &Base, unet: Option<Unet>) -> Result<Self> {
-        let read = |folder: &Path| Archive::open_folder(folder)?.tensors();
+        let read = |component: Component| base.model.archive(component)?.tensors();
         if let Some(unet) = &unet {
             base.check(unet)?;
         }
         Ok(Self {
             family: base.family,
             unet: match unet {
-                None => read(&base.folder.join("unet"))?,
-                Some(Unet::Folder(folder)) => read(folder)?,
+                None => read(Component::Unet)?,
+                Some(Unet::Folder(folder)) => Archive::open_folder(folder)?.tensors()?,
                 Some(Unet::Tensors(tensors)) => tensors.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect(),
             },
-            vae: map_names(read(&base.folder.join("vae"))?, vae::present_name),
-            text_encoder: text_encoder(read(&base.folder.join("text_encoder"))?),
+            vae: map_names(read(Component::Vae)?, vae::present_name),
+            text_encoder: text_encoder(read(Component::TextEncoder)?),
         })
     }
 

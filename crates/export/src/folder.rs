@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use model_files::{BaseModel, Component, ModelFolder};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 use weights::read_config;
 
 use crate::base::{Base, Unet};
-use crate::staging::{copy_file, copy_folder, is_weights, new_folder};
+use crate::staging::{copy_file, copy_folder, is_weights, new_folder, new_subfolder};
 use crate::text_encoder;
 
 /// Components that a pipeline can do without.
@@ -19,7 +20,7 @@ const PAPERS: [&str; 4] = ["LICENSE", "LICENSE.md", "LICENSE.txt", "README.md"];
 /// The file in an exported folder that says what its prompts call the subject.
 pub const USAGE: &str = "usage.txt";
 
-/// Writes the model in `base` to the new folder `out`, with another `unet` and with a new token, its name and its
+/// Writes the model `base` to the new folder `out`, with another `unet` and with a new token, its name and its
 /// embedding(s) [vectors, width], in the tokenizer and the text encoder, where these are given.
 ///
 /// `StableDiffusionPipeline.from_pretrained(out)` loads it. Everything else is copied as it is; [`USAGE`] says how prompts
@@ -28,7 +29,7 @@ pub const USAGE: &str = "usage.txt";
 /// # Errors
 /// When `out` is there and not empty, a component is missing, or what was learned does not belong to the model.
 pub fn diffusers_folder(
-    base: &Path,
+    base: &BaseModel,
     out: &Path,
     unet: Option<Unet>,
     embeddings: Option<(&str, &Tensor)>,
@@ -39,28 +40,70 @@ pub fn diffusers_folder(
         base.check(unet)?;
     }
     new_folder(out, |out| {
-        for (component, _) in index.iter().filter(|(_, class)| is_component(class)) {
-            let (from, to) = (base.folder.join(component), out.join(component));
-            match (component.as_str(), &unet) {
-                ("unet", Some(Unet::Folder(folder))) => copy_folder(folder, &to, |_| true)?,
-                ("unet", Some(Unet::Tensors(tensors))) => {
-                    copy_folder(&from, &to, |name| !is_weights(name))?;
-                    weights::save(&to.join("diffusion_pytorch_model.safetensors"), *tensors)?;
-                }
-                ("text_encoder" | "tokenizer", _) if embeddings.is_some() => {}
-                _ => copy_folder(&from, &to, |_| true)?,
-            }
+        match base.model.folder() {
+            Some(folder) => from_folder(folder, out, &index, unet, embeddings.is_some())?,
+            None => from_single_file(base.model, out, unet, embeddings.is_some())?,
         }
         if let Some((placeholder, rows)) = embeddings {
-            text_encoder::write(&base.folder, out, placeholder, rows)?;
+            text_encoder::write(base.model, out, placeholder, rows)?;
             let usage = format!("Prompts name what this model has learned {placeholder}.\n");
             atomic::write(&out.join(USAGE), usage)?;
         }
-        for name in PAPERS.iter().filter(|name| base.folder.join(name).is_file()) {
-            copy_file(&base.folder.join(name), &out.join(name))?;
-        }
         atomic::write(&out.join("model_index.json"), serde_json::to_vec_pretty(&index)?)
     })
+}
+
+/// Takes over a folder's components and papers; tokenizer and text encoder not where they are `changed`.
+fn from_folder(
+    folder: &ModelFolder,
+    out: &Path,
+    index: &Map<String, Value>,
+    unet: Option<Unet>,
+    changed: bool,
+) -> Result<()> {
+    for (component, _) in index.iter().filter(|(_, class)| is_component(class)) {
+        let (from, to) = (folder.component(component), out.join(component));
+        match (component.as_str(), &unet) {
+            ("unet", Some(Unet::Folder(folder))) => copy_folder(folder, &to, |_| true)?,
+            ("unet", Some(Unet::Tensors(tensors))) => {
+                copy_folder(&from, &to, |name| !is_weights(name))?;
+                weights::save(&to.join(Component::Unet.weights_file()), *tensors)?;
+            }
+            ("text_encoder" | "tokenizer", _) if changed => {}
+            _ => copy_folder(&from, &to, |_| true)?,
+        }
+    }
+    for name in PAPERS.iter().filter(|name| folder.path().join(name).is_file()) {
+        copy_file(&folder.path().join(name), &out.join(name))?;
+    }
+    Ok(())
+}
+
+/// Writes a single file's components; tokenizer and text encoder not where they are `changed`.
+fn from_single_file(model: &BaseModel, out: &Path, unet: Option<Unet>, changed: bool) -> Result<()> {
+    let write_json = |path: &Path, json: &Map<String, Value>| atomic::write(path, serde_json::to_vec_pretty(json)?);
+    for component in Component::ALL {
+        let to = out.join(component.folder());
+        match (component, &unet) {
+            (Component::Unet, Some(Unet::Folder(folder))) => {
+                copy_folder(folder, &to, |_| true)?;
+                continue;
+            }
+            (Component::TextEncoder, _) if changed => continue,
+            _ => new_subfolder(&to)?,
+        }
+        write_json(&to.join("config.json"), &model.config(component)?)?;
+        let weights = to.join(component.weights_file());
+        match (component, &unet) {
+            (Component::Unet, Some(Unet::Tensors(tensors))) => weights::save(&weights, *tensors)?,
+            _ => weights::save(&weights, model.archive(component)?.tensors()?)?,
+        }
+    }
+    if !changed {
+        model.tokenizer()?.save(out.join("tokenizer"))?;
+    }
+    new_subfolder(&out.join("scheduler"))?;
+    write_json(&out.join("scheduler/scheduler_config.json"), &model.scheduler_json()?)
 }
 
 /// Whether an entry of model_index.json names a component: its library and class, which are null for none.
@@ -70,11 +113,11 @@ fn is_component(class: &Value) -> bool {
 
 /// The model's model_index.json, or one made up where it has none, without the optional components that it lacks.
 fn model_index(base: &Base) -> Result<Map<String, Value>> {
-    let path = base.folder.join("model_index.json");
+    let path = base.model.path().join("model_index.json");
     let mut index: Map<String, Value> = if path.exists() {
         read_config(&path)?
     } else {
-        let scheduler: Map<String, Value> = read_config(&base.folder.join("scheduler/scheduler_config.json"))?;
+        let scheduler = base.model.scheduler_json()?;
         let scheduler = scheduler.get("_class_name").and_then(Value::as_str).unwrap_or("PNDMScheduler");
         let index = json!({
             "_class_name": "StableDiffusionPipeline",
@@ -86,9 +129,11 @@ fn model_index(base: &Base) -> Result<Map<String, Value>> {
         });
         serde_json::from_value(index)?
     };
+    // A single file's are all written.
+    let is_there = |name: &str| base.model.folder().is_none_or(|folder| folder.component(name).is_dir());
     let absent: Vec<String> = index
         .iter()
-        .filter(|(name, class)| is_component(class) && !base.folder.join(name).is_dir())
+        .filter(|(name, class)| is_component(class) && !is_there(name))
         .map(|(name, _)| name.clone())
         .collect();
     for name in absent {

@@ -8,18 +8,20 @@
 //!
 //! ```
 //! use export::{SingleFile, Unet};
+//! use model_files::{BaseModel, ModelOptions};
 //! use tch::{Device, Kind, Tensor};
 //!
 //! # let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures");
 //! # let folder = tempfile::tempdir()?;
-//! let base = std::path::Path::new(fixtures).join("tiny-sd21");
+//! let path = std::path::Path::new(fixtures).join("tiny-sd21");
+//! let base = BaseModel::open(&path, &ModelOptions::default())?; // or a single file
 //! let out = folder.path().join("exported");
 //! let rows = Tensor::ones([2, 32], (Kind::Float, Device::Cpu));
 //! export::diffusers_folder(&base, &out, None, Some(("<dog>", &rows)))?;
 //! assert!(out.join("tokenizer/added_tokens.json").exists());
 //!
 //! let file = folder.path().join("dog.safetensors");
-//! let unet = Some(Unet::Folder(&base.join("unet"))); // that of a run, say
+//! let unet = Some(Unet::Folder(&path.join("unet"))); // that of a run, say
 //! export::single_file(&base, &file, unet, &SingleFile { kind: Kind::Half, ..SingleFile::default() })?;
 //! let embedding = folder.path().join("dog_embeds.safetensors");
 //! export::save_embeddings(&embedding, "<dog>", &rows)?;
@@ -46,7 +48,6 @@ mod base;
 mod components;
 mod embeddings;
 mod folder;
-mod names;
 mod open_clip;
 mod single_file;
 mod staging;

@@ -2,16 +2,13 @@
 //! are one, and with the parts that Stable Diffusion does not use.
 
 use anyhow::{Context, Result, ensure};
+use model_files::names::open_clip::{BLOCKS, LAYERS, projections, table};
+use model_files::names::{Names, count_after, number_after};
 use tch::{Device, Kind, Tensor};
 use weights::Tensors;
 
 use crate::components::renamed;
-use crate::names::{Names, count_after, number_after};
 
-const LAYERS: &str = "text_model.encoder.layers.";
-const BLOCKS: &str = "transformer.resblocks.";
-/// The parts of `in_proj_*` from the top.
-const PARTS: [&str; 3] = ["q_proj", "k_proj", "v_proj"];
 /// Where CLIP's training clips the temperature of its loss: ln 100.
 const LOGIT_SCALE: f32 = 4.605_170_2;
 
@@ -65,32 +62,4 @@ pub(crate) fn to_diffusers(mut tensors: Tensors) -> Result<Tensors> {
 
 fn missing(name: &str) -> String {
     format!("the text encoder has no {name}, so it is not that of Stable Diffusion 2.x")
-}
-
-/// OpenCLIP's name of each fused parameter, with diffusers' names of its parts.
-fn projections(layers: usize) -> impl Iterator<Item = (String, [String; 3])> {
-    let kinds = (0..layers).flat_map(|layer| ["weight", "bias"].map(|kind| (layer, kind)));
-    kinds.map(|(layer, kind)| {
-        let parts = PARTS.map(|part| format!("{LAYERS}{layer}.self_attn.{part}.{kind}"));
-        (format!("{BLOCKS}{layer}.attn.in_proj_{kind}"), parts)
-    })
-}
-
-/// The names of everything else.
-fn table(layers: usize) -> Names {
-    const LAYER: [(&str, &str); 5] = [
-        ("layer_norm1", "ln_1"),
-        ("layer_norm2", "ln_2"),
-        ("mlp.fc1", "mlp.c_fc"),
-        ("mlp.fc2", "mlp.c_proj"),
-        ("self_attn.out_proj", "attn.out_proj"),
-    ];
-    let mut names = Names::default();
-    names.add("text_model.embeddings.token_embedding", "token_embedding");
-    names.add("text_model.embeddings.position_embedding.weight", "positional_embedding");
-    names.add("text_model.final_layer_norm", "ln_final");
-    for layer in 0..layers {
-        names.add_all(&format!("{LAYERS}{layer}"), &format!("{BLOCKS}{layer}"), &LAYER);
-    }
-    names
 }

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use model_files::BaseModel;
 use tch::Kind;
-use tokenizer::Tokenizer;
 
 use crate::base::{Base, Unet};
 use crate::{Components, Family};
@@ -34,7 +34,7 @@ impl Default for SingleFile<'_> {
 /// # Errors
 /// When the model is of another family than Stable Diffusion 1.x and 2.x or has tokens of its own, a component is missing,
 /// the U-Net does not belong to it, `out` exists, or it cannot be written.
-pub fn single_file(base: &Path, out: &Path, unet: Option<Unet>, format: &SingleFile) -> Result<()> {
+pub fn single_file(base: &BaseModel, out: &Path, unet: Option<Unet>, format: &SingleFile) -> Result<()> {
     ensure!(
         out.extension().is_some_and(|extension| extension == "safetensors"),
         "{} must end in .safetensors, by which loaders know the format",
@@ -47,7 +47,7 @@ pub fn single_file(base: &Path, out: &Path, unet: Option<Unet>, format: &SingleF
     );
     atomic::ensure_new(out)?;
     let base = Base::open(base)?;
-    check_tokens(&base.folder)?;
+    check_tokens(base.model)?;
     let tensors = Components::of(&base, unet)?.into_ldm(format.kind)?;
     let resolution = format!("{0}x{0}", base.resolution);
     let (architecture, prediction_type) = match (base.family, base.predicts_velocity) {
@@ -69,15 +69,15 @@ pub fn single_file(base: &Path, out: &Path, unet: Option<Unet>, format: &SingleF
 }
 
 /// Loaders bring the vocabulary along, and refuse a text encoder that has more.
-fn check_tokens(folder: &Path) -> Result<()> {
-    let tokenizer = folder.join("tokenizer");
-    if tokenizer.is_dir() {
-        let added: Vec<String> = Tokenizer::load(tokenizer)?.added().into_values().collect();
+fn check_tokens(model: &BaseModel) -> Result<()> {
+    // A folder without a tokenizer is good enough for this.
+    if model.folder().is_none_or(|folder| folder.component("tokenizer").is_dir()) {
+        let added: Vec<String> = model.tokenizer()?.added().into_values().collect();
         ensure!(
             added.is_empty(),
             "the model in {} has tokens of its own ({}), for which a single file has no place; give the model that it was \
              made from, with its U-Net, and the embedding in a file of its own",
-            folder.display(),
+            model.path().display(),
             added.join(", ")
         );
     }

@@ -23,7 +23,7 @@ pub(crate) fn new_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) ->
 /// Copies the files of `from` for which `wanted` holds into the new folder `to`, hidden ones left out.
 pub(crate) fn copy_folder(from: &Path, to: &Path, wanted: impl Fn(&str) -> bool + Copy) -> Result<()> {
     let reading = || format!("cannot read {}", from.display());
-    fs::create_dir(to).with_context(|| format!("cannot make {}", to.display()))?;
+    new_subfolder(to)?;
     for entry in fs::read_dir(from).with_context(reading)? {
         let entry = entry.with_context(reading)?;
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -38,6 +38,11 @@ pub(crate) fn copy_folder(from: &Path, to: &Path, wanted: impl Fn(&str) -> bool 
         }
     }
     Ok(())
+}
+
+/// A folder that must not be there yet.
+pub(crate) fn new_subfolder(path: &Path) -> Result<()> {
+    fs::create_dir(path).with_context(|| format!("cannot make {}", path.display()))
 }
 
 /// Copies one file, so that what becomes of the copy is nothing to the original. Where the file system can share contents

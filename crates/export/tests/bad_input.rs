@@ -6,9 +6,10 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{F32, TOKEN, base, changed_unet, rows};
+use common::{F32, TOKEN, base, changed_unet, open, rows};
 use export::{Components, SingleFile, Unet, diffusers_folder, load_embeddings, save_embeddings, single_file};
 use golden::fixtures;
+use model_files::{BaseModel, ModelOptions};
 use tch::{Kind, Tensor};
 
 /// The message, which must be one line.
@@ -33,7 +34,7 @@ fn an_embedding_of_another_family() {
 
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    let found = message(diffusers_folder(&base("tiny-sd21"), &out, None, Some((TOKEN, &rows(768)))));
+    let found = message(diffusers_folder(&open(&base("tiny-sd21")), &out, None, Some((TOKEN, &rows(768)))));
     assert!(found.starts_with("the embedding of <dog> has width 768 (Stable Diffusion 1.x), but "), "{found}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
@@ -71,11 +72,11 @@ fn a_folder_that_is_taken() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("precious"), "").unwrap();
     let shown = folder.path().display();
-    let found = message(diffusers_folder(&base("tiny-sd21"), folder.path(), None, None));
+    let found = message(diffusers_folder(&open(&base("tiny-sd21")), folder.path(), None, None));
     let expected = "is there already and is not empty; choose another folder, or remove that one first";
     assert_eq!(found, format!("{shown} {expected}"));
     let file = folder.path().join("precious");
-    let found = message(diffusers_folder(&base("tiny-sd21"), &file, None, None));
+    let found = message(diffusers_folder(&open(&base("tiny-sd21")), &file, None, None));
     assert_eq!(found, format!("{} is a file; choose another name for the folder", file.display()));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
@@ -85,12 +86,15 @@ fn models_that_are_incomplete_or_of_another_family() {
     let folder = tempfile::tempdir().unwrap();
     let (out, file) = (folder.path().join("out"), folder.path().join("out.safetensors"));
     let both = |model: &Path| {
-        let found = message(diffusers_folder(model, &out, None, None));
-        assert_eq!(message(single_file(model, &file, None, &SingleFile::default())), found);
+        let Ok(model) = BaseModel::open(model, &ModelOptions::default()) else {
+            return message(BaseModel::open(model, &ModelOptions::default()));
+        };
+        let found = message(diffusers_folder(&model, &out, None, None));
+        assert_eq!(message(single_file(&model, &file, None, &SingleFile::default())), found);
         assert!(!out.exists() && !file.exists());
         found
     };
-    assert!(both(Path::new("/no/such/model")).starts_with("there is no model folder /no/such/model; give one"));
+    assert!(both(Path::new("/no/such/model")).starts_with("there is no model folder /no/such/model; "));
 
     let model = common::copy_of("tiny-sd15", folder.path());
     let shown = model.display().to_string();
@@ -116,7 +120,7 @@ fn a_component_that_the_index_promises() {
     let model = common::copy_of("tiny-sd15", folder.path());
     fs::remove_dir_all(model.join("tokenizer")).unwrap();
     let out = folder.path().join("out");
-    let found = message(diffusers_folder(&model, &out, None, None));
+    let found = message(diffusers_folder(&open(&model), &out, None, None));
     let expected = "names the component tokenizer, but there is no such folder; fetch the model again";
     assert_eq!(found, format!("{} {expected}", model.join("model_index.json").display()));
     assert!(!out.exists());
@@ -137,7 +141,7 @@ fn a_unet_of_another_model() {
         (Unet::Tensors(&lacking), "conv_in.bias is missing"),
         (Unet::Tensors(&extended), "add_embedding.linear_1.bias is not part of it"),
     ] {
-        let found = message(diffusers_folder(&model, &out, Some(unet), None));
+        let found = message(diffusers_folder(&open(&model), &out, Some(unet), None));
         assert_eq!(
             found,
             format!(
@@ -145,9 +149,9 @@ fn a_unet_of_another_model() {
                 model.display()
             )
         );
-        assert_eq!(message(single_file(&model, &file, Some(unet), &SingleFile::default())), found);
+        assert_eq!(message(single_file(&open(&model), &file, Some(unet), &SingleFile::default())), found);
     }
-    let found = message(diffusers_folder(&model, &out, Some(Unet::Folder(Path::new("/no/run"))), None));
+    let found = message(diffusers_folder(&open(&model), &out, Some(Unet::Folder(Path::new("/no/run"))), None));
     assert_eq!(found, "/no/run is no U-Net: it has no config.json");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
@@ -156,7 +160,8 @@ fn a_unet_of_another_model() {
 fn tokens_that_cannot_be_added() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    let export = |model: &Path, token: &str| message(diffusers_folder(model, &out, None, Some((token, &rows(32)))));
+    let export =
+        |model: &Path, token: &str| message(diffusers_folder(&open(model), &out, None, Some((token, &rows(32)))));
     assert!(export(&base("tiny-sd21"), "a").contains("the placeholder \"a\" already is the token"));
     assert!(export(&base("tiny-sd21"), "my dog").contains("give it a name without white space"));
 
@@ -179,7 +184,7 @@ fn single_files_that_cannot_be_written() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, kind: Kind, unet: Option<Unet>| {
         let format = SingleFile { kind, ..SingleFile::default() };
-        message(single_file(&base("tiny-sd21"), &folder.path().join(name), unet, &format))
+        message(single_file(&open(&base("tiny-sd21")), &folder.path().join(name), unet, &format))
     };
     let found = write("model.ckpt", Kind::Float, None);
     assert!(found.ends_with("model.ckpt must end in .safetensors, by which loaders know the format"), "{found}");
@@ -200,8 +205,8 @@ fn single_files_that_cannot_be_written() {
 fn a_model_with_a_token_of_its_own_fits_into_no_single_file() {
     let folder = tempfile::tempdir().unwrap();
     let (out, file) = (folder.path().join("out"), folder.path().join("out.safetensors"));
-    diffusers_folder(&base("tiny-sd21"), &out, None, Some((TOKEN, &rows(32)))).unwrap();
-    let found = message(single_file(&out, &file, None, &SingleFile::default()));
+    diffusers_folder(&open(&base("tiny-sd21")), &out, None, Some((TOKEN, &rows(32)))).unwrap();
+    let found = message(single_file(&open(&out), &file, None, &SingleFile::default()));
     let expected = "has tokens of its own (<dog>, <dog>_1), for which a single file has no place; give the model that it \
                     was made from, with its U-Net, and the embedding in a file of its own";
     assert_eq!(found, format!("the model in {} {expected}", out.display()));
@@ -210,7 +215,7 @@ fn a_model_with_a_token_of_its_own_fits_into_no_single_file() {
 
 #[test]
 fn checkpoints_that_are_not_whole_or_of_another_kind() {
-    let ldm = || Components::from_folder(&base("tiny-sd21"), None).unwrap().into_ldm(Kind::Float).unwrap();
+    let ldm = || Components::of_model(&open(&base("tiny-sd21")), None).unwrap().into_ldm(Kind::Float).unwrap();
     let mut tensors = ldm();
     tensors.retain(|name, _| !name.starts_with("first_stage_model."));
     assert_eq!(

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use common::{BASES, TOKEN, assert_same, base, changed_unet, read, rows};
+use common::{BASES, TOKEN, assert_same, base, changed_unet, open, read, rows};
 use export::Unet;
 use golden::Golden;
 use sampling::{Pipeline, Request, Settings};
@@ -37,7 +37,8 @@ fn pictures_are_those_that_diffusers_draws_after_the_same_changes() {
     for name in BASES {
         let out = folder.path().join(name);
         let unet = changed_unet(&base(name));
-        export::diffusers_folder(&base(name), &out, Some(Unet::Tensors(&unet)), Some((TOKEN, &rows(32)))).unwrap();
+        export::diffusers_folder(&open(&base(name)), &out, Some(Unet::Tensors(&unet)), Some((TOKEN, &rows(32))))
+            .unwrap();
 
         let pipeline = Pipeline::from_folder(&out, common::F32).unwrap();
         let prompt = pipeline.tokenizer.expand("a photo of a <dog> on the beach").unwrap();
@@ -67,7 +68,7 @@ fn the_new_token_is_in_the_tokenizer_and_at_the_end_of_the_table() {
         BASES.into_iter().zip(["text_model.embeddings.token_embedding.weight", "embeddings.token_embedding.weight"])
     {
         let (base, out) = (base(name), folder.path().join(name));
-        export::diffusers_folder(&base, &out, None, Some((TOKEN, &rows(32)))).unwrap();
+        export::diffusers_folder(&open(&base), &out, None, Some((TOKEN, &rows(32)))).unwrap();
         assert_eq!(json(&out.join("tokenizer/added_tokens.json")), serde_json::json!({"<dog>": 1200, "<dog>_1": 1201}));
 
         let mut expected = json(&base.join("text_encoder/config.json"));
@@ -90,7 +91,7 @@ fn what_was_not_learned_is_taken_over() {
     }
     let unet = changed_unet(&base);
     let out = folder.path().join("out");
-    export::diffusers_folder(&base, &out, Some(Unet::Tensors(&unet)), Some((TOKEN, &rows(32)))).unwrap();
+    export::diffusers_folder(&open(&base), &out, Some(Unet::Tensors(&unet)), Some((TOKEN, &rows(32)))).unwrap();
 
     let mut expected = names(&common::base("tiny-sd21"));
     expected.extend(["README.md", "tokenizer/added_tokens.json", "usage.txt"].map(str::to_owned));
@@ -117,7 +118,7 @@ fn a_trained_unets_folder_is_taken_over_whole() {
     let unet = changed_unet(&base);
     weights::save(&run.join("diffusion_pytorch_model.safetensors"), &unet).unwrap();
     let out = folder.path().join("models/mine");
-    export::diffusers_folder(&base, &out, Some(Unet::Folder(&run)), None).unwrap();
+    export::diffusers_folder(&open(&base), &out, Some(Unet::Folder(&run)), None).unwrap();
     assert_same("unet", &read(&out.join("unet")), &unet);
     assert_eq!(names(&out.join("unet")), names(&run));
     assert_eq!(names(&out.join("tokenizer")), names(&base.join("tokenizer")));
@@ -129,12 +130,12 @@ fn what_becomes_of_an_export_changes_neither_the_base_model_nor_the_run() {
     let folder = tempfile::tempdir().unwrap();
     let base = common::copy_of("tiny-sd21", folder.path());
     let run = folder.path().join("unet");
-    export::diffusers_folder(&base, &folder.path().join("run"), None, None).unwrap();
+    export::diffusers_folder(&open(&base), &folder.path().join("run"), None, None).unwrap();
     fs::rename(folder.path().join("run/unet"), &run).unwrap();
     let contents = |folder: &Path| files(folder).iter().map(|path| fs::read(path).unwrap()).collect::<Vec<_>>();
     let before = [contents(&base), contents(&run)];
     let out = folder.path().join("out.pt/exported");
-    export::diffusers_folder(&base, &out, Some(Unet::Folder(&run)), Some((TOKEN, &rows(32)))).unwrap();
+    export::diffusers_folder(&open(&base), &out, Some(Unet::Folder(&run)), Some((TOKEN, &rows(32)))).unwrap();
     for file in files(&out) {
         assert_eq!(fs::metadata(&file).unwrap().nlink(), 1, "{}", file.display());
         fs::OpenOptions::new().write(true).open(&file).unwrap().write_all(b"changed").unwrap();
@@ -147,8 +148,8 @@ fn what_becomes_of_an_export_changes_neither_the_base_model_nor_the_run() {
 fn a_full_disk_leaves_nothing() {
     const FOLDER: &str = "EXPORT_TEST_FOLDER";
     if let Some(folder) = std::env::var_os(FOLDER) {
-        let error =
-            export::diffusers_folder(&base("tiny-sd21"), &Path::new(&folder).join("out"), None, None).unwrap_err();
+        let error = export::diffusers_folder(&open(&base("tiny-sd21")), &Path::new(&folder).join("out"), None, None)
+            .unwrap_err();
         let text = format!("{error:#}");
         assert!(
             text.starts_with("cannot copy ") && text.contains("tiny-sd21/") && text.contains("File too large"),
@@ -176,7 +177,7 @@ fn links_are_followed() {
     fs::rename(&weights, &blob).unwrap();
     symlink("../../blob", &weights).unwrap();
     let out = folder.path().join("elsewhere/out");
-    export::diffusers_folder(&base, &out, None, None).unwrap();
+    export::diffusers_folder(&open(&base), &out, None, None).unwrap();
     fs::remove_file(&blob).unwrap();
     let copied = out.join("vae/diffusion_pytorch_model.safetensors");
     assert!(fs::symlink_metadata(&copied).unwrap().is_file());
@@ -191,14 +192,14 @@ fn components_that_a_pipeline_can_do_without_may_be_missing() {
     index["safety_checker"] = serde_json::json!(["stable_diffusion", "StableDiffusionSafetyChecker"]);
     index["requires_safety_checker"] = true.into();
     fs::write(base.join("model_index.json"), index.to_string()).unwrap();
-    export::diffusers_folder(&base, &folder.path().join("1"), None, None).unwrap();
+    export::diffusers_folder(&open(&base), &folder.path().join("1"), None, None).unwrap();
     assert_eq!(
         json(&folder.path().join("1/model_index.json")),
         json(&common::base("tiny-sd15").join("model_index.json"))
     );
 
     fs::remove_file(base.join("model_index.json")).unwrap();
-    export::diffusers_folder(&base, &folder.path().join("2"), None, None).unwrap();
+    export::diffusers_folder(&open(&base), &folder.path().join("2"), None, None).unwrap();
     let mut expected = json(&common::base("tiny-sd15").join("model_index.json"));
     expected.as_object_mut().unwrap().remove("_diffusers_version");
     assert_eq!(json(&folder.path().join("2/model_index.json")), expected);
@@ -207,6 +208,6 @@ fn components_that_a_pipeline_can_do_without_may_be_missing() {
 #[test]
 fn an_empty_folder_may_be_filled() {
     let folder = tempfile::tempdir().unwrap();
-    export::diffusers_folder(&base("tiny-sd15"), folder.path(), None, None).unwrap();
+    export::diffusers_folder(&open(&base("tiny-sd15")), folder.path(), None, None).unwrap();
     assert!(folder.path().join("model_index.json").exists());
 }

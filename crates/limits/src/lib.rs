@@ -39,6 +39,7 @@ pub struct OutOfRange {
 ///
 /// # Errors
 /// Names the key, the value, the bounds and their `reason`.
+#[expect(clippy::needless_pass_by_value, reason = "numbers, which are copied")]
 pub fn within<T: PartialOrd + Display>(
     key: &str,
     value: T,

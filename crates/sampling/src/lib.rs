@@ -1,4 +1,4 @@
-//! From a model folder and a prompt to pictures.
+//! From a model, a folder or a single file, and a prompt to pictures.
 //!
 //! ```
 //! use std::path::Path;
@@ -20,7 +20,6 @@
 //! Invariants: knows nothing of training, files that are written, or terminals.
 
 mod denoise;
-mod folder;
 mod noise;
 mod notes;
 mod picture;
@@ -28,7 +27,7 @@ mod pipeline;
 mod request;
 mod words;
 
-pub use folder::ModelFolder;
+pub use model_files::{BaseModel, ModelFolder, ModelOptions};
 pub use picture::{from_picture, to_pictures};
 pub use pipeline::Pipeline;
 pub use request::{Request, Settings, Step, check_guidance_scale, quoted};

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use clip::ClipTextModel;
+use model_files::{BaseModel, Component, DEFAULT_SAMPLE_SIZE, ModelOptions};
 use pictures::RgbImage;
 use scheduler::{Scheduler, SchedulerConfig};
 use tch::{Device, Kind, Tensor};
@@ -13,9 +14,8 @@ use vae::{AutoencoderKl, Splitting};
 use weights::Parameters;
 
 use crate::denoise::Denoising;
-use crate::folder::DEFAULT_SAMPLE_SIZE;
 use crate::words::{Word, words};
-use crate::{ModelFolder, Request, Settings, Step, to_pictures};
+use crate::{Request, Settings, Step, to_pictures};
 
 /// A Stable Diffusion model, ready to draw.
 #[derive(Debug)]
@@ -52,31 +52,60 @@ pub struct PipelineParameters {
 }
 
 impl Pipeline {
-    /// Loads a folder in the diffusers layout as parameters of the kind and on the device `to`.
+    /// Loads a model, a folder in the diffusers layout or a single file that needs no options, as parameters of the kind
+    /// and on the device `to`.
     ///
     /// # Errors
-    /// When the folder is incomplete, a file is unusable or the components do not belong together.
-    pub fn from_folder(folder: &Path, to: (Kind, Device)) -> Result<Self> {
-        let folder = ModelFolder::open(folder)?;
-        Self::with_unet(&folder, &folder.component("unet"), to)
+    /// When the model is incomplete, a file is unusable or the components do not belong together.
+    pub fn from_folder(model: &Path, to: (Kind, Device)) -> Result<Self> {
+        Self::open(&BaseModel::open(model, &ModelOptions::default())?, to)
     }
 
-    /// The same with another U-Net than the model's own.
+    /// Loads a model as parameters of the kind and on the device `to`.
     ///
     /// # Errors
     /// As [`Pipeline::from_folder`].
-    pub fn with_unet(folder: &ModelFolder, unet: &Path, to: (Kind, Device)) -> Result<Self> {
-        let tokenizer = Tokenizer::load(folder.component("tokenizer"))?;
-        let scheduler = SchedulerConfig::from_file(folder.scheduler_config())?;
-        let (text_encoder, text_parameters) = ClipTextModel::from_folder(&folder.component("text_encoder"), to)?;
-        let (unet, unet_parameters) = UNet::from_folder(unet, to)?;
-        let (vae, vae_parameters) = AutoencoderKl::from_folder(&folder.component("vae"), to)?;
+    pub fn open(model: &BaseModel, to: (Kind, Device)) -> Result<Self> {
+        let unet = match model.folder() {
+            Some(folder) => UNet::from_folder(&folder.component("unet"), to)?,
+            None => {
+                let config = model.config(Component::Unet)?;
+                model.build(Component::Unet, to, |vs| UNet::new(vs, &config))?
+            }
+        };
+        Self::around(model, unet, to)
+    }
+
+    /// The same with the U-Net in the folder `unet` in place of the model's own.
+    ///
+    /// # Errors
+    /// As [`Pipeline::from_folder`].
+    pub fn with_unet(model: &BaseModel, unet: &Path, to: (Kind, Device)) -> Result<Self> {
+        Self::around(model, UNet::from_folder(unet, to)?, to)
+    }
+
+    /// Loads everything but the U-Net.
+    fn around(model: &BaseModel, (unet, unet_parameters): (UNet, Parameters), to: (Kind, Device)) -> Result<Self> {
+        let (tokenizer, scheduler) = (model.tokenizer()?, model.scheduler()?);
+        let ((text_encoder, text_parameters), (vae, vae_parameters)) = match model.folder() {
+            Some(folder) => (
+                ClipTextModel::from_folder(&folder.component("text_encoder"), to)?,
+                AutoencoderKl::from_folder(&folder.component("vae"), to)?,
+            ),
+            None => {
+                let (text, vae) = (model.config(Component::TextEncoder)?, model.config(Component::Vae)?);
+                (
+                    model.build(Component::TextEncoder, to, |vs| ClipTextModel::new(vs, &text))?,
+                    model.build(Component::Vae, to, |vs| AutoencoderKl::new(vs, &vae))?,
+                )
+            }
+        };
         let parameters =
             PipelineParameters { text_encoder: text_parameters, unet: unet_parameters, vae: vae_parameters };
         let pipeline = Self { tokenizer, text_encoder, unet, vae, scheduler, parameters, to, subject: None };
         pipeline
             .check_components()
-            .with_context(|| format!("the components in {} do not fit", folder.path().display()))?;
+            .with_context(|| format!("the components in {} do not fit", model.path().display()))?;
         Ok(pipeline)
     }
 

@@ -15,14 +15,14 @@ const DEFAULT_MAX_LENGTH: usize = 77;
 /// Values of `model_max_length` from here on mean "not set".
 const NO_LIMIT: f64 = 1e6;
 
-/// The files in a tokenizer's folder that are read, as far as they are there.
+/// The files of a tokenizer folder that are read, where they are there.
 pub const FILES: [&str; 6] = [
     "tokenizer.json",
     "vocab.json",
     "merges.txt",
-    "tokenizer_config.json",
     "added_tokens.json",
     "special_tokens_map.json",
+    "tokenizer_config.json",
 ];
 
 pub(crate) type Merges = Vec<(String, String)>;
@@ -153,7 +153,7 @@ fn split_pair(line: &str) -> Option<(String, String)> {
 }
 
 /// One merge a line, best first; a `#version` line may stand at the top.
-fn parse_merges(text: &[u8]) -> std::result::Result<Merges, String> {
+pub(crate) fn parse_merges(text: &[u8]) -> std::result::Result<Merges, String> {
     let text = std::str::from_utf8(text).map_err(|_| "it is not UTF-8 text")?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with("#version"));
     lines

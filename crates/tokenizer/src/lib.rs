@@ -29,6 +29,11 @@
 //! `fixtures/tokenizer/prompts.py`); without it, it splits between Chinese characters and drops control and format
 //! characters (53 of them). Ordinary English prompts give the same ids in all three.
 //!
+//! # Without a folder
+//!
+//! [`Tokenizer::stable_diffusion_1`] and [`Tokenizer::stable_diffusion_2`] have CLIP's vocabulary with them, for checkpoints
+//! in a single file, which hold none.
+//!
 //! # Which of the folder's files count
 //!
 //! `tokenizer.json` if present (only its vocabulary, merges and added tokens), else `vocab.json` and `merges.txt`. The
@@ -38,6 +43,7 @@
 //! Invariants: knows nothing of tensors or models. An [`Encoding`] has exactly [`Tokenizer::max_length`] ids. A
 //! placeholder is one token wherever it stands.
 
+mod clip;
 mod error;
 mod folder;
 mod placeholder;

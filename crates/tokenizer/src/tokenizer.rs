@@ -75,7 +75,12 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Missing`], [`Error::Unreadable`], [`Error::Malformed`] or [`Error::MissingToken`] with the file.
     pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
-        let Folder { vocab, merges, vocab_path, added, settings, max_length } = Folder::read(folder.as_ref())?;
+        Self::from_contents(Folder::read(folder.as_ref())?)
+    }
+
+    /// Puts together what a folder holds.
+    pub(crate) fn from_contents(contents: Folder) -> Result<Self> {
+        let Folder { vocab, merges, vocab_path, added, settings, max_length } = contents;
         let roles = settings.roles();
         let [_, _, (_, unk), _] = &roles;
         let bpe = BPE::builder()

@@ -6,13 +6,13 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use fingerprint::Fingerprints;
-use sampling::ModelFolder;
+use model_files::BaseModel;
 use serde::{Deserialize, Serialize};
 
 /// A base model by its contents. Two places hold the same model when all files that matter are the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BaseModel {
-    /// What its folder was called when the run was begun.
+pub struct ModelFingerprint {
+    /// What its folder or file was called when the run was begun.
     pub name: String,
     /// The SHA-256 of each file that decides what the model computes, by the file's name within the model.
     pub sha256: BTreeMap<String, String>,
@@ -21,12 +21,12 @@ pub struct BaseModel {
 /// Files that are named at most when they differ.
 const MOST_NAMED: usize = 3;
 
-impl BaseModel {
-    /// The model in a folder. Its files are read, unless their fingerprints are remembered.
+impl ModelFingerprint {
+    /// The model on disk. Its files are read, unless their fingerprints are remembered.
     ///
     /// # Errors
     /// When a file is absent or cannot be read.
-    pub fn of(model: &ModelFolder) -> Result<Self> {
+    pub fn of(model: &BaseModel) -> Result<Self> {
         let fingerprints = Fingerprints::of_user();
         let files = model.files()?.into_iter().map(|(name, file)| Ok((name, fingerprints.of(&file)?)));
         let path = fs::canonicalize(model.path()).unwrap_or_else(|_| model.path().to_owned());
@@ -53,7 +53,7 @@ impl BaseModel {
         let more = differences.len().saturating_sub(MOST_NAMED);
         let more = if more > 0 { format!(", and {more} more") } else { String::new() };
         bail!(
-            "the model in {} is not the base model of the run in {}: {}{more}; name the folder of that model with --model",
+            "the model in {} is not the base model of the run in {}: {}{more}; name that model with --model",
             model.display(),
             run.display(),
             differences[..differences.len().min(MOST_NAMED)].join(", ")
@@ -73,13 +73,15 @@ mod tests {
 
     #[test]
     fn files_that_differ_are_named_and_their_place_is_not_looked_at() {
-        let model = |files: &[(&str, &str)]| BaseModel {
+        let model = |files: &[(&str, &str)]| ModelFingerprint {
             name: format!("{files:?}"),
             sha256: files.iter().map(|(name, sha256)| ((*name).to_owned(), (*sha256).to_owned())).collect(),
         };
         let ours = model(&[("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")]);
-        let says = |found: &BaseModel| ours.check(found, "place".as_ref(), "run".as_ref()).unwrap_err().to_string();
-        ours.check(&BaseModel { name: "other".to_owned(), ..ours.clone() }, "place".as_ref(), "run".as_ref()).unwrap();
+        let says =
+            |found: &ModelFingerprint| ours.check(found, "place".as_ref(), "run".as_ref()).unwrap_err().to_string();
+        ours.check(&ModelFingerprint { name: "other".to_owned(), ..ours.clone() }, "place".as_ref(), "run".as_ref())
+            .unwrap();
         let text = says(&model(&[("a", "1"), ("b", "9"), ("d", "4"), ("e", "5")]));
         let differences = "the run in run: b has other contents, c is missing, e was not there; name";
         assert!(text.starts_with("the model in place ") && text.contains(differences), "{text}");

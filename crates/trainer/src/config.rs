@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use model_files::{BaseModel, ModelOptions};
 use photos::Augmentation;
 use serde::{Deserialize, Serialize};
 use tch::Kind;
@@ -14,8 +15,11 @@ use crate::Stage;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
-    /// The base model, a folder in the diffusers layout.
+    /// The base model: a folder in the diffusers layout, or a single file.
     pub model: PathBuf,
+    /// What a single file does not say of itself.
+    #[serde(skip_serializing_if = "ModelOptions::is_default")]
+    pub model_options: ModelOptions,
     /// The folder with the subject's photos, or a single one.
     pub concept: PathBuf,
     /// The super-category: the word for what the subject is, such as "dog".
@@ -198,6 +202,7 @@ impl TrainConfig {
         };
         Self {
             model: PathBuf::new(),
+            model_options: ModelOptions::default(),
             concept: PathBuf::new(),
             category: String::new(),
             placeholder: "<new>".to_owned(),
@@ -226,6 +231,14 @@ impl TrainConfig {
     pub fn fast() -> Self {
         let paper = Self::paper();
         Self { unet: StageConfig { steps: 200, learning_rate: 1e-5, batch_size: 4, ..paper.unet }, ..paper }
+    }
+
+    /// The base model.
+    ///
+    /// # Errors
+    /// As [`BaseModel::open`].
+    pub fn base_model(&self) -> Result<BaseModel> {
+        BaseModel::open(&self.model, &self.model_options)
     }
 
     /// The configuration of one stage.

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use model_files::BaseModel;
 use photos::{Photo, PhotoFolder};
-use sampling::{ModelFolder, Pipeline};
+use sampling::Pipeline;
 use tch::{Device, Kind, Tensor};
 
 use crate::outputs::Outputs;
 use crate::saved::{self, SavedRun};
-use crate::{BaseModel, TrainConfig};
+use crate::{ModelFingerprint, TrainConfig};
 
 /// What a finished run has made, on disk.
 #[derive(Debug)]
@@ -62,11 +63,13 @@ impl FinishedRun {
     ///
     /// # Errors
     /// When it is gone; names the files that have changed.
-    pub fn base_model(&self) -> Result<ModelFolder> {
-        let model = ModelFolder::open(&self.config.model)
+    pub fn base_model(&self) -> Result<BaseModel> {
+        let model = self
+            .config
+            .base_model()
             .context("the base model of the run is not found (--model names its present place)")?;
         if self.saved.base.is_some() {
-            self.saved.check_base(&BaseModel::of(&model)?, &model)?;
+            self.saved.check_base(&ModelFingerprint::of(&model)?, &model)?;
         }
         Ok(model)
     }

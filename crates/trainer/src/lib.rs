@@ -52,7 +52,7 @@ mod stage;
 mod subject;
 mod views;
 
-pub use base::BaseModel;
+pub use base::ModelFingerprint;
 pub use batches::{Batches, PhotoBatches, Place};
 pub use checkpoint::{Checkpoint, State};
 pub use config::{Dtype, Prior, RegularizerConfig, StageConfig, TrainConfig, Validation};

@@ -26,8 +26,7 @@ impl FinishedRun {
         if stage == Some(Stage::Unet) {
             return self.pipeline(to);
         }
-        let model = self.base_model()?;
-        let mut pipeline = Pipeline::with_unet(&model, &model.component("unet"), to)?;
+        let mut pipeline = Pipeline::open(&self.base_model()?, to)?;
         if stage == Some(Stage::CrossAttention) {
             load_cross_attention(&pipeline, &self.folder.join(Outputs::CROSS_ATTENTION))?;
         }

@@ -9,7 +9,7 @@ use photos::{Photo, PhotoFolder, Rejected};
 use sampling::{Pipeline, Request, Settings};
 
 use crate::config::Prior;
-use crate::{BaseModel, Event, TrainConfig};
+use crate::{Event, ModelFingerprint, TrainConfig};
 
 /// The folder of the pictures within a run's, where the user names none.
 pub(crate) const FOLDER: &str = "prior";
@@ -34,7 +34,7 @@ impl PriorPictures {
     ///
     /// # Errors
     /// When a picture in it is damaged.
-    pub(crate) fn open(prior: &Prior, run: &Path, base: &BaseModel) -> Result<Self> {
+    pub(crate) fn open(prior: &Prior, run: &Path, base: &ModelFingerprint) -> Result<Self> {
         let folder = prior.folder.clone().unwrap_or_else(|| run.join(FOLDER));
         let (found, skipped) = match PhotoFolder::open(&folder) {
             Ok(opened) => (opened.photos, opened.skipped),
@@ -161,7 +161,7 @@ mod tests {
             pictures::RgbImage::new(64, 64).save(folder.path().join(file)).unwrap();
         }
         let prior = Prior { images: 3, folder: Some(folder.path().to_owned()), ..Prior::default() };
-        let base = BaseModel { name: String::new(), sha256: [].into() };
+        let base = ModelFingerprint { name: String::new(), sha256: [].into() };
         let opened = PriorPictures::open(&prior, Path::new("nowhere"), &base).unwrap();
         assert_eq!(opened.missing(), 0);
         let photos = opened.into_photos();

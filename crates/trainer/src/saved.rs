@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use journal::SavedConfig;
+use model_files::BaseModel;
 use photos::Photo;
-use sampling::ModelFolder;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{BaseModel, TrainConfig};
+use crate::{ModelFingerprint, TrainConfig};
 
 /// The format of a run's folder. The first, which recorded none, did not record the base model either.
 const FORMAT: u32 = 2;
@@ -29,7 +29,7 @@ pub(crate) struct SavedRun {
     folder: PathBuf,
     saved: SavedConfig,
     pub(crate) config: TrainConfig,
-    pub(crate) base: Option<BaseModel>,
+    pub(crate) base: Option<ModelFingerprint>,
     pub(crate) photos: Vec<SavedPhoto>,
 }
 
@@ -42,7 +42,7 @@ impl SavedRun {
         #[derive(Deserialize)]
         struct Record {
             config: TrainConfig,
-            base_model: Option<BaseModel>,
+            base_model: Option<ModelFingerprint>,
             #[serde(default)]
             photos: Vec<SavedPhoto>,
         }
@@ -66,11 +66,11 @@ impl SavedRun {
         Ok(Self { folder: run.to_owned(), saved, config, base: base_model, photos })
     }
 
-    /// Makes sure that the model in a folder is the run's.
+    /// Makes sure that the model on disk is the run's.
     ///
     /// # Errors
     /// Names the files that differ.
-    pub(crate) fn check_base(&self, found: &BaseModel, model: &ModelFolder) -> Result<()> {
+    pub(crate) fn check_base(&self, found: &ModelFingerprint, model: &BaseModel) -> Result<()> {
         self.base.as_ref().map_or(Ok(()), |base| base.check(found, model.path(), &self.folder))
     }
 
@@ -146,7 +146,7 @@ impl SavedRun {
 /// What a new run records of itself.
 pub(crate) fn record(
     config: &TrainConfig,
-    base: &BaseModel,
+    base: &ModelFingerprint,
     photos: &[Photo],
     prior_photos: Option<Vec<SavedPhoto>>,
 ) -> Value {
@@ -173,7 +173,8 @@ pub(crate) fn by_contents<'a>(photos: impl IntoIterator<Item = &'a Photo>) -> Ve
 }
 
 /// Values of a configuration that say where something is, and not what.
-const PLACES: [&[&str]; 3] = [&["model"], &["concept"], &["prior", "folder"]];
+const PLACES: [&[&str]; 5] =
+    [&["model"], &["model_options", "tokenizer"], &["model_options", "config"], &["concept"], &["prior", "folder"]];
 
 /// A configuration without what may change when its files are moved.
 pub(crate) fn without_place(config: &mut Value) {

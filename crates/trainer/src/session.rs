@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use journal::RunFolder;
 use photos::{Photo, PhotoFolder};
-use sampling::{ModelFolder, Pipeline};
+use sampling::Pipeline;
 use tch::{Device, Kind};
 
 use crate::event::{Event, Outcome};
@@ -15,8 +15,8 @@ use crate::prior::PriorPictures;
 use crate::record::Record;
 use crate::saved::SavedRun;
 use crate::snapshot::Writer;
-use crate::{BaseModel, memory, places, saved, space};
 use crate::{Checkpoint, ConfigLayers, Dtype, LaunchedStep, Learning, PhotoBatches, Place, Stage, Trainer};
+use crate::{ModelFingerprint, memory, places, saved, space};
 
 /// A run that holds its folder.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Session {
         let own_resolution = !layers.has("augmentation.resolution");
         let mut config = layers.finish()?;
         config.validate()?;
-        ensure!(!config.model.as_os_str().is_empty(), "no model is given: name its folder with --model");
+        ensure!(!config.model.as_os_str().is_empty(), "no model is given: name its folder or file with --model");
         ensure!(
             !config.concept.as_os_str().is_empty(),
             "no photos are given: name their folder, or a single one, with --concept"
@@ -65,8 +65,8 @@ impl Session {
             true => format!("the run's {what} ({flag} names their present place)"),
             false => what.to_owned(),
         };
-        let model = ModelFolder::open(&config.model).with_context(|| of_the_run("base model's files", "--model"))?;
-        let base = BaseModel::of(&model)?;
+        let model = config.base_model().with_context(|| of_the_run("base model's files", "--model"))?;
+        let base = ModelFingerprint::of(&model)?;
         saved.map_or(Ok(()), |saved| saved.check_base(&base, &model))?;
         let found = PhotoFolder::open(&config.concept);
         let PhotoFolder { mut photos, skipped } = found.with_context(|| of_the_run("photos", "--concept"))?;
@@ -76,7 +76,7 @@ impl Session {
         libtorch::set_tf32(config.dtype == Dtype::Tf32)?;
         libtorch::set_deterministic(config.deterministic)?;
         let prior = config.prior.as_ref().map(|prior| PriorPictures::open(prior, out, &base)).transpose()?;
-        let pipeline = Pipeline::with_unet(&model, &model.component("unet"), (Kind::Float, device))?;
+        let pipeline = Pipeline::open(&model, (Kind::Float, device))?;
         if own_resolution {
             config.augmentation.resolution = u32::try_from(pipeline.default_settings().height)?;
         }
@@ -85,6 +85,7 @@ impl Session {
 
         let skipped = skipped.iter().chain(prior.iter().flat_map(|prior| &prior.skipped));
         let mut notes: Vec<String> = skipped.map(|skipped| format!("{skipped}; it is left out")).collect();
+        notes.extend_from_slice(model.notes());
         let count = trainer.subject.category_positions.len();
         if count > 1 {
             notes.push(format!(

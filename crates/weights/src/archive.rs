@@ -63,17 +63,17 @@ pub enum OpenError {
 /// Tensors in memory-mapped safetensors files, by name.
 #[derive(Debug)]
 pub struct Archive {
-    files: Vec<(PathBuf, MappedFile)>,
-    entries: BTreeMap<String, Entry>,
-    metadata: HashMap<String, String>,
+    pub(crate) files: Vec<(PathBuf, MappedFile)>,
+    pub(crate) entries: BTreeMap<String, Entry>,
+    pub(crate) metadata: HashMap<String, String>,
 }
 
-#[derive(Debug)]
-struct Entry {
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
     file: usize,
     dtype: Dtype,
-    shape: Vec<i64>,
-    bytes: Range<usize>,
+    pub(crate) shape: Vec<i64>,
+    pub(crate) bytes: Range<usize>,
 }
 
 const PICKLE_EXTENSIONS: [&str; 5] = ["bin", "ckpt", "pt", "pth", "pkl"];
@@ -164,7 +164,7 @@ impl Archive {
     }
 
     /// The files that the tensors are in.
-    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|(path, _)| path.as_path())
     }
 

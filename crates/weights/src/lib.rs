@@ -38,6 +38,7 @@ mod init;
 mod parameters;
 mod save;
 mod scope;
+mod view;
 
 pub use archive::{Archive, OpenError};
 pub use build::{LoadError, build};
@@ -46,3 +47,4 @@ pub use init::{Init, Random};
 pub use parameters::Parameters;
 pub use save::{save, save_with_metadata};
 pub use scope::{Problem, Scope, Source, Tensors};
+pub use view::View;

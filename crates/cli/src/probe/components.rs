@@ -1,8 +1,7 @@
 //! Each component between its input and output tensors.
 
 use ::clip::{ClipTextModel, ImageProcessor};
-use ::scheduler::{SchedulerConfig, SchedulerKind};
-use ::tokenizer::Tokenizer;
+use ::scheduler::SchedulerKind;
 use ::unet::{AttentionMaps, AttentionObserver, UNet};
 use ::vae::AutoencoderKl;
 use anyhow::Result;
@@ -77,13 +76,13 @@ pub(super) fn clip_text(place: &Place, inputs: &Inputs) -> Result<Outputs> {
 }
 
 pub(super) fn tokenizer(place: &Place, inputs: &Inputs) -> Result<Outputs> {
-    let tokenizer = Tokenizer::load(&place.folder)?;
+    let tokenizer = place.tokenizer()?;
     let ids = inputs.texts()?.iter().map(|text| Ok(tokenizer.encode(text)?.ids)).collect::<Result<Vec<_>>>()?;
     Ok(outputs([("input_ids", Tensor::from_slice2(&ids))]))
 }
 
 pub(super) fn scheduler(place: &Place, inputs: &Inputs, kind: Option<SchedulerKind>, steps: usize) -> Result<Outputs> {
-    let config = SchedulerConfig::from_file(&place.config)?;
+    let config = place.scheduler()?;
     let mut scheduler = config.build(kind.map_or_else(|| config.kind(), Ok)?, steps)?;
     let (mut sample, model_outputs) = (inputs.get("sample")?, inputs.get("model_outputs")?);
     let noise = inputs.optional("noise");

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use golden::{Formula, fixtures};
+use model_files::{BaseModel, ModelOptions};
 use tch::{Device, Kind, Tensor};
 use weights::{Archive, Init, Source, Tensors};
 
@@ -11,6 +12,10 @@ pub(crate) const BASES: [&str; 2] = ["tiny-sd15", "tiny-sd21"];
 pub(crate) const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
 /// The token that fixtures/export/generate.py adds.
 pub(crate) const TOKEN: &str = "<dog>";
+
+pub(crate) fn open(path: &Path) -> BaseModel {
+    BaseModel::open(path, &ModelOptions::default()).unwrap()
+}
 
 pub(crate) fn base(name: &str) -> PathBuf {
     fixtures().join(name)

@@ -8,8 +8,14 @@ fn every_prompt_in_every_style() {
     let goldens = goldens();
     // Folder, golden, index of its count of cut tokens, pad id.
     let styles = [(vec!["", "sd15"], "sd15", 0, 49407), (vec!["", "sd21"], "sd21", 1, 0), (vec!["tiny"], "tiny", 2, 0)];
-    for (folders, style, index, pad) in styles {
-        let tokenizer = Tokenizer::load(join(&folders).path()).unwrap();
+    let from_folders =
+        styles.map(|(folders, style, index, pad)| (Tokenizer::load(join(&folders).path()).unwrap(), style, index, pad));
+    // The vocabulary that is part of the program.
+    let own = [
+        (Tokenizer::stable_diffusion_1().unwrap(), "sd15", 0, 49407),
+        (Tokenizer::stable_diffusion_2().unwrap(), "sd21", 1, 0),
+    ];
+    for (tokenizer, style, index, pad) in from_folders.into_iter().chain(own) {
         assert_eq!((tokenizer.pad_id(), tokenizer.max_length()), (pad, 77));
         assert_eq!(
             (tokenizer.bos_id(), tokenizer.eos_id()),
@@ -99,6 +105,19 @@ fn a_single_tokenizer_json() {
         let text = row["text"].as_str().unwrap();
         if !text.contains("<new>") {
             assert_eq!(tokenizer.encode(text).unwrap(), without.encode(text).unwrap(), "{text:?}");
+        }
+    }
+}
+
+/// vocab.json and merges.txt in the fixtures are byte for byte those of Stable Diffusion.
+#[test]
+fn the_vocabulary_in_the_program_is_that_of_stable_diffusion() {
+    for tokenizer in [Tokenizer::stable_diffusion_1().unwrap(), Tokenizer::stable_diffusion_2().unwrap()] {
+        let folder = tempfile::tempdir().unwrap();
+        tokenizer.save(folder.path()).unwrap();
+        for file in ["vocab.json", "merges.txt"] {
+            let [own, original] = [folder.path(), &fixtures()].map(|folder| std::fs::read(folder.join(file)).unwrap());
+            assert!(own == original, "{file}");
         }
     }
 }

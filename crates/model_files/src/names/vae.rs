@@ -6,7 +6,7 @@ use super::{Names, count_after};
 const RENAMED: [(&str, &str); 4] = [("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")];
 
 /// The present name of a parameter that may have an older one.
-pub(crate) fn present_name(name: &str) -> String {
+pub fn present_name(name: &str) -> String {
     if let Some((module, part)) = name.split_once(".attentions.0.") {
         for (old, new) in RENAMED {
             if let Some(rest) = part.strip_prefix(old).filter(|rest| rest.starts_with('.')) {
@@ -18,17 +18,17 @@ pub(crate) fn present_name(name: &str) -> String {
 }
 
 /// Whether LDM keeps this weight, a matrix in diffusers, as a 1 × 1 convolution: LDM's name of it.
-pub(crate) fn is_convolution(ldm: &str) -> bool {
+pub fn is_convolution(ldm: &str) -> bool {
     ["q", "k", "v", "proj_out"].iter().any(|part| ldm.ends_with(&format!(".mid.attn_1.{part}.weight")))
 }
 
 /// The table for a VAE with these parameters in diffusers' naming.
-pub(crate) fn of_diffusers(names: &[&str]) -> Names {
+pub fn of_diffusers(names: &[&str]) -> Names {
     table(count_after(names, "encoder.down_blocks."), count_after(names, "encoder.down_blocks.0.resnets."))
 }
 
 /// The table for a VAE with these parameters in LDM's naming.
-pub(crate) fn of_ldm(names: &[&str]) -> Names {
+pub fn of_ldm(names: &[&str]) -> Names {
     table(count_after(names, "encoder.down."), count_after(names, "encoder.down.0.block."))
 }
 
@@ -37,7 +37,8 @@ const RESNET: [(&str, &str); 5] =
 const ATTENTION: [(&str, &str); 5] =
     [("group_norm", "norm"), ("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "proj_out")];
 
-fn table(blocks: usize, layers: usize) -> Names {
+/// For so many blocks of so many layers (one more in the decoder).
+pub fn table(blocks: usize, layers: usize) -> Names {
     let mut names = Names::default();
     names.add("quant_conv", "quant_conv");
     names.add("post_quant_conv", "post_quant_conv");

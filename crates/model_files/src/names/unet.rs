@@ -4,14 +4,14 @@
 use super::{Names, count_after};
 
 /// The table for a U-Net with these parameters in diffusers' naming.
-pub(crate) fn of_diffusers(names: &[&str]) -> Names {
+pub fn of_diffusers(names: &[&str]) -> Names {
     let layers = count_after(names, "down_blocks.0.resnets.");
     let attends = |block| names.iter().any(|name| name.starts_with(&format!("up_blocks.{block}.attentions.")));
     table(layers, (0..count_after(names, "down_blocks.")).map(attends))
 }
 
 /// The table for a U-Net with these parameters in LDM's naming.
-pub(crate) fn of_ldm(names: &[&str]) -> Names {
+pub fn of_ldm(names: &[&str]) -> Names {
     let inputs = count_after(names, "input_blocks.");
     // The first change of size follows on conv_in and the first block's layers.
     let is_downsampler = |i: &usize| names.contains(&format!("input_blocks.{i}.0.op.weight").as_str());
@@ -33,7 +33,7 @@ const RESNET: [(&str, &str); 6] = [
 ];
 
 /// For blocks of so many layers (one more on the way up), given whether each block on the way up has attention.
-fn table(layers: usize, up_attends: impl Iterator<Item = bool>) -> Names {
+pub fn table(layers: usize, up_attends: impl Iterator<Item = bool>) -> Names {
     let mut names = Names::default();
     names.add("conv_in", "input_blocks.0.0");
     names.add("time_embedding.linear_1", "time_embed.0");

@@ -1,0 +1,362 @@
+//! A model in one file, in the layout of the original code.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Map, Value};
+use tokenizer::Tokenizer;
+use weights::{Archive, View};
+
+use crate::configs::{Configs, Family, published};
+use crate::names::{CLIP, Names, OPEN_CLIP, TEXT, UNET, VAE, number_after, open_clip, unet, vae};
+use crate::recognition::{TextLayout, text_layout};
+use crate::{Component, ModelFolder, ModelOptions, PredictionType};
+
+/// Tokens of CLIP's vocabulary.
+const CLIP_TOKENS: i64 = 49408;
+
+/// A checkpoint whose configs are known.
+#[derive(Debug, Clone)]
+pub(crate) struct SingleFile {
+    path: PathBuf,
+    text_layout: TextLayout,
+    family: Family,
+    configs: Configs,
+    /// Where the configs are from, if they are not the published ones.
+    config_folder: Option<ModelFolder>,
+    /// `None` for CLIP's own.
+    tokenizer: Option<PathBuf>,
+    notes: Vec<String>,
+}
+
+impl SingleFile {
+    pub(crate) fn open(path: &Path, options: &ModelOptions) -> Result<Self> {
+        let archive = Archive::open(path)?;
+        let text_layout = text_layout(path, &archive)?;
+        let config_folder = options.config.as_deref().map(ModelFolder::open).transpose();
+        let config_folder = config_folder.context("the folder with the configs (--model-config)")?;
+        let said = Said::of(path, &archive)?;
+        let family = family(&archive, text_layout);
+        let configs = match &config_folder {
+            Some(folder) => configs_of(folder, path, options, &said)?,
+            None => {
+                known_geometry(path, &archive)?;
+                let prediction = options.prediction_type.or(said.prediction);
+                let prediction = match (prediction, family) {
+                    (Some(prediction), _) => prediction,
+                    (None, Family::V1) => PredictionType::Epsilon,
+                    (None, Family::V2) => bail!(
+                        "{} is of Stable Diffusion 2.x and does not say what its U-Net predicts: give --prediction-type \
+                         epsilon (2.0-base, 2.1-base and most that were made from them, 512 pixels) or --prediction-type \
+                         v_prediction (2.0 and 2.1, 768 pixels)",
+                        path.display()
+                    ),
+                };
+                let velocity = family == Family::V2 && prediction == PredictionType::VPrediction;
+                let size = said.image_size.unwrap_or(if velocity { 768 } else { 512 });
+                published(family, prediction, size)
+            }
+        };
+        let own = config_folder.as_ref().map(|folder| folder.component("tokenizer")).filter(|folder| folder.is_dir());
+        let tokenizer = options.tokenizer.clone().or(own);
+        let mut this =
+            Self { path: path.to_owned(), text_layout, family, configs, config_folder, tokenizer, notes: said.notes };
+        this.check_vocabulary(&archive)?;
+        this.notes.extend(this.about());
+        this.notes.extend(passed_over(path, &archive));
+        Ok(this)
+    }
+
+    pub(crate) fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    pub(crate) fn config(&self, component: Component) -> &Map<String, Value> {
+        match component {
+            Component::Unet => &self.configs.unet,
+            Component::Vae => &self.configs.vae,
+            Component::TextEncoder => &self.configs.text_encoder,
+        }
+    }
+
+    pub(crate) fn scheduler(&self) -> &Map<String, Value> {
+        &self.configs.scheduler
+    }
+
+    /// The folder whose configs were given in place of the published ones.
+    pub(crate) fn config_folder(&self) -> Option<&ModelFolder> {
+        self.config_folder.as_ref()
+    }
+
+    /// The tokenizer's folder, if it has one.
+    pub(crate) fn tokenizer_folder(&self) -> Option<&Path> {
+        self.tokenizer.as_deref()
+    }
+
+    pub(crate) fn tokenizer(&self) -> Result<Tokenizer> {
+        Ok(match (&self.tokenizer, self.family) {
+            (Some(folder), _) => Tokenizer::load(folder)?,
+            (None, Family::V1) => Tokenizer::stable_diffusion_1()?,
+            (None, Family::V2) => Tokenizer::stable_diffusion_2()?,
+        })
+    }
+
+    /// One component's tensors under diffusers' names; those that have no place in it keep their own.
+    pub(crate) fn archive(&self, component: Component) -> Result<Archive> {
+        let archive = Archive::open(&self.path)?;
+        let views = match (component, self.text_layout) {
+            (Component::Unet, _) => self.unet_views(&archive),
+            (Component::Vae, _) => self.vae_views(&archive),
+            (Component::TextEncoder, TextLayout::Clip) => clip_views(&archive),
+            (Component::TextEncoder, TextLayout::OpenClip) => self.open_clip_views(&archive),
+        };
+        archive.view(views).with_context(|| format!("{} is not usable", self.path.display()))
+    }
+
+    /// The name that a parameter of a component has in the file.
+    pub(crate) fn original_name(&self, component: Component, name: &str) -> Option<String> {
+        let below = |prefix: &str, name: Option<String>| Some(format!("{prefix}{}", name?));
+        match (component, self.text_layout) {
+            (Component::Unet, _) => below(UNET, self.unet_names().to_ldm(name)),
+            (Component::Vae, _) => below(VAE, self.vae_names().to_ldm(name)),
+            (Component::TextEncoder, TextLayout::Clip) => below(CLIP, Some(name.to_owned())),
+            (Component::TextEncoder, TextLayout::OpenClip) => {
+                let fused =
+                    open_clip::projections(self.text_layers()).find(|(_, parts)| parts.iter().any(|p| p == name));
+                let fused = fused.map(|(fused, _)| fused);
+                below(OPEN_CLIP, fused.or_else(|| open_clip::table(self.text_layers()).to_ldm(name)))
+            }
+        }
+    }
+
+    fn unet_names(&self) -> Names {
+        let ups = self.configs.unet.get("up_block_types").and_then(Value::as_array);
+        let attends = |kind: &Value| kind.as_str().is_some_and(|kind| kind.starts_with("CrossAttn"));
+        unet::table(number(&self.configs.unet, "layers_per_block"), ups.into_iter().flatten().map(attends))
+    }
+
+    fn vae_names(&self) -> Names {
+        let blocks = self.configs.vae.get("block_out_channels").and_then(Value::as_array).map_or(0, Vec::len);
+        vae::table(blocks, number(&self.configs.vae, "layers_per_block"))
+    }
+
+    fn text_layers(&self) -> usize {
+        number(&self.configs.text_encoder, "num_hidden_layers")
+    }
+
+    fn unet_views(&self, archive: &Archive) -> Vec<View> {
+        let names = self.unet_names();
+        let views = below(archive, UNET);
+        views
+            .map(|(name, full, _)| View::whole(names.to_diffusers(name).unwrap_or_else(|| full.to_owned()), full))
+            .collect()
+    }
+
+    fn vae_views(&self, archive: &Archive) -> Vec<View> {
+        let names = self.vae_names();
+        let views = below(archive, VAE).filter(|(name, ..)| !name.starts_with("loss."));
+        views
+            .map(|(name, full, shape)| View {
+                // A 1x1 convolution, which in diffusers is a matrix.
+                shape: match *shape {
+                    [rows, columns, 1, 1] if vae::is_convolution(name) => Some(vec![rows, columns]),
+                    _ => None,
+                },
+                ..View::whole(names.to_diffusers(name).unwrap_or_else(|| full.to_owned()), full)
+            })
+            .collect()
+    }
+
+    fn open_clip_views(&self, archive: &Archive) -> Vec<View> {
+        const UNUSED: [&str; 4] = ["text_projection", "text_projection.weight", "logit_scale", "attn_mask"];
+        let layers = self.text_layers();
+        let names = open_clip::table(layers);
+        let fused: HashMap<String, [String; 3]> = open_clip::projections(layers).collect();
+        let is_used = |name: &str| {
+            !UNUSED.contains(&name) && number_after(name, open_clip::BLOCKS).is_none_or(|layer| layer < layers)
+        };
+        let mut views = Vec::new();
+        for (name, full, _) in below(archive, OPEN_CLIP).filter(|(name, ..)| is_used(name)) {
+            match fused.get(name) {
+                Some(parts) => views
+                    .extend(parts.iter().enumerate().map(|(i, part)| View { part: (i, 3), ..View::whole(part, full) })),
+                None => views.push(View::whole(names.to_diffusers(name).unwrap_or_else(|| full.to_owned()), full)),
+            }
+        }
+        views
+    }
+
+    /// Finds out whether a tokenizer must be named.
+    fn check_vocabulary(&self, archive: &Archive) -> Result<()> {
+        if self.tokenizer.is_some() {
+            return Ok(());
+        }
+        let tables =
+            [format!("{OPEN_CLIP}token_embedding.weight"), format!("{CLIP}{TEXT}{TABLE}"), format!("{CLIP}{TABLE}")];
+        let found = archive.shapes().find(|(name, _)| tables.iter().any(|table| table == name));
+        let tokens = found.and_then(|(_, shape)| shape.first().copied());
+        ensure!(
+            tokens.is_none_or(|tokens| tokens == CLIP_TOKENS),
+            "the text encoder in {} has {} tokens, but CLIP's vocabulary has {CLIP_TOKENS}: name the folder of its tokenizer \
+             with --tokenizer",
+            self.path.display(),
+            tokens.unwrap_or(0)
+        );
+        Ok(())
+    }
+
+    /// What the file is taken for.
+    fn about(&self) -> Option<String> {
+        let Configs { unet, scheduler, .. } = &self.configs;
+        if let Some(folder) = &self.config_folder {
+            return Some(format!("{} is read by the configs in {}", self.path.display(), folder.path().display()));
+        }
+        let family = if self.family == Family::V1 { "1.x" } else { "2.x" };
+        Some(format!(
+            "{} is taken for Stable Diffusion {family} that predicts {} at {} pixels",
+            self.path.display(),
+            scheduler.get("prediction_type")?.as_str()?,
+            unet.get("sample_size")?.as_i64()? * 8
+        ))
+    }
+}
+
+const TABLE: &str = "embeddings.token_embedding.weight";
+
+/// The tensors below a prefix: name without it, name with it, shape.
+fn below<'a>(archive: &'a Archive, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str, &'a [i64])> {
+    archive.shapes().filter_map(move |(full, shape)| Some((full.strip_prefix(prefix)?, full, shape)))
+}
+
+/// A text encoder that has transformers' names already, some without the first part.
+fn clip_views(archive: &Archive) -> Vec<View> {
+    const UNUSED: [&str; 3] = ["embeddings.position_ids", "text_projection.weight", "logit_scale"];
+    let bare = |name: &'static str| move |full: &str| full == name || full.strip_prefix(TEXT) == Some(name);
+    let is_used = |name: &str| !UNUSED.into_iter().any(|unused| bare(unused)(name));
+    let with_prefix = |name: &str| if name.starts_with(TEXT) { name.to_owned() } else { format!("{TEXT}{name}") };
+    let views = below(archive, CLIP).filter(|(name, ..)| is_used(name));
+    views.map(|(name, full, _)| View::whole(with_prefix(name), full)).collect()
+}
+
+fn number(config: &Map<String, Value>, key: &str) -> usize {
+    config.get(key).and_then(Value::as_u64).unwrap_or(0) as usize
+}
+
+/// The width of the text that the U-Net's first cross-attention takes.
+fn text_width(archive: &Archive) -> Option<i64> {
+    let is_key = |name: &str| name.starts_with(UNET) && name.ends_with(".attn2.to_k.weight");
+    let (_, shape) = archive.shapes().find(|(name, _)| is_key(name))?;
+    shape.get(1).copied()
+}
+
+fn family(archive: &Archive, layout: TextLayout) -> Family {
+    if layout == TextLayout::OpenClip || text_width(archive) == Some(1024) { Family::V2 } else { Family::V1 }
+}
+
+/// Makes sure that the U-Net has the widths of the published models, whose configs are known.
+fn known_geometry(path: &Path, archive: &Archive) -> Result<()> {
+    let conv_in = format!("{UNET}input_blocks.0.0.weight");
+    let channels = archive.shapes().find(|(name, _)| *name == conv_in).and_then(|(_, shape)| shape.first().copied());
+    let width = text_width(archive);
+    let known =
+        channels.is_none_or(|channels| channels == 320) && width.is_none_or(|width| [768, 1024].contains(&width));
+    ensure!(
+        known,
+        "{} has a U-Net of {} channels for texts of width {}, but Stable Diffusion 1.x and 2.x have 320, and 768 or 1024; of \
+         another geometry, name a diffusers folder with its configs by --model-config",
+        path.display(),
+        channels.unwrap_or(0),
+        width.unwrap_or(0)
+    );
+    Ok(())
+}
+
+/// The configs in a folder, for a file that may say otherwise.
+fn configs_of(folder: &ModelFolder, path: &Path, options: &ModelOptions, said: &Said) -> Result<Configs> {
+    let read = |component: &str| weights::read_config(&folder.component(component).join("config.json"));
+    let mut scheduler: Map<String, Value> = weights::read_config(&folder.scheduler_config())?;
+    let own = scheduler.get("prediction_type").and_then(Value::as_str).unwrap_or("epsilon");
+    match (options.prediction_type, said.prediction) {
+        (Some(given), _) => {
+            scheduler.insert("prediction_type".to_owned(), given.to_string().into());
+        }
+        (None, Some(said)) => ensure!(
+            said.to_string() == own,
+            "{} says that it predicts {said}, but {} says {own:?}: decide with --prediction-type",
+            path.display(),
+            folder.scheduler_config().display()
+        ),
+        (None, None) => {}
+    }
+    Ok(Configs { unet: read("unet")?, vae: read("vae")?, text_encoder: read("text_encoder")?, scheduler })
+}
+
+/// What the file's metadata say by the ModelSpec standard (<https://github.com/Stability-AI/ModelSpec>).
+struct Said {
+    prediction: Option<PredictionType>,
+    image_size: Option<i64>,
+    notes: Vec<String>,
+}
+
+impl Said {
+    fn of(path: &Path, archive: &Archive) -> Result<Self> {
+        let value = |key: &str| archive.metadata().get(&format!("modelspec.{key}")).map(|value| value.trim());
+        let by_architecture = || match value("architecture")?.split('/').next()? {
+            "stable-diffusion-v2-512" => Some(PredictionType::Epsilon),
+            "stable-diffusion-v2-768-v" => Some(PredictionType::VPrediction),
+            _ => None,
+        };
+        let mut notes = Vec::new();
+        let mut passed_over = |key: &str, value: &str, why: &str| {
+            notes.push(format!("modelspec.{key} of {} is {value:?}, {why}; it is passed over", path.display()));
+        };
+        let prediction = match value("prediction_type").map(|name| (name, name.to_lowercase())) {
+            None => by_architecture(),
+            Some((name, lower)) => match lower.as_str() {
+                "epsilon" | "eps" => Some(PredictionType::Epsilon),
+                "v" | "v_prediction" | "v-prediction" => Some(PredictionType::VPrediction),
+                _ => {
+                    passed_over("prediction_type", name, "but only epsilon and v are known here");
+                    by_architecture()
+                }
+            },
+        };
+        let image_size = value("resolution").and_then(|text| {
+            let sides: Option<Vec<i64>> = text.split(['x', 'X']).map(|side| side.trim().parse().ok()).collect();
+            let size = match sides.as_deref() {
+                Some([side]) => Some(*side),
+                Some([width, height]) if width == height => Some(*width),
+                _ => None,
+            };
+            let size = size.filter(|size| (64..=4096).contains(size) && size % 8 == 0);
+            if size.is_none() {
+                passed_over("resolution", text, "which is no square of a multiple of 8 pixels");
+            }
+            size
+        });
+        Ok(Self { prediction, image_size, notes })
+    }
+}
+
+/// A note of tensors that are no part of the model, except those that many files have and nothing computes with.
+fn passed_over(path: &Path, archive: &Archive) -> Option<String> {
+    const SCHEDULE: [&str; 8] =
+        ["alphas_", "betas", "global_step", "log_one_minus_", "logvar", "lvlb_weights", "posterior_", "sqrt_"];
+    let is_known =
+        |name: &str| [UNET, VAE, CLIP, OPEN_CLIP].iter().chain(&SCHEDULE).any(|prefix| name.starts_with(prefix));
+    let extra: Vec<&str> = archive.shapes().map(|(name, _)| name).filter(|name| !is_known(name)).collect();
+    let groups: BTreeSet<&str> = extra.iter().map(|name| name.split('.').next().unwrap_or(name)).collect();
+    let mut shown: Vec<String> = groups.iter().take(4).map(|group| format!("{group:?}")).collect();
+    if groups.len() > shown.len() {
+        shown.push("...".to_owned());
+    }
+    (!extra.is_empty()).then(|| {
+        format!(
+            "{} also holds {} tensors that are no part of the model (their names begin with {}); they are passed over",
+            path.display(),
+            extra.len(),
+            shown.join(", ")
+        )
+    })
+}
