@@ -117,6 +117,10 @@ impl Evaluate {
         let model = ModelFolder::open(&run.config.model).context("the run's base model")?;
         let concept = self.concept.as_ref().unwrap_or(&run.config.concept);
         let photos = PhotoFolder::open(concept).context("the photos to compare with (--concept names others)")?;
+        if self.concept.is_some() {
+            let skipped = photos.skipped.iter().map(|skipped| format!("{skipped}; it is left out"));
+            skipped.chain(photos.notes).for_each(|note| terminal::note!("{note}"));
+        }
         let photos: Vec<PathBuf> = photos.photos.into_iter().map(|photo| photo.path).collect();
         let out = self.out.clone().unwrap_or_else(|| self.run.join("evaluation").join(&plan.prompts.name));
         let candidates = self.candidates(&plan, &run, &model, &out)?;
