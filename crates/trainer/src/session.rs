@@ -53,7 +53,7 @@ impl Session {
         let model = ModelFolder::open(&config.model)?;
         libtorch::set_tf32(config.dtype == Dtype::Tf32)?;
         libtorch::set_deterministic(config.deterministic)?;
-        let PhotoFolder { photos, skipped } = PhotoFolder::open(&config.concept)?;
+        let PhotoFolder { photos, skipped, notes: about_photos } = PhotoFolder::open(&config.concept)?;
         let prior = config.prior.as_ref().map(|prior| PriorPictures::open(prior, out)).transpose()?;
         let pipeline = Pipeline::with_unet(&model, &model.component("unet"), (Kind::Float, device))?;
         if own_resolution {
@@ -64,6 +64,8 @@ impl Session {
 
         let skipped = skipped.iter().chain(prior.iter().flat_map(|prior| &prior.skipped));
         let mut notes: Vec<String> = skipped.map(|skipped| format!("{skipped}; it is left out")).collect();
+        notes.extend(about_photos);
+        notes.extend(prior.iter().flat_map(|prior| prior.notes.clone()));
         let count = trainer.subject.category_positions.len();
         if count > 1 {
             notes.push(format!(
@@ -130,7 +132,7 @@ impl Session {
         }
         // No checkpoint matters any more, not one that could not be written either.
         let _ = self.checkpoints.finish();
-        profile::timed("train/samples", || self.outputs.samples(&self.trainer))?;
+        tell(&profile::timed("train/samples", || self.outputs.samples(&self.trainer))?, watch);
         profile::timed("train/outputs", || self.outputs.curves())?;
         // Nothing goes on from them any more, and of Stable Diffusion one takes 10 GB.
         Checkpoint::discard_all(&self.folder.path().join(CHECKPOINTS))?;
@@ -212,7 +214,8 @@ impl Session {
             // The last stage ends with the U-Net itself, which is written next.
             let saving = (due && !(stage == Stage::Unet && done == steps)) || stopping;
             if validating {
-                profile::timed("train/validation", || self.outputs.validation(&self.trainer, stage, done))?;
+                let look = || self.outputs.validation(&self.trainer, stage, done);
+                tell(&profile::timed("train/validation", look)?, watch);
             }
             if saving {
                 self.report(launched.take(), record, watch)?;
@@ -269,6 +272,11 @@ impl Session {
         let earlier = Stage::ALL.into_iter().filter(|earlier| *earlier < stage);
         (earlier.map(|earlier| self.trainer.config.stage(earlier).steps).sum::<usize>() + step) as u64
     }
+}
+
+/// Passes notes on.
+fn tell(notes: &[String], watch: &mut dyn FnMut(Event<'_>)) {
+    notes.iter().for_each(|text| watch(Event::Note { text }));
 }
 
 /// Finds out whether the views and the validation's and prior preservation's pictures can have their size and steps.
