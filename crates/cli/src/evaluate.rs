@@ -149,7 +149,12 @@ impl Evaluate {
         plan.check()?;
         let model = run.base_model()?;
         let photos = match &self.concept {
-            Some(concept) => PhotoFolder::open(concept).context("the photos to compare with")?.photos,
+            Some(concept) => {
+                let found = PhotoFolder::open(concept).context("the photos to compare with")?;
+                let skipped = found.skipped.iter().map(|skipped| format!("{skipped}; it is left out"));
+                skipped.chain(found.notes).for_each(|note| terminal::note!("{note}"));
+                found.photos
+            }
             None => run.photos().context("the photos to compare with")?,
         };
         let photos: Vec<PathBuf> = photos.into_iter().map(|photo| photo.path).collect();

@@ -166,6 +166,7 @@ impl Train {
                 progress = None;
                 progress = Some(Progress::from(&format!("stage {} of 3, {stage}", stage.number()), done, steps));
             }
+            Event::Note { text } => terminal::note!("{text}"),
             Event::Step { report, peak_memory } => {
                 let memory = peak_memory.map_or(String::new(), |bytes| format!(" {:.1} GB", bytes as f64 / 1e9));
                 let note = format!("loss {:.4} attention {:.5}{memory}", report.diffusion_loss, report.attention_loss);

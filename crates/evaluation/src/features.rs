@@ -167,11 +167,17 @@ fn prepare(pictures: &[Picture], processor: &ImageProcessor) -> Result<Tensor> {
     Ok(Tensor::stack(&prepared, 0))
 }
 
-/// Features without gradients, of length 1, on the CPU.
+/// Features without gradients, of length 1, on the CPU; finite.
 fn unit(features: impl Fn() -> Result<Tensor>) -> Result<Tensor> {
     let features = libtorch::catch(|| tch::no_grad(features))??.to_kind(Kind::Float);
     let length = features.square().sum_dim_intlist(-1, true, Kind::Float).sqrt();
-    Ok((features / length).to_device(Device::Cpu))
+    let features = (features / length).to_device(Device::Cpu);
+    ensure!(
+        libtorch::catch(|| features.isfinite().all().int64_value(&[]) == 1)?,
+        "CLIP gives features that are not finite, which no score can be made of: its weights are damaged; fetch or convert \
+         them again"
+    );
+    Ok(features)
 }
 
 /// Threads that prepare pictures, as many as LibTorch has. Within each, LibTorch works alone: they would take the cores

@@ -254,3 +254,17 @@ fn a_clip_folder_that_lacks_something_is_refused() {
     weights::save(&folder.path().join("model.safetensors"), text_only).unwrap();
     says(open(), &["lacks the image encoder"]);
 }
+
+#[test]
+fn a_clip_that_gives_nan_gives_no_score() {
+    let folder = fixtures().join("tiny-clip");
+    let (model, parameters) = clip::ClipModel::from_folder(&folder, (tch::Kind::Float, Device::Cpu)).unwrap();
+    let processor = clip::ImageProcessor::from_folder(&folder).unwrap();
+    let tokenizer = tokenizer::Tokenizer::load(&folder).unwrap();
+    let broken = parameters.iter().find(|(name, _)| *name == "visual_projection.weight").unwrap().1;
+    let _ = tch::no_grad(|| broken.shallow_clone().fill_(f64::NAN));
+    let extractor =
+        FeatureExtractor::new(extractor().name().clone(), model, processor, tokenizer, Device::Cpu).unwrap();
+    let error = evaluate(&extractor, &drawn(), None).unwrap_err().to_string();
+    assert!(error.contains("features that are not finite") && error.contains("weights are damaged"), "{error}");
+}

@@ -14,8 +14,9 @@ const FULL: &str = "JOURNAL_TEST_FULL";
 
 /// Not a test of its own: begins a run in the folder that the variable names and records steps until it is killed.
 #[test]
+#[ignore = "a process of other tests"]
 fn worker() {
-    let Some(path) = std::env::var_os(FOLDER) else { return };
+    let path = std::env::var_os(FOLDER).unwrap();
     let run = RunFolder::create(path.as_ref()).unwrap();
     run.write_config(&json!({"seed": 1}), &[]).unwrap();
     let mut log = Log::open(run.path(), 0).unwrap();
@@ -30,8 +31,9 @@ fn worker() {
 
 /// Not a test of its own: logs in the folder that the variable names until the disk is full.
 #[test]
+#[ignore = "a process of another test"]
 fn filler() {
-    let Some(path) = std::env::var_os(FULL) else { return };
+    let path = std::env::var_os(FULL).unwrap();
     let mut log = Log::open(path.as_ref(), 0).unwrap();
     let error = (1..).find_map(|step| log.append(&Entry::now(step, "stage", [("loss", 0.1)])).err()).unwrap();
     println!("{error:#}");
@@ -41,7 +43,7 @@ fn filler() {
 fn a_full_disk_leaves_whole_lines_and_an_error_that_names_the_file() {
     let folder = tempfile::tempdir().unwrap();
     // To the process, a limit on the size of files is a disk that is full in the middle of a line.
-    let limited = r#"trap "" XFSZ; ulimit -f 8; exec "$0" filler --exact --nocapture"#;
+    let limited = r#"trap "" XFSZ; ulimit -f 8; exec "$0" filler --exact --ignored --nocapture"#;
     let output = Command::new("sh")
         .args(["-c".as_ref(), limited.as_ref(), std::env::current_exe().unwrap().as_os_str()])
         .env(FULL, folder.path())
@@ -59,7 +61,7 @@ fn a_full_disk_leaves_whole_lines_and_an_error_that_names_the_file() {
 /// A process that works in the folder and has done some steps.
 fn working_in(path: &Path) -> Child {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["worker", "--exact", "--nocapture"])
+        .args(["worker", "--exact", "--ignored", "--nocapture"])
         .env(FOLDER, path)
         .stdout(Stdio::piped())
         .spawn()

@@ -161,21 +161,40 @@ impl AdamW {
         Ok(libtorch::fused_adamw(&slots, &AdamWRule { learning_rate, beta1, beta2, weight_decay, eps }, skipped)?)
     }
 
+    /// The 2-norm of all gradients together, of shape [] on the device: not finite where one of them is not, or where
+    /// its square is beyond f32.
+    ///
+    /// # Errors
+    /// When LibTorch refuses.
+    pub fn grad_norm(&self) -> Result<Tensor> {
+        self.norm_of(&self.gradients())
+    }
+
     /// Shrinks the gradients so that the 2-norm of all of them together is at most `max_norm`; returns the norm
     /// before, of shape [] on the device. As `torch.nn.utils.clip_grad_norm_`, a norm that is NaN makes them all NaN.
     ///
     /// # Errors
     /// When LibTorch refuses.
     pub fn clip_grad_norm(&mut self, max_norm: f64) -> Result<Tensor> {
-        let gradients: Vec<Tensor> = self.slots.iter().map(|slot| slot.parameter.grad()).collect();
-        let gradients: Vec<&Tensor> = gradients.iter().filter(|gradient| gradient.defined()).collect();
-        if gradients.is_empty() {
-            return Ok(self.slots[0].step.zeros_like());
+        let gradients = self.gradients();
+        let norm = self.norm_of(&gradients)?;
+        if !gradients.is_empty() {
+            let factor = libtorch::catch(|| (max_norm * (&norm + 1e-6).reciprocal()).clamp_max(1.0))?;
+            libtorch::scale_all(&gradients.iter().collect::<Vec<_>>(), &factor)?;
         }
-        let norm = libtorch::grad_norm(&gradients)?;
-        let factor = libtorch::catch(|| (max_norm * (&norm + 1e-6).reciprocal()).clamp_max(1.0))?;
-        libtorch::scale_all(&gradients, &factor)?;
         Ok(norm)
+    }
+
+    /// The gradients that there are.
+    fn gradients(&self) -> Vec<Tensor> {
+        self.slots.iter().map(|slot| slot.parameter.grad()).filter(Tensor::defined).collect()
+    }
+
+    fn norm_of(&self, gradients: &[Tensor]) -> Result<Tensor> {
+        if gradients.is_empty() {
+            return Ok(libtorch::catch(|| self.slots[0].step.zeros_like())?);
+        }
+        Ok(libtorch::grad_norm(&gradients.iter().collect::<Vec<_>>())?)
     }
 
     /// Takes the gradients away, as `zero_grad(set_to_none=True)`, PyTorch's default.

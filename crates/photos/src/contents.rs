@@ -1,5 +1,7 @@
 //! What a file is, by its first bytes; its name only says what somebody expects of it.
 
+use std::path::Path;
+
 use image::ImageFormat;
 
 /// What to do with a file.
@@ -24,6 +26,12 @@ const RAW: [&str; 14] =
     ["3fr", "arw", "cr2", "cr3", "dng", "erf", "nef", "nrw", "orf", "pef", "raf", "raw", "rw2", "srw"];
 const PHOTO: [&str; 14] =
     ["avif", "bmp", "gif", "heic", "heif", "jfif", "jp2", "jpe", "jpeg", "jpg", "jxl", "png", "tif", "tiff"];
+
+/// Whether its name says that a file is a photo.
+pub(crate) fn is_called_photo(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    PHOTO.contains(&extension.as_str()) || extension == "webp"
+}
 
 impl Contents {
     /// Judges a file by its extension (any case) and first [`HEAD`] bytes (fewer if it is shorter).

@@ -3,10 +3,12 @@
 use std::fmt::Display;
 use std::io::Cursor;
 
+use image::codecs::tiff::TiffDecoder;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
 use crate::jpeg;
+use crate::profile::{self, Profile};
 
 /// Larger photos are refused before they are decoded. So many pixels are 400 MB; a phone's 108 megapixels pass.
 pub const MAX_PIXELS: u64 = 1 << 27;
@@ -34,23 +36,37 @@ pub(crate) fn size(bytes: &[u8], format: ImageFormat) -> Result<(u32, u32), Stri
     Ok((width, height))
 }
 
-/// Decodes a picture whose [`size`] is acceptable: the first frame, 8 bits, its orientation applied, transparency
-/// over `background` (or dropped without one).
-pub(crate) fn decode(bytes: &[u8], format: ImageFormat, background: Option<[u8; 3]>) -> Result<RgbImage, String> {
+/// Decodes a picture whose [`size`] is acceptable: the first frame, 8 bits of sRGB, its orientation applied, transparency
+/// over `background` (or dropped without one); and what its colour profile has led to.
+pub(crate) fn decode(
+    bytes: &[u8],
+    format: ImageFormat,
+    background: Option<[u8; 3]>,
+) -> Result<(RgbImage, Profile), String> {
     size(bytes, format)?;
-    let (picture, orientation) = match format {
-        ImageFormat::Jpeg => jpeg::decode(bytes)?,
+    let (picture, orientation, embedded) = match format {
+        ImageFormat::Jpeg => {
+            let (picture, orientation, embedded) = jpeg::decode(bytes)?;
+            (DynamicImage::ImageRgb8(picture), orientation, embedded)
+        }
         _ => {
             let mut decoder = decoder(bytes, format)?;
             // A camera's data that cannot be understood is no reason to refuse its photo.
             let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+            let embedded = match format {
+                // `image` gives TIFF's tags the room of the pixels, too little for the profile of a small picture.
+                ImageFormat::Tiff => TiffDecoder::new(Cursor::new(bytes)).and_then(|mut tiff| tiff.icc_profile()),
+                _ => decoder.icc_profile(),
+            };
+            let embedded = embedded.unwrap_or_default();
             let picture = DynamicImage::from_decoder(decoder).map_err(unusable)?;
-            (flatten(picture, background), orientation)
+            (picture, orientation, embedded)
         }
     };
-    let mut picture = DynamicImage::ImageRgb8(picture);
+    let (picture, profile) = profile::to_srgb(picture, embedded.as_deref());
+    let mut picture = DynamicImage::ImageRgb8(flatten(picture, background)?);
     picture.apply_orientation(orientation);
-    Ok(picture.into_rgb8())
+    Ok((picture.into_rgb8(), profile))
 }
 
 fn decoder(bytes: &[u8], format: ImageFormat) -> Result<impl ImageDecoder, String> {
@@ -74,11 +90,14 @@ pub(crate) fn damaged(error: &dyn Display) -> String {
     format!("is damaged: {}", error.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-fn flatten(picture: DynamicImage, background: Option<[u8; 3]>) -> RgbImage {
+fn flatten(picture: DynamicImage, background: Option<[u8; 3]>) -> Result<RgbImage, String> {
     let Some(background) = background.filter(|_| picture.color().has_alpha()) else {
-        return picture.into_rgb8();
+        return Ok(picture.into_rgb8());
     };
     let picture = picture.into_rgba8();
+    if picture.pixels().all(|pixel| pixel.0[3] == 0) {
+        return Err("is wholly transparent, so nothing would be seen of it: save it without transparency".to_owned());
+    }
     let mut flat = RgbImage::new(picture.width(), picture.height());
     for (to, from) in flat.pixels_mut().zip(picture.pixels()) {
         let [red, green, blue, alpha] = from.0.map(u32::from);
@@ -86,5 +105,5 @@ fn flatten(picture: DynamicImage, background: Option<[u8; 3]>) -> RgbImage {
             *to = ((from * alpha + u32::from(behind) * (255 - alpha) + 127) / 255) as u8;
         }
     }
-    flat
+    Ok(flat)
 }

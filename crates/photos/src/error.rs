@@ -98,6 +98,18 @@ impl fmt::Display for List<'_> {
     }
 }
 
+/// Files by their names: at most so many, and the number of the others.
+pub(crate) struct Names<'a>(pub(crate) &'a [PathBuf]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MOST: usize = 5;
+        let names = self.0.iter().take(MOST).map(|path| path.file_name().unwrap_or_default().display().to_string());
+        f.write_str(&names.collect::<Vec<_>>().join(", "))?;
+        if self.0.len() > MOST { write!(f, " and {} more", self.0.len() - MOST) } else { Ok(()) }
+    }
+}
+
 struct Instead<'a>(&'a [Rejected]);
 
 impl fmt::Display for Instead<'_> {

@@ -10,9 +10,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::companions::Companions;
 use crate::contents::{Contents, HEAD};
 use crate::decode;
-use crate::error::{Error, Rejected};
+use crate::error::{Error, Names, Rejected};
+use crate::profile::Profile;
 use crate::resample;
 
 /// The photos of a folder are held in memory; so many pixels are 6 GB.
@@ -46,7 +48,7 @@ pub struct Photo {
     pub path: PathBuf,
     /// SHA-256 of the file's bytes, in hexadecimal.
     pub sha256: String,
-    /// Upright, 8 bits a channel. Colour profiles are not applied, as in the authors' code.
+    /// Upright, 8 bits a channel, sRGB: converted from an embedded colour profile, which the authors' code ignores.
     pub pixels: RgbImage,
 }
 
@@ -56,7 +58,11 @@ impl Photo {
     /// # Errors
     /// When the file cannot be read or is not a usable picture.
     pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Self, Rejected> {
-        match inspect(path.as_ref().to_owned(), options) {
+        Self::open_alone(path.as_ref(), options).map(|(photo, _)| photo)
+    }
+
+    fn open_alone(path: &Path, options: &Options) -> Result<(Self, Profile), Rejected> {
+        match inspect(path.to_owned(), options) {
             Entry::Photo { path, format, .. } => read(path, format, options),
             Entry::Unusable(rejected) | Entry::Skipped(rejected) => Err(rejected),
         }
@@ -83,6 +89,9 @@ pub struct PhotoFolder {
     pub photos: Vec<Photo>,
     /// What else is in the folder (nothing for a single photo), sorted by name: hidden files, sub-folders, files that are no pictures.
     pub skipped: Vec<Rejected>,
+    /// What else the user should know, in sentences: captions and masks, which are not used, and colours that were
+    /// converted or could not be.
+    pub notes: Vec<String>,
 }
 
 /// An entry of the folder, before anything is decoded.
@@ -109,10 +118,12 @@ impl PhotoFolder {
     pub fn open_with(folder: impl AsRef<Path>, options: &Options) -> Result<Self, Error> {
         let folder = folder.as_ref();
         if folder.is_file() {
-            let photo = Photo::open(folder, options).map_err(Error::Photo)?;
-            return Ok(Self { photos: vec![photo], skipped: Vec::new() });
+            let (photo, profile) = Photo::open_alone(folder, options).map_err(Error::Photo)?;
+            let notes = notes(&Companions::default(), &[(photo.path.clone(), profile)]);
+            return Ok(Self { photos: vec![photo], skipped: Vec::new(), notes });
         }
-        let paths = paths(folder).map_err(|source| Error::Folder { folder: folder.to_owned(), source })?;
+        let mut paths = paths(folder).map_err(|source| Error::Folder { folder: folder.to_owned(), source })?;
+        let companions = Companions::take(&mut paths);
         // Headers first: nothing is decoded that would not fit.
         let entries: Vec<Entry> = paths.into_par_iter().map(|path| inspect(path, options)).collect();
 
@@ -134,19 +145,57 @@ impl PhotoFolder {
             return Err(Error::TooMany { folder: folder.to_owned(), photos: total, megapixels, limit });
         }
         let decoded: Vec<_> = found.into_par_iter().map(|(path, format, _)| read(path, format, options)).collect();
-        let mut photos = Vec::new();
+        let (mut photos, mut profiles) = (Vec::new(), Vec::new());
         for photo in decoded {
             match photo {
-                Ok(photo) => photos.push(photo),
+                Ok((photo, profile)) => {
+                    profiles.push((photo.path.clone(), profile));
+                    photos.push(photo);
+                }
                 Err(rejected) => unusable.push(rejected),
             }
         }
         if unusable.is_empty() {
-            return Ok(Self { photos, skipped });
+            return Ok(Self { photos, skipped, notes: notes(&companions, &profiles) });
         }
         unusable.sort_by(|a, b| a.path.cmp(&b.path));
         Err(Error::Unusable { folder: folder.to_owned(), photos: unusable, total })
     }
+}
+
+/// What is to be known about files beside photos and about photos' colours: a sentence for each kind, whatever the number.
+fn notes(companions: &Companions, profiles: &[(PathBuf, Profile)]) -> Vec<String> {
+    let Companions { captions, masks } = companions;
+    let mut notes = Vec::new();
+    let unused = [("captions", captions), ("masks", masks)].into_iter().filter(|(_, files)| !files.is_empty());
+    let unused: Vec<String> = unused.map(|(what, files)| format!("{what} ({})", Names(files))).collect();
+    if !unused.is_empty() {
+        notes.push(format!(
+            "{} are not used: every photo is learned whole, with the configured prompt",
+            unused.join(" and ")
+        ));
+    }
+    let with = |wanted: &dyn Fn(&Profile) -> bool| -> Vec<PathBuf> {
+        profiles.iter().filter(|(_, profile)| wanted(profile)).map(|(path, _)| path.clone()).collect()
+    };
+    let converted = with(&|profile| *profile == Profile::Converted);
+    if !converted.is_empty() {
+        notes.push(format!("colours are converted from embedded colour profiles to sRGB: {}", Names(&converted)));
+    }
+    let mut reasons: Vec<&String> = Vec::new();
+    for (_, profile) in profiles {
+        if let Profile::Ignored(reason) = profile
+            && !reasons.contains(&reason)
+        {
+            reasons.push(reason);
+            let files = with(&|profile| matches!(profile, Profile::Ignored(other) if other == reason));
+            notes.push(format!(
+                "the colour profile in {} {reason}, so that colours may be off: save as sRGB",
+                Names(&files)
+            ));
+        }
+    }
+    notes
 }
 
 /// Everything in the folder, sorted by name.
@@ -194,18 +243,18 @@ fn inspect(path: PathBuf, options: &Options) -> Entry {
     }
 }
 
-fn read(path: PathBuf, format: ImageFormat, options: &Options) -> Result<Photo, Rejected> {
+fn read(path: PathBuf, format: ImageFormat, options: &Options) -> Result<(Photo, Profile), Rejected> {
     let result = || -> Result<_, String> {
         let bytes = limits::read_at_most(&path, MAX_FILE_BYTES).map_err(|error| unreadable(&error))?;
-        let mut pixels = decode::decode(&bytes, format, options.background)?;
+        let (mut pixels, profile) = decode::decode(&bytes, format, options.background)?;
         if let Some(short) = shrinks_to(pixels.dimensions(), options) {
             pixels = resample::resize(&pixels, short);
         }
         let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok((sha256, pixels))
+        Ok((sha256, pixels, profile))
     };
     match result() {
-        Ok((sha256, pixels)) => Ok(Photo { path, sha256, pixels }),
+        Ok((sha256, pixels, profile)) => Ok((Photo { path, sha256, pixels }, profile)),
         Err(reason) => Err(Rejected { path, reason }),
     }
 }

@@ -24,8 +24,9 @@ fn size_in_header(bytes: &[u8]) -> Result<(u32, u32), String> {
     Ok((u32::from(info.width), u32::from(info.height)))
 }
 
-/// Pixels as stored, and how to turn them. Grey and CMYK (inverted, as everybody writes it) become RGB.
-pub(crate) fn decode(bytes: &[u8]) -> Result<(RgbImage, Orientation), String> {
+/// Pixels as stored, how to turn them, and the embedded colour profile. Grey and CMYK (inverted, as everybody writes it)
+/// become RGB.
+pub(crate) fn decode(bytes: &[u8]) -> Result<(RgbImage, Orientation, Option<Vec<u8>>), String> {
     let bytes = without_strays(bytes);
     let (width, height) = size_in_header(&bytes)?;
     let guarded = guarded(&bytes).ok_or("is cut off before its end")?;
@@ -33,7 +34,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(RgbImage, Orientation), String> {
     let pixels = decoder.decode().map_err(|error| damaged(&error))?;
     let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
     let picture = RgbImage::from_raw(width, height, pixels).ok_or("is damaged: pixels are missing")?;
-    Ok((picture, orientation.unwrap_or(Orientation::NoTransforms)))
+    Ok((picture, orientation.unwrap_or(Orientation::NoTransforms), decoder.icc_profile()))
 }
 
 fn decoder(bytes: &[u8]) -> JpegDecoder<ZCursor<&[u8]>> {

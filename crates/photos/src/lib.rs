@@ -20,13 +20,15 @@
 //! Drawing and rendering are apart, so that a [`View`] can be logged, cached by, and rendered in any thread.
 //!
 //! Invariants: knows nothing of tensors or models; a file is judged by its contents, never by its name alone; every
-//! file of a folder is either a photo, named as skipped, or named in the error; a seed means the same view everywhere.
+//! file of a folder is either a photo, named as skipped or in a note, or named in the error; pixels are sRGB; a seed means the same view everywhere.
 
+mod companions;
 mod contents;
 mod decode;
 mod error;
 mod folder;
 mod jpeg;
+mod profile;
 mod resample;
 mod rotate;
 mod sheet;

@@ -248,3 +248,84 @@ fn damaged_files_never_panic() {
         other => panic!("{:?}", other.map(|opened| opened.photos.len())),
     }
 }
+
+#[test]
+fn captions_and_masks_beside_photos_are_not_used_and_one_note_says_so() {
+    let picture = png(&photo(8, 6));
+    let files: [(&str, &[u8]); 12] = [
+        ("01.png", &picture),
+        ("01.txt", b"a dog"),
+        ("01-mask.png", &picture),
+        ("02.png", &picture),
+        ("02.caption", b"a dog"),
+        ("02.mask.png", &picture),
+        ("02_mask.jpg", &picture),
+        ("metadata.jsonl", b"{}"),
+        ("03.png", &picture),
+        ("03.txt", b"a dog"),
+        // No photo's.
+        ("other-mask.png", &picture),
+        ("notes.txt", b"to do"),
+    ];
+    let opened = PhotoFolder::open(folder(&files).path()).unwrap();
+    let names: Vec<_> = opened.photos.iter().map(photos::Photo::name).collect();
+    assert_eq!(names, ["01.png", "02.png", "03.png", "other-mask.png"]);
+    let skipped: Vec<_> = opened.skipped.iter().map(ToString::to_string).collect();
+    assert_eq!(skipped, ["notes.txt is not a JPEG, PNG, WebP, BMP, GIF or TIFF picture"]);
+    let note = "captions (01.txt, 02.caption, 03.txt, metadata.jsonl) and masks (01-mask.png, 02.mask.png, 02_mask.jpg) are \
+                not used: every photo is learned whole, with the configured prompt";
+    assert_eq!(opened.notes, [note]);
+}
+
+#[test]
+fn a_wholly_transparent_photo_is_refused_unless_its_hidden_colours_are_wanted() {
+    let nothing = image::RgbaImage::from_pixel(8, 6, image::Rgba([10, 20, 30, 0]));
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    nothing.write_to(&mut bytes, ImageFormat::Png).unwrap();
+    let folder = folder(&[("a.png", &bytes.into_inner()), ("b.png", &png(&photo(8, 6)))]);
+    let error = PhotoFolder::open(folder.path()).unwrap_err().to_string();
+    assert_says(&error, &["a.png is wholly transparent", "save it without transparency"]);
+    let options = photos::Options { background: None, ..photos::Options::default() };
+    let opened = PhotoFolder::open_with(folder.path(), &options).unwrap();
+    assert_eq!(opened.photos[0].pixels.get_pixel(0, 0).0, [10, 20, 30]);
+}
+
+/// The photo as a PNG with this profile.
+fn with_profile(profile: &[u8]) -> Vec<u8> {
+    use image::ImageEncoder;
+    let picture = photo(8, 6);
+    let mut bytes = Vec::new();
+    let mut encoder = image::codecs::png::PngEncoder::new(&mut bytes);
+    encoder.set_icc_profile(profile.to_vec()).unwrap();
+    encoder.write_image(picture.as_raw(), 8, 6, image::ExtendedColorType::Rgb8).unwrap();
+    bytes
+}
+
+#[test]
+fn a_colour_profile_that_cannot_be_used_is_noted_and_changes_nothing() {
+    let profile = |file: &str| {
+        use image::ImageDecoder;
+        let bytes = fs::read(fixtures().join("profiles").join(file)).unwrap();
+        let mut decoder = image::codecs::png::PngDecoder::new(std::io::Cursor::new(bytes)).unwrap();
+        decoder.icc_profile().unwrap().unwrap()
+    };
+    let (colour, grey) = (profile("adobe.png"), profile("grey.png"));
+    let mut cmyk = colour.clone();
+    cmyk[16..20].copy_from_slice(b"CMYK");
+    for (profile, reason) in
+        [(b"no profile".to_vec(), "is damaged"), (grey, "is for grey images"), (cmyk, "is for CMYK")]
+    {
+        let opened = PhotoFolder::open(folder(&[("a.png", &with_profile(&profile))]).path()).unwrap();
+        assert_eq!(opened.photos[0].pixels, photo(8, 6));
+        assert_eq!(opened.notes.len(), 1);
+        assert_says(&opened.notes[0], &["the colour profile in a.png", reason, "save as sRGB"]);
+    }
+    // Cut off anywhere, and with any byte changed, it panics nowhere.
+    for length in (0..colour.len()).step_by(7) {
+        let mut changed = colour.clone();
+        changed[length] ^= 0xFF;
+        for profile in [&colour[..length], &changed] {
+            assert!(PhotoFolder::open(folder(&[("a.png", &with_profile(profile))]).path()).is_ok());
+        }
+    }
+}

@@ -44,6 +44,28 @@ fn every_format_is_what_pillow_makes_of_it() {
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
+/// What Pillow's LittleCMS makes of embedded profiles (`fixtures/photos/profiles/generate.py`).
+#[test]
+fn embedded_colour_profiles_are_converted_to_srgb() {
+    let folder = fixtures().join("profiles");
+    let opened = PhotoFolder::open(&folder).unwrap();
+    assert_eq!(opened.photos.len(), fs::read_dir(folder.join("expected")).unwrap().count());
+    for photo in &opened.photos {
+        let name = photo.name();
+        let expected = image::open(folder.join(format!("expected/{name}.png"))).unwrap().into_rgb8();
+        let stored = image::open(folder.join(&name)).unwrap().into_rgb8();
+        let difference = largest_difference(&photo.pixels, &expected);
+        println!("{name}: {difference}, unconverted {}", largest_difference(&stored, &expected));
+        // Two steps of rounding; what a JPEG decoder may leave open is steeper in a darker gamma.
+        let allowed =
+            if name == "srgb.png" { 0 } else { tolerance(&name).max(2) + 2 * u8::from(name.ends_with(".jpg")) };
+        assert!(difference <= allowed, "{name}: {difference}");
+        assert!(name == "srgb.png" || largest_difference(&stored, &expected) > 15, "{name}");
+    }
+    let names = "adobe.jpg, adobe.png, grey.jpg, grey.png, p3.tiff and 2 more";
+    assert_eq!(opened.notes, [format!("colours are converted from embedded colour profiles to sRGB: {names}")]);
+}
+
 #[test]
 fn a_turned_photo_is_its_upright_twin() {
     let upright = image::open(fixtures().join("exif/upright.png")).unwrap().into_rgb8();

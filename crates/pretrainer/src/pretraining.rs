@@ -194,7 +194,14 @@ impl Pretraining {
                 self.done + 1
             );
         }
-        let _norm = self.optimizer.clip_grad_norm(self.recipe.max_grad_norm)?;
+        let norm = self.optimizer.clip_grad_norm(self.recipe.max_grad_norm)?;
+        if !libtorch::catch(|| norm.double_value(&[]))?.is_finite() {
+            bail!(
+                "the gradients of {} are not finite in step {}; the last checkpoint is good",
+                self.part,
+                self.done + 1
+            );
+        }
         self.optimizer.step(learning_rate)?;
         self.ema.update()?;
         self.done += 1;

@@ -21,7 +21,7 @@ pub(crate) fn element(run: &Run) -> Result<Option<Element>> {
     for path in files(&run.folder.join("attend"))? {
         let Some(file) = json(&path)? else { continue };
         let folder = path.parent().unwrap_or(&path);
-        let views = list(&file, "rows").iter().map(|row| view(row, folder)).collect::<Result<Vec<_>>>()?;
+        let views = list(&file, "rows").iter().map(|row| view(run, row, folder)).collect::<Result<Vec<_>>>()?;
         if !views.is_empty() {
             count += 1;
             let prompt = file.get("arguments").map_or("", |arguments| text(arguments, "prompt"));
@@ -40,13 +40,13 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// One stage: the picture and a map for each word, with how much of the attention it has.
-fn view(row: &Value, folder: &Path) -> Result<(String, Element)> {
+fn view(run: &Run, row: &Value, folder: &Path) -> Result<(String, Element)> {
     let title = text(row, "title").to_owned();
-    let picture = Picture::open(&folder.join(text(row, "picture")), SIDE)?;
+    let picture = Picture::open(&run.inside(folder.join(text(row, "picture")))?, SIDE)?;
     let mut tiles =
         Element::new("div").class("tiles").child(figure(&picture, &format!("The picture, {title}"), "picture"));
     for overlay in list(row, "overlays") {
-        let picture = Picture::open(&folder.join(text(overlay, "file")), SIDE)?;
+        let picture = Picture::open(&run.inside(folder.join(text(overlay, "file")))?, SIDE)?;
         let word = text(overlay, "word");
         let share = overlay.get("mean").and_then(Value::as_f64);
         let share = share.map_or(String::new(), |mean| format!(" {:.1} %", 100.0 * mean));

@@ -182,10 +182,11 @@ impl Comparison {
     }
 }
 
-/// Rows of texts in aligned columns.
+/// Rows of texts in aligned columns, a line each: control characters in names, keys and values are shown escaped.
 pub(crate) fn align(rows: &[(String, Vec<String>)]) -> String {
-    let texts: Vec<Vec<&str>> =
-        rows.iter().map(|(name, values)| std::iter::once(name).chain(values).map(String::as_str).collect()).collect();
+    let escaped = |text: &String| terminal::escaped(text).to_string();
+    let texts: Vec<Vec<String>> =
+        rows.iter().map(|(name, values)| std::iter::once(name).chain(values).map(escaped).collect()).collect();
     let width = |column: usize| {
         let cells = texts.iter().filter_map(|row| row.get(column));
         cells.map(|text| text.chars().count()).max().unwrap_or(0)

@@ -33,7 +33,8 @@ impl Drawn {
 pub(crate) fn drawn(run: &Run) -> Result<Vec<Drawn>> {
     let mut all: Vec<Drawn> = Vec::new();
     let mut files: BTreeSet<PathBuf> = BTreeSet::new();
-    let mut add = |prompt: &str, seed: u64, path: PathBuf| {
+    let mut add = |prompt: &str, seed: u64, path: PathBuf| -> Result<()> {
+        let path = run.inside(path)?;
         let prompt = prompt.replace("{}", &format!("[V] {}", run.text("category")));
         let one = Drawn { prompt, seed, path };
         // What the comparison shows is an evaluation's, by another path.
@@ -41,6 +42,7 @@ pub(crate) fn drawn(run: &Run) -> Result<Vec<Drawn>> {
         if one.path.is_file() && !known && !all.iter().any(|other| other.matches(&one)) {
             all.push(one);
         }
+        Ok(())
     };
     let seed = |value: &Value, i: usize| value.get("seed").and_then(Value::as_u64).unwrap_or(i as u64);
     for (set, file) in run.evaluations()? {
@@ -49,7 +51,7 @@ pub(crate) fn drawn(run: &Run) -> Result<Vec<Drawn>> {
             for prompt in list(variant.scores, "prompts") {
                 for (i, image) in list(prompt, "images").iter().enumerate() {
                     let path = set.join(variant.folder).join(text(image, "file"));
-                    add(text(prompt, "prompt"), seed(image, i), path);
+                    add(text(prompt, "prompt"), seed(image, i), path)?;
                 }
             }
         }
@@ -62,13 +64,13 @@ pub(crate) fn drawn(run: &Run) -> Result<Vec<Drawn>> {
         }
         let file = json(&folder.join("generate.json")).unwrap_or_default().unwrap_or_default();
         for (i, picture) in list(&file, "pictures").iter().enumerate() {
-            add(text(picture, "prompt"), seed(picture, i), folder.join(text(picture, "file")));
+            add(text(picture, "prompt"), seed(picture, i), folder.join(text(picture, "file")))?;
         }
     }
     let file = run.json("comparison/comparison.json")?.unwrap_or_default();
     for row in list(&file, "rows") {
         let last = list(row, "images").last().and_then(Value::as_str).unwrap_or_default();
-        add(text(row, "prompt"), seed(row, 0), run.folder.join("comparison").join(last));
+        add(text(row, "prompt"), seed(row, 0), run.folder.join("comparison").join(last))?;
     }
     Ok(all)
 }

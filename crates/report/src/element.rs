@@ -111,9 +111,9 @@ mod tests {
 
     #[test]
     fn no_text_breaks_out() {
-        let hostile = "</script><img src=x onerror='alert(1)'>\"&\0";
+        let hostile = "</script><img src=x onerror='alert(1)'>\"&\0\u{202e}\u{1b}";
         let element = Element::of("p", hostile).attr("title", hostile).to_string();
-        let escaped = "&lt;/script&gt;&lt;img src=x onerror=&#39;alert(1)&#39;&gt;&quot;&amp;\u{fffd}";
+        let escaped = "&lt;/script&gt;&lt;img src=x onerror=&#39;alert(1)&#39;&gt;&quot;&amp;\\u{0}\\u{202e}\\u{1b}";
         assert_eq!(element, format!("<p title=\"{escaped}\">{escaped}</p>"));
     }
 }

@@ -64,7 +64,7 @@ fn pictures(run: &Run, file: &Value) -> Result<Vec<(String, Element)>> {
     let mut views: Vec<(String, Element)> = Vec::new();
     for record in list(file, "pictures") {
         let (moment, seed) = (text(record, "moment"), record.get("seed").map(Value::to_string).unwrap_or_default());
-        let picture = Picture::open(&run.folder.join(FOLDER).join(text(record, "file")), SIDE)?;
+        let picture = Picture::open(&run.inside(run.folder.join(FOLDER).join(text(record, "file")))?, SIDE)?;
         let tile = figure(&picture, &format!("“[V]” {moment} stage 1, seed {seed}"), &format!("seed {seed}"));
         let name = format!("{moment} stage 1");
         match views.last_mut() {

@@ -4,18 +4,22 @@ use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::FilterType;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::element::Element;
 
 /// Files of at most so many bytes stay as they are, if nothing else has to be changed.
 const SMALL: usize = 40_000;
 const JPEG_QUALITY: u8 = 88;
+/// Larger images, a phone's 108 megapixels not among them, are refused before they are decoded.
+const MAX_PIXELS: u64 = 1 << 27;
+/// So many pixels of four channels of 16 bits; also what a file may have.
+const MAX_BYTES: u64 = MAX_PIXELS * 8;
 
 /// A picture within the page.
 #[derive(Debug, Clone)]
@@ -30,7 +34,7 @@ impl Picture {
     /// JPEG where that is smaller.
     ///
     /// # Errors
-    /// When it cannot be read or is damaged.
+    /// When it cannot be read, is damaged or has too many pixels.
     pub(crate) fn open(path: &Path, side: u32) -> Result<Self> {
         let bytes = read(path)?;
         let (picture, format, upright) = decode(&bytes, path)?;
@@ -85,23 +89,42 @@ impl Picture {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("cannot read the picture {}", path.display()))
+    let cannot = || format!("cannot read the image {}", path.display());
+    let metadata = fs::metadata(path).with_context(cannot)?;
+    ensure!(metadata.is_file(), "{} is no file, but stands where an image belongs; remove it", path.display());
+    let bytes = metadata.len();
+    ensure!(bytes <= MAX_BYTES, "the image {} has {} MB: save it smaller", path.display(), bytes / 1_000_000);
+    fs::read(path).with_context(cannot)
 }
 
 /// The picture as it is to be seen, its format, and whether its pixels were stored so.
 fn decode(bytes: &[u8], path: &Path) -> Result<(DynamicImage, Option<ImageFormat>, bool)> {
-    let decode = || -> Result<_> {
-        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+    let damaged =
+        || format!("the picture {} is damaged or half-written; remove it, or have it made again", path.display());
+    let open = || -> Result<_> {
+        let mut limits = Limits::default();
+        limits.max_alloc = Some(2 * MAX_BYTES);
+        let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+        reader.limits(limits);
         let format = reader.format();
-        let mut decoder = reader.into_decoder()?;
+        Ok((reader.into_decoder()?, format))
+    };
+    let (mut decoder, format) = open().with_context(damaged)?;
+    let (width, height) = decoder.dimensions();
+    // Neither `into_decoder` nor `from_decoder` looks at how much there is to be decoded.
+    ensure!(
+        u64::from(width) * u64::from(height) <= MAX_PIXELS,
+        "the image {} has {width} x {height} pixels, more than the {} megapixels that are read: save it smaller",
+        path.display(),
+        MAX_PIXELS / 1_000_000
+    );
+    let decode = || -> Result<_> {
         let orientation = decoder.orientation()?;
         let mut picture = DynamicImage::from_decoder(decoder)?;
         picture.apply_orientation(orientation);
         Ok((picture, format, orientation == image::metadata::Orientation::NoTransforms))
     };
-    decode().with_context(|| {
-        format!("the picture {} is damaged or half-written; remove it, or have it made again", path.display())
-    })
+    decode().with_context(damaged)
 }
 
 #[cfg(test)]
@@ -159,6 +182,25 @@ mod tests {
         let (bytes, image) = embedded(&Picture::anonymous(&path, 32).unwrap(), "image/jpeg");
         assert!(!bytes.windows(5).any(|window| window == b"run-a"));
         assert_eq!((image.width(), image.height()), (32, 32));
+    }
+
+    #[test]
+    fn an_image_that_would_take_gigabytes_is_refused_by_its_header() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bomb.png");
+        let mut encoder = png::Encoder::new(fs::File::create(&path).unwrap(), 60_000, 60_000);
+        encoder.set_color(png::ColorType::Rgba);
+        encoder.set_depth(png::BitDepth::Sixteen);
+        encoder.write_header().unwrap().write_chunk(png::chunk::IDAT, &[0x78, 0x9c]).unwrap();
+        for error in [Picture::open(&path, 64), Picture::anonymous(&path, 64)].map(Result::unwrap_err) {
+            let error = format!("{error:#}");
+            assert!(
+                error.contains("bomb.png has 60000 x 60000 pixels") && error.contains("save it smaller"),
+                "{error}"
+            );
+        }
+        let error = Picture::open(folder.path(), 64).unwrap_err().to_string();
+        assert!(error.contains("is no file"), "{error}");
     }
 
     #[test]

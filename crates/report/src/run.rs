@@ -4,8 +4,9 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 /// A run's folder.
 #[derive(Debug)]
@@ -57,17 +58,49 @@ impl Run {
         matches!(&self.photos[..], [only] if named.is_some_and(|name| name == text(only, "file")))
     }
 
-    /// The photos, as far as they are still where they were.
-    pub(crate) fn photo_paths(&self) -> Vec<PathBuf> {
+    /// The first photo that is still where it was, and what it was: of the same hash, so that no record leads to another
+    /// file.
+    pub(crate) fn photo(&self) -> Option<PathBuf> {
         let concept = Path::new(self.text("concept"));
         let folder = if self.single_photo() { concept.parent().unwrap_or(concept) } else { concept };
-        let names = self.photos.iter().filter_map(|photo| photo.get("file")?.as_str());
-        names.map(|name| folder.join(name)).filter(|path| path.is_file()).collect()
+        self.photos.iter().find_map(|photo| {
+            let path = folder.join(photo.get("file")?.as_str()?);
+            let unchanged = path.is_file() && hash(&path)? == photo.get("sha256")?.as_str()?;
+            unchanged.then_some(path)
+        })
+    }
+
+    /// An image of the run, by its path.
+    ///
+    /// # Errors
+    /// When it lies outside of the run's folder, by a link, `..` or an absolute path in a record: a page, which may be
+    /// shown to others, holds nothing from elsewhere on the disk.
+    pub(crate) fn inside(&self, path: PathBuf) -> Result<PathBuf> {
+        // What is not there is for the caller to say.
+        let Ok(file) = fs::canonicalize(&path) else { return Ok(path) };
+        let folder =
+            fs::canonicalize(&self.folder).with_context(|| format!("cannot read {}", self.folder.display()))?;
+        ensure!(
+            file.starts_with(&folder),
+            "{} lies outside of the run's folder {}, and a page holds only images inside it: copy it there, or remove what \
+             leads to it",
+            path.display(),
+            self.folder.display()
+        );
+        Ok(path)
     }
 
     /// A file of the run, if it is there.
     pub(crate) fn file(&self, name: &str) -> Option<PathBuf> {
         Some(self.folder.join(name)).filter(|path| path.is_file())
+    }
+
+    /// An image of the run, if it is there.
+    ///
+    /// # Errors
+    /// As [`Run::inside`].
+    pub(crate) fn image(&self, name: &str) -> Result<Option<PathBuf>> {
+        self.file(name).map(|path| self.inside(path)).transpose()
     }
 
     /// A JSON file of the run, if it is there.
@@ -90,6 +123,12 @@ impl Run {
         }
         Ok(sets)
     }
+}
+
+/// SHA-256 of a file's bytes, in hexadecimal.
+fn hash(path: &Path) -> Option<String> {
+    let bytes = fs::read(path).ok()?;
+    Some(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// What a folder holds, sorted by name; nothing if it is not there.

@@ -99,7 +99,7 @@ pub(crate) fn figure(picture: &Picture, alt: &str, caption: &str) -> Element {
 }
 
 fn contact_sheet(run: &Run) -> Result<Option<Section>> {
-    let Some(path) = run.file("contact_sheet.png") else { return Ok(None) };
+    let Some(path) = run.image("contact_sheet.png")? else { return Ok(None) };
     let alt = format!("The training views of {}", subject(run));
     let body = figure(&Picture::open(&path, GRID)?, &alt, "What the model sees: the first training views.");
     Ok(Some(Section::new("photos", "Contact sheet", body)))
@@ -128,10 +128,10 @@ fn samples(run: &Run) -> Result<Option<Section>> {
         if path.extension().is_some_and(|extension| extension == "png") {
             let name = moment(&stem);
             let alt = format!("Samples, {name}");
-            views.push((name, figure(&Picture::open(&path, GRID)?, &alt, "")));
+            views.push((name, figure(&Picture::open(&run.inside(path)?, GRID)?, &alt, "")));
         }
     }
-    if let Some(path) = run.file("samples.png") {
+    if let Some(path) = run.image("samples.png")? {
         views
             .push(("at the end".to_owned(), figure(&Picture::open(&path, GRID)?, "Samples at the end of the run", "")));
     }
@@ -158,7 +158,7 @@ fn comparison(run: &Run) -> Result<Option<Section>> {
         let prompt = text(row, "prompt");
         let mut cells = Vec::new();
         for (image, column) in list(row, "images").iter().filter_map(Value::as_str).zip(&columns) {
-            let path = run.folder.join("comparison").join(image);
+            let path = run.inside(run.folder.join("comparison").join(image))?;
             if !path.is_file() {
                 continue;
             }

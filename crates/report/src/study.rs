@@ -216,10 +216,10 @@ fn reference(run: &Run, given: Option<&Path>) -> Result<PathBuf> {
     if let Some(given) = given {
         return Ok(given.to_owned());
     }
-    match run.photo_paths().into_iter().next() {
+    match run.photo() {
         Some(photo) => Ok(photo),
         None => bail!(
-            "the photos that {} learned from are no longer in {:?}; name one to show with --reference",
+            "the photos that {} learned from are no longer in {:?}, or have changed; name one to show with --reference",
             run.folder.display(),
             run.text("concept")
         ),

@@ -1,4 +1,5 @@
-//! Pages in a real browser, without a window: chromium, where it is installed or named by the variable CHROMIUM.
+//! Pages in a real browser, without a window: chromium, where it is installed or named by the variable CHROMIUM. Without
+//! one these tests are ignored, and with REQUIRE_BROWSER=1 they fail.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -6,11 +7,12 @@ mod common;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use common::{HOSTILE, full_run};
+use libtest_mimic::{Arguments, Completion, Trial};
 use report::{Comparison, Preference, StudyOptions, run_page, tally};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -50,20 +52,44 @@ enum Screen {
     Phone,
 }
 
-/// The browser; a test without one says so and ends.
+/// The browser, if there is one.
 fn chromium() -> Option<PathBuf> {
     if let Some(named) = env::var_os("CHROMIUM").filter(|named| !named.is_empty()) {
         return Some(named.into());
     }
     let names = ["chromium", "chromium-browser", "google-chrome"];
     let folders: Vec<PathBuf> = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
-    let found =
-        names.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name))).find(|path| path.is_file());
-    if found.is_none() {
-        eprintln!("skipped: there is no chromium on this machine (apt-get install chromium)");
-    }
-    found
+    names.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name))).find(|path| path.is_file())
 }
+
+/// Not the usual harness, which cannot ignore a test for what is found out when it runs.
+fn main() -> ExitCode {
+    let browser = chromium();
+    let required = env::var_os("REQUIRE_BROWSER").is_some_and(|value| !value.is_empty());
+    let trial = |name: &str, test: fn(&Path)| {
+        let browser = browser.clone();
+        Trial::ignorable_test(name, move || match browser {
+            Some(browser) => {
+                test(&browser);
+                Ok(Completion::Completed)
+            }
+            None if required => Err(format!("REQUIRE_BROWSER is set, but {NO_BROWSER}").into()),
+            None => Ok(Completion::ignored_with(NO_BROWSER)),
+        })
+    };
+    let trials = vec![
+        trial("faults_are_noticed", faults_are_noticed),
+        trial("a_runs_page_works_on_a_laptop_and_a_phone", a_runs_page_works_on_a_laptop_and_a_phone),
+        trial("a_comparison_loads", a_comparison_loads),
+        trial(
+            "a_study_takes_keys_and_clicks_survives_a_reload_and_its_answers_are_counted",
+            a_study_takes_keys_and_clicks_survives_a_reload_and_its_answers_are_counted,
+        ),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+const NO_BROWSER: &str = "there is no chromium on this machine (apt-get install chromium)";
 
 /// Opens the page, and gives what `check` returns and what went wrong: errors of scripts,
 /// pictures that do not load, breaches of the policy, whatever is said on the console.
@@ -103,20 +129,16 @@ fn visit_from(folder: &Path, browser: &Path, page: &str, check: &str, screen: Sc
     (result["result"].take(), errors)
 }
 
-#[test]
-fn faults_are_noticed() {
-    let Some(browser) = chromium() else { return };
+fn faults_are_noticed(browser: &Path) {
     let page = r#"<html><head><meta http-equiv="Content-Security-Policy" content="default-src data:; script-src "><style></style>
         </head><body><img src="data:image/png;base64,bm9uZQ=="><img src="https://example.invalid/a.png"></body></html>"#;
-    let (_, errors) = visit(&browser, page, "console.error('said'); throw new Error('thrown');", Screen::Laptop);
+    let (_, errors) = visit(browser, page, "console.error('said'); throw new Error('thrown');", Screen::Laptop);
     for fault in ["IMG did not load", "img-src https://example.invalid", "said", "thrown"] {
         assert!(errors.iter().any(|error| error.contains(fault)), "{fault}: {errors:?}");
     }
 }
 
-#[test]
-fn a_runs_page_works_on_a_laptop_and_a_phone() {
-    let Some(browser) = chromium() else { return };
+fn a_runs_page_works_on_a_laptop_and_a_phone(browser: &Path) {
     let parent = tempfile::tempdir().unwrap();
     let page = run_page(&full_run(parent.path(), "run", 1e-5, 1)).unwrap();
     let check = r"
@@ -154,7 +176,7 @@ fn a_runs_page_works_on_a_laptop_and_a_phone() {
           text: document.body.textContent,
         };";
     for (screen, width) in [(Screen::Laptop, 1280), (Screen::Phone, 375)] {
-        let (result, errors) = visit(&browser, &page, check, screen);
+        let (result, errors) = visit(browser, &page, check, screen);
         assert_eq!(errors, [""; 0]);
         let loaded = result["loaded"].as_array().unwrap();
         // Sheet, 3 samples, 2 of the comparison, 3 x 2 of the evaluation, 3 x 3 of attention, 2 of the embedding.
@@ -175,15 +197,13 @@ fn a_runs_page_works_on_a_laptop_and_a_phone() {
     }
 }
 
-#[test]
-fn a_comparison_loads() {
-    let Some(browser) = chromium() else { return };
+fn a_comparison_loads(browser: &Path) {
     let parent = tempfile::tempdir().unwrap();
     let runs = [full_run(parent.path(), "a", 1e-5, 1), full_run(parent.path(), "b", 2e-6, 2)];
     let page = Comparison::open(&runs).unwrap().page(4).unwrap();
     let check = "return { loaded: pictures(), fits: document.documentElement.scrollWidth <= innerWidth };";
     for screen in [Screen::Laptop, Screen::Phone] {
-        let (result, errors) = visit(&browser, &page, check, screen);
+        let (result, errors) = visit(browser, &page, check, screen);
         assert_eq!(errors, [""; 0]);
         let loaded = result["loaded"].as_array().unwrap();
         assert_eq!((loaded.len(), loaded.iter().all(|loaded| *loaded == true)), (14, true));
@@ -191,9 +211,7 @@ fn a_comparison_loads() {
     }
 }
 
-#[test]
-fn a_study_takes_keys_and_clicks_survives_a_reload_and_its_answers_are_counted() {
-    let Some(browser) = chromium() else { return };
+fn a_study_takes_keys_and_clicks_survives_a_reload_and_its_answers_are_counted(browser: &Path) {
     let parent = tempfile::tempdir().unwrap();
     let runs = [full_run(parent.path(), "ours", 1e-5, 1), full_run(parent.path(), "theirs", 2e-6, 2)];
     let options = StudyOptions { questions: 6, seed: 4, reference: None };
@@ -202,7 +220,7 @@ fn a_study_takes_keys_and_clicks_survives_a_reload_and_its_answers_are_counted()
     let visit = |check: &str| {
         let question = "[...document.querySelectorAll('.question')].findIndex((question) => question.offsetHeight > 0)";
         let check = format!("const where = () => {question};\n{check}");
-        let (result, errors) = visit_from(folder.path(), &browser, &page, &check, Screen::Laptop);
+        let (result, errors) = visit_from(folder.path(), browser, &page, &check, Screen::Laptop);
         assert_eq!(errors, [""; 0]);
         result
     };
@@ -219,7 +237,7 @@ fn a_study_takes_keys_and_clicks_survives_a_reload_and_its_answers_are_counted()
     assert_eq!(begun["places"], json!([-1, 0, 1, 2, 2, 1, 2]), "start, 1, 2, another key, back, left");
 
     let fits = "document.getElementById('start').click(); return document.documentElement.scrollWidth <= innerWidth;";
-    let (fits, errors) = self::visit(&browser, &page, fits, Screen::Phone);
+    let (fits, errors) = self::visit(browser, &page, fits, Screen::Phone);
     assert_eq!((fits, errors), (json!(true), Vec::new()));
 
     let result = visit(

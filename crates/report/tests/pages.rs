@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
 
 use common::{HOSTILE, bare_run, full_run, picture};
 use report::{Comparison, StudyOptions, run_page};
@@ -141,6 +142,106 @@ fn damaged_files_are_named_in_one_sentence() {
     assert!(error.to_string().contains("is not the folder of a training run"));
 }
 
+/// A page goes to others: no record and no link may put another file of the disk into it.
+#[cfg(unix)]
+#[test]
+fn images_outside_of_the_run_are_not_embedded() {
+    let parent = tempfile::tempdir().unwrap();
+    let secret = parent.path().join("secret.png");
+    picture(&secret, 16, 7);
+    let absolute = secret.to_str().unwrap();
+    let set = |run: &Path, file: &str, value: serde_json::Value| {
+        fs::create_dir_all(run.join(file).parent().unwrap()).unwrap();
+        fs::write(run.join(file), value.to_string()).unwrap();
+    };
+    let shown = |file: &str| serde_json::json!([{"prompt": "a dog", "file": file, "seed": 0}]);
+    let compared = |file: &str| serde_json::json!({"columns": ["run"], "rows": [{"prompt": "", "images": [file]}]});
+    let variants = |folder: &str| {
+        let scores = serde_json::json!({"prompts": [{"prompt": "", "images": [{"file": "secret.png", "seed": 0}]}]});
+        serde_json::json!({"variants": [{"name": "subject", "folder": folder, "scores": scores}]})
+    };
+    let link = |run: &Path, name: &str| {
+        fs::create_dir_all(run.join(name).parent().unwrap()).unwrap();
+        let _ = fs::remove_file(run.join(name));
+        std::os::unix::fs::symlink(&secret, run.join(name)).unwrap();
+    };
+    type Attack<'a> = &'a dyn Fn(&Path);
+    let attacks: [Attack<'_>; 11] = [
+        &|run| set(run, "comparison/comparison.json", compared("../../secret.png")),
+        &|run| set(run, "comparison/comparison.json", compared(absolute)),
+        &|run| set(run, "pictures/generate.json", serde_json::json!({"pictures": shown("../../secret.png")})),
+        &|run| set(run, "pictures/generate.json", serde_json::json!({"pictures": shown(absolute)})),
+        &|run| set(run, "evaluation/three/scores.json", variants("../../..")),
+        &|run| set(run, "inspect/inspect.json", serde_json::json!({"pictures": shown(absolute)})),
+        &|run| {
+            let rows = serde_json::json!([{"title": "", "picture": "../../secret.png"}]);
+            set(run, "attend/attend.json", serde_json::json!({"rows": rows}));
+        },
+        &|run| link(run, "contact_sheet.png"),
+        &|run| link(run, "samples.png"),
+        &|run| link(run, "validation/1-embedding-00010.png"),
+        &|run| {
+            set(run, "pictures/generate.json", serde_json::json!({"pictures": shown("0.png")}));
+            link(run, "pictures/0.png");
+        },
+    ];
+    let other = full_run(parent.path(), "other", 1e-5, 2);
+    for (number, attack) in attacks.iter().enumerate() {
+        let run = bare_run(parent.path(), &format!("run-{number}"), 1e-5);
+        attack(&run);
+        let error = run_page(&run).unwrap_err().to_string();
+        assert!(error.contains("lies outside of the run's folder"), "{number}: {error}");
+        if let Ok(comparison) = Comparison::open(&[run, other.clone()]) {
+            assert!(!comparison.page(4).unwrap().contains("<img "), "{number}");
+        }
+    }
+    // Inside, a record may say what it likes.
+    let run = bare_run(parent.path(), "run", 1e-5);
+    picture(&run.join("pictures/0.png"), 16, 7);
+    for file in ["../pictures/0.png", run.join("pictures/0.png").to_str().unwrap()] {
+        set(&run, "comparison/comparison.json", compared(file));
+        assert_eq!(run_page(&run).unwrap().matches("<img ").count(), 1);
+    }
+}
+
+/// A study shows a photo that the run has learned from, which is elsewhere: it must be that very file.
+#[test]
+fn a_study_shows_no_other_file_than_a_photo_of_the_run() {
+    let parent = tempfile::tempdir().unwrap();
+    picture(&parent.path().join("secret.png"), 16, 7);
+    let runs = ["a", "b"].map(|name| full_run(parent.path(), name, 1e-5, name.len() as u8));
+    assert!(Comparison::open(&runs).unwrap().study(&options()).is_ok());
+    for run in &runs {
+        let config = fs::read_to_string(run.join("config.json")).unwrap();
+        fs::write(run.join("config.json"), config.replace("0.png", "../secret.png")).unwrap();
+    }
+    let error = Comparison::open(&runs).unwrap().study(&options()).unwrap_err().to_string();
+    assert!(error.contains("--reference"), "{error}");
+}
+
+#[test]
+fn control_and_bidirectional_characters_are_shown_escaped() {
+    let parent = tempfile::tempdir().unwrap();
+    let hostile = "dog\u{202e}gnp.\u{1b}[2J\u{85}";
+    let runs = [format!("a{hostile}"), "b".to_owned()].map(|name| full_run(parent.path(), &name, 1e-5, 1));
+    for (run, value) in runs.iter().zip(["x", "y"]) {
+        let path = run.join("config.json");
+        let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        config["config"]["category"] = hostile.into();
+        config["config"][hostile] = format!("{value}{hostile}").into();
+        fs::write(&path, config.to_string()).unwrap();
+    }
+    let comparison = Comparison::open(&runs).unwrap();
+    let page = run_page(&runs[0]).unwrap();
+    for text in [&page, &comparison.page(4).unwrap(), &comparison.study(&options()).unwrap(), &comparison.table()] {
+        let forbidden = |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{202a}'..='\u{202e}');
+        assert!(!text.contains(forbidden), "{:?}", text.matches(forbidden).next());
+    }
+    for shown in [r"<h1>my dog</h1>", r"dog\u{202e}gnp.\u{1b}[2J\u{85}", r"run adog\u{202e}"] {
+        assert!(page.contains(shown), "{shown}");
+    }
+}
+
 #[test]
 fn a_comparison_shows_what_differs_and_shared_pictures_side_by_side() {
     let parent = tempfile::tempdir().unwrap();
@@ -200,7 +301,7 @@ fn what_cannot_be_compared_is_said() {
     fs::remove_file(parent.path().join("my_dog/0.png")).unwrap();
     says(comparison.study(&options()).unwrap_err(), "--reference");
     let config = fs::read_to_string(b.join("config.json")).unwrap();
-    fs::write(b.join("config.json"), config.replace("abab", "cdcd")).unwrap();
+    fs::write(b.join("config.json"), config.replace("\"sha256\": \"", "\"sha256\": \"00")).unwrap();
     let comparison = Comparison::open(&[parent.path().join("a"), b]).unwrap();
     says(comparison.study(&options()).unwrap_err(), "b and a have learned from different photos");
 }

@@ -5,6 +5,7 @@ use scheduler::Scheduler;
 use tch::{Device, Kind, Tensor};
 use unet::{AttentionObserver, ReadText};
 
+use crate::finite::{Origin, Watch};
 use crate::noise::Noise;
 use crate::{Pipeline, Request, Settings, Step};
 
@@ -16,10 +17,11 @@ pub(crate) struct Denoising<'a> {
     /// Of [batch] prompts, or of [2 · batch] with the negative ones first.
     text: ReadText,
     noise: Vec<Noise>,
+    watch: Watch<'a>,
 }
 
 impl<'a> Denoising<'a> {
-    pub(crate) fn new(pipeline: &'a Pipeline, requests: &[Request], settings: &'a Settings) -> Result<Self> {
+    pub(crate) fn new(pipeline: &'a Pipeline, requests: &'a [Request], settings: &'a Settings) -> Result<Self> {
         let scheduler = pipeline.sampler(settings)?;
         let draws = (0..scheduler.timesteps().len()).filter(|&i| scheduler.needs_noise(i)).count() as i64;
         let shape = pipeline.latents_shape(settings);
@@ -30,12 +32,15 @@ impl<'a> Denoising<'a> {
             prompts.extend(requests.iter().map(|request| request.negative_prompt.as_str()));
         }
         prompts.extend(requests.iter().map(|request| request.prompt.as_str()));
-        let text = pipeline.unet.read_text(&pipeline.encode_prompts(&prompts)?)?;
-        Ok(Self { pipeline, settings, scheduler, text, noise })
+        let states = pipeline.encode_prompts(&prompts)?;
+        let mut watch = Watch::new(requests, pipeline.placement().0, settings.guides());
+        watch.see(Origin::TextEncoder, &states)?;
+        let text = pipeline.unet.read_text(&states)?;
+        Ok(Self { pipeline, settings, scheduler, text, noise, watch })
     }
 
-    /// Returns the latents [batch, channels, h, w] in f32, the kind they keep throughout. `observer` sees each pass of
-    /// the U-Net.
+    /// Returns the latents [batch, channels, h, w] in f32, the dtype they keep throughout, all of them finite.
+    /// `observer` sees each pass of the U-Net.
     pub(crate) fn run(
         mut self,
         mut observer: Option<&mut dyn AttentionObserver>,
@@ -60,8 +65,10 @@ impl<'a> Denoising<'a> {
                 });
                 let step = || self.scheduler.step(index, &output, &latents, noise.as_ref());
                 latents = profile::timed("sampling/scheduler", step)?;
+                self.watch.see(Origin::Denoising { step: index + 1, total }, &latents)?;
                 on_step(Step { done: index + 1, total });
             }
+            self.watch.finish()?;
             Ok(latents)
         })
     }

@@ -17,9 +17,10 @@
 //! A picture depends on its own request and the settings alone, not on what shares its batch; its noise is that of
 //! `torch.Generator("cpu").manual_seed(seed)`, so diffusers makes the same picture from the same seed.
 //!
-//! Invariants: knows nothing of training, files that are written, or terminals.
+//! Invariants: an image is never made of numbers that are not finite ([`NotFinite`]); knows nothing of training, files that are written, or terminals.
 
 mod denoise;
+mod finite;
 mod noise;
 mod notes;
 mod picture;
@@ -27,8 +28,9 @@ mod pipeline;
 mod request;
 mod words;
 
+pub use finite::{NotFinite, Origin};
 pub use model_files::{BaseModel, ModelFolder, ModelOptions};
-pub use picture::{from_picture, to_pictures};
+pub use picture::from_picture;
 pub use pipeline::Pipeline;
 pub use request::{Request, Settings, Step, check_guidance_scale, quoted};
 pub use words::Word;

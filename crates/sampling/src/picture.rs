@@ -3,8 +3,8 @@
 use pictures::RgbImage;
 use tch::{Device, Kind, Tensor};
 
-/// Images [batch, 3, height, width] in [-1, 1] as 8-bit pictures: (x/2 + 0.5) clamped to [0, 1], times 255, rounded.
-pub fn to_pictures(images: &Tensor) -> Vec<RgbImage> {
+/// Finite images [batch, 3, height, width] in [-1, 1] as 8-bit pictures: (x/2 + 0.5) clamped to [0, 1], times 255, rounded.
+pub(crate) fn to_pictures(images: &Tensor) -> Vec<RgbImage> {
     let bytes = ((images.to_kind(Kind::Float) / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round().to_kind(Kind::Uint8);
     let bytes = bytes.permute([0, 2, 3, 1]).to_device(Device::Cpu).contiguous();
     (0..bytes.size()[0]).map(|i| to_picture(&bytes.get(i))).collect()

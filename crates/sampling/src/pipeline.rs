@@ -14,8 +14,10 @@ use vae::{AutoencoderKl, Splitting};
 use weights::Parameters;
 
 use crate::denoise::Denoising;
+use crate::finite::{Origin, Watch};
+use crate::picture::to_pictures;
 use crate::words::{Word, words};
-use crate::{Request, Settings, Step, to_pictures};
+use crate::{Request, Settings, Step};
 
 /// A Stable Diffusion model, ready to draw.
 #[derive(Debug)]
@@ -228,7 +230,8 @@ impl Pipeline {
     /// Draws the pictures of a batch. `on_step` is told after each denoising step.
     ///
     /// # Errors
-    /// Settings that the model or scheduler cannot follow, or what LibTorch refuses, such as for want of memory.
+    /// Settings that the model or scheduler cannot follow, a [`NotFinite`](crate::NotFinite) where an image's numbers are
+    /// NaN or infinite, or what LibTorch refuses, such as for want of memory.
     pub fn generate(
         &self,
         requests: &[Request],
@@ -236,7 +239,7 @@ impl Pipeline {
         on_step: &mut dyn FnMut(Step),
     ) -> Result<Vec<RgbImage>> {
         let latents = self.denoise(requests, settings, on_step)?;
-        self.draw(&latents)
+        self.draw(requests, &latents)
     }
 
     /// The first half of [`Pipeline::generate`]: the latents [batch, channels, h, w] of the pictures, f32.
@@ -264,16 +267,27 @@ impl Pipeline {
         libtorch::catch(|| tch::no_grad(|| Denoising::new(self, requests, settings)?.run(Some(observer), on_step)))?
     }
 
-    /// The second half of [`Pipeline::generate`]: the pictures of latents, one at a time and in tiles where they are
-    /// large, so that memory stays bounded.
+    /// The second half of [`Pipeline::generate`]: the images of the latents of `requests`, one at a time and in tiles where
+    /// they are large, so that memory stays bounded.
     ///
     /// # Errors
-    /// What LibTorch refuses, such as for want of memory.
-    pub fn draw(&self, latents: &Tensor) -> Result<Vec<RgbImage>> {
+    /// A [`NotFinite`](crate::NotFinite) where the VAE gives NaN or infinity, or what LibTorch refuses, such as for want
+    /// of memory.
+    pub fn draw(&self, requests: &[Request], latents: &Tensor) -> Result<Vec<RgbImage>> {
+        ensure!(
+            latents.size()[0] == requests.len() as i64,
+            "there are latents of {} images, but {} requests",
+            latents.size()[0],
+            requests.len()
+        );
         let latents = self.vae.unscale_latents(latents).to_kind(self.to.0);
-        let split = || tch::no_grad(|| self.vae.decode_split(&latents, &self.splitting()));
-        let images = libtorch::catch(split)??;
-        Ok(to_pictures(&images))
+        libtorch::catch(|| {
+            let images = tch::no_grad(|| self.vae.decode_split(&latents, &self.splitting()))?;
+            let mut watch = Watch::new(requests, self.to.0, false);
+            watch.see(Origin::Decoder, &images)?;
+            watch.finish()?;
+            Ok(to_pictures(&images))
+        })?
     }
 
     /// One picture at a time, whole up to the size that the VAE was made for, and in tiles beyond.

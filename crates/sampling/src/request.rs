@@ -43,14 +43,19 @@ impl Request {
         )
     }
 
-    /// Checks the initial latents against the `shape` that they must have.
+    /// Checks the initial latents: they must be finite and have this `shape`.
     pub(crate) fn validate(&self, shape: [i64; 3]) -> Result<()> {
-        match &self.latents {
-            Some(latents) if latents.size() != shape => {
-                bail!("the initial latents have shape {:?}, but pictures of this size need {shape:?}", latents.size())
-            }
-            _ => Ok(()),
+        let Some(latents) = &self.latents else { return Ok(()) };
+        if latents.size() != shape {
+            bail!("the initial latents have shape {:?}, but pictures of this size need {shape:?}", latents.size());
         }
+        ensure!(
+            libtorch::catch(|| latents.isfinite().all().int64_value(&[]) == 1)?,
+            "the initial latents of the prompt {:?} (seed {}) have values that are not finite",
+            self.prompt,
+            self.seed
+        );
+        Ok(())
     }
 }
 

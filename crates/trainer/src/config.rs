@@ -105,8 +105,11 @@ fn one() -> usize {
 pub struct RegularizerConfig {
     /// Layer by layer, or all layers pooled.
     pub mode: regularizer::Mode,
-    /// The sum or the mean over the batch.
+    /// The sum or the mean over the batch: all batches of a step, where gradients are accumulated.
     pub batch: regularizer::Batch,
+    /// Divide the sum by `gradient_accumulation` too, as the authors' code does: the regulariser then weighs less the more
+    /// batches a step is split into.
+    pub divide_by_accumulation: bool,
     /// What stands for a category of several tokens; also decides what \[V\] starts from.
     pub category: regularizer::Category,
 }

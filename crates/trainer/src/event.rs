@@ -30,6 +30,11 @@ pub enum Event<'a> {
         /// The most memory used so far in bytes, where the system tells.
         peak_memory: Option<u64>,
     },
+    /// Something that the user should know, and that is no reason to stop.
+    Note {
+        /// One sentence.
+        text: &'a str,
+    },
 }
 
 /// How a run ended.

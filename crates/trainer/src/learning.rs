@@ -33,8 +33,8 @@ pub struct LaunchedStep {
     stage: Stage,
     step: usize,
     steps: usize,
-    /// The two losses.
-    losses: Download,
+    /// The two losses, and the 2-norm of the gradients before they are clipped.
+    shown: Download,
 }
 
 /// What one step has shown.
@@ -151,8 +151,9 @@ impl Learning {
         self.done
     }
 
-    /// One step of the optimiser; a GPU is not waited for. Where the loss is not a number or has diverged, the parameters
-    /// are left as they were, and [`LaunchedStep::wait`] says so: the next step may be launched before.
+    /// One step of the optimiser; a GPU is not waited for. Where the loss is not a number or has diverged, or the gradients
+    /// are not finite, the parameters and the optimiser's state are left as they were, and [`LaunchedStep::wait`] says so:
+    /// the next step may be launched before.
     ///
     /// # Errors
     /// What LibTorch refuses.
@@ -169,30 +170,32 @@ impl Learning {
             sums = Some(libtorch::catch(|| sums.map_or_else(|| losses.shallow_clone(), |sums| sums + &losses))?);
         }
         let losses = sums.context("gradient_accumulation is 0")?;
-        let diverged = libtorch::catch(|| {
+        let norm = match trainer.config.max_grad_norm {
+            Some(max_norm) => profile::timed("train/clip_gradients", || self.optimizer.clip_grad_norm(max_norm)),
+            None => profile::timed("train/gradient_norm", || self.optimizer.grad_norm()),
+        }?;
+        let (diverged, shown) = libtorch::catch(|| {
             // Comparing NaN gives false.
-            losses.sum(Kind::Float).abs().le(DIVERGED).logical_not().to_kind(Kind::Float)
+            let sound = losses.sum(Kind::Float).abs().le(DIVERGED).logical_and(&norm.isfinite());
+            (sound.logical_not().to_kind(Kind::Float), Tensor::cat(&[losses, norm.reshape([1])], 0))
         })?;
-        if let Some(max_norm) = trainer.config.max_grad_norm {
-            let _norm = profile::timed("train/clip_gradients", || self.optimizer.clip_grad_norm(max_norm))?;
-        }
         profile::timed("train/optimizer", || self.optimizer.step_unless(config.learning_rate, Some(&diverged)))?;
         if let Some(ema) = &mut self.ema {
             profile::timed("train/running_average", || ema.update())?;
         }
         self.done += 1;
-        Ok(LaunchedStep { stage: self.stage, step: self.done, steps: config.steps, losses: Download::new(&losses)? })
+        Ok(LaunchedStep { stage: self.stage, step: self.done, steps: config.steps, shown: Download::new(&shown)? })
     }
 
-    /// Adds the gradients of one batch; returns its two losses, [2], as parts of the step's.
+    /// Adds the gradients of one batch; returns its two losses, \[2\], as parts of the step's.
     fn backward(&mut self, trainer: &Trainer, config: &StageConfig, batch: &Batch) -> Result<Tensor> {
         libtorch::catch(|| {
             let prompt = self.prompt(trainer)?;
             let losses = trainer.losses(config, batch, &prompt)?;
-            let total = &losses.diffusion + &losses.attention;
-            let parts = config.gradient_accumulation as f64;
-            profile::timed("train/backward", || (total / parts).backward());
-            Ok(Tensor::stack(&[losses.diffusion.detach(), losses.attention.detach()], 0) / parts)
+            let (diffusion, attention) = trainer.objective.divisors(config.gradient_accumulation);
+            let [diffusion, attention] = [losses.diffusion / diffusion, losses.attention / attention];
+            profile::timed("train/backward", || (&diffusion + &attention).backward());
+            Ok(Tensor::stack(&[diffusion.detach(), attention.detach()], 0))
         })?
     }
 
@@ -276,28 +279,34 @@ impl LaunchedStep {
     /// Waits until the step is done.
     ///
     /// # Errors
-    /// When the loss is not a number or has diverged; then the step has changed no parameter.
+    /// When the loss is not a number or has diverged, or the gradients are not finite; then the step has changed neither
+    /// a parameter nor the optimiser's state.
     pub fn wait(&self) -> Result<StepReport> {
-        let losses = profile::timed("train/wait_for_losses", || self.losses.wait())?;
+        let shown = profile::timed("train/wait_for_losses", || self.shown.wait())?;
         let &Self { stage, step, steps, .. } = self;
-        let report = StepReport { stage, step, steps, diffusion_loss: losses[0], attention_loss: losses[1] };
-        report.check()?;
+        let report = StepReport { stage, step, steps, diffusion_loss: shown[0], attention_loss: shown[1] };
+        report.check(shown[2])?;
         Ok(report)
     }
 }
 
 impl StepReport {
-    fn check(&self) -> Result<()> {
+    fn check(&self, gradient_norm: f64) -> Result<()> {
         let Self { stage, step, diffusion_loss, attention_loss, .. } = self;
         let total = diffusion_loss + attention_loss;
-        if total.is_nan() || total.abs() > DIVERGED {
-            bail!(
-                "the loss has {} in step {step} of stage {stage} (diffusion {diffusion_loss:.3e}, attention \
-                 {attention_loss:.3e}); the last checkpoint is good, but would come here again: start a new run with a \
-                 lower learning_rate, or with dtype fp32",
-                if total.is_nan() { "become NaN" } else { "diverged" }
-            );
-        }
-        Ok(())
+        let what = if total.is_nan() {
+            "the loss has become NaN"
+        } else if total.abs() > DIVERGED {
+            "the loss has diverged"
+        } else if !gradient_norm.is_finite() {
+            "the gradients are no longer finite"
+        } else {
+            return Ok(());
+        };
+        bail!(
+            "{what} in step {step} of stage {stage} (diffusion {diffusion_loss:.3e}, attention {attention_loss:.3e}); the \
+             last checkpoint is good, but would come here again: start a new run with a lower learning_rate, or with \
+             dtype fp32"
+        )
     }
 }

@@ -41,6 +41,7 @@ pub struct Objective {
     snr_gamma: Option<f64>,
     prior_weight: Option<f64>,
     regularizer: regularizer::Config,
+    divide_by_accumulation: bool,
 }
 
 impl Objective {
@@ -64,7 +65,16 @@ impl Objective {
             snr_gamma: config.snr_gamma,
             prior_weight: config.prior.as_ref().map(|prior| prior.weight),
             regularizer,
+            divide_by_accumulation: config.regularizer.divide_by_accumulation,
         })
+    }
+
+    /// What each loss of one of `parts` batches is divided by, so that the parts' losses, and their gradients, add up to
+    /// those of one batch that is as large as all of them: the number of parts for a mean over samples, 1 for a sum.
+    pub(crate) fn divisors(&self, parts: usize) -> (f64, f64) {
+        let parts = parts as f64;
+        let sum = self.regularizer.batch == regularizer::Batch::Sum && !self.divide_by_accumulation;
+        (parts, if sum { 1.0 } else { parts })
     }
 
     /// The losses of a batch in a stage, given hidden states [prompts, positions, width]: of the prompt and, with
@@ -121,18 +131,19 @@ impl Objective {
         let Some(weight) = self.prior_weight else { return self.mean(&per_sample, timesteps) };
         let halves = per_sample.chunk(2, 0);
         let times = timesteps.chunk(2, 0);
-        Ok(self.mean(&halves[0], &times[0])? + self.mean(&halves[1], &times[1])? * weight)
+        // As in diffusers' train_dreambooth.py, min-SNR-γ weighs the subject's samples only.
+        Ok(self.mean(&halves[0], &times[0])? + halves[1].mean(Kind::Float) * weight)
     }
 
     /// The mean over samples, weighted by min-SNR-γ where asked for: min(SNR, γ) / SNR for noise, / (SNR + 1) for
-    /// velocity.
+    /// velocity. At a zero-terminal SNR the first is 1, its limit, where the quotient would be 0 / 0.
     fn mean(&self, per_sample: &Tensor, timesteps: &Tensor) -> Result<Tensor> {
         let Some(gamma) = self.snr_gamma else { return Ok(per_sample.mean(Kind::Float)) };
         let snr = self.forward.snr(timesteps)?;
         let capped = snr.clamp_max(gamma);
         let weight = match self.prediction_type {
             PredictionType::VPrediction => capped / (snr + 1.0),
-            PredictionType::Epsilon => capped / snr,
+            PredictionType::Epsilon => (gamma * snr.reciprocal()).clamp_max(1.0),
             PredictionType::Sample => capped,
         };
         Ok((per_sample * weight).mean(Kind::Float))

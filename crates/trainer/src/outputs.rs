@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use photos::{Photo, View};
 use pictures::Grid;
-use sampling::{Request, Settings};
+use sampling::{NotFinite, Request, Settings};
 
 use crate::checkpoint;
 use crate::prior::PriorPictures;
@@ -77,12 +77,11 @@ impl Outputs {
         checkpoint::restore(&unet, &self.folder.join(Self::UNET_WEIGHTS))
     }
 
-    /// `validation/`: the prompts at one step of a stage.
-    pub(crate) fn validation(&self, trainer: &Trainer, stage: Stage, step: usize) -> Result<()> {
-        let grid = draw(trainer)?;
+    /// `validation/`: the prompts at one step of a stage. Returns notes on images that cannot be generated.
+    pub(crate) fn validation(&self, trainer: &Trainer, stage: Stage, step: usize) -> Result<Vec<String>> {
         let folder = self.folder.join("validation");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        pictures::save_generated(&folder.join(format!("{}-{stage}-{step:05}.png", stage.number())), &grid.draw(), &[])
+        draw(trainer, &folder.join(format!("{}-{stage}-{step:05}.png", stage.number())))
     }
 
     /// `curves.png`: the losses over all steps of the log.
@@ -91,9 +90,9 @@ impl Outputs {
         pictures::save_png(&self.folder.join("curves.png"), &curves, &[])
     }
 
-    /// `samples.png`: the prompts at the end.
-    pub(crate) fn samples(&self, trainer: &Trainer) -> Result<()> {
-        pictures::save_generated(&self.folder.join("samples.png"), &draw(trainer)?.draw(), &[])
+    /// `samples.png`: the prompts at the end. Returns notes on images that cannot be generated.
+    pub(crate) fn samples(&self, trainer: &Trainer) -> Result<Vec<String>> {
+        draw(trainer, &self.folder.join("samples.png"))
     }
 }
 
@@ -117,17 +116,26 @@ pub(crate) fn settings(trainer: &Trainer) -> Settings {
     Settings { steps, guidance_scale, ..trainer.pipeline.default_settings() }
 }
 
-/// One picture of each validation prompt, from the configured seed; no random number of the run is touched.
-fn draw(trainer: &Trainer) -> Result<Grid> {
+/// Writes one image of each validation prompt, from the configured seed; no random number of the run is touched. An image
+/// that is not finite is left out and noted: a run does not end for what is only looked at, nor for a guidance scale that
+/// could not be changed when it goes on.
+fn draw(trainer: &Trainer, file: &Path) -> Result<Vec<String>> {
     let TrainConfig { validation, .. } = &trainer.config;
     let settings = settings(trainer);
     let mut grid = Grid::new(validation.prompts.len().min(4));
+    let mut notes = Vec::new();
     for prompt in &validation.prompts {
         let prompt = trainer.config.fill(prompt);
-        let pictures = trainer.pipeline.generate(&[Request::new(&prompt, validation.seed)], &settings, &mut |_| {})?;
-        for picture in pictures {
-            grid.push(picture, &prompt);
+        match trainer.pipeline.generate(&[Request::new(&prompt, validation.seed)], &settings, &mut |_| {}) {
+            Ok(pictures) => pictures.into_iter().for_each(|picture| grid.push(picture, &prompt)),
+            Err(error) if error.is::<NotFinite>() => {
+                notes.push(format!("{} goes without one image: {error}", file.display()));
+            }
+            Err(error) => return Err(error),
         }
     }
-    Ok(grid)
+    if notes.len() < validation.prompts.len() || notes.is_empty() {
+        pictures::save_generated(file, &grid.draw(), &[])?;
+    }
+    Ok(notes)
 }

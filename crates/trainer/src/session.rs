@@ -69,7 +69,8 @@ impl Session {
         let base = ModelFingerprint::of(&model)?;
         saved.map_or(Ok(()), |saved| saved.check_base(&base, &model))?;
         let found = PhotoFolder::open(&config.concept);
-        let PhotoFolder { mut photos, skipped } = found.with_context(|| of_the_run("photos", "--concept"))?;
+        let PhotoFolder { mut photos, skipped, notes: about_photos } =
+            found.with_context(|| of_the_run("photos", "--concept"))?;
         if let Some(saved) = saved {
             photos = saved.arrange(photos, &config.concept)?;
         }
@@ -86,6 +87,8 @@ impl Session {
         let skipped = skipped.iter().chain(prior.iter().flat_map(|prior| &prior.skipped));
         let mut notes: Vec<String> = skipped.map(|skipped| format!("{skipped}; it is left out")).collect();
         notes.extend_from_slice(model.notes());
+        notes.extend(about_photos);
+        notes.extend(prior.iter().flat_map(|prior| prior.notes.clone()));
         let count = trainer.subject.category_positions.len();
         if count > 1 {
             notes.push(format!(
@@ -172,7 +175,7 @@ impl Session {
         if stop() {
             return Ok(Outcome::Stopped);
         }
-        profile::timed("train/samples", || self.outputs.samples(&self.trainer))?;
+        tell(&profile::timed("train/samples", || self.outputs.samples(&self.trainer))?, watch);
         profile::timed("train/outputs", || self.outputs.curves())?;
         // Nothing goes on from them any more, and of Stable Diffusion one takes 10 GB.
         Checkpoint::discard_all(&self.folder.path().join(CHECKPOINTS))?;
@@ -254,7 +257,8 @@ impl Session {
             // The last stage ends with the U-Net itself, which is written next.
             let saving = (due && !(stage == Stage::Unet && done == steps)) || stopping;
             if validating {
-                profile::timed("train/validation", || self.outputs.validation(&self.trainer, stage, done))?;
+                let look = || self.outputs.validation(&self.trainer, stage, done);
+                tell(&profile::timed("train/validation", look)?, watch);
             }
             if saving {
                 self.report(launched.take(), record, watch)?;
@@ -311,6 +315,11 @@ impl Session {
         let earlier = Stage::ALL.into_iter().filter(|earlier| *earlier < stage);
         (earlier.map(|earlier| self.trainer.config.stage(earlier).steps).sum::<usize>() + step) as u64
     }
+}
+
+/// Passes notes on.
+fn tell(notes: &[String], watch: &mut dyn FnMut(Event<'_>)) {
+    notes.iter().for_each(|text| watch(Event::Note { text }));
 }
 
 /// The run's configuration in its folder.

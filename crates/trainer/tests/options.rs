@@ -5,7 +5,7 @@ mod common;
 
 use common::{config, learned, start};
 use tch::{Kind, Tensor};
-use trainer::{Batches, Dtype, Place, Prior, Stage, StageConfig, TrainConfig};
+use trainer::{Batch, Batches, Dtype, Objective, Place, Prior, Stage, StageConfig, TrainConfig};
 
 const FIRST: Place = Place { stage: Stage::Unet, step: 0, part: 0 };
 
@@ -50,6 +50,38 @@ fn min_snr_never_weighs_more_than_plain() {
     assert!((weigh(1e9)[0] - plain[0]).abs() < 1e-6);
     assert!(weigh(1e-3)[0] < plain[0]);
     assert_eq!(weigh(5.0)[1], plain[1]);
+}
+
+/// As in diffusers' `train_dreambooth.py`, where `prior_loss` is a plain mean.
+#[test]
+fn min_snr_weighs_the_subject_and_not_the_category() {
+    let category = |snr_gamma| {
+        let weigh = |weight| {
+            let prior = Prior { prompt: "a photo of a cat".to_owned(), weight, ..Prior::default() };
+            losses(TrainConfig { prior: Some(prior), snr_gamma, ..config() })[0]
+        };
+        weigh(1.0) - weigh(0.0)
+    };
+    let (plain, weighted) = (category(None), category(Some(1e-3)));
+    assert!((plain - weighted).abs() < 1e-5 * plain, "{plain} {weighted}");
+}
+
+/// At the last timestep of such a schedule there is no signal, and min(SNR, γ) / SNR is 1 in the limit.
+#[test]
+fn min_snr_has_a_weight_at_a_zero_terminal_snr() {
+    let last = |snr_gamma| {
+        let (trainer, mut batches) = start(config());
+        let mut pipeline = trainer.pipeline;
+        pipeline.scheduler.rescale_betas_zero_snr = true;
+        let objective = Objective::new(&pipeline, &TrainConfig { snr_gamma, ..trainer.config.clone() }).unwrap();
+        let batch = batches.batch(FIRST).unwrap();
+        let batch = Batch { timesteps: batch.timesteps.full_like(999), ..batch };
+        let hidden = pipeline.encode_prompts(&["a photo of a [V] cat"]).unwrap();
+        let losses = objective.losses(&pipeline, &trainer.subject, &trainer.config.unet, &batch, &hidden).unwrap();
+        losses.diffusion.double_value(&[])
+    };
+    assert!(last(None).is_finite());
+    assert_eq!(last(Some(5.0)), last(None));
 }
 
 #[test]
@@ -120,6 +152,39 @@ fn a_loss_that_is_no_number_stops_before_anything_is_changed() {
     );
     let same = |a: &Tensor, b: &Tensor| a.nan_to_num(Some(7.0), None, None).equal(&b.nan_to_num(Some(7.0), None, None));
     assert!(before.iter().zip(&learned(&trainer)).all(|((_, a), (_, b))| same(a, b)));
+}
+
+#[test]
+fn gradients_that_are_not_finite_stop_before_anything_is_changed() {
+    for max_grad_norm in [None, Some(1.0)] {
+        let (trainer, mut batches) = start(TrainConfig { max_grad_norm, ..config() });
+        let mut learning = trainer.start(Stage::Unet).unwrap();
+        let parameter = |name| trainer.pipeline.parameters.unet.get(name).unwrap();
+        // The prediction is 30 whatever the input, a loss of about 900. The last convolution has gradients of
+        // Σ 2 · 30 / n · h, where h is near the end of f32.
+        for (name, value) in [("conv_norm_out.weight", 5e37), ("conv_out.weight", 0.0), ("conv_out.bias", 30.0)] {
+            let _ = tch::no_grad(|| parameter(name).shallow_clone().fill_(value));
+        }
+        let before = learned(&trainer);
+        let launched = learning.step(&trainer, &mut batches).unwrap();
+        assert!(parameter("conv_out.weight").grad().isfinite().logical_not().any().int64_value(&[]) == 1);
+        let next = learning.step(&trainer, &mut batches).unwrap();
+        let error = launched.wait().unwrap_err().to_string();
+        assert!(next.wait().is_err());
+        assert!(
+            error.contains("the gradients are no longer finite in step 1 of stage unet")
+                && error.contains("last checkpoint is good"),
+            "{error}"
+        );
+        assert!(before.iter().zip(&learned(&trainer)).all(|((_, a), (_, b))| a.equal(b)));
+        let folder = tempfile::tempdir().unwrap();
+        learning.save(&trainer, &folder.path().join("checkpoint")).unwrap();
+        let state = weights::Archive::open(&folder.path().join("checkpoint/optimizer.safetensors")).unwrap();
+        for part in ["exp_avg", "exp_avg_sq", "step"] {
+            let name = format!("conv_out.weight.{part}");
+            assert_eq!(state.tensor(&name).unwrap().unwrap().abs().max().double_value(&[]), 0.0, "{name}");
+        }
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 use journal::{Entry, Log, RunFolder};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 /// A prompt that wants to be more than text.
 pub(crate) const HOSTILE: &str = r#"a [V] dog </script><img src="x" onerror="alert('1')">&amp;"#;
@@ -33,7 +34,9 @@ pub(crate) fn bare_run(parent: &Path, name: &str, learning_rate: f64) -> PathBuf
         "model": "models/tiny", "concept": photos, "category": "dog", "seed": 3, "prompt": HOSTILE,
         "embedding": stage(1e-3), "unet": stage(learning_rate), "validation": {"steps": 4, "prompts": [HOSTILE]},
     });
-    let record = json!({"config": config, "photos": [{"file": "0.png", "sha256": "ab".repeat(32)}]});
+    let digest = Sha256::digest(fs::read(photos.join("0.png")).unwrap());
+    let sha256: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let record = json!({"config": config, "photos": [{"file": "0.png", "sha256": sha256}]});
     run.write_config(&record, &[("libtorch", "2.11.0")]).unwrap();
     let mut log = Log::open(&folder, 0).unwrap();
     for step in 1..=30u32 {

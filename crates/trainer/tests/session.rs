@@ -1,0 +1,50 @@
+//! A whole run in its folder, as the command starts it.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+
+use golden::fixtures;
+use serde_json::json;
+use tch::Device;
+use trainer::{ConfigLayers, Event, Outcome, Session};
+
+#[test]
+fn what_is_only_looked_at_ends_no_run_and_photos_are_noted() {
+    tch::set_num_threads(1);
+    let folder = tempfile::tempdir().unwrap();
+    let (concept, out) = (folder.path().join("photos"), folder.path().join("run"));
+    fs::create_dir(&concept).unwrap();
+    for photo in common::photos() {
+        photo.pixels.save(concept.join(&photo.path)).unwrap();
+    }
+    fs::write(concept.join("0.txt"), "a cat").unwrap();
+    common::photos()[0].pixels.save(concept.join("0-mask.png")).unwrap();
+
+    let mut layers = ConfigLayers::new(&common::config()).unwrap();
+    layers.put("model", json!(fixtures().join("tiny-sd21"))).unwrap();
+    layers.put("concept", json!(concept)).unwrap();
+    // No image is finite with this, and it cannot be changed when the run goes on.
+    for (key, value) in [("guidance_scale", "1e38"), ("every", "2"), ("steps", "2")] {
+        layers.set(&format!("validation.{key}"), value).unwrap();
+    }
+    let session = Session::open(layers, &out, Device::Cpu, false).unwrap();
+    let unused = "captions (0.txt) and masks (0-mask.png) are not used";
+    assert!(matches!(session.notes(), [note] if note.starts_with(unused)), "{:?}", session.notes());
+    let mut notes = Vec::new();
+    let outcome = session.run(&|| false, &mut |event| {
+        if let Event::Note { text } = event {
+            notes.push(text.to_owned());
+        }
+    });
+    assert_eq!(outcome.unwrap(), Outcome::Finished);
+    // At step 2 of 3 of each stage, and at the end.
+    assert_eq!(notes.len(), 4);
+    let (file, image) =
+        ("validation/1-embedding-00002.png goes without one image", "\"a photo of a [V] cat\" (seed 0)");
+    assert!([file, image, "denoising step"].iter().all(|words| notes[0].contains(words)), "{}", notes[0]);
+    assert!(notes[3].contains("samples.png"), "{}", notes[3]);
+    assert!(!out.join("samples.png").exists() && !out.join("validation/1-embedding-00002.png").exists());
+    assert!(out.join("unet/diffusion_pytorch_model.safetensors").exists());
+}
