@@ -8,7 +8,7 @@ use std::process::Command;
 
 /// The layers from the bottom up. A crate may depend on crates of lower layers, not on its neighbours.
 const LAYERS: [&[&str]; 10] = [
-    &["terminal", "libtorch", "atomic", "profile"],
+    &["terminal", "libtorch", "atomic", "profile", "json"],
     &["weights", "scheduler", "tokenizer", "pictures", "scenes"],
     &["golden", "layers", "photos", "optimizer", "journal", "export"],
     &["vae", "clip", "unet"],
@@ -82,7 +82,7 @@ fn xtask_builds_without_libtorch() {
 #[test]
 fn parts_that_need_no_tensors_have_none() {
     let dependencies = dependencies();
-    for name in ["terminal", "atomic", "profile", "tokenizer", "pictures", "photos", "journal", "report"] {
+    for name in ["terminal", "atomic", "profile", "json", "tokenizer", "pictures", "photos", "journal", "report"] {
         if let Some(needs) = dependencies.get(name) {
             assert!(!needs.contains("tch") && !needs.contains("libtorch"), "{name} must do without LibTorch");
         }

@@ -31,7 +31,7 @@ struct Measured {
 /// # Errors
 /// When a file cannot be read or written, or there is nothing to draw.
 pub fn draw_growth(numbers: &Path, out: &Path) -> Result<()> {
-    let Numbers { points } = weights::read_config(numbers)?;
+    let Numbers { points } = json::read(numbers, "the measurements of `bench --scaling`")?;
     let mut axes: Vec<&str> = Vec::new();
     for point in &points {
         if !axes.contains(&point.axis.as_str()) {

@@ -76,6 +76,7 @@ impl Generate {
             (None, Some(model)) => Ok((Pipeline::from_folder(model, to)?, model, guidance_of_model(model)?)),
             (None, None) => bail!("give a model with --model, or a training run with --run"),
         })?;
+        pipeline.notes().iter().for_each(|note| terminal::note!("{note}"));
         if self.check {
             check_finite(&pipeline).with_context(|| format!("--check of {}", source.display()))?;
         }

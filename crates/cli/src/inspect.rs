@@ -70,6 +70,7 @@ impl Inspect {
         let to = self.compute.resolve()?;
         let run = FinishedRun::open(&self.run)?;
         let mut pipeline = run.pipeline_after(None, to)?;
+        pipeline.notes().iter().for_each(|note| terminal::note!("{note}"));
         let guidance_scale = run.config.validation.guidance_scale;
         let settings = self.sampler.settings(&Settings { guidance_scale, ..pipeline.default_settings() })?;
         pipeline.check(&[Request::new("[V]", self.seed)], &settings)?;

@@ -133,8 +133,9 @@ impl Place {
     fn build<C: DeserializeOwned, M>(&self, new: impl FnOnce(&Scope, &C) -> Result<M>) -> Result<M> {
         let config: C = weights::read_config(&self.config)?;
         let source = Archive::open_folder(&self.folder)?;
-        let (model, _) =
+        let (model, parameters) =
             weights::build(&source, self.to, |vs| new(vs, &config).with_context(|| self.config.display().to_string()))?;
+        parameters.notes().iter().for_each(|note| terminal::note!("{note}"));
         Ok(model)
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
 use serde::Deserialize;
-use weights::{Archive, Tensors, read_config};
+use weights::{Archive, Tensors, is_training_state, read_config};
 
 use crate::Family;
 
@@ -53,6 +53,9 @@ struct SchedulerConfig {
     prediction_type: Option<String>,
 }
 
+/// What a scheduler_config.json is.
+pub(crate) const SCHEDULER: &str = "the configuration of a scheduler";
+
 /// The size of latents where a config does not tell: 512 pixels, as 1.x and 2.x-base were trained.
 const DEFAULT_SAMPLE_SIZE: u64 = 64;
 
@@ -77,7 +80,7 @@ impl Base {
         let unet: UnetConfig = read_config(&unet)?;
         let vae: VaeConfig = read_config(&vae)?;
         let text: TextConfig = read_config(&text)?;
-        let scheduler: SchedulerConfig = read_config(&scheduler)?;
+        let scheduler: SchedulerConfig = json::read(&scheduler, SCHEDULER)?;
         if unet.class_name.as_deref().is_some_and(|name| name != "UNet2DConditionModel")
             || unet.addition_embed_type.is_some()
             || folder.join("text_encoder_2").exists()
@@ -98,15 +101,16 @@ impl Base {
 
     /// Makes sure that a U-Net has the same parameters as the base model's.
     pub(crate) fn check(&self, unet: &Unet) -> Result<()> {
+        let of_model = |(name, _): &(&str, &[i64])| !is_training_state(name);
         let own = Archive::open_folder(&self.folder.join("unet"))?;
         let other = match unet {
             Unet::Folder(folder) => {
                 ensure!(folder.join("config.json").exists(), "{} is no U-Net: it has no config.json", folder.display());
-                Archive::open_folder(folder)?.shapes().map(owned).collect()
+                Archive::open_folder(folder)?.shapes().filter(of_model).map(owned).collect()
             }
             Unet::Tensors(tensors) => tensors.iter().map(|(name, t)| (name.clone(), t.size())).collect::<Vec<_>>(),
         };
-        let own: Vec<_> = own.shapes().map(owned).collect();
+        let own: Vec<_> = own.shapes().filter(of_model).map(owned).collect();
         if let Some((name, shape)) = first_difference(&own, &other) {
             bail!(
                 "the U-Net to export does not belong to the model in {}: {name} {shape}; give the model that it was \

@@ -46,8 +46,8 @@ pub fn single_file(base: &Path, out: &Path, unet: Option<Unet>, format: &SingleF
         format.kind
     );
     let base = Base::open(base)?;
-    check_tokens(&base.folder)?;
-    let tensors = Components::of(&base, unet)?.into_ldm(format.kind)?;
+    let tokens = check_tokens(&base.folder)?;
+    let tensors = Components::of(&base, unet)?.without_padding(tokens).into_ldm(format.kind)?;
     let resolution = format!("{0}x{0}", base.resolution);
     let (architecture, prediction_type) = match (base.family, base.predicts_velocity) {
         (Family::V1, false) => ("stable-diffusion-v1", "epsilon"),
@@ -67,18 +67,21 @@ pub fn single_file(base: &Path, out: &Path, unet: Option<Unet>, format: &SingleF
     weights::save_with_metadata(out, tensors, &metadata)
 }
 
-/// Loaders bring the vocabulary along, and refuse a text encoder that has more.
-fn check_tokens(folder: &Path) -> Result<()> {
+/// Loaders bring the vocabulary along, and refuse a text encoder that has more. Returns how many tokens it has, if that can
+/// be known.
+fn check_tokens(folder: &Path) -> Result<Option<i64>> {
     let tokenizer = folder.join("tokenizer");
-    if tokenizer.is_dir() {
-        let added: Vec<String> = Tokenizer::load(tokenizer)?.added().into_values().collect();
-        ensure!(
-            added.is_empty(),
-            "the model in {} has tokens of its own ({}), for which a single file has no place; give the model that it was \
-             made from, with its U-Net, and the embedding in a file of its own",
-            folder.display(),
-            added.join(", ")
-        );
+    if !tokenizer.is_dir() {
+        return Ok(None);
     }
-    Ok(())
+    let tokenizer = Tokenizer::load(tokenizer)?;
+    let added: Vec<String> = tokenizer.added().into_values().collect();
+    ensure!(
+        added.is_empty(),
+        "the model in {} has tokens of its own ({}), for which a single file has no place; give the model that it was \
+             made from, with its U-Net, and the embedding in a file of its own",
+        folder.display(),
+        added.join(", ")
+    );
+    Ok(Some(tokenizer.embedding_rows()))
 }

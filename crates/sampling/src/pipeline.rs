@@ -33,6 +33,7 @@ pub struct Pipeline {
     /// All parameters, by component.
     pub parameters: PipelineParameters,
     to: (Kind, Device),
+    notes: Vec<String>,
     /// The token that `[V]` in a prompt stands for.
     subject: Option<String>,
 }
@@ -67,16 +68,22 @@ impl Pipeline {
     /// As [`Pipeline::from_folder`].
     pub fn with_unet(folder: &ModelFolder, unet: &Path, to: (Kind, Device)) -> Result<Self> {
         let tokenizer = Tokenizer::load(folder.component("tokenizer"))?;
-        let scheduler = SchedulerConfig::from_file(folder.scheduler_config())?;
+        let (scheduler, stand_in) = SchedulerConfig::from_file(folder.scheduler_config())?.or_stand_in();
         let (text_encoder, text_parameters) = ClipTextModel::from_folder(&folder.component("text_encoder"), to)?;
         let (unet, unet_parameters) = UNet::from_folder(unet, to)?;
         let (vae, vae_parameters) = AutoencoderKl::from_folder(&folder.component("vae"), to)?;
         let parameters =
             PipelineParameters { text_encoder: text_parameters, unet: unet_parameters, vae: vae_parameters };
-        let pipeline = Self { tokenizer, text_encoder, unet, vae, scheduler, parameters, to, subject: None };
+        let stand_in = stand_in
+            .map(|note| format!("{}: {note}; --scheduler chooses another", folder.scheduler_config().display()));
+        let PipelineParameters { text_encoder: text, unet: net, vae: images } = &parameters;
+        let notes = [text, net, images].into_iter().flat_map(Parameters::notes).cloned().chain(stand_in).collect();
+        let mut pipeline = Self { tokenizer, text_encoder, unet, vae, scheduler, parameters, to, notes, subject: None };
         pipeline
             .check_components()
             .with_context(|| format!("the components in {} do not fit", folder.path().display()))?;
+        // The rows beyond, of a table that was padded, belong to no token.
+        pipeline.text_encoder.set_tokens(pipeline.tokenizer.embedding_rows())?;
         Ok(pipeline)
     }
 
@@ -113,12 +120,6 @@ impl Pipeline {
     /// When there is such a token already, or the embeddings belong to another model.
     pub fn add_placeholder(&mut self, name: &str, rows: &Tensor) -> Result<()> {
         ensure!(self.subject.is_none(), "this pipeline has learned a subject already; load the base model again");
-        ensure!(
-            self.tokenizer.embedding_rows() == self.text_encoder.config().vocab_size,
-            "the tokenizer has {} tokens, but the text encoder {}: a new token would get a wrong embedding",
-            self.tokenizer.embedding_rows(),
-            self.text_encoder.config().vocab_size
-        );
         self.text_encoder.set_extra_tokens(rows)?;
         self.tokenizer.add_placeholder(name, rows.size()[0] as usize)?;
         self.subject = Some(name.to_owned());
@@ -148,6 +149,12 @@ impl Pipeline {
     /// As [`Pipeline::resolve`], or when the prompt is too long for the text encoder.
     pub fn words(&self, prompt: &str) -> Result<Vec<Word>> {
         words(&self.tokenizer, &self.resolve(prompt)?, self.subject.as_deref())
+    }
+
+    /// What the user should know of the model's files: a variant in place of the plain weights, tensors that were passed
+    /// over, a scheduler that another one stands in for.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The kind and the device of the parameters.
@@ -186,7 +193,8 @@ impl Pipeline {
 
     /// The scheduler that `settings` ask for.
     pub(crate) fn sampler(&self, settings: &Settings) -> Result<Box<dyn Scheduler>> {
-        let kind = settings.scheduler.map_or_else(|| self.scheduler.kind(), Ok)?;
+        let own = || self.scheduler.kind().context("the model's scheduler_config.json (--scheduler chooses another)");
+        let kind = settings.scheduler.map_or_else(own, Ok)?;
         Ok(self.scheduler.build(kind, settings.steps)?)
     }
 

@@ -34,7 +34,8 @@ impl FinishedRun {
             config: TrainConfig,
         }
         let shown = run.display();
-        let Record { config } = weights::read_config(&run.join("config.json")).with_context(|| unreadable(run))?;
+        let Record { config } = json::read(&run.join("config.json"), "the configuration of a training run")
+            .with_context(|| unreadable(run))?;
         let (file, unet) = (run.join(Outputs::EMBEDDING), run.join(Outputs::UNET));
         if !file.exists() || !run.join(Outputs::UNET_WEIGHTS).exists() {
             bail!("the run in {shown} is not finished; go on with it by `train --out {shown} --resume`");
@@ -65,7 +66,7 @@ impl FinishedRun {
 /// Why a configuration cannot be read: mostly, because another version wrote it.
 fn unreadable(run: &Path) -> String {
     let version = || -> Option<String> {
-        let record: serde_json::Value = serde_json::from_slice(&std::fs::read(run.join("config.json")).ok()?).ok()?;
+        let record: serde_json::Value = json::parse(std::fs::read(run.join("config.json")).ok()?).ok()?;
         Some(record["versions"]["attndreambooth"].as_str()?.to_owned())
     };
     match (version(), env!("CARGO_PKG_VERSION")) {

@@ -63,7 +63,8 @@ impl Session {
         check_pictures(&trainer)?;
 
         let skipped = skipped.iter().chain(prior.iter().flat_map(|prior| &prior.skipped));
-        let mut notes: Vec<String> = skipped.map(|skipped| format!("{skipped}; it is left out")).collect();
+        let skipped = skipped.map(|skipped| format!("{skipped}; it is left out"));
+        let mut notes: Vec<String> = trainer.pipeline.notes().iter().cloned().chain(skipped).collect();
         let count = trainer.subject.category_positions.len();
         if count > 1 {
             notes.push(format!(

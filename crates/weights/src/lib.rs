@@ -39,8 +39,8 @@ mod parameters;
 mod save;
 mod scope;
 
-pub use archive::{Archive, OpenError};
-pub use build::{LoadError, build};
+pub use archive::{Archive, OpenError, Variant};
+pub use build::{LoadError, build, is_training_state};
 pub use config::read_config;
 pub use init::{Init, Random};
 pub use parameters::Parameters;
