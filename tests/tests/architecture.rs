@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The layers from the bottom up. A crate may depend on crates of lower layers, not on its neighbours.
-const LAYERS: [&[&str]; 11] = [
+const LAYERS: [&[&str]; 12] = [
     &["terminal", "limits", "libtorch", "atomic", "fingerprint", "profile"],
+    &["json"],
     &["weights", "scheduler", "tokenizer", "pictures", "scenes"],
     &["model_files"],
     &["golden", "layers", "photos", "optimizer", "journal", "export"],
@@ -86,6 +87,7 @@ fn parts_that_need_no_tensors_have_none() {
     for name in [
         "terminal",
         "limits",
+        "json",
         "atomic",
         "fingerprint",
         "profile",

@@ -39,7 +39,7 @@ pub fn draw_growth(numbers: &Path, out: &Path) -> Result<()> {
         texts.iter().any(|(keyword, text)| (keyword.as_str(), text.as_str()) == MARK)
     };
     atomic::ensure_ours(out, "a figure of this program", is_own)?;
-    let Numbers { points } = weights::read_config(numbers)?;
+    let Numbers { points } = json::read(numbers, "the measurements of `bench --scaling`")?;
     let mut axes: Vec<&str> = Vec::new();
     for point in &points {
         if !axes.contains(&point.axis.as_str()) {

@@ -108,6 +108,9 @@ impl Attend {
         let mut figure: Option<Figure> = None;
         for &(name, stage) in &moments {
             let pipeline = source.pipeline(stage, to)?;
+            if figure.is_none() {
+                pipeline.notes().iter().for_each(|note| terminal::note!("{note}"));
+            }
             let guidance_scale = source.guidance_scale()?;
             let settings = self.sampler.settings(&Settings { guidance_scale, ..pipeline.default_settings() })?;
             let figure = match &mut figure {

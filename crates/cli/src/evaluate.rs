@@ -197,6 +197,7 @@ impl Prepared {
     pub(crate) fn extractor(&self) -> Result<FeatureExtractor> {
         let folder = find_clip(self.evaluate.clip.as_deref(), self.model.path())?;
         let extractor = FeatureExtractor::open(&folder, self.evaluate.compute.resolve()?.1)?;
+        extractor.notes().iter().for_each(|note| terminal::note!("{note}"));
         for prompt in &self.plan.prompts.prompts {
             if let Some(truncation) = extractor.truncation(&prompt.with(&self.run.config.category))? {
                 terminal::note!("{truncation}");
@@ -278,6 +279,7 @@ fn draw(gallery: &mut Gallery, name: &str, batch_size: usize, load: impl FnOnce(
         return Ok(());
     }
     let pipeline = load()?;
+    pipeline.notes().iter().for_each(|note| terminal::note!("{note}"));
     gallery.prompt_notes(&pipeline)?.iter().for_each(|note| terminal::note!("{note}"));
     let mut progress: Option<Progress> = None;
     gallery.draw(&pipeline, batch_size, &mut |drawing| {

@@ -88,6 +88,7 @@ impl Generate {
             }
             (None, None) => bail!("give a model with --model, or a training run with --run"),
         })?;
+        pipeline.notes().iter().for_each(|note| terminal::note!("{note}"));
         if self.check {
             check_finite(&pipeline).with_context(|| format!("--check of {}", source.display()))?;
         }

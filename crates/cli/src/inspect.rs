@@ -79,6 +79,7 @@ impl Inspect {
         let out = self.out.clone().unwrap_or_else(|| self.run.join("inspect"));
         let results = ResultsFolder::check(&out, "inspect", &["inspect.json"])?;
         let mut pipeline = run.pipeline_after(None, to)?;
+        pipeline.notes().iter().for_each(|note| terminal::note!("{note}"));
         let guidance_scale = run.config.validation.guidance_scale;
         let settings = self.sampler.settings(&Settings { guidance_scale, ..pipeline.default_settings() })?;
         pipeline.check(&[Request::new("[V]", self.seed.get())], &settings)?;

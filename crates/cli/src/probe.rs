@@ -176,8 +176,9 @@ impl Place {
         }
         let config: C = weights::read_config(&self.config)?;
         let source = Archive::open_folder(&self.folder)?;
-        let (model, _) =
+        let (model, parameters) =
             weights::build(&source, self.to, |vs| new(vs, &config).with_context(|| self.config.display().to_string()))?;
+        parameters.notes().iter().for_each(|note| terminal::note!("{note}"));
         Ok(model)
     }
 

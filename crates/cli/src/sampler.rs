@@ -21,7 +21,8 @@ pub(crate) struct SamplerArgs {
     /// validation.guidance_scale, or what the model's attndreambooth.json says, or 7.5
     #[arg(long)]
     pub(crate) guidance_scale: Option<f64>,
-    /// ddpm, ddim, pndm, dpm-solver++, euler or euler-ancestral; if not given, the model's own, and for evaluate
+    /// ddpm, ddim, pndm, dpm-solver++, euler or euler-ancestral; if not given, the model's own (dpm-solver++ where
+    /// that is another of diffusers'), and for evaluate
     /// dpm-solver++, which the authors draw with (they end at the least noise of training, final_sigmas_type sigma_min,
     /// and we at none, where the model's scheduler_config.json does not say otherwise)
     #[arg(long)]

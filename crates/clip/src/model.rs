@@ -38,7 +38,12 @@ impl ClipTextModelWithProjection {
     pub fn from_folder(folder: &Path, to: (Kind, Device)) -> Result<(Self, Parameters)> {
         let config: TextConfig = folder::read_config(folder, "clip_text_model")?;
         folder::in_config(folder, config.validate())?;
-        weights::build(&Archive::open_folder(folder)?, to, |vs| Self::new(vs, &config))
+        weights::build(&Archive::open_folder(folder)?, to, |vs| {
+            for name in ["logit_scale", "vision_model", "visual_projection"] {
+                vs.ignore(name);
+            }
+            Self::new(vs, &config)
+        })
     }
 
     /// The encoder itself.
@@ -82,7 +87,12 @@ impl ClipVisionModelWithProjection {
     pub fn from_folder(folder: &Path, to: (Kind, Device)) -> Result<(Self, Parameters)> {
         let config: VisionConfig = folder::read_config(folder, "clip_vision_model")?;
         folder::in_config(folder, config.validate())?;
-        weights::build(&Archive::open_folder(folder)?, to, |vs| Self::new(vs, &config))
+        weights::build(&Archive::open_folder(folder)?, to, |vs| {
+            for name in ["logit_scale", "text_model", "text_projection"] {
+                vs.ignore(name);
+            }
+            Self::new(vs, &config)
+        })
     }
 
     /// The encoder itself.

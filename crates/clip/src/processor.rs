@@ -104,7 +104,7 @@ impl ImageProcessor {
     /// When the file cannot be read or asks for something else than CLIP's preparation.
     pub fn from_folder(folder: &Path) -> Result<Self> {
         let path = folder.join("preprocessor_config.json");
-        let processor: Self = weights::read_config(&path)?;
+        let processor: Self = json::read(&path, "the configuration of CLIP's image processor")?;
         processor.validate().with_context(|| format!("{} cannot be followed", path.display()))?;
         Ok(processor)
     }

@@ -60,13 +60,32 @@ impl ClipTextModel {
         let config: TextConfig = folder::read_config(folder, "clip_text_model")?;
         folder::in_config(folder, config.validate())?;
         weights::build(&Archive::open_folder(folder)?, to, |vs| {
-            vs.ignore("text_projection.weight");
+            for name in ["logit_scale", "text_projection", "vision_model", "visual_projection"] {
+                vs.ignore(name);
+            }
             Self::new(vs, &config)
         })
     }
 
-    /// Adds tokens with these embeddings, [n, hidden_size], in place of any added before: ids from `vocab_size` on
-    /// stand for the rows.
+    /// Says how many of the table's rows are those of tokens, from the first on: fewer than `vocab_size` where the table was
+    /// padded to a round number. The rest is not used, and added tokens take their ids.
+    ///
+    /// # Errors
+    /// When there are more tokens than rows, or none.
+    pub fn set_tokens(&mut self, tokens: i64) -> Result<()> {
+        let rows = self.token_embedding.size()[0];
+        ensure!(
+            (1..=rows).contains(&tokens),
+            "the tokenizer has {tokens} tokens, but the text encoder knows {rows}; use the tokenizer of the same model"
+        );
+        if tokens < rows {
+            self.token_embedding = self.token_embedding.narrow(0, 0, tokens);
+        }
+        Ok(())
+    }
+
+    /// Adds tokens with these embeddings, [n, hidden_size], in place of any added before: the ids after those of the
+    /// model's own tokens, from `vocab_size` on unless [`ClipTextModel::set_tokens`] says otherwise, stand for the rows.
     ///
     /// They stay a tensor of their own and are converted on use, so they may be f32 parameters that
     /// receive gradients through [`ClipTextModel::forward`] while the model is frozen and of another kind.
@@ -99,7 +118,8 @@ impl ClipTextModel {
         &self.config
     }
 
-    /// The embeddings of all tokens, [vocab_size, hidden_size], without those that were added.
+    /// The embeddings of all tokens, [tokens, hidden_size], without those that were added; see
+    /// [`ClipTextModel::set_tokens`].
     pub fn token_embeddings(&self) -> &Tensor {
         &self.token_embedding
     }
@@ -116,7 +136,7 @@ impl ClipTextModel {
         let table = &self.token_embedding;
         let ids = libtorch::upload(&ids.to_kind(Kind::Int64), table.device());
         let Some(extra) = &self.extra_tokens else { return Ok(embedding(table, &ids)) };
-        let size = self.config.vocab_size;
+        let size = table.size()[0];
         let known = embedding(table, &ids.clamp_max(size - 1));
         let added = embedding(&extra.to_kind(table.kind()), &(&ids - size).clamp_min(0));
         Ok(known.where_self(&ids.lt(size).unsqueeze(-1), &added))
@@ -168,7 +188,7 @@ impl ClipTextModel {
         );
         let eos = self.config.eos_token_id;
         let score = if eos == LEGACY_EOS {
-            ids * ids.lt(self.config.vocab_size)
+            ids * ids.lt(self.token_embedding.size()[0])
         } else {
             let ends = ids.eq(eos);
             ensure!(
@@ -192,7 +212,7 @@ impl ClipTextModel {
         );
         self.check_positions(ids.size()[1])?;
         let added = self.extra_tokens.as_ref().map_or(0, |rows| rows.size()[0]);
-        let known = self.config.vocab_size + added;
+        let known = self.token_embedding.size()[0] + added;
         for id in [i64::try_from(ids.min())?, i64::try_from(ids.max())?] {
             ensure!(
                 (0..known).contains(&id),

@@ -63,7 +63,9 @@ impl ClipVisionModel {
         let config: VisionConfig = folder::read_config(folder, "clip_vision_model")?;
         folder::in_config(folder, config.validate())?;
         weights::build(&Archive::open_folder(folder)?, to, |vs| {
-            vs.ignore("visual_projection.weight");
+            for name in ["logit_scale", "text_model", "text_projection", "visual_projection"] {
+                vs.ignore(name);
+            }
             Self::new(vs, &config)
         })
     }

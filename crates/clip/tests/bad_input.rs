@@ -100,6 +100,26 @@ fn a_clip_without_a_tower() {
     }
 }
 
+/// Some text encoders' files hold the whole CLIP; that of Stable Diffusion 1.x holds the numbers of the positions.
+#[test]
+fn what_belongs_to_the_rest_of_clip_is_passed_over_with_a_note() {
+    let notes = |extra: &[&str]| {
+        let folder = changed(&fixtures().join("tiny-sd21/text_encoder"), |_| (), |_| true);
+        let file = folder.path().join("model.safetensors");
+        let mut tensors = Archive::open(&file).unwrap().tensors().unwrap();
+        tensors.extend(extra.iter().map(|name| ((*name).to_owned(), Tensor::ones([1], CPU))));
+        weights::save(&file, &tensors).unwrap();
+        ClipTextModel::from_folder(folder.path(), CPU).map(|(_, parameters)| parameters.notes().to_vec())
+    };
+    assert_eq!(notes(&[]).unwrap(), [""; 0]);
+    let known =
+        ["embeddings.position_ids", "logit_scale", "text_projection.weight", "vision_model.post_layernorm.weight"];
+    let found = notes(&known).unwrap();
+    assert!(found[0].contains("4 tensors") && found[0].contains("embeddings.position_ids, logit_scale"), "{found:?}");
+    let error = notes(&["vision_tower.weight"]).unwrap_err().to_string();
+    assert!(error.contains("unexpected (1): vision_tower.weight"), "{error}");
+}
+
 #[test]
 fn a_clip_without_its_scale() {
     let folder = changed(&fixtures().join("tiny-clip"), |_| (), |name| name != "logit_scale");

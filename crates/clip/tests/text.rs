@@ -123,6 +123,39 @@ fn added_tokens_are_never_the_end() {
     assert_eq!(model.pooled(&hidden, &ids).unwrap().get(0), hidden.get(0).get(10));
 }
 
+/// As some programs make a table's number of rows round.
+#[test]
+fn the_rows_of_a_padded_table_give_way_to_added_tokens() {
+    let (_, mut padded, ids) = cases().next().unwrap();
+    let (_, plain, _) = cases().next().unwrap();
+    let tokens = plain.config().vocab_size - 10;
+    let ids = ids.clamp_max(tokens - 1);
+    padded.set_tokens(tokens).unwrap();
+    assert_eq!(padded.token_embeddings().size(), [tokens, 32]);
+    assert_eq!(padded.forward(&ids).unwrap(), plain.forward(&ids).unwrap());
+
+    let row = numbers("learned", &[1, 32]);
+    let embeddings = plain.embed(&ids).unwrap();
+    embeddings.get(0).get(4).copy_(&row.get(0));
+    let _ = ids.get(0).get(4).fill_(tokens);
+    let error = padded.forward(&ids).unwrap_err().to_string();
+    assert!(
+        error.contains(&format!("token id {tokens} is not in this text encoder's vocabulary of {tokens}")),
+        "{error}"
+    );
+    padded.set_extra_tokens(&row).unwrap();
+    let hidden = padded.forward(&ids).unwrap();
+    assert_close("added", &hidden, &plain.forward_embeddings(&embeddings).unwrap(), 1e-6);
+    // The added token is no end of the text, though its id is the largest.
+    let ends = ids.get(0).narrow(0, 5, 72).max();
+    assert!(i64::try_from(ends).unwrap() < tokens);
+    assert_ne!(padded.pooled(&hidden, &ids).unwrap().get(0), hidden.get(0).get(4));
+    for wrong in [0, plain.config().vocab_size + 1] {
+        let error = padded.set_tokens(wrong).unwrap_err().to_string();
+        assert!(error.contains(&format!("the tokenizer has {wrong} tokens")), "{error}");
+    }
+}
+
 /// bf16 has 8 significant bits, 2⁻⁹ = 0.002 a rounding; three layers of them stay below 0.03.
 #[test]
 fn bf16_is_close_to_f32() {

@@ -23,6 +23,7 @@ pub struct FeatureExtractor {
     device: Device,
     batch_size: usize,
     preparers: ThreadPool,
+    notes: Vec<String>,
 }
 
 impl FeatureExtractor {
@@ -36,13 +37,14 @@ impl FeatureExtractor {
     /// When the folder lacks a file or a tower, or its parts do not fit each other.
     pub fn open(folder: &Path, device: Device) -> Result<Self> {
         let to = (Kind::Float, device);
-        let (model, _) = ClipModel::from_folder(folder, to)?;
+        let (model, parameters) = ClipModel::from_folder(folder, to)?;
         let processor = ImageProcessor::from_folder(folder)?;
         let tokenizer = Tokenizer::load(folder).with_context(|| {
             format!("the CLIP folder {} has no usable tokenizer; put its files beside config.json", folder.display())
         })?;
-        Self::new(ClipName::of(folder), model, processor, tokenizer, device)
-            .with_context(|| format!("the parts in {} do not fit", folder.display()))
+        let extractor = Self::new(ClipName::of(folder), model, processor, tokenizer, device)
+            .with_context(|| format!("the parts in {} do not fit", folder.display()))?;
+        Ok(Self { notes: parameters.notes().to_vec(), ..extractor })
     }
 
     /// Puts the parts together; `model` is in f32 on `device`.
@@ -75,12 +77,26 @@ impl FeatureExtractor {
             "preprocessor_config.json makes images of shape {:?}, but the image encoder takes [3, {side}, {side}]",
             grey.size()
         );
-        Ok(Self { name, model, processor, tokenizer, device, batch_size: Self::BATCH_SIZE, preparers: preparers()? })
+        Ok(Self {
+            name,
+            model,
+            processor,
+            tokenizer,
+            device,
+            batch_size: Self::BATCH_SIZE,
+            preparers: preparers()?,
+            notes: Vec::new(),
+        })
     }
 
     /// Sees so many pictures at once; only speed and memory depend on it.
     pub fn with_batch_size(self, batch_size: usize) -> Self {
         Self { batch_size: batch_size.max(1), ..self }
+    }
+
+    /// What the user should know of the CLIP's files.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Which CLIP it is.

@@ -192,7 +192,7 @@ impl Gallery {
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
         let damaged = || format!("{} is damaged; remove it if the pictures beside it may be replaced", path.display());
-        let old: Value = serde_json::from_slice(&text).with_context(damaged)?;
+        let old: Value = json::parse(&text).with_context(damaged)?;
         let differences = journal::differences(&old, &serde_json::to_value(&self.recipe)?);
         if !differences.is_empty() {
             bail!(

@@ -108,8 +108,7 @@ impl PromptSet {
     fn parse(text: &str, path: &Path) -> Result<Self> {
         let shown = path.display();
         let mut set = if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
-            let mut json = serde_json::Deserializer::from_str(text);
-            serde_path_to_error::deserialize(&mut json).with_context(|| {
+            json::parse(text).with_context(|| {
                 format!(
                     "the prompts {shown} are not of the form {}",
                     r#"{"prompts": [{"text": "a {} on the beach", "kind": "background"}]}"#

@@ -62,7 +62,7 @@ impl Record {
     /// # Errors
     /// When the file is not there or of another form.
     pub fn open(path: &Path) -> Result<Self> {
-        weights::read_config(path)
+        json::read(path, "the scores of an evaluation")
     }
 
     /// A table for people: which CLIP, the means with their intervals, by kind and by prompt.

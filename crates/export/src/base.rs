@@ -6,7 +6,7 @@ use anyhow::{Result, bail, ensure};
 use model_files::{BaseModel, Component};
 use serde::Deserialize;
 use serde_json::Value;
-use weights::{Archive, Tensors};
+use weights::{Archive, Tensors, is_training_state};
 
 use crate::Family;
 
@@ -68,15 +68,16 @@ impl<'a> Base<'a> {
 
     /// Makes sure that a U-Net has the same parameters as the base model's.
     pub(crate) fn check(&self, unet: &Unet) -> Result<()> {
+        let of_model = |(name, _): &(&str, &[i64])| !is_training_state(name);
         let own = self.model.archive(Component::Unet)?;
         let other = match unet {
             Unet::Folder(folder) => {
                 ensure!(folder.join("config.json").exists(), "{} is no U-Net: it has no config.json", folder.display());
-                Archive::open_folder(folder)?.shapes().map(owned).collect()
+                Archive::open_folder(folder)?.shapes().filter(of_model).map(owned).collect()
             }
             Unet::Tensors(tensors) => tensors.iter().map(|(name, t)| (name.clone(), t.size())).collect::<Vec<_>>(),
         };
-        let own: Vec<_> = own.shapes().map(owned).collect();
+        let own: Vec<_> = own.shapes().filter(of_model).map(owned).collect();
         if let Some((name, shape)) = first_difference(&own, &other) {
             bail!(
                 "the U-Net to export does not belong to the model in {}: {name} {shape}; give the model that it was \

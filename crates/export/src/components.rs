@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use model_files::names::{CLIP, Names, OPEN_CLIP, TEXT, UNET, VAE, unet, vae};
 use model_files::{BaseModel, Component};
 use tch::{Kind, Tensor};
-use weights::{Archive, Tensors};
+use weights::{Archive, Tensors, is_training_state};
 
 use crate::base::{Base, Unet};
 use crate::open_clip;
@@ -43,6 +43,9 @@ impl Family {
     }
 }
 
+/// The embeddings of all tokens.
+const TOKEN_TABLE: &str = "text_model.embeddings.token_embedding.weight";
+
 /// The parameters of a Stable Diffusion model under their diffusers names.
 #[derive(Debug)]
 pub struct Components {
@@ -66,7 +69,11 @@ impl Components {
     }
 
     pub(crate) fn of(base: &Base, unet: Option<Unet>) -> Result<Self> {
-        let read = |component: Component| base.model.archive(component)?.tensors();
+        let of_model = |mut tensors: Tensors| {
+            tensors.retain(|name, _| !is_training_state(name));
+            tensors
+        };
+        let read = |component: Component| anyhow::Ok(of_model(base.model.archive(component)?.tensors()?));
         if let Some(unet) = &unet {
             base.check(unet)?;
         }
@@ -74,12 +81,29 @@ impl Components {
             family: base.family,
             unet: match unet {
                 None => read(Component::Unet)?,
-                Some(Unet::Folder(folder)) => Archive::open_folder(folder)?.tensors()?,
+                Some(Unet::Folder(folder)) => of_model(Archive::open_folder(folder)?.tensors()?),
                 Some(Unet::Tensors(tensors)) => tensors.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect(),
             },
-            vae: map_names(read(Component::Vae)?, vae::present_name),
+            vae: {
+                let mut vae = read(Component::Vae)?;
+                // What it was trained with.
+                vae.retain(|name, _| !name.starts_with("loss."));
+                map_names(vae, vae::present_name)
+            },
             text_encoder: text_encoder(read(Component::TextEncoder)?),
         })
+    }
+
+    /// The same without the rows of the text encoder's table that were added to make their number round: those from `tokens`
+    /// on.
+    pub(crate) fn without_padding(mut self, tokens: Option<i64>) -> Self {
+        if let (Some(tokens), Some(table)) = (tokens, self.text_encoder.get_mut(TOKEN_TABLE))
+            && table.dim() == 2
+            && table.size()[0] > tokens
+        {
+            *table = table.narrow(0, 0, tokens);
+        }
+        self
     }
 
     /// The same parameters under the names and in the shapes of the original code, converted to `kind`.
@@ -161,9 +185,13 @@ fn map_names(tensors: Tensors, rename: impl Fn(&str) -> String) -> Tensors {
 /// The text encoder's parameters as [`Components::text_encoder`] promises them.
 fn text_encoder(tensors: Tensors) -> Tensors {
     let full = |name: &str| if name.starts_with(TEXT) { name.to_owned() } else { format!("{TEXT}{name}") };
-    let unused = ["text_projection.weight", "logit_scale", "embeddings.position_ids"];
+    // A file may hold the whole CLIP.
+    let unused = ["text_projection", "logit_scale", "vision_model", "visual_projection", "embeddings.position_ids"];
     let mut tensors = map_names(tensors, full);
-    tensors.retain(|name, _| !unused.iter().any(|unused| name[TEXT.len()..] == **unused));
+    tensors.retain(|name, _| {
+        let below = |unused: &&str| name[TEXT.len()..].strip_prefix(*unused);
+        !unused.iter().filter_map(below).any(|rest| rest.is_empty() || rest.starts_with('.'))
+    });
     tensors
 }
 

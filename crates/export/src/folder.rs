@@ -6,11 +6,11 @@ use anyhow::{Result, bail};
 use model_files::{BaseModel, Component, ModelFolder};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
-use weights::read_config;
+use weights::{Archive, read_config};
 
 use crate::base::{Base, Unet};
 use crate::staging::{copy_file, copy_folder, is_weights, new_folder, new_subfolder};
-use crate::text_encoder;
+use crate::text_encoder::{self, load_as_f32};
 
 /// Components that a pipeline can do without.
 const OPTIONAL: [&str; 3] = ["feature_extractor", "image_encoder", "safety_checker"];
@@ -23,8 +23,9 @@ pub const USAGE: &str = "usage.txt";
 /// Writes the model `base` to the new folder `out`, with another `unet` and with a new token, its name and its
 /// embedding(s) [vectors, width], in the tokenizer and the text encoder, where these are given.
 ///
-/// `StableDiffusionPipeline.from_pretrained(out)` loads it. Everything else is copied as it is; [`USAGE`] says how prompts
-/// name the new token. `out` appears when it is complete.
+/// `StableDiffusionPipeline.from_pretrained(out)` loads it, all components as f32. A variant of weights
+/// (`*.fp16.safetensors`) that stands alone gets the plain name, without which nobody finds it. Everything else is copied as it
+/// is; [`USAGE`] says how prompts name the new token. `out` appears when it is complete.
 ///
 /// # Errors
 /// When `out` is there and not empty, a component is missing, or what was learned does not belong to the model.
@@ -61,7 +62,7 @@ fn from_folder(
     unet: Option<Unet>,
     changed: bool,
 ) -> Result<()> {
-    for (component, _) in index.iter().filter(|(_, class)| is_component(class)) {
+    for (component, class) in index.iter().filter(|(_, class)| is_component(class)) {
         let (from, to) = (folder.component(component), out.join(component));
         match (component.as_str(), &unet) {
             ("unet", Some(Unet::Folder(folder))) => copy_folder(folder, &to, |_| true)?,
@@ -70,11 +71,31 @@ fn from_folder(
                 weights::save(&to.join(Component::Unet.weights_file()), *tensors)?;
             }
             ("text_encoder" | "tokenizer", _) if changed => {}
-            _ => copy_folder(&from, &to, |_| true)?,
+            _ => copy_component(&from, &to)?,
+        }
+        let config = to.join("config.json");
+        if !is_of_diffusers(class) && config.is_file() {
+            let mut values: Map<String, Value> = read_config(&config)?;
+            load_as_f32(&mut values);
+            atomic::write(&config, serde_json::to_vec_pretty(&values)?)?;
         }
     }
     for name in PAPERS.iter().filter(|name| folder.path().join(name).is_file()) {
         copy_file(&folder.path().join(name), &out.join(name))?;
+    }
+    Ok(())
+}
+
+/// A component as it is, but that its weights have the plain name.
+fn copy_component(from: &Path, to: &Path) -> Result<()> {
+    let archive = Archive::open_folder(from).ok();
+    let Some((archive, variant)) = archive.as_ref().and_then(|archive| Some((archive, archive.variant()?))) else {
+        return copy_folder(from, to, |_| true);
+    };
+    copy_folder(from, to, |name| !is_weights(name))?;
+    copy_file(&variant.path, &to.join(&variant.plain_name))?;
+    for shard in archive.files().filter(|path| **path != variant.path) {
+        copy_file(shard, &to.join(shard.file_name().unwrap_or_default()))?;
     }
     Ok(())
 }
@@ -92,7 +113,11 @@ fn from_single_file(model: &BaseModel, out: &Path, unet: Option<Unet>, changed: 
             (Component::TextEncoder, _) if changed => continue,
             _ => new_subfolder(&to)?,
         }
-        write_json(&to.join("config.json"), &model.config(component)?)?;
+        let mut config = model.config(component)?;
+        if component == Component::TextEncoder {
+            load_as_f32(&mut config);
+        }
+        write_json(&to.join("config.json"), &config)?;
         let weights = to.join(component.weights_file());
         match (component, &unet) {
             (Component::Unet, Some(Unet::Tensors(tensors))) => weights::save(&weights, *tensors)?,
@@ -106,6 +131,11 @@ fn from_single_file(model: &BaseModel, out: &Path, unet: Option<Unet>, changed: 
     write_json(&out.join("scheduler/scheduler_config.json"), &model.scheduler_json()?)
 }
 
+/// Whether a component is loaded by diffusers, and not by transformers or by code of the pipeline above it.
+fn is_of_diffusers(class: &Value) -> bool {
+    class.get(0).is_some_and(|library| library == "diffusers")
+}
+
 /// Whether an entry of model_index.json names a component: its library and class, which are null for none.
 fn is_component(class: &Value) -> bool {
     class.get(0).is_some_and(Value::is_string)
@@ -115,7 +145,7 @@ fn is_component(class: &Value) -> bool {
 fn model_index(base: &Base) -> Result<Map<String, Value>> {
     let path = base.model.path().join("model_index.json");
     let mut index: Map<String, Value> = if path.exists() {
-        read_config(&path)?
+        json::read(&path, "the index of a model's components")?
     } else {
         let scheduler = base.model.scheduler_json()?;
         let scheduler = scheduler.get("_class_name").and_then(Value::as_str).unwrap_or("PNDMScheduler");

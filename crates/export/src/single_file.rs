@@ -47,8 +47,8 @@ pub fn single_file(base: &BaseModel, out: &Path, unet: Option<Unet>, format: &Si
     );
     atomic::ensure_new(out)?;
     let base = Base::open(base)?;
-    check_tokens(base.model)?;
-    let tensors = Components::of(&base, unet)?.into_ldm(format.kind)?;
+    let tokens = check_tokens(base.model)?;
+    let tensors = Components::of(&base, unet)?.without_padding(tokens).into_ldm(format.kind)?;
     let resolution = format!("{0}x{0}", base.resolution);
     let (architecture, prediction_type) = match (base.family, base.predicts_velocity) {
         (Family::V1, false) => ("stable-diffusion-v1", "epsilon"),
@@ -68,18 +68,21 @@ pub fn single_file(base: &BaseModel, out: &Path, unet: Option<Unet>, format: &Si
     weights::save_with_metadata(out, tensors, &metadata)
 }
 
-/// Loaders bring the vocabulary along, and refuse a text encoder that has more.
-fn check_tokens(model: &BaseModel) -> Result<()> {
+/// Loaders bring the vocabulary along, and refuse a text encoder that has more. Returns how many tokens it has, if that can
+/// be known.
+fn check_tokens(model: &BaseModel) -> Result<Option<i64>> {
     // A folder without a tokenizer is good enough for this.
-    if model.folder().is_none_or(|folder| folder.component("tokenizer").is_dir()) {
-        let added: Vec<String> = model.tokenizer()?.added().into_values().collect();
-        ensure!(
-            added.is_empty(),
-            "the model in {} has tokens of its own ({}), for which a single file has no place; give the model that it was \
-             made from, with its U-Net, and the embedding in a file of its own",
-            model.path().display(),
-            added.join(", ")
-        );
+    if model.folder().is_some_and(|folder| !folder.component("tokenizer").is_dir()) {
+        return Ok(None);
     }
-    Ok(())
+    let tokenizer = model.tokenizer()?;
+    let added: Vec<String> = tokenizer.added().into_values().collect();
+    ensure!(
+        added.is_empty(),
+        "the model in {} has tokens of its own ({}), for which a single file has no place; give the model that it was \
+             made from, with its U-Net, and the embedding in a file of its own",
+        model.path().display(),
+        added.join(", ")
+    );
+    Ok(Some(tokenizer.embedding_rows()))
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use model_files::{BaseModel, Component};
 use serde_json::{Map, Value};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::embeddings::check_rows;
 use crate::staging::{copy_folder, is_weights, new_subfolder};
@@ -14,7 +14,7 @@ use crate::staging::{copy_folder, is_weights, new_subfolder};
 const TABLES: [&str; 2] = ["text_model.embeddings.token_embedding.weight", "embeddings.token_embedding.weight"];
 
 /// Writes `tokenizer` and `text_encoder` of the model in `base` to `out`, with the token `placeholder` added, whose
-/// embedding(s) are `rows` [vectors, width].
+/// embedding(s) are `rows` [vectors, width]. The text encoder is written in f32.
 pub(crate) fn write(base: &BaseModel, out: &Path, placeholder: &str, rows: &Tensor) -> Result<()> {
     let mut tokenizer = base.tokenizer()?;
     let mut config: Map<String, Value> = base.config(Component::TextEncoder)?;
@@ -25,18 +25,22 @@ pub(crate) fn write(base: &BaseModel, out: &Path, placeholder: &str, rows: &Tens
 
     let (tokens, width) = table.size2().context("the text encoder's token_embedding is no matrix")?;
     check_rows(&format!("the embedding of {placeholder}"), rows, width)?;
+    let first = tokenizer.embedding_rows();
     ensure!(
-        tokenizer.embedding_rows() == tokens,
-        "the tokenizer in {} has {} tokens, but the text encoder {tokens}: a new token would get a wrong embedding",
-        base.path().display(),
-        tokenizer.embedding_rows()
+        first <= tokens,
+        "the tokenizer in {} has {first} tokens, but the text encoder {tokens}: a new token would get a wrong embedding",
+        base.path().display()
     );
     tokenizer.add_placeholder(placeholder, rows.size()[0] as usize)?;
     tokenizer.save(out.join("tokenizer"))?;
 
-    let rows = rows.detach().to_device(table.device()).to_kind(table.kind());
-    *table = libtorch::catch(|| Tensor::cat(&[&*table, &rows], 0))?;
-    config.insert("vocab_size".to_owned(), tokenizer.embedding_rows().into());
+    *table = libtorch::catch(|| with_rows(table, first, rows))?;
+    config.insert("vocab_size".to_owned(), table.size()[0].into());
+    // Learned rows are f32, and no other dtype holds all of them and all of the base model's.
+    for tensor in tensors.values_mut().filter(|tensor| tensor.is_floating_point()) {
+        *tensor = libtorch::catch(|| tensor.to_kind(Kind::Float))?;
+    }
+    load_as_f32(&mut config);
     let out = out.join("text_encoder");
     match base.folder() {
         Some(folder) => {
@@ -47,4 +51,21 @@ pub(crate) fn write(base: &BaseModel, out: &Path, placeholder: &str, rows: &Tens
     }
     atomic::write(&out.join("config.json"), serde_json::to_vec_pretty(&config)?)?;
     weights::save(&out.join("model.safetensors"), &tensors)
+}
+
+/// The table [tokens, width] with `rows` from the row `first` on, f32: in place of padding that is there, and after it.
+fn with_rows(table: &Tensor, first: i64, rows: &Tensor) -> Tensor {
+    let rows = rows.detach().to_device(table.device()).to_kind(Kind::Float);
+    let end = first + rows.size()[0];
+    let table = table.to_kind(Kind::Float);
+    let padding = table.narrow(0, end.min(table.size()[0]), (table.size()[0] - end).max(0));
+    Tensor::cat(&[table.narrow(0, 0, first), rows, padding], 0)
+}
+
+/// Makes transformers load a component as f32, whatever its files hold, as diffusers loads its own: a pipeline computes in
+/// one dtype. (`from_pretrained(..., torch_dtype=...)` still wins.)
+pub(crate) fn load_as_f32(config: &mut Map<String, Value>) {
+    // transformers writes `dtype` since its release 5, and then reads it first.
+    config.shift_remove("dtype");
+    config.insert("torch_dtype".to_owned(), "float32".into());
 }

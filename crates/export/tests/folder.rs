@@ -14,7 +14,8 @@ use export::Unet;
 use golden::Golden;
 use sampling::{Pipeline, Request, Settings};
 use serde_json::Value;
-use tch::Tensor;
+use tch::{Kind, Tensor};
+use weights::Archive;
 
 /// All files below a folder.
 fn files(folder: &Path) -> BTreeSet<PathBuf> {
@@ -28,6 +29,163 @@ fn names(folder: &Path) -> Vec<String> {
 
 fn json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+/// A configuration with what makes transformers load a component as f32.
+fn loaded_as_f32(config: &mut Value) {
+    config.as_object_mut().unwrap().remove("dtype");
+    config["torch_dtype"] = "float32".into();
+}
+
+/// Gives the base's components their weights as f16, under other names.
+fn halve(base: &Path, variant: &str) {
+    for (component, stem) in
+        [("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"), ("text_encoder", "model")]
+    {
+        let halves = read(&base.join(component)).into_iter().map(|(name, tensor)| match tensor.is_floating_point() {
+            true => (name, tensor.to_kind(Kind::Half)),
+            false => (name, tensor),
+        });
+        let folder = base.join(component);
+        let halves: Vec<_> = halves.collect();
+        fs::remove_file(folder.join(format!("{stem}.safetensors"))).unwrap();
+        weights::save(&folder.join(format!("{stem}{variant}.safetensors")), halves).unwrap();
+    }
+}
+
+/// transformers loads a text encoder in the dtype of its file, and diffusers everything else as f32.
+#[test]
+fn learned_rows_stay_f32_beside_a_base_model_in_f16() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, table) in
+        BASES.into_iter().zip(["text_model.embeddings.token_embedding.weight", "embeddings.token_embedding.weight"])
+    {
+        let base = common::copy_of(name, folder.path());
+        halve(&base, "");
+        let mut config = json(&base.join("text_encoder/config.json"));
+        config["dtype"] = "float16".into();
+        fs::write(base.join("text_encoder/config.json"), config.to_string()).unwrap();
+        let out = folder.path().join(format!("{name}-out"));
+        // No f16 holds a third.
+        let rows = rows(32) / 3.0;
+        export::diffusers_folder(&base, &out, None, Some((TOKEN, &rows))).unwrap();
+
+        let (written, old) = (read(&out.join("text_encoder")), read(&base.join("text_encoder")));
+        assert!(written[table].narrow(0, 1200, 2).equal(&rows));
+        assert!(written[table].narrow(0, 0, 1200).equal(&old[table].to_kind(Kind::Float)));
+        assert!(written.values().all(|tensor| !tensor.is_floating_point() || tensor.kind() == Kind::Float));
+        loaded_as_f32(&mut config);
+        config["vocab_size"] = 1202.into();
+        assert_eq!(json(&out.join("text_encoder/config.json")), config);
+        // Without a new token, the file is as it was, and loaded as f32 all the same.
+        let out = folder.path().join(format!("{name}-plain"));
+        export::diffusers_folder(&base, &out, None, None).unwrap();
+        assert_same("text encoder", &read(&out.join("text_encoder")), &old);
+        config["vocab_size"] = 1200.into();
+        assert_eq!(json(&out.join("text_encoder/config.json")), config);
+    }
+}
+
+/// `from_pretrained(folder)` looks for no variant.
+#[test]
+fn a_variant_that_stands_alone_gets_the_plain_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = common::copy_of("tiny-sd15", folder.path());
+    halve(&base, ".fp16");
+    // The U-Net in shards.
+    let unet = base.join("unet");
+    fs::rename(unet.join("diffusion_pytorch_model.fp16.safetensors"), unet.join("part.fp16.safetensors")).unwrap();
+    let shards: serde_json::Map<String, Value> = Archive::open(&unet.join("part.fp16.safetensors"))
+        .unwrap()
+        .shapes()
+        .map(|(name, _)| (name.to_owned(), "part.fp16.safetensors".into()))
+        .collect();
+    let index = unet.join("diffusion_pytorch_model.safetensors.index.fp16.json");
+    fs::write(index, serde_json::json!({ "weight_map": shards }).to_string()).unwrap();
+
+    let out = folder.path().join("out");
+    export::diffusers_folder(&base, &out, None, None).unwrap();
+    for component in ["unet", "vae", "text_encoder"] {
+        let archive = Archive::open_folder(&out.join(component)).unwrap();
+        assert!(archive.variant().is_none(), "{component}");
+        assert_same(component, &archive.tensors().unwrap(), &read(&base.join(component)));
+    }
+    assert_eq!(
+        names(&out.join("unet")),
+        ["config.json", "diffusion_pytorch_model.safetensors.index.json", "part.fp16.safetensors"]
+    );
+}
+
+/// As some programs make a table's number of rows round.
+#[test]
+fn the_rows_of_a_padded_table_give_way_to_learned_ones() {
+    const TABLE: &str = "text_model.embeddings.token_embedding.weight";
+    let folder = tempfile::tempdir().unwrap();
+    let base = common::copy_of("tiny-sd15", folder.path());
+    let plain = read(&base.join("text_encoder"));
+    for (padding, left) in [(16, 14), (1, 0)] {
+        let mut tensors = read(&common::base("tiny-sd15").join("text_encoder"));
+        let padded = Tensor::cat(&[&plain[TABLE], &Tensor::full([padding, 32], 7.0, common::F32)], 0);
+        tensors.insert(TABLE.to_owned(), padded);
+        weights::save(&base.join("text_encoder/model.safetensors"), &tensors).unwrap();
+        let mut config = json(&base.join("text_encoder/config.json"));
+        config["vocab_size"] = (1200 + padding).into();
+        fs::write(base.join("text_encoder/config.json"), config.to_string()).unwrap();
+
+        let out = folder.path().join(format!("out{padding}"));
+        export::diffusers_folder(&base, &out, None, Some((TOKEN, &rows(32)))).unwrap();
+        let expected = Tensor::cat(&[&plain[TABLE], &rows(32), &Tensor::full([left, 32], 7.0, common::F32)], 0);
+        assert!(read(&out.join("text_encoder"))[TABLE].equal(&expected));
+        assert_eq!(json(&out.join("text_encoder/config.json"))["vocab_size"], 1202 + left);
+        // Other programs' text encoders have exactly CLIP's tokens.
+        let file = folder.path().join(format!("{padding}.safetensors"));
+        export::single_file(&base, &file, None, &export::SingleFile::default()).unwrap();
+        let table = Archive::open(&file).unwrap().tensor(&format!("cond_stage_model.transformer.{TABLE}")).unwrap();
+        assert!(table.unwrap().equal(&plain[TABLE]));
+    }
+}
+
+/// What training programs leave in files is no reason to export nothing.
+#[test]
+fn tensors_that_mean_nothing_are_left_out_of_a_single_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = common::copy_of("tiny-sd15", folder.path());
+    for (component, file, extra) in [
+        ("unet", "diffusion_pytorch_model", "model_ema.num_updates"),
+        ("vae", "diffusion_pytorch_model", "loss.logvar"),
+        ("text_encoder", "model", "vision_model.post_layernorm.weight"),
+    ] {
+        let mut tensors = read(&base.join(component));
+        tensors.insert(extra.to_owned(), Tensor::ones([1], common::F32));
+        weights::save(&base.join(component).join(format!("{file}.safetensors")), &tensors).unwrap();
+    }
+    let [file, plain] = [&base, &common::base("tiny-sd15")].map(|base| {
+        let file = folder.path().join(format!("{}.safetensors", base.parent().unwrap() == folder.path()));
+        let unet = common::base("tiny-sd15").join("unet");
+        export::single_file(base, &file, Some(Unet::Folder(&unet)), &export::SingleFile::default()).unwrap();
+        Archive::open(&file).unwrap().tensors().unwrap()
+    });
+    assert_same("file", &file, &plain);
+}
+
+/// The safety checker is transformers' too, and sees what the pipeline has computed in f32.
+#[test]
+fn every_component_of_transformers_is_loaded_as_f32() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = common::copy_of("tiny-sd15", folder.path());
+    let mut index = json(&base.join("model_index.json"));
+    index["safety_checker"] = serde_json::json!(["stable_diffusion", "StableDiffusionSafetyChecker"]);
+    fs::write(base.join("model_index.json"), index.to_string()).unwrap();
+    fs::create_dir(base.join("safety_checker")).unwrap();
+    fs::write(base.join("safety_checker/config.json"), r#"{"torch_dtype": "float16", "model_type": "clip"}"#).unwrap();
+    let out = folder.path().join("out");
+    export::diffusers_folder(&base, &out, None, None).unwrap();
+    let expected = serde_json::json!({"torch_dtype": "float32", "model_type": "clip"});
+    assert_eq!(json(&out.join("safety_checker/config.json")), expected);
+    for component in ["unet", "vae"] {
+        let file = format!("{component}/config.json");
+        assert_eq!(fs::read(out.join(&file)).unwrap(), fs::read(base.join(&file)).unwrap());
+    }
 }
 
 #[test]
@@ -73,6 +231,7 @@ fn the_new_token_is_in_the_tokenizer_and_at_the_end_of_the_table() {
 
         let mut expected = json(&base.join("text_encoder/config.json"));
         expected["vocab_size"] = 1202.into();
+        loaded_as_f32(&mut expected);
         assert_eq!(json(&out.join("text_encoder/config.json")), expected);
 
         let mut expected = read(&base.join("text_encoder"));

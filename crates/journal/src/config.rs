@@ -67,7 +67,7 @@ impl SavedConfig {
         let text = limits::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let damaged =
             || format!("{} is damaged; it must hold the run's configuration as a JSON object", path.display());
-        let mut config: Map<String, Value> = serde_json::from_slice(&text).with_context(damaged)?;
+        let mut config: Map<String, Value> = json::parse(&text).with_context(damaged)?;
         // The order of keys is what people see; `remove` would disturb it.
         let versions = config.shift_remove(VERSIONS).unwrap_or_default();
         Ok(Self { config: Value::Object(config), versions })

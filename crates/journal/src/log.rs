@@ -139,7 +139,7 @@ fn read(path: &Path) -> Result<Vec<Line>> {
     let mut end = 0;
     for (i, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
         end += line.len();
-        match serde_json::from_slice(line) {
+        match json::parse(line) {
             Ok(entry) => lines.push(Line { entry, end: end as u64, finished: line.ends_with(b"\n") }),
             Err(_) if end == bytes.len() => {}
             Err(error) => {

@@ -78,7 +78,7 @@ fn vae_of_scale(run: &Path, scale: f64, to: (Kind, Device)) -> Result<Autoencode
 fn scaling_factor(run: &Path, sources: &Sources, to: (Kind, Device)) -> Result<f64> {
     let path = run.join(SCALING_FACTOR);
     if path.exists() {
-        return weights::read_config(&path);
+        return json::read(&path, "the scale of a VAE's latents");
     }
     let vae = vae_of_scale(run, 1.0, to)?;
     let seeds: Vec<u64> = (0..MEASURED).map(|i| random::derive(0, "latents' scale", i)).collect();

@@ -262,7 +262,7 @@ pub fn recorded_steps(part: Part, run: &Path) -> Result<Option<u64>> {
         recipe: Recipe,
     }
     let folder = run.join(part.name());
-    let read = || weights::read_config::<Record>(&folder.join("config.json"));
+    let read = || json::read::<Record>(&folder.join("config.json"), "the configuration of a pretraining run");
     Ok(holds_training(&folder).then(read).transpose()?.map(|record| record.recipe.steps))
 }
 

@@ -11,6 +11,10 @@ pub(crate) const POSITIONS: i64 = 40;
 /// The width of the text encoder, and of what the U-Net attends to.
 const TEXT_WIDTH: i64 = 128;
 
+/// What transformers loads the weights as, which are f16 in the files; diffusers loads its components as f32 in any case, and
+/// a pipeline computes in one dtype.
+const COMPUTED_IN: &str = "float32";
+
 pub(crate) fn vae(scaling_factor: f64) -> Value {
     json!({
         "_class_name": "AutoencoderKL",
@@ -45,6 +49,7 @@ fn text(vocab_size: i64) -> Value {
         "bos_token_id": vocab_size - 2,
         "eos_token_id": vocab_size - 1,
         "pad_token_id": 0,
+        "torch_dtype": COMPUTED_IN,
     })
 }
 
@@ -58,6 +63,7 @@ pub(crate) fn clip(vocab_size: i64) -> Value {
         "model_type": "clip",
         "logit_scale_init_value": 2.6592,
         "projection_dim": TEXT_WIDTH,
+        "torch_dtype": COMPUTED_IN,
         "text_config": text(vocab_size),
         "vision_config": {
             "model_type": "clip_vision_model",

@@ -19,7 +19,7 @@ pub(crate) fn write_truncated(from: &Path, words: &BTreeSet<String>, to: &Path) 
         let path = from.join(name);
         limits::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     };
-    let full: BTreeMap<String, u32> = serde_json::from_str(&read("vocab.json")?)?;
+    let full: BTreeMap<String, u32> = json::read(&from.join("vocab.json"), "a vocabulary")?;
     let text = read("merges.txt")?;
     let merges: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once(' ')).collect();
     let ranks: BTreeMap<(&str, &str), usize> = merges.iter().enumerate().map(|(rank, pair)| (*pair, rank)).collect();

@@ -94,7 +94,7 @@ pub fn tally(files: &[PathBuf]) -> Result<Tally> {
 fn read(path: &Path) -> Result<(Answers, Key)> {
     let bytes = fs::read(path).with_context(|| format!("cannot read the answers {}", path.display()))?;
     let damaged = || format!("{} is damaged or not the answers of a study; have it saved again", path.display());
-    let answers: Answers = serde_json::from_slice(&bytes).with_context(damaged)?;
+    let answers: Answers = json::parse(&bytes).with_context(damaged)?;
     let key = Key::unseal(&answers.sealed).with_context(damaged)?;
     let check = || -> Result<()> {
         for Question { left, right, .. } in &key.questions {

@@ -60,7 +60,7 @@ pub(crate) fn drawn(run: &Run) -> Result<Vec<Drawn>> {
         let lines = fs::read_to_string(folder.join("generate.jsonl")).unwrap_or_default();
         // A line that was cut off, as the process was killed, says nothing.
         for (i, image) in lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).enumerate() {
-            add(text(&image, "prompt"), seed(&image, i), folder.join(text(&image, "file")));
+            add(text(&image, "prompt"), seed(&image, i), folder.join(text(&image, "file")))?;
         }
         let file = json(&folder.join("generate.json")).unwrap_or_default().unwrap_or_default();
         for (i, picture) in list(&file, "pictures").iter().enumerate() {

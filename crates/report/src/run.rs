@@ -150,7 +150,7 @@ pub(crate) fn json(path: &Path) -> Result<Option<Value>> {
         bytes => bytes.with_context(|| format!("cannot read {}", path.display()))?,
     };
     let damaged = || format!("{} is damaged; remove it, or have it made again", path.display());
-    serde_json::from_slice(&bytes).map(Some).with_context(damaged)
+    ::json::parse(&bytes).map(Some).with_context(damaged)
 }
 
 /// The array under a key; empty if there is none.

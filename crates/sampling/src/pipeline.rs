@@ -35,6 +35,7 @@ pub struct Pipeline {
     /// All parameters, by component.
     pub parameters: PipelineParameters,
     to: (Kind, Device),
+    notes: Vec<String>,
     /// The token that `[V]` in a prompt stands for.
     subject: Option<String>,
 }
@@ -88,7 +89,8 @@ impl Pipeline {
 
     /// Loads everything but the U-Net.
     fn around(model: &BaseModel, (unet, unet_parameters): (UNet, Parameters), to: (Kind, Device)) -> Result<Self> {
-        let (tokenizer, scheduler) = (model.tokenizer()?, model.scheduler()?);
+        let (scheduler, stand_in) = model.scheduler()?.or_stand_in();
+        let tokenizer = model.tokenizer()?;
         let ((text_encoder, text_parameters), (vae, vae_parameters)) = match model.folder() {
             Some(folder) => (
                 ClipTextModel::from_folder(&folder.component("text_encoder"), to)?,
@@ -104,10 +106,19 @@ impl Pipeline {
         };
         let parameters =
             PipelineParameters { text_encoder: text_parameters, unet: unet_parameters, vae: vae_parameters };
-        let pipeline = Self { tokenizer, text_encoder, unet, vae, scheduler, parameters, to, subject: None };
+        let place = match model.folder() {
+            Some(folder) => folder.scheduler_config(),
+            None => model.path().to_owned(),
+        };
+        let stand_in = stand_in.map(|note| format!("{}: {note}; --scheduler chooses another", place.display()));
+        let PipelineParameters { text_encoder: text, unet: net, vae: images } = &parameters;
+        let notes = [text, net, images].into_iter().flat_map(Parameters::notes).cloned().chain(stand_in).collect();
+        let mut pipeline = Self { tokenizer, text_encoder, unet, vae, scheduler, parameters, to, notes, subject: None };
         pipeline
             .check_components()
             .with_context(|| format!("the components in {} do not fit", model.path().display()))?;
+        // The rows beyond, of a table that was padded, belong to no token.
+        pipeline.text_encoder.set_tokens(pipeline.tokenizer.embedding_rows())?;
         Ok(pipeline)
     }
 
@@ -144,12 +155,6 @@ impl Pipeline {
     /// When there is such a token already, or the embeddings belong to another model.
     pub fn add_placeholder(&mut self, name: &str, rows: &Tensor) -> Result<()> {
         ensure!(self.subject.is_none(), "this pipeline has learned a subject already; load the base model again");
-        ensure!(
-            self.tokenizer.embedding_rows() == self.text_encoder.config().vocab_size,
-            "the tokenizer has {} tokens, but the text encoder {}: a new token would get a wrong embedding",
-            self.tokenizer.embedding_rows(),
-            self.text_encoder.config().vocab_size
-        );
         self.text_encoder.set_extra_tokens(rows)?;
         self.tokenizer.add_placeholder(name, rows.size()[0] as usize)?;
         self.subject = Some(name.to_owned());
@@ -179,6 +184,12 @@ impl Pipeline {
     /// As [`Pipeline::resolve`], or when the prompt is too long for the text encoder.
     pub fn words(&self, prompt: &str) -> Result<Vec<Word>> {
         words(&self.tokenizer, &self.resolve(prompt)?, self.subject.as_deref())
+    }
+
+    /// What the user should know of the model's files: a variant in place of the plain weights, tensors that were passed
+    /// over, a scheduler that another one stands in for.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The kind and the device of the parameters.
@@ -217,7 +228,8 @@ impl Pipeline {
 
     /// The scheduler that `settings` ask for.
     pub(crate) fn sampler(&self, settings: &Settings) -> Result<Box<dyn Scheduler>> {
-        let kind = settings.scheduler.map_or_else(|| self.scheduler.kind(), Ok)?;
+        let own = || self.scheduler.kind().context("the model's scheduler_config.json (--scheduler chooses another)");
+        let kind = settings.scheduler.map_or_else(own, Ok)?;
         Ok(self.scheduler.build(kind, settings.steps)?)
     }
 

@@ -94,3 +94,91 @@ fn the_empty_prompt_is_valid() {
     let settings = Settings { steps: 1, height: 16, width: 16, ..pipeline.default_settings() };
     assert_eq!(pipeline.generate(&[Request::new("", 0)], &settings, &mut |_| {}).unwrap().len(), 1);
 }
+
+fn edit(path: &Path, change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) {
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    change(json.as_object_mut().unwrap());
+    fs::write(path, json.to_string()).unwrap();
+}
+
+#[test]
+fn every_file_may_begin_with_a_byte_order_mark() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path().join("model");
+    copy(&fixtures().join("tiny-sd21"), &folder);
+    let mut marked = 0;
+    for component in ["unet", "vae", "text_encoder", "tokenizer", "scheduler"] {
+        for path in fs::read_dir(folder.join(component)).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.extension().is_some_and(|e| e == "json" || e == "txt") {
+                fs::write(&path, ["\u{feff}".as_bytes(), &fs::read(&path).unwrap()].concat()).unwrap();
+                marked += 1;
+            }
+        }
+    }
+    assert_eq!(marked, 8);
+    let [pipeline, plain] = [&folder, &fixtures().join("tiny-sd21")].map(|f| Pipeline::from_folder(f, F32).unwrap());
+    let prompt = "a photo of a cat";
+    assert_eq!(pipeline.tokenizer.encode(prompt).unwrap(), plain.tokenizer.encode(prompt).unwrap());
+    assert_eq!(pipeline.scheduler, plain.scheduler);
+    assert_eq!(ModelFolder::open(&folder).unwrap().image_size().unwrap(), 128);
+}
+
+#[test]
+fn a_scheduler_that_does_not_exist_here_has_a_stand_in_and_a_note() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path().join("model");
+    copy(&fixtures().join("tiny-sd21"), &folder);
+    let path = folder.join("scheduler/scheduler_config.json");
+    let settings = |pipeline: &Pipeline| Settings { steps: 3, height: 64, width: 64, ..pipeline.default_settings() };
+    let requests = [Request::new("a photo of a cat", 0)];
+    let plain = Pipeline::from_folder(&folder, F32).unwrap();
+    assert_eq!(plain.notes(), [""; 0]);
+
+    edit(&path, |json| drop(json.insert("_class_name".to_owned(), "UniPCMultistepScheduler".into())));
+    let pipeline = Pipeline::from_folder(&folder, F32).unwrap();
+    let [note] = pipeline.notes() else { panic!("{:?}", pipeline.notes()) };
+    for part in
+        ["scheduler_config.json: UniPCMultistepScheduler does not exist here", "DPMSolverMultistep", "--scheduler"]
+    {
+        assert!(note.contains(part), "{note}");
+    }
+    let dpm = Settings { scheduler: Some(scheduler::SchedulerKind::DpmSolverPlusPlus), ..settings(&plain) };
+    let expected = plain.generate(&requests, &dpm, &mut |_| {}).unwrap();
+    assert_eq!(pipeline.generate(&requests, &settings(&pipeline), &mut |_| {}).unwrap(), expected);
+
+    edit(&path, |json| drop(json.insert("_class_name".to_owned(), "NoSuchScheduler".into())));
+    let pipeline = Pipeline::from_folder(&folder, F32).unwrap();
+    let text = format!("{:#}", pipeline.check(&requests, &settings(&pipeline)).unwrap_err());
+    for part in ["scheduler_config.json", "--scheduler", "unknown scheduler \"NoSuchScheduler\""] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(pipeline.check(&requests, &dpm).is_ok());
+}
+
+#[test]
+fn a_padded_vocabulary_is_as_good_as_another() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path().join("model");
+    copy(&fixtures().join("tiny-sd21"), &folder);
+    let encoder = folder.join("text_encoder");
+    let mut tensors = weights::Archive::open_folder(&encoder).unwrap().tensors().unwrap();
+    let table = tensors.iter_mut().find(|(name, _)| name.ends_with("token_embedding.weight")).unwrap().1;
+    let padding = tch::Tensor::ones([16, 32], F32) * 7.0;
+    *table = tch::Tensor::cat(&[&*table, &padding], 0);
+    weights::save(&encoder.join("model.safetensors"), &tensors).unwrap();
+    edit(&encoder.join("config.json"), |json| drop(json.insert("vocab_size".to_owned(), 1216.into())));
+
+    let row = tch::Tensor::linspace(-1.0, 1.0, 64, F32).reshape([2, 32]);
+    let [padded, plain] = [&folder, &fixtures().join("tiny-sd21")].map(|folder| {
+        let mut pipeline = Pipeline::from_folder(folder, F32).unwrap();
+        pipeline.add_placeholder("<new>", &row).unwrap();
+        pipeline.encode_prompts(&["a photo of a [V] dog"]).unwrap()
+    });
+    assert_eq!(padded, plain);
+    // Too few rows are no padding.
+    edit(&encoder.join("config.json"), |json| drop(json.insert("vocab_size".to_owned(), 1100.into())));
+    let table = tensors.iter_mut().find(|(name, _)| name.ends_with("token_embedding.weight")).unwrap().1;
+    *table = table.narrow(0, 0, 1100);
+    weights::save(&encoder.join("model.safetensors"), &tensors).unwrap();
+    assert!(complaint(&folder).contains("the tokenizer has 1200 tokens, but the text encoder knows 1100"));
+}

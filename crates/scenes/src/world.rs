@@ -62,8 +62,7 @@ impl World {
     /// When the file cannot be read or what it says is not consistent: a drawing or a subject's name is also taught, a
     /// category is not, or a place or style has no painter.
     pub fn open(path: &Path) -> Result<Self> {
-        let text = limits::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let world: Self = serde_json::from_str(&text).with_context(|| format!("{} is no world", path.display()))?;
+        let world: Self = json::read(path, "a world of scenes")?;
         world.validate().with_context(|| format!("{} is no usable world", path.display()))?;
         Ok(world)
     }

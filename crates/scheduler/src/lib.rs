@@ -47,6 +47,9 @@
 //! | `EulerDiscreteScheduler` | `euler` | no | Karras et al. 2022, algorithm 1 |
 //! | `EulerAncestralDiscreteScheduler` | `euler-ancestral` | yes | Crowson, k-diffusion |
 //!
+//! diffusers has more. [`SchedulerConfig::or_stand_in`] makes of their files one for DPM-Solver++, with a note; training needs
+//! the noise schedule alone, which they share.
+//!
 //! Arithmetic is in f32 whatever the dtype of the sample, which the result has again. Gradients flow through; wrap
 //! sampling in `tch::no_grad`.
 //!

@@ -44,6 +44,69 @@ fn stable_diffusion_files_are_read() {
     }
 }
 
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("scheduler_config.json");
+    let plain = fixtures().join("scheduler/sd15.json");
+    std::fs::write(&path, format!("\u{feff}{}", std::fs::read_to_string(&plain).unwrap())).unwrap();
+    assert_eq!(SchedulerConfig::from_file(&path).unwrap(), SchedulerConfig::from_file(&plain).unwrap());
+}
+
+/// As `DPMSolverMultistepScheduler.from_config` does it with the files of diffusers' other classes.
+#[test]
+fn dpm_solver_stands_in_for_the_classes_that_exist_only_in_diffusers() {
+    #[derive(serde::Deserialize)]
+    struct Case {
+        file: String,
+        timesteps: Vec<f32>,
+    }
+    let cases: std::collections::BTreeMap<String, Case> =
+        serde_json::from_slice(&std::fs::read(fixtures().join("scheduler/elsewhere.json")).unwrap()).unwrap();
+    assert!(cases.contains_key("UniPCMultistepScheduler") && cases.len() > 10);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("scheduler_config.json");
+    for (name, case) in cases {
+        std::fs::write(&path, case.file).unwrap();
+        let config = SchedulerConfig::from_file(&path).unwrap();
+        assert!(config.kind().is_err(), "{name}");
+        let schedule = scheduler::NoiseSchedule::new(&config).unwrap();
+        let (stand_in, note) = config.or_stand_in();
+        let note = note.unwrap();
+        assert!(
+            note.starts_with(&format!("{name} does not exist here; DPMSolverMultistepScheduler stands in")),
+            "{note}"
+        );
+        assert_eq!(stand_in.kind().unwrap(), SchedulerKind::DpmSolverPlusPlus);
+        assert_eq!(scheduler::NoiseSchedule::new(&stand_in).unwrap(), schedule, "{name}");
+        let steps = case.timesteps.len();
+        assert_eq!(stand_in.build(stand_in.kind().unwrap(), steps).unwrap().timesteps(), case.timesteps, "{name}");
+    }
+}
+
+#[test]
+fn a_stand_in_is_only_for_what_cannot_be_followed() {
+    let of = |name: &str| SchedulerConfig { class_name: Some(name.to_owned()), ..fixture("sd21_base.json") };
+    // Their own, no scheduler, another noise schedule, and nothing at all.
+    for name in SchedulerKind::ALL
+        .map(SchedulerKind::class_name)
+        .into_iter()
+        .chain(["Scheduler", "FlowMatchEulerDiscreteScheduler"])
+    {
+        assert_eq!(of(name).or_stand_in(), (of(name), None));
+    }
+    assert_eq!(SchedulerConfig::default().or_stand_in(), (SchedulerConfig::default(), None));
+    let flow = SchedulerConfig { use_flow_sigmas: Some(true), ..of("UniPCMultistepScheduler") };
+    assert_eq!(flow.clone().or_stand_in(), (flow, None));
+
+    let sde = SchedulerConfig { algorithm_type: "sde-dpmsolver++".to_owned(), ..of("DPMSolverMultistepScheduler") };
+    let (stand_in, note) = sde.or_stand_in();
+    assert_eq!(stand_in, of("DPMSolverMultistepScheduler"));
+    assert!(note.unwrap().contains("does not support algorithm_type = sde-dpmsolver++ here"));
+    let third = SchedulerConfig { solver_order: 3, ..of("UniPCMultistepScheduler") };
+    assert_eq!(third.or_stand_in().0.solver_order, 2);
+}
+
 /// Every key, nulls, keys of other classes and an infinity.
 #[test]
 fn a_file_that_diffusers_saved_is_read() {

@@ -154,7 +154,7 @@ fn split_pair(line: &str) -> Option<(String, String)> {
 
 /// One merge a line, best first; a `#version` line may stand at the top.
 pub(crate) fn parse_merges(text: &[u8]) -> std::result::Result<Merges, String> {
-    let text = std::str::from_utf8(text).map_err(|_| "it is not UTF-8 text")?;
+    let text = std::str::from_utf8(text).map_err(|_| "it is not UTF-8 text")?.trim_start_matches('\u{feff}');
     let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with("#version"));
     lines
         .map(|(i, line)| {
@@ -209,5 +209,5 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let Some(bytes) = read(path)? else { return Ok(None) };
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| malformed(path, error.to_string()))
+    json::parse(&bytes).map(Some).map_err(|error| malformed(path, error.to_string()))
 }

@@ -39,7 +39,7 @@ impl Checkpoint {
     /// # Errors
     /// When there is none.
     pub fn open(path: &Path) -> Result<Self> {
-        Ok(Self { path: path.to_owned(), state: weights::read_config(&path.join(Self::STATE))? })
+        Ok(Self { path: path.to_owned(), state: json::read(&path.join(Self::STATE), "the state of a checkpoint")? })
     }
 
     /// The checkpoint that is furthest on among the folders in `parent`, if there is any.

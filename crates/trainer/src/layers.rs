@@ -85,7 +85,7 @@ impl ConfigLayers {
     /// # Errors
     /// When the file cannot be read or is not a JSON object.
     pub fn file(&mut self, path: &Path) -> Result<()> {
-        let mut value: Value = weights::read_config(path)?;
+        let mut value: Value = json::read(path, "a configuration of a training run")?;
         if let Some(config) = value.get_mut("config") {
             value = config.take();
         }
@@ -171,6 +171,18 @@ mod tests {
         let config = layers.finish().unwrap();
         assert_eq!((config.unet.steps, config.unet.batch_size, config.seed), (9, 3, 5));
         assert_eq!((config.unet.learning_rate, config.category.as_str()), (2e-6, "12"));
+    }
+
+    #[test]
+    fn a_file_may_begin_with_a_byte_order_mark_and_is_no_model() {
+        let folder = tempfile::tempdir().unwrap();
+        let recipe = folder.path().join(MODELS_RECIPE);
+        std::fs::write(&recipe, "\u{feff}{\"seed\": 5}").unwrap();
+        assert_eq!(ConfigLayers::of_model(folder.path()).unwrap().finish().unwrap().seed, 5);
+        std::fs::write(&recipe, "{\"seed\": 5").unwrap();
+        let error = format!("{:#}", ConfigLayers::of_model(folder.path()).unwrap_err());
+        let words = "attndreambooth.json is not a configuration of a training run: ";
+        assert!(error.contains(words) && error.contains("EOF") && !error.contains("model:"), "{error}");
     }
 
     #[test]

@@ -85,8 +85,9 @@ impl Session {
         outputs::check(&trainer)?;
 
         let skipped = skipped.iter().chain(prior.iter().flat_map(|prior| &prior.skipped));
-        let mut notes: Vec<String> = skipped.map(|skipped| format!("{skipped}; it is left out")).collect();
-        notes.extend_from_slice(model.notes());
+        let skipped = skipped.map(|skipped| format!("{skipped}; it is left out"));
+        let mut notes: Vec<String> =
+            model.notes().iter().chain(trainer.pipeline.notes()).cloned().chain(skipped).collect();
         notes.extend(about_photos);
         notes.extend(prior.iter().flat_map(|prior| prior.notes.clone()));
         let count = trainer.subject.category_positions.len();

@@ -52,7 +52,11 @@ impl AutoencoderKl {
         let path = folder.join("config.json");
         let config: Config = weights::read_config(&path)?;
         config.validate().with_context(|| format!("{} does not describe a supported VAE", path.display()))?;
-        weights::build(&Archive::open_folder(folder)?, to, |vs| Self::new(vs, &config))
+        weights::build(&Archive::open_folder(folder)?, to, |vs| {
+            // What the VAE was trained with: LPIPS and a discriminator.
+            vs.ignore("loss");
+            Self::new(vs, &config)
+        })
     }
 
     /// What the model was built from.

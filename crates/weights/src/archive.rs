@@ -66,6 +66,16 @@ pub struct Archive {
     pub(crate) files: Vec<(PathBuf, MappedFile)>,
     pub(crate) entries: BTreeMap<String, Entry>,
     pub(crate) metadata: HashMap<String, String>,
+    pub(crate) variant: Option<Variant>,
+}
+
+/// A file that was opened in place of one that the folder does not have.
+#[derive(Debug)]
+pub struct Variant {
+    /// The file, such as `model.fp16.safetensors`, or the index of its shards.
+    pub path: PathBuf,
+    /// What the file would be called without the variant: `model.safetensors`.
+    pub plain_name: String,
 }
 
 #[derive(Debug, Clone)]
@@ -76,6 +86,11 @@ pub(crate) struct Entry {
     pub(crate) bytes: Range<usize>,
 }
 
+/// What a component's weights are called in front of `.safetensors`: by diffusers, and by transformers.
+const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
+/// The variants of weights that are read where the plain ones are missing, best first. `non_ema` are those that training
+/// went on from, in place of their running average.
+const VARIANTS: [&str; 4] = ["fp32", "fp16", "bf16", "non_ema"];
 const PICKLE_EXTENSIONS: [&str; 5] = ["bin", "ckpt", "pt", "pth", "pkl"];
 
 impl Archive {
@@ -88,29 +103,46 @@ impl Archive {
         if extension == "json" {
             return Self::open_index(path);
         }
-        let mut archive = Self { files: Vec::new(), entries: BTreeMap::new(), metadata: HashMap::new() };
+        let mut archive = Self::empty();
         archive.add_file(path)?;
         Ok(archive)
     }
 
+    fn empty() -> Self {
+        Self { files: Vec::new(), entries: BTreeMap::new(), metadata: HashMap::new(), variant: None }
+    }
+
     /// Opens the weights in a component's folder, such as `unet/` of a diffusers model: the first of
-    /// `diffusion_pytorch_model` or `model` that is there, whole or sharded, as `.safetensors` or `.fp16.safetensors`.
+    /// `diffusion_pytorch_model` or `model` that is there, whole or sharded. Where there is only a variant of them, such as
+    /// `model.fp16.safetensors`, it is opened, and [`Source::notes`] says so.
+    ///
+    /// # Errors
+    /// When there are none, and as [`Archive::open`].
     pub fn open_folder(folder: &Path) -> Result<Self, OpenError> {
-        const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
-        const SUFFIXES: [&str; 4] =
-            ["safetensors", "safetensors.index.json", "fp16.safetensors", "safetensors.index.fp16.json"];
         if let Err(source) = std::fs::read_dir(folder) {
             return Err(OpenError::Io { path: folder.to_owned(), source });
         }
-        let candidates = |suffixes: &'static [&str]| {
-            suffixes.iter().flat_map(move |suffix| STEMS.map(|stem| folder.join(format!("{stem}.{suffix}"))))
-        };
-        if let Some(path) = candidates(&SUFFIXES).find(|path| path.exists()) {
+        let plain = ["safetensors", "safetensors.index.json"];
+        let plain_names = plain.iter().flat_map(|suffix| STEMS.map(|stem| format!("{stem}.{suffix}")));
+        if let Some(path) = plain_names.map(|name| folder.join(name)).find(|path| path.exists()) {
             return Self::open(&path);
         }
-        let pickles = PICKLE_EXTENSIONS.iter().flat_map(|extension| {
-            ["diffusion_pytorch_model", "pytorch_model"].map(|stem| folder.join(format!("{stem}.{extension}")))
+        let variants = variants().map(|(name, plain_name)| Variant { path: folder.join(name), plain_name });
+        if let Some(variant) = variants.into_iter().find(|variant| variant.path.exists()) {
+            let mut archive = Self::open(&variant.path)?;
+            archive.variant = Some(variant);
+            return Ok(archive);
+        }
+        let variants = [""].into_iter().chain(VARIANTS).map(|variant| match variant {
+            "" => String::new(),
+            variant => format!(".{variant}"),
         });
+        let pickles = variants.flat_map(|variant| {
+            PICKLE_EXTENSIONS.into_iter().flat_map(move |extension| {
+                ["diffusion_pytorch_model", "pytorch_model"].map(|stem| format!("{stem}{variant}.{extension}"))
+            })
+        });
+        let pickles = pickles.map(|name| folder.join(name));
         if let Some(path) = pickles.into_iter().find(|path| path.exists()) {
             return Err(OpenError::Pickle { path });
         }
@@ -124,10 +156,10 @@ impl Archive {
             weight_map: BTreeMap<String, String>,
         }
         let wrong = |reason: String| OpenError::Index { path: path.to_owned(), reason };
-        let text = limits::read_to_string(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
-        let index: Index = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let text = json::text(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+        let index: Index = json::parse(&text).map_err(|error| wrong(error.to_string()))?;
         let shards: BTreeSet<&String> = index.weight_map.values().collect();
-        let mut archive = Self { files: Vec::new(), entries: BTreeMap::new(), metadata: HashMap::new() };
+        let mut archive = Self::empty();
         for shard in shards {
             if Path::new(shard).components().count() != 1 {
                 return Err(wrong(format!("the shard name {shard:?} must be a plain file name")));
@@ -163,9 +195,14 @@ impl Archive {
         Ok(())
     }
 
-    /// The files that the tensors are in.
+    /// The files that hold the tensors.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|(path, _)| path.as_path())
+    }
+
+    /// The variant that [`Archive::open_folder`] has opened for want of the plain weights, if so.
+    pub fn variant(&self) -> Option<&Variant> {
+        self.variant.as_ref()
     }
 
     /// The header's free-form metadata, such as `format`.
@@ -207,6 +244,22 @@ impl Archive {
     }
 }
 
+/// The name of each file that may hold a variant, and its name without the variant.
+fn variants() -> impl Iterator<Item = (String, String)> {
+    VARIANTS.into_iter().flat_map(|variant| {
+        STEMS.into_iter().flat_map(move |stem| {
+            let index = format!("{stem}.safetensors.index.json");
+            [
+                (format!("{stem}.{variant}.safetensors"), format!("{stem}.safetensors")),
+                (format!("{stem}.safetensors.index.{variant}.json"), index.clone()),
+                // As earlier releases of transformers and diffusers, and other programs, have written it.
+                (format!("{stem}.safetensors.{variant}.index.json"), index.clone()),
+                (format!("{stem}.{variant}.safetensors.index.json"), index),
+            ]
+        })
+    })
+}
+
 impl Source for Archive {
     fn describe(&self) -> String {
         let paths: Vec<String> = self.files.iter().map(|(path, _)| path.display().to_string()).collect();
@@ -215,6 +268,13 @@ impl Source for Archive {
 
     fn names(&self) -> Vec<String> {
         self.entries.keys().cloned().collect()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let note = |Variant { path, plain_name }: &Variant| {
+            format!("{} is read, because its folder has no {plain_name}", path.display())
+        };
+        self.variant.iter().map(note).collect()
     }
 
     fn contains(&self, name: &str) -> bool {

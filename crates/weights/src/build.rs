@@ -17,9 +17,22 @@ pub struct LoadError {
     pub problems: Vec<(String, Problem)>,
 }
 
+/// What training programs leave beside a model's weights: the state of their running average (EMA), and how far they were.
+const TRAINING_STATE: [&str; 5] = ["decay", "global_step", "model_ema", "num_updates", "optimization_step"];
+
+/// Whether a tensor belongs to no model, but to what a training program had to remember.
+pub fn is_training_state(name: &str) -> bool {
+    TRAINING_STATE.into_iter().any(|known| is_at_or_below(name, known))
+}
+
+fn is_at_or_below(name: &str, place: &str) -> bool {
+    name.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
 /// Builds a model with `new`, taking its parameters from `source` as tensors of the kind and on the device `to`.
 ///
-/// Returns the model together with its parameters by name, which share the model's memory.
+/// Returns the model together with its parameters by name, which share the model's memory. Tensors that are known to mean
+/// nothing to a model are passed over, with a note: those that it ignores, and what training programs leave in files.
 ///
 /// # Errors
 /// A [`LoadError`] that lists all missing, unexpected, mis-shaped and mis-typed tensors, or the error of `new`. Want of
@@ -31,7 +44,7 @@ pub fn build<M>(
 ) -> anyhow::Result<(M, Parameters)> {
     let store = Store { source, to, taken: RefCell::new(Taken::default()) };
     let model = new(&Scope::root(&store));
-    let Taken { parameters, used, mut problems } = store.taken.into_inner();
+    let Taken { parameters, used, ignored, mut problems } = store.taken.into_inner();
     let memory = problems.values().find_map(|problem| match problem {
         Problem::Copy(error @ libtorch::Error::OutOfMemory(_)) => Some(error.clone()),
         _ => None,
@@ -40,11 +53,34 @@ pub fn build<M>(
         return Err(anyhow::Error::new(error).context(format!("cannot load {}", source.describe())));
     }
     let model = model?;
-    problems.extend(source.names().into_iter().filter(|n| !used.contains(n)).map(|n| (n, Problem::Unexpected)));
+    let is_ignored =
+        |name: &String| is_training_state(name) || ignored.iter().any(|ignored| is_at_or_below(name, ignored));
+    let unused = source.names().into_iter().filter(|name| !used.contains(name));
+    let (passed_over, unexpected): (Vec<_>, Vec<_>) = unused.partition(is_ignored);
+    problems.extend(unexpected.into_iter().map(|name| (name, Problem::Unexpected)));
     if problems.is_empty() {
-        return Ok((model, parameters));
+        let mut notes = source.notes();
+        notes.extend(passed_over_note(source, &passed_over));
+        return Ok((model, parameters.with_notes(notes)));
     }
     Err(LoadError { source: source.describe(), problems: problems.into_iter().collect() }.into())
+}
+
+/// Names a few of them: a text encoder's file may hold the whole image encoder.
+fn passed_over_note(source: &dyn Source, names: &[String]) -> Option<String> {
+    const MOST: usize = 3;
+    let (first, more) = names.split_at(names.len().min(MOST));
+    let count = match names.len() {
+        0 => return None,
+        1 => "a tensor, which is".to_owned(),
+        count => format!("{count} tensors, which are"),
+    };
+    let and_more = if more.is_empty() { "" } else { ", ..." };
+    Some(format!(
+        "{} holds {count} no part of the model and passed over: {}{and_more}",
+        source.describe(),
+        first.join(", ")
+    ))
 }
 
 impl std::error::Error for LoadError {}

@@ -40,8 +40,8 @@ mod save;
 mod scope;
 mod view;
 
-pub use archive::{Archive, OpenError};
-pub use build::{LoadError, build};
+pub use archive::{Archive, OpenError, Variant};
+pub use build::{LoadError, build, is_training_state};
 pub use config::read_config;
 pub use init::{Init, Random};
 pub use parameters::Parameters;

@@ -8,26 +8,39 @@ use tch::Tensor;
 
 /// A model's parameters under their diffusers names, in order of the names, sharing the model's memory.
 #[derive(Debug, Default)]
-pub struct Parameters(BTreeMap<String, Tensor>);
+pub struct Parameters {
+    tensors: BTreeMap<String, Tensor>,
+    notes: Vec<String>,
+}
 
 impl Parameters {
     pub(crate) fn insert(&mut self, name: String, tensor: Tensor) {
-        self.0.insert(name, tensor);
+        self.tensors.insert(name, tensor);
+    }
+
+    pub(crate) fn with_notes(self, notes: Vec<String>) -> Self {
+        Self { notes, ..self }
+    }
+
+    /// What the user should know of the files that the parameters are from: a variant in place of the plain weights,
+    /// tensors that were passed over.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The parameter called `name`.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.0.get(name)
+        self.tensors.get(name)
     }
 
     /// Names and tensors, in order of the names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
-        self.0.iter().map(|(name, tensor)| (name.as_str(), tensor))
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
     /// How many numbers the parameters hold together.
     pub fn count(&self) -> usize {
-        self.0.values().map(Tensor::numel).sum()
+        self.tensors.values().map(Tensor::numel).sum()
     }
 
     /// Lets gradients flow into the parameters whose name satisfies `trainable`, and into no others. Returns them.

@@ -17,6 +17,11 @@ pub trait Source {
     /// All names there are; empty for a source that makes what it is asked for.
     fn names(&self) -> Vec<String>;
 
+    /// What the user should know of where the tensors come from.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Whether there is a tensor called `name`.
     fn contains(&self, name: &str) -> bool;
 
@@ -102,8 +107,10 @@ pub(crate) struct Store<'a> {
 #[derive(Default)]
 pub(crate) struct Taken {
     pub(crate) parameters: Parameters,
-    /// The names in the source that were used or declared to be of no interest.
+    /// The names in the source that were used.
     pub(crate) used: BTreeSet<String>,
+    /// The names that were declared to be of no interest; they stand for all below them too.
+    pub(crate) ignored: BTreeSet<String>,
     pub(crate) problems: BTreeMap<String, Problem>,
 }
 
@@ -138,9 +145,10 @@ impl<'a> Scope<'a> {
         self.store.source.contains(&self.path(name))
     }
 
-    /// Declares that files may have a tensor of this name below this place, which the model does not need.
+    /// Declares that files may have a tensor of this name, or tensors below it, which the model does not need. Those
+    /// that are there are named in [`Parameters::notes`].
     pub fn ignore(&self, name: &str) {
-        self.store.taken.borrow_mut().used.insert(self.path(name));
+        self.store.taken.borrow_mut().ignored.insert(self.path(name));
     }
 
     /// The full name of `name` at this place.

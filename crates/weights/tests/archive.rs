@@ -133,6 +133,101 @@ fn shards_are_one_archive() {
 }
 
 #[test]
+fn a_variant_is_read_with_a_note_where_the_plain_weights_are_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let put = |name: &str, number: i64| weights::save(&at(name), [("w", numbers(&[number]))]).unwrap();
+    let index =
+        |name: &str, shard: &str| fs::write(at(name), format!(r#"{{"weight_map": {{"w": "{shard}"}}}}"#)).unwrap();
+    // From the last resort to the best.
+    put("model.non_ema.safetensors", 1);
+    put("shard-non-ema.safetensors", 2);
+    put("shard.safetensors", 3);
+    let steps: [(&str, &dyn Fn(), &str, i64); 7] = [
+        ("model.non_ema.safetensors", &|| (), "model.safetensors", 1),
+        ("model.bf16.safetensors", &|| put("model.bf16.safetensors", 4), "model.safetensors", 4),
+        (
+            "model.safetensors.index.fp16.json",
+            &|| index("model.safetensors.index.fp16.json", "shard.safetensors"),
+            "model.safetensors.index.json",
+            3,
+        ),
+        (
+            "diffusion_pytorch_model.safetensors.fp16.index.json",
+            &|| index("diffusion_pytorch_model.safetensors.fp16.index.json", "shard-non-ema.safetensors"),
+            "diffusion_pytorch_model.safetensors.index.json",
+            2,
+        ),
+        (
+            "diffusion_pytorch_model.fp16.safetensors",
+            &|| put("diffusion_pytorch_model.fp16.safetensors", 5),
+            "diffusion_pytorch_model.safetensors",
+            5,
+        ),
+        ("", &|| index("model.safetensors.index.json", "shard.safetensors"), "", 3),
+        ("", &|| put("model.safetensors", 6), "", 6),
+    ];
+    for (file, prepare, plain, size) in steps {
+        prepare();
+        let archive = Archive::open_folder(folder.path()).unwrap();
+        assert_eq!(archive.tensors().unwrap()["w"].size(), [size], "{file}");
+        let build = |vs: &Scope| Ok(vs.get("w", &[size], Init::Const(0.0)));
+        let notes = weights::build(&archive, F32, build).unwrap().1.notes().to_vec();
+        if plain.is_empty() {
+            assert!(notes.is_empty() && archive.variant().is_none());
+        } else {
+            assert_eq!(notes, [format!("{} is read, because its folder has no {plain}", at(file).display())]);
+            assert_eq!(archive.variant().unwrap().plain_name, plain);
+        }
+    }
+    // What is no variant of a model's weights is not taken for one.
+    let other = tempfile::tempdir().unwrap();
+    weights::save(&other.path().join("model.lora.safetensors"), [("w", numbers(&[1]))]).unwrap();
+    assert!(matches!(Archive::open_folder(other.path()), Err(OpenError::NoWeights { .. })));
+    fs::write(other.path().join("pytorch_model.fp16.bin"), "PK").unwrap();
+    assert!(matches!(Archive::open_folder(other.path()), Err(OpenError::Pickle { .. })));
+}
+
+#[test]
+fn tensors_that_mean_nothing_are_passed_over_with_a_note_and_others_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.safetensors");
+    let w = numbers(&[2]);
+    let load = |extra: &[&str]| {
+        let tensors = extra.iter().map(|name| (*name, &w)).chain([("w", &w)]);
+        weights::save(&path, tensors).unwrap();
+        weights::build(&Archive::open(&path).unwrap(), F32, |vs| {
+            vs.ignore("loss");
+            Ok(vs.get("w", &[2], Init::Const(0.0)))
+        })
+        .map(|(_, parameters)| parameters.notes().to_vec())
+    };
+    assert_eq!(load(&[]).unwrap(), [""; 0]);
+    let shown = path.display();
+    let note = "holds a tensor, which is no part of the model and passed over: loss";
+    assert_eq!(load(&["loss"]).unwrap(), [format!("{shown} {note}")]);
+    let note = "holds 4 tensors, which are no part of the model and passed over: decay, loss.a, model_ema.w, ...";
+    assert_eq!(load(&["model_ema.w", "decay", "num_updates", "loss.a"]).unwrap(), [format!("{shown} {note}")]);
+    // What is only called alike is unknown.
+    let error = load(&["losses.a", "decay", "ema.w"]).unwrap_err().to_string();
+    assert!(error.contains("unexpected (2): ema.w, losses.a"), "{error}");
+}
+
+#[test]
+fn an_index_and_a_configuration_may_begin_with_a_byte_order_mark() {
+    let folder = tempfile::tempdir().unwrap();
+    weights::save(&folder.path().join("1.safetensors"), [("w", numbers(&[2]))]).unwrap();
+    let index = folder.path().join("model.safetensors.index.json");
+    fs::write(&index, "\u{feff}{\"weight_map\": {\"w\": \"1.safetensors\"}}").unwrap();
+    assert_eq!(Archive::open_folder(folder.path()).unwrap().tensors().unwrap()["w"], numbers(&[2]));
+    let config: std::collections::BTreeMap<String, std::collections::BTreeMap<String, String>> =
+        weights::read_config(&index).unwrap();
+    assert_eq!(config["weight_map"]["w"], "1.safetensors");
+    let error = format!("{:#}", weights::read_config::<Vec<String>>(&index).unwrap_err());
+    assert!(error.contains("index.json is not the configuration of this kind of model: invalid type: map"), "{error}");
+}
+
+#[test]
 fn pickle_files_are_refused_with_a_way_out() {
     let folder = tempfile::tempdir().unwrap();
     let error = Archive::open_folder(folder.path()).unwrap_err().to_string();

@@ -17,7 +17,7 @@ pub(super) fn check(path: &Path, file: &ModelFile, known: Option<&str>) -> anyho
     if path.extension().is_some_and(|extension| extension == "json") || file.path.ends_with(".json") {
         let text = limits::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
         // A login page or an error page under the name of a config would be found out much later.
-        if serde_json::from_slice::<serde::de::IgnoredAny>(&text).is_err() {
+        if json::parse::<serde::de::IgnoredAny>(&text).is_err() {
             bail!("{} is not JSON", path.display());
         }
     }

@@ -26,8 +26,8 @@ impl Lock {
     /// The record in the folder `dir`; empty where there is none.
     pub(super) fn read(dir: &Path) -> anyhow::Result<Self> {
         let path = dir.join("weights-lock.json");
-        let files = match limits::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text)
+        let files = match json::text(&path) {
+            Ok(text) => json::parse(&text)
                 .with_context(|| format!("{} is damaged: remove it and verify or fetch again", path.display()))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),

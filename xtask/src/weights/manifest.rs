@@ -1,7 +1,6 @@
 //! The list of models: `fixtures/weights/manifest.json`.
 
 use std::collections::HashSet;
-use std::fs;
 use std::path::{Component, Path};
 
 use anyhow::{Context, ensure};
@@ -53,9 +52,7 @@ pub(super) struct ModelFile {
 
 impl Manifest {
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = limits::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-        let manifest: Self =
-            serde_json::from_str(&text).with_context(|| format!("{} is not a list of models", path.display()))?;
+        let manifest: Self = json::read(path, "a list of models")?;
         manifest.check().with_context(|| format!("{} cannot be used", path.display()))?;
         Ok(manifest)
     }

@@ -15,8 +15,7 @@ use serde_json::Value;
 /// When one of them cannot be removed.
 pub(super) fn remove(record: &Path, rows: &[Value]) -> Result<()> {
     // A record that is not there or damaged lists nothing.
-    let former: Value =
-        limits::read(record).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    let former: Value = limits::read(record).ok().and_then(|text| json::parse(&text).ok()).unwrap_or_default();
     let former = former["rows"].as_array().map_or(&[][..], Vec::as_slice);
     for name in files(former).difference(&files(rows)) {
         let path = record.with_file_name(name);
