@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use photos::{Photo, View};
 use pictures::Grid;
 use sampling::{Request, Settings};
@@ -96,6 +96,21 @@ impl Outputs {
     }
 }
 
+/// Makes sure that a new run writes over nothing: a model's folder, say, has a `unet/` as well.
+pub(crate) fn ensure_empty(out: &Path) -> Result<()> {
+    for entry in fs::read_dir(out).with_context(|| format!("cannot read {}", out.display()))? {
+        let name = entry.with_context(|| format!("cannot read {}", out.display()))?.file_name();
+        // The lock; and the user may have put photos of the category where the run looks for them.
+        let expected = name.as_encoded_bytes().starts_with(b".") || name == "prior";
+        ensure!(
+            expected,
+            "{} is not empty: it has {name:?}; a new run needs a folder of its own (--out)",
+            out.display()
+        );
+    }
+    Ok(())
+}
+
 /// How validation pictures are drawn.
 pub(crate) fn settings(trainer: &Trainer) -> Settings {
     let Validation { steps, guidance_scale, .. } = trainer.config.validation;
@@ -115,4 +130,23 @@ fn draw(trainer: &Trainer) -> Result<Grid> {
         }
     }
     Ok(grid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_run_needs_a_folder_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(".lock"), "").unwrap();
+        fs::create_dir(folder.path().join("prior")).unwrap();
+        ensure_empty(folder.path()).unwrap();
+        fs::create_dir(folder.path().join("unet")).unwrap();
+        let error = ensure_empty(folder.path()).unwrap_err().to_string();
+        assert!(
+            error.ends_with(r#"is not empty: it has "unet"; a new run needs a folder of its own (--out)"#),
+            "{error}"
+        );
+    }
 }

@@ -87,6 +87,9 @@ impl Session {
             ("device", &format!("{device:?}")),
         ];
         let folder = if resume { RunFolder::resume(out)? } else { RunFolder::create(out)? };
+        if !resume {
+            outputs::ensure_empty(out)?;
+        }
         if resume {
             let differences = journal::differences(&folder.saved_config()?.config, &record);
             ensure!(
