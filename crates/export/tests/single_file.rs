@@ -63,12 +63,12 @@ fn the_same_model_makes_the_same_bytes_and_says_what_it_is() {
     for (name, architecture) in BASES.into_iter().zip(["stable-diffusion-v1", "stable-diffusion-v2-512"]) {
         let format = SingleFile { title: "A dog", metadata: &[("modelspec.license", "MIT")], ..SingleFile::default() };
         let write = |file: &str| {
-            let file = folder.path().join(file);
+            let file = folder.path().join(format!("{name}-{file}"));
             export::single_file(&open(&base(name)), &file, None, &format).unwrap();
             fs::read(file).unwrap()
         };
         assert!(write("1.safetensors") == write("2.safetensors"));
-        let archive = Archive::open(&folder.path().join("1.safetensors")).unwrap();
+        let archive = Archive::open(&folder.path().join(format!("{name}-1.safetensors"))).unwrap();
         let mut metadata: Vec<(&str, &str)> =
             archive.metadata().iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         metadata.sort_unstable();
