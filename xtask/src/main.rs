@@ -7,6 +7,7 @@
 //! there.
 
 mod bench;
+mod campaign;
 mod check;
 mod checksum;
 mod miniature;
@@ -32,6 +33,7 @@ enum Command {
     Setup(setup::Setup),
     Test(check::Test),
     Bench(bench::Bench),
+    Campaign(campaign::Campaign),
     Weights(weights::Weights),
     #[command(flatten)]
     Program(program::Program),
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Some(Command::Setup(command)) => command.run(),
         Some(Command::Test(command)) => command.run(),
         Some(Command::Bench(command)) => command.run(),
+        Some(Command::Campaign(command)) => command.run(),
         Some(Command::Weights(command)) => command.run(),
         Some(Command::Program(command)) => command.run(),
         Some(Command::PretrainMiniature(command)) => command.run(),

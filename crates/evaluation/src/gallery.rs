@@ -1,6 +1,6 @@
 //! A folder of pictures that a model has drawn, or is still to draw.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 

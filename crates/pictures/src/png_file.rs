@@ -1,6 +1,5 @@
 //! PNG files with text in them.
 
-use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 

@@ -29,6 +29,7 @@
 
 mod ahead;
 mod batches;
+mod bounds;
 mod checkpoint;
 mod config;
 mod event;

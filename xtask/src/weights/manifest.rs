@@ -1,7 +1,6 @@
 //! The list of models: `fixtures/weights/manifest.json`.
 
 use std::collections::HashSet;
-use std::fs;
 use std::path::{Component, Path};
 
 use anyhow::{Context, ensure};
