@@ -4,24 +4,26 @@
 use evaluation::PromptSet;
 use proptest::prelude::*;
 
-fn read(name: &str, bytes: &[u8]) -> Result<PromptSet, TestCaseError> {
+/// The set, if it is one; else a sentence has said why not.
+fn read(name: &str, bytes: &[u8]) -> Option<PromptSet> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     std::fs::write(&path, bytes).unwrap();
-    PromptSet::from_file(&path).map_err(|error| {
+    let said = |error: &anyhow::Error| {
         let error = format!("{error:#}");
         assert!(error.contains(name) && error.len() < 2000, "{error}");
-        TestCaseError::reject("refused in a sentence")
-    })
+    };
+    PromptSet::from_file(&path).inspect_err(said).ok()
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_global_rejects: 100_000, ..ProptestConfig::with_cases(100) })]
-
     #[test]
     fn any_lines(text in "([a-z ]{0,12}(\\{\\}|#|\u{feff}|\u{0}|\r)?[a-z ]{0,12}\n?){1,8}") {
-        let set = read("a.txt", text.as_bytes())?;
-        prop_assert!(set.prompts.iter().all(|prompt| prompt.text.contains("{}") && !prompt.with("x").contains("{}")));
+        if let Some(set) = read("a.txt", text.as_bytes()) {
+            let gap = "{}";
+            let filled = |prompt: &evaluation::Prompt| prompt.text.contains(gap) && !prompt.with("x").contains(gap);
+            prop_assert!(!set.prompts.is_empty() && set.prompts.iter().all(filled));
+        }
     }
 
     #[test]
@@ -31,7 +33,8 @@ proptest! {
             let place = place.index(bytes.len());
             bytes[place] = byte;
         }
-        let set = read("a.json", &bytes)?;
-        prop_assert!(!set.prompts.is_empty() && !set.name.contains('/'));
+        if let Some(set) = read("a.json", &bytes) {
+            prop_assert!(!set.prompts.is_empty() && !set.name.contains('/'));
+        }
     }
 }

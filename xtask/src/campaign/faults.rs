@@ -47,7 +47,9 @@ pub(super) fn run(case: &Case<'_>) -> anyhow::Result<Verdict> {
         // Some calls fail once, some from then on: a full disk stays full.
         false => format!("error={}", case.chance(|chance| *chance.pick(&ERRORS))),
     };
-    let on = if !kill && case.chance(|chance| chance.below(2)) == 0 { "+" } else { "" };
+    // For ever interrupted is no fault that there is.
+    let lasts = !kill && !fault.ends_with("EINTR") && case.chance(|chance| chance.below(2)) == 0;
+    let on = if lasts { "+" } else { "" };
     let inject = format!("inject={call}:{fault}:when={place}{on}");
     let trace = case.folder().join("strace.txt");
     let its = ["-qq", "-e", &format!("trace={call}"), "-e", &inject, "-o", &trace.display().to_string()];

@@ -102,16 +102,12 @@ pub(super) fn run(case: &Case<'_>) -> anyhow::Result<Verdict> {
     Ok(Verdict { what, outcome, wrong })
 }
 
-/// The file's name without what tells one of many from another.
+/// The file's name, where pictures and checkpoints are all alike.
 fn kind_of(name: &str) -> String {
     let path = Path::new(name);
-    let top = path.iter().next().unwrap_or_default().to_string_lossy();
-    let file = path.file_name().unwrap_or_default().to_string_lossy();
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("png") => format!("{top}/*.png"),
-        _ if file == top => top.into_owned(),
-        _ => format!("{top}/{file}"),
-    }
+    let alike = |part: &str| part.ends_with(".png") || part.contains("-0");
+    let parts = path.iter().map(|part| part.to_string_lossy());
+    parts.map(|part| if alike(&part) { "*".into() } else { part }).collect::<Vec<_>>().join("/")
 }
 
 fn list(path: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
@@ -123,4 +119,20 @@ fn list(path: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
         list(&entry?.path(), found)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_and_checkpoints_are_counted_together() {
+        for (name, kind) in [
+            ("model/unet/config.json", "model/unet/config.json"),
+            ("run/evaluation/prompts/subject/000-00.png", "run/evaluation/prompts/subject/*"),
+            ("killed/checkpoints/unet-00002/state.json", "killed/checkpoints/*/state.json"),
+        ] {
+            assert_eq!(kind_of(name), kind);
+        }
+    }
 }
