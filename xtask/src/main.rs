@@ -7,6 +7,7 @@
 //! there.
 
 mod bench;
+mod campaign;
 mod check;
 mod checksum;
 mod children;
@@ -34,6 +35,7 @@ enum Command {
     Setup(setup::Setup),
     Test(check::Test),
     Bench(bench::Bench),
+    Campaign(campaign::Campaign),
     Weights(weights::Weights),
     #[command(flatten)]
     Program(program::Program),
@@ -52,6 +54,7 @@ fn run() -> ExitCode {
         Some(Command::Setup(command)) => command.run(),
         Some(Command::Test(command)) => command.run(),
         Some(Command::Bench(command)) => command.run(),
+        Some(Command::Campaign(command)) => command.run(),
         Some(Command::Weights(command)) => command.run(),
         Some(Command::Program(command)) => command.run(),
         Some(Command::PretrainMiniature(command)) => command.run(),

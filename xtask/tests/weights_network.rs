@@ -172,7 +172,6 @@ fn a_source_that_never_gives_the_file_is_left() {
         let server = Server::start(answer);
         let place = Place::with_files(&[at(&server)], files);
         let said = refused(&place.run(&["fetch", "tiny"]));
-        place.assert_nothing_unfinished();
         (server.paths().len(), said)
     };
     let config = r#"{"path": "config.json"}"#;
@@ -201,7 +200,7 @@ fn a_source_that_never_gives_the_file_is_left() {
     let server = Server::start(|request| good(request).cut(1));
     let place = Place::with_files(&[at(&server)], &weights_only);
     let said = refused(&place.run(&["fetch", "tiny"]));
-    assert!(server.paths().len() == 5 && said.contains("closed early"), "{said}");
+    assert!(server.paths().len() == 5 && said.contains("after 5 tries"), "{said}");
     assert_eq!(fs::read(place.model("unet/model.safetensors.partial")).unwrap(), weights()[..5], "what came is kept");
 }
 

@@ -193,16 +193,17 @@ impl Attend {
     /// The figure without its rows.
     fn figure(&self, pipeline: &Pipeline, source: &Source, settings: Settings) -> Result<Figure> {
         let prompt = &self.prompt;
+        let shown = terminal::shortened(prompt);
         pipeline.check(&[Request::new(prompt, self.seed.get())], &settings)?;
-        let words = pipeline.words(prompt).with_context(|| format!("the prompt {prompt:?} cannot be shown"))?;
+        let words = pipeline.words(prompt).with_context(|| format!("the prompt {shown:?} cannot be shown"))?;
         if let Source::Run(run) = source {
             let category = &run.config.category;
             ensure!(
                 words.iter().any(|word| word.text == "[V]"),
-                "the prompt {prompt:?} does not name the run's subject; write [V] where it stands, as in \"a [V] {category}\""
+                "the prompt {shown:?} does not name the run's subject; write [V] where it stands, as in \"a [V] {category}\""
             );
         }
-        ensure!(!words.is_empty(), "the prompt {prompt:?} has no word to show");
+        ensure!(!words.is_empty(), "the prompt {shown:?} has no word to show");
         pipeline.prompt_notes(prompt)?.iter().for_each(|note| terminal::note!("{note}"));
         let encoding = pipeline.tokenizer.encode(&pipeline.resolve(prompt)?)?;
         Ok(Figure {
@@ -221,7 +222,11 @@ impl Attend {
         let is = |word: &Word, chosen: &str| word.text.to_lowercase() == chosen.to_lowercase();
         if let Some(unknown) = self.words.iter().find(|chosen| !words.iter().any(|word| is(word, chosen))) {
             let known: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
-            bail!("the prompt has no word {unknown:?}; its words are {}", known.join(", "));
+            bail!(
+                "the prompt has no word {:?}; its words are {}",
+                terminal::shortened(unknown),
+                terminal::shortened(&known.join(", "))
+            );
         }
         let all = self.words.is_empty();
         Ok(words.into_iter().filter(|word| all || self.words.iter().any(|chosen| is(word, chosen))).collect())

@@ -72,6 +72,8 @@ pub enum Size {
 
 /// The most pixels that an image may have after resizing, reached only by images hundreds of times longer than wide.
 const MAX_PIXELS: i64 = 1 << 27;
+/// The published image encoders read up to 518 pixels a side.
+const MAX_SIDE: i64 = 8192;
 const BICUBIC: i64 = 3;
 
 impl Default for ImageProcessor {
@@ -121,7 +123,9 @@ impl ImageProcessor {
                 Size::Exact { height, width } => (height, width),
                 Size::ShortestEdge { shortest_edge: edge } | Size::Edge(edge) => (edge, edge),
             };
-            ensure!(height > 0 && width > 0, "{key} is {height} x {width}, but must be positive");
+            for side in [height, width] {
+                limits::within(key, side, 1..=MAX_SIDE, "the encoder reads every pixel")?;
+            }
         }
         ensure!(self.rescale_factor > 0.0, "rescale_factor is {}, but must be positive", self.rescale_factor);
         ensure!(self.image_std.iter().all(|&std| std > 0.0), "image_std is {:?}, but must be positive", self.image_std);

@@ -154,6 +154,12 @@ fn configs_that_describe_no_model() {
     says("num_attention_heads", 5.into(), &["config.json", "hidden_size 32", "num_attention_heads 5"]);
     says("num_attention_heads", 0.into(), &["num_attention_heads is 0"]);
     says("vocab_size", (-1).into(), &["vocab_size is -1"]);
+    for key in ["vocab_size", "max_position_embeddings", "hidden_size", "intermediate_size", "num_hidden_layers"] {
+        for value in [i64::MIN, 1 << 40, i64::MAX] {
+            says(key, value.into(), &["config.json", &format!("{key} is {value}, but must be from 1 to ")]);
+        }
+    }
+    says("layer_norm_eps", 1e308.into(), &["layer_norm_eps is 1", "from 0 to 1"]);
     says("hidden_act", "relu".into(), &["config.json", "unknown variant `relu`"]);
     says("hidden_size", "wide".into(), &["config.json", "\"wide\""]);
     let small = VisionConfig { image_size: 8, patch_size: 16, ..VisionConfig::default() };

@@ -118,7 +118,7 @@ fn text(value: Option<&Value>) -> String {
         None => "absent".to_owned(),
         Some(value) => match value.as_f64().filter(|number| *number != 0.0 && number.abs() < 1e-3) {
             Some(number) => format!("{number:e}"),
-            None => value.to_string(),
+            None => terminal::shortened(&value.to_string()).into_owned(),
         },
     }
 }

@@ -19,6 +19,8 @@ use crate::resample;
 
 /// The photos of a folder are held in memory; so many pixels are 6 GB.
 const MAX_FOLDER_PIXELS: u64 = 2_000_000_000;
+/// More than a camera's usual photo has.
+const LARGE_PIXELS: u64 = 1 << 25;
 /// No photo's file is larger, and larger ones are not read to find out.
 const MAX_FILE_BYTES: u64 = 1 << 31;
 
@@ -144,18 +146,23 @@ impl PhotoFolder {
             let [megapixels, limit] = [pixels, MAX_FOLDER_PIXELS].map(|pixels| pixels / 1_000_000);
             return Err(Error::TooMany { folder: folder.to_owned(), photos: total, megapixels, limit });
         }
-        let decoded: Vec<_> = found.into_par_iter().map(|(path, format, _)| read(path, format, options)).collect();
-        let (mut photos, mut profiles) = (Vec::new(), Vec::new());
+        // Decoding takes several times the memory of the pixels, so the largest are decoded one by one.
+        let (large, small): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, _, pixels)| *pixels > LARGE_PIXELS);
+        let read = |(path, format, _)| read(path, format, options);
+        let mut decoded: Vec<_> = small.into_par_iter().map(read).collect();
+        decoded.extend(large.into_iter().map(read));
+        let mut photos = Vec::new();
         for photo in decoded {
             match photo {
-                Ok((photo, profile)) => {
-                    profiles.push((photo.path.clone(), profile));
-                    photos.push(photo);
-                }
+                Ok(photo) => photos.push(photo),
                 Err(rejected) => unusable.push(rejected),
             }
         }
         if unusable.is_empty() {
+            photos.sort_by(|(a, _): &(Photo, Profile), (b, _)| a.path.cmp(&b.path));
+            let profiles: Vec<_> =
+                photos.iter().map(|(photo, profile)| (photo.path.clone(), profile.clone())).collect();
+            let photos = photos.into_iter().map(|(photo, _)| photo).collect();
             return Ok(Self { photos, skipped, notes: notes(&companions, &profiles) });
         }
         unusable.sort_by(|a, b| a.path.cmp(&b.path));

@@ -159,3 +159,16 @@ fn shrinking_is_one_resize() {
     let middle = image::imageops::crop_imm(&with(40), 10, 0, 40, 40).to_image();
     assert_eq!(view.render(&photo(90, 60)), middle);
 }
+
+/// Large photos are decoded after the others, but have their place by name.
+#[test]
+fn a_large_photo_stays_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, side) in [("b.png", 5800), ("a.png", 8), ("c.png", 8)] {
+        image::RgbImage::new(side, side).save(folder.path().join(name)).unwrap();
+    }
+    let photos = photos::PhotoFolder::open(folder.path()).unwrap().photos;
+    let names: Vec<_> = photos.iter().map(photos::Photo::name).collect();
+    assert_eq!(names, ["a.png", "b.png", "c.png"]);
+    assert_eq!(photos[1].pixels.dimensions(), (5800, 5800));
+}

@@ -55,7 +55,7 @@ impl FromStr for Part {
     fn from_str(name: &str) -> Result<Self> {
         match Self::ALL.into_iter().find(|part| part.name() == name) {
             Some(part) => Ok(part),
-            None => bail!("there is no part {name:?}; the parts are vae, clip and unet"),
+            None => bail!("there is no part {:?}; the parts are vae, clip and unet", terminal::shortened(name)),
         }
     }
 }

@@ -64,7 +64,7 @@ impl FromStr for Dtype {
         match name {
             "fp32" => Ok(Self::Fp32),
             "bf16" => Ok(Self::Bf16),
-            _ => bail!("there is no dtype {name:?}; the dtypes are fp32 and bf16"),
+            _ => bail!("there is no dtype {:?}; the dtypes are fp32 and bf16", terminal::shortened(name)),
         }
     }
 }

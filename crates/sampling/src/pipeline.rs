@@ -169,7 +169,8 @@ impl Pipeline {
         match &self.subject {
             Some(name) => Ok(self.tokenizer.expand(&prompt.replace(SUBJECT, name))?),
             None if prompt.contains(SUBJECT) => bail!(
-                "the prompt {prompt:?} asks for [V], but this model has learned no subject; give a training run with --run"
+                "the prompt {:?} asks for [V], but this model has learned no subject; give a training run with --run",
+                terminal::shortened(prompt)
             ),
             // An exported folder's tokenizer may have tokens of several vectors of its own.
             None => Ok(self.tokenizer.expand(prompt)?),

@@ -24,7 +24,7 @@ pub enum Error {
         reason: serde_json::Error,
     },
     /// A scheduler's name is none of those that exist here.
-    #[error("unknown scheduler {name:?}: use one of {}", SchedulerKind::known_names())]
+    #[error("unknown scheduler {:?}: use one of {}", terminal::shortened(name), SchedulerKind::known_names())]
     UnknownScheduler {
         /// The name.
         name: String,

@@ -35,8 +35,23 @@ macro_rules! output {
 }
 
 /// What [`say!`] does.
+///
+/// A word longer than any path is no use to a reader, and is [`shortened`].
 pub fn to_stderr(text: fmt::Arguments<'_>) {
-    let _ = io::stderr().lock().write_all(line(text).as_bytes());
+    let text = readable(text.to_string());
+    let _ = io::stderr().lock().write_all(line(format_args!("{text}")).as_bytes());
+}
+
+/// `text` without the middle of what has no white space for so long.
+fn readable(text: String) -> String {
+    // Linux's longest path.
+    const MOST: usize = 4096;
+    let is_long = |word: &str| word.len() > MOST;
+    if !text.split_whitespace().any(is_long) {
+        return text;
+    }
+    let words = text.split_inclusive(char::is_whitespace);
+    words.map(|word| if is_long(word) { shortened(word) } else { Cow::Borrowed(word) }).collect()
 }
 
 /// What [`output!`] does.
@@ -138,6 +153,15 @@ mod tests {
         assert_eq!(escaped("a\u{1b}[31m\r\n\u{202e}b\u{7f}").to_string(), r"a\u{1b}[31m\r\n\u{202e}b\u{7f}");
         assert_eq!(escaped("Kätzchen 🐱 \u{200d}").to_string(), "Kätzchen 🐱 \u{200d}");
         assert_eq!(escaped_lines("a\tb\nc\u{9b}"), "a\tb\nc\\u{9b}");
+    }
+
+    #[test]
+    fn a_word_longer_than_any_path_is_shortened_where_it_stands() {
+        let path = "/a".repeat(2048);
+        let message = format!("error: no file {path},\n  or {}\tthere", "x".repeat(5000));
+        let read = readable(message);
+        assert!(read.starts_with(&format!("error: no file {path},\n  or xxx")) && read.ends_with("xxx\tthere"));
+        assert!(read.len() < 4400, "{}", read.len());
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub enum Error {
         reason: String,
     },
     /// A special token is not in the vocabulary.
-    #[error("{} has no token {token:?}, which is the {role} of this folder; it is not CLIP's vocabulary or it is incomplete", path.display())]
+    #[error("{} has no token {:?}, which is the {role} of this folder; it is not CLIP's vocabulary or it is incomplete", path.display(), terminal::shortened(token))]
     MissingToken {
         /// The file with the vocabulary.
         path: PathBuf,
@@ -50,7 +50,7 @@ pub enum Error {
         id: i64,
     },
     /// The name of a new placeholder cannot work.
-    #[error("{token:?} cannot be a placeholder: {reason}")]
+    #[error("{:?} cannot be a placeholder: {reason}", terminal::shortened(token))]
     InvalidPlaceholder {
         /// The name.
         token: String,

@@ -158,7 +158,9 @@ pub(crate) fn parse_merges(text: &[u8]) -> std::result::Result<Merges, String> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with("#version"));
     lines
         .map(|(i, line)| {
-            split_pair(line).ok_or_else(|| format!("line {} is {line:?} and not two tokens and a space", i + 1))
+            split_pair(line).ok_or_else(|| {
+                format!("line {} is {:?} and not two tokens and a space", i + 1, terminal::shortened(line))
+            })
         })
         .collect()
 }
@@ -184,9 +186,10 @@ fn check_merges(vocab: &HashMap<String, u32>, merges: &Merges, path: &Path) -> R
         joined.clear();
         joined.extend([left.as_str(), right]);
         if let Some(unknown) = [left, right, &joined].into_iter().find(|&token| !vocab.contains_key(token)) {
+            let unknown = terminal::shortened(unknown);
             let reason = format!(
                 "the merge {:?} needs the token {unknown:?}, which the vocabulary lacks",
-                format!("{left} {right}")
+                terminal::shortened(&format!("{left} {right}"))
             );
             return Err(malformed(path, reason));
         }

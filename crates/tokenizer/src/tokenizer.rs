@@ -65,6 +65,7 @@ pub struct Truncation {
 impl fmt::Display for Truncation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { tokens, text } = self;
+        let text = terminal::shortened(text);
         write!(f, "the prompt is {tokens} token(s) too long and the model will not see its end, {text:?}")
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use model_files::{BaseModel, ModelOptions};
 use photos::Augmentation;
 use serde::{Deserialize, Serialize};
@@ -63,18 +63,6 @@ pub struct TrainConfig {
     /// Steps between checkpoints; stages 1 and 2 end with one too.
     pub checkpoint_every: usize,
 }
-
-// The bounds are far above what anybody trains with; together they keep the number of a photo within 48 bits.
-/// Steps of a stage, and of a picture's sampler.
-const MAX_STEPS: usize = 1_000_000;
-/// Photos seen at once.
-const MAX_BATCH: usize = 1024;
-/// Batches of a step.
-const MAX_ACCUMULATION: usize = 65_536;
-/// Pictures for prior preservation, or validation.
-const MAX_IMAGES: usize = 100_000;
-/// The vectors of [V]: CLIP's text encoder has 77 positions, of which two are the start's and the end's.
-const MAX_VECTORS: usize = 75;
 
 /// One stage.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -257,84 +245,9 @@ impl TrainConfig {
     pub fn fill(&self, prompt: &str) -> String {
         prompt.replace("[category]", &self.category)
     }
-
-    /// Checks what can be checked without the model and the photos.
-    ///
-    /// # Errors
-    /// Names the key and its value.
-    pub fn validate(&self) -> Result<()> {
-        ensure!(
-            !self.category.trim().is_empty(),
-            "category is empty: give the word for what the subject is (--category)"
-        );
-        limits::within(
-            "vectors",
-            self.vectors,
-            1..=MAX_VECTORS,
-            "[V] and the prompt share the text encoder's positions",
-        )?;
-        ensure!(self.checkpoint_every > 0, "checkpoint_every is 0, but must be at least 1");
-        let shown = terminal::shortened(&self.prompt);
-        ensure!(self.prompt.matches("[V]").count() == 1, "prompt is {shown:?}, but must have [V] exactly once");
-        ensure!(
-            self.prompt.contains("[V] [category]"),
-            "prompt is {shown:?}, but must have [category] right after [V]"
-        );
-        let Validation { steps, prompts, guidance_scale, .. } = &self.validation;
-        limits::within("validation.steps", *steps, 1..=MAX_STEPS, "they are drawn one by one")?;
-        limits::within("the number of validation.prompts", prompts.len(), 0..=MAX_IMAGES, "all of them are drawn")?;
-        sampling::check_guidance_scale(*guidance_scale).context("validation")?;
-        for stage in Stage::ALL {
-            self.stage(stage).validate().with_context(|| format!("stage {stage}"))?;
-        }
-        for (key, value) in [("max_grad_norm", self.max_grad_norm), ("snr_gamma", self.snr_gamma)] {
-            ensure!(value.is_none_or(|v| v > 0.0 && v.is_finite()), "{key} is {value:?}, but must be more than zero");
-        }
-        if let Some(prior) = &self.prior {
-            prior.validate().context("prior")?;
-        }
-        if let Some(ema) = &self.ema {
-            ema.validate()?;
-        }
-        self.optimizer.validate()?;
-        self.augmentation.validate()?;
-        Ok(())
-    }
-}
-
-impl Prior {
-    fn validate(&self) -> Result<()> {
-        let Self { images, prompt, weight, steps, .. } = self;
-        limits::within("images", *images, 1..=MAX_IMAGES, "all of them are held in memory")?;
-        limits::within("steps", *steps, 1..=MAX_STEPS, "they are drawn one by one")?;
-        let shown = terminal::shortened(prompt);
-        ensure!(!prompt.contains("[V]"), "prompt is {shown:?}, but pictures of the category do not show [V]");
-        ensure!(*weight >= 0.0 && weight.is_finite(), "weight is {weight}, but must be zero or more");
-        Ok(())
-    }
 }
 
 impl StageConfig {
-    fn validate(&self) -> Result<()> {
-        let Self { steps, batch_size, gradient_accumulation, learning_rate, .. } = *self;
-        limits::within("steps", steps, 0..=MAX_STEPS, "they are done one by one")?;
-        limits::within("batch_size", batch_size, 1..=MAX_BATCH, "a batch is held in memory")?;
-        limits::within(
-            "gradient_accumulation",
-            gradient_accumulation,
-            1..=MAX_ACCUMULATION,
-            "batches are done one by one",
-        )?;
-        ensure!(
-            learning_rate >= 0.0 && learning_rate.is_finite(),
-            "learning_rate is {learning_rate}, but must be zero or more"
-        );
-        for (key, value) in [("lambda_mean", self.lambda_mean), ("lambda_variance", self.lambda_variance)] {
-            ensure!(value >= 0.0 && value.is_finite(), "{key} is {value}, but must be zero or more");
-        }
-        Ok(())
-    }
-
     /// Whether attention is regularised at all.
     pub(crate) fn regularizes(&self) -> bool {
         self.lambda_mean > 0.0 || self.lambda_variance > 0.0

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Map, Value};
 
 use crate::saved::SavedRun;
@@ -135,7 +135,11 @@ impl ConfigLayers {
     /// # Errors
     /// Names a key that does not exist or has a value of the wrong kind.
     pub fn finish(self) -> Result<TrainConfig> {
-        serde_path_to_error::deserialize(self.value).context("the configuration is not valid")
+        let config = serde_path_to_error::deserialize(self.value);
+        // The message repeats the value, which may be of any length.
+        config
+            .map_err(|error| anyhow!("{}", terminal::shortened(&error.to_string())))
+            .context("the configuration is not valid")
     }
 }
 

@@ -30,6 +30,7 @@
 mod ahead;
 mod base;
 mod batches;
+mod bounds;
 mod checkpoint;
 mod config;
 mod event;

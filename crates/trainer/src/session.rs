@@ -94,7 +94,7 @@ impl Session {
         if count > 1 {
             notes.push(format!(
                 "the category {:?} is {count} tokens for this model; [V] is compared with {}",
-                trainer.config.category,
+                terminal::shortened(&trainer.config.category),
                 match trainer.config.regularizer.category {
                     regularizer::Category::Mean => "the mean of their attention maps",
                     regularizer::Category::First => "the first one's attention map",

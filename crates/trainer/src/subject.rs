@@ -30,22 +30,22 @@ impl Subject {
         pipeline.add_placeholder(&config.placeholder, &embedding)?;
 
         let prompt = pipeline.resolve(&config.fill(&config.prompt))?;
+        let shown = terminal::shortened(&prompt);
         let encoding = pipeline.tokenizer.encode(&prompt)?;
         ensure!(
             encoding.truncation.is_none(),
-            "the training prompt {prompt:?} is longer than the text encoder's {} positions; shorten it",
+            "the training prompt {shown:?} is longer than the text encoder's {} positions; shorten it",
             pipeline.tokenizer.max_length()
         );
         let name = pipeline.tokenizer.expand(&config.placeholder)?;
         let spans = pipeline.tokenizer.spans(&encoding, &name)?;
         let [placeholder] = spans.as_slice() else {
-            anyhow::bail!("the token {} stands {} times in the prompt {prompt:?}", config.placeholder, spans.len());
+            anyhow::bail!("the token {} stands {} times in the prompt {shown:?}", config.placeholder, spans.len());
         };
         let categories = pipeline.tokenizer.spans(&encoding, &config.category)?;
-        let category = categories
-            .into_iter()
-            .find(|span| span.start == placeholder.end)
-            .with_context(|| format!("the category {:?} does not follow [V] in {prompt:?}", config.category))?;
+        let category = categories.into_iter().find(|span| span.start == placeholder.end).with_context(|| {
+            format!("the category {:?} does not follow [V] in {shown:?}", terminal::shortened(&config.category))
+        })?;
         let positions = |span: &std::ops::Range<usize>| span.clone().map(|position| position as i64).collect();
         Ok(Self {
             embedding,
@@ -66,7 +66,7 @@ pub(crate) fn initial_embedding(pipeline: &Pipeline, config: &TrainConfig) -> Re
     ensure!(
         !ids.is_empty() && !ids.iter().any(|id| ends.contains(id)),
         "the category {:?} is not in this model's vocabulary; use another word",
-        config.category
+        terminal::shortened(&config.category)
     );
     let ids = match config.regularizer.category {
         Category::First => &ids[..1],

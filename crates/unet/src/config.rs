@@ -134,7 +134,8 @@ impl Config {
         for (key, only) in fixed_keys() {
             if let Some(value) = self.other.get(key).filter(|value| !agrees(value, &only)) {
                 bail!(
-                    "{key} is {value}, but only {only} is supported, which is what Stable Diffusion 1.x and 2.x have"
+                    "{key} is {}, but only {only} is supported, which is what Stable Diffusion 1.x and 2.x have",
+                    terminal::shortened(&value.to_string())
                 );
             }
         }
@@ -161,6 +162,7 @@ impl Config {
                 types.len()
             );
             if let Some(unknown) = types.iter().find(|name| !supported.contains(&name.as_str())) {
+                let unknown = terminal::shortened(unknown);
                 bail!("{key} has {unknown:?}, but only {} and {} are supported", supported[0], supported[1]);
             }
         }

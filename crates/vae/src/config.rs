@@ -111,14 +111,14 @@ impl Config {
     /// # Errors
     /// Names the first key whose value does not fit, and why.
     pub fn validate(&self) -> Result<()> {
-        let class = &self.class_name;
+        let class = terminal::shortened(&self.class_name);
         ensure!(class == "AutoencoderKL", "_class_name is {class:?}, but only \"AutoencoderKL\" is supported");
         for (key, types, supported) in [
             ("down_block_types", &self.down_block_types, DOWN_BLOCK),
             ("up_block_types", &self.up_block_types, UP_BLOCK),
         ] {
             if let Some(other) = types.iter().find(|&name| name != supported) {
-                anyhow::bail!("{key} has {other:?}, but only {supported:?} is supported");
+                anyhow::bail!("{key} has {:?}, but only {supported:?} is supported", terminal::shortened(other));
             }
             let (blocks, channels) = (types.len(), self.block_out_channels.len());
             ensure!(blocks == channels, "{key} lists {blocks} blocks, but block_out_channels lists {channels}");
