@@ -126,3 +126,21 @@ fn what_cannot_be_is_said() {
     show(&mut recorder, &attention(7, 1));
     says(recorder.finish().unwrap_err(), "[3, 16] times smaller than the latents of 16x24, only {1, 2, 4, 8}");
 }
+
+/// On the GPU, or its stand-in: `a_cuda_device_passes_these_tests` runs it there.
+#[test]
+fn gpu_maps_are_the_cpus() {
+    if libtorch::cuda_unavailable().is_some() {
+        return;
+    }
+    let passes = [attention(8, 2), attention(9, 2)];
+    let on = |device: Device| {
+        passes.iter().map(|pass| pass.iter().map(|map| map.to_device(device)).collect()).collect::<Vec<_>>()
+    };
+    assert_close("cuda", &maps(1, &on(Device::Cuda(0))).to_device(Device::Cpu), &maps(1, &on(Device::Cpu)), 1e-5);
+}
+
+#[test]
+fn a_cuda_device_passes_these_tests() {
+    cuda_standin::test_again("a_cuda_device_passes_these_tests", libtorch::cuda_unavailable());
+}

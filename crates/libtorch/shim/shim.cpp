@@ -12,6 +12,7 @@
 #include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/detail/CUDAHooksInterface.h>
 #include <ATen/ops/_foreach_add_ops.h>
 #include <ATen/ops/_foreach_mul_ops.h>
 #include <ATen/ops/_foreach_norm_ops.h>
@@ -176,6 +177,12 @@ char* shim_set_deterministic(bool on) {
     at::globalContext().setDeterministicCuDNN(on);
     if (on) at::globalContext().setBenchmarkCuDNN(false);
   });
+}
+
+// Whether a library in this process has registered CUDA. Unlike any question to LibTorch's context, this one may be asked
+// before such a library is opened.
+bool shim_cuda_registered() {
+  return at::CUDAHooksRegistry()->Has("CUDAHooks");
 }
 
 char* shim_cuda_peak(int8_t device, int64_t* bytes) {

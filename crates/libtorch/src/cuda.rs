@@ -1,12 +1,15 @@
 //! CUDA at run time.
 //!
 //! Programs link `libtorch_cpu` alone. On a machine whose LibTorch has `libtorch_cuda`, opening that library before
-//! the first use registers the CUDA kernels, exactly as if it had been linked.
+//! the first use registers the CUDA kernels, exactly as if it had been linked. Where a library in the process has done so
+//! already, because somebody linked it or had it preloaded, nothing is opened.
 
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+
+use crate::shim::shim_cuda_registered;
 
 /// `None` when CUDA can be used, else the sentence that says why not.
 ///
@@ -21,6 +24,10 @@ pub fn cuda_unavailable() -> Option<&'static str> {
 const DRIVER: [&str; 4] = ["/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg"];
 
 fn look_for_cuda() -> Option<String> {
+    // Safety: reads LibTorch's registry.
+    if unsafe { shim_cuda_registered() } {
+        return no_gpu();
+    }
     if !DRIVER.iter().any(|path| Path::new(path).exists()) {
         // The library is large, and of no use then.
         return Some("this machine has no running NVIDIA driver, which CUDA needs".to_owned());
@@ -33,6 +40,10 @@ fn look_for_cuda() -> Option<String> {
         return Some(format!("this LibTorch has no usable CUDA library ({reason})"));
     }
     open_runtime_compilers(&library);
+    no_gpu()
+}
+
+fn no_gpu() -> Option<String> {
     (!tch::Cuda::is_available()).then(|| "LibTorch's CUDA library finds no working GPU or driver".to_owned())
 }
 
@@ -85,4 +96,14 @@ fn open_library(path: &Path) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cuda_device_passes_these_tests() {
+        cuda_standin::test_again("cuda::tests::a_cuda_device_passes_these_tests", cuda_unavailable());
+    }
 }

@@ -16,11 +16,21 @@ pub enum Error {
     Torch(String),
 }
 
+/// What LibTorch and the libraries below it say of it, in small letters: CUDA's allocator, the CPU's, cuBLAS and cuDNN without
+/// room for their own state, and a convolution for whose every algorithm there is too little.
+const WANT_OF_MEMORY: [&str; 5] = [
+    "out of memory",
+    "can't allocate memory",
+    "_status_alloc_failed",
+    "device_allocation_failed",
+    "unable to find an engine to execute this computation",
+];
+
 impl Error {
     pub(crate) fn from_message(message: &str) -> Self {
         let message = first_sentence(message);
         let lower = message.to_lowercase();
-        if lower.contains("out of memory") || lower.contains("can't allocate memory") {
+        if WANT_OF_MEMORY.iter().any(|words| lower.contains(words)) {
             Self::OutOfMemory(message)
         } else {
             Self::Torch(message)
@@ -116,6 +126,22 @@ mod tests {
     fn running_out_of_memory_is_its_own_kind() {
         let huge = || Tensor::empty([1 << 50], (Kind::Float, tch::Device::Cpu));
         assert!(matches!(catch(huge), Err(Error::OutOfMemory(_))));
+    }
+
+    #[test]
+    fn a_gpus_libraries_say_it_in_other_words() {
+        for message in [
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.64 GiB",
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+            "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+            "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+            "GET was unable to find an engine to execute this computation",
+            "FIND was unable to find an engine to execute this computation",
+        ] {
+            assert!(matches!(Error::from_message(message), Error::OutOfMemory(_)), "{message}");
+        }
+        let other = Error::from_message("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasGemmEx`");
+        assert!(matches!(other, Error::Torch(_)), "{other}");
     }
 
     #[test]

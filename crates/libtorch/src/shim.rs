@@ -47,6 +47,7 @@ unsafe extern "C" {
     pub(crate) fn shim_clear_grads(tensors: *const *const C_tensor, count: usize) -> *mut c_char;
     pub(crate) fn shim_set_tf32(allowed: bool) -> *mut c_char;
     pub(crate) fn shim_set_deterministic(on: bool) -> *mut c_char;
+    pub(crate) fn shim_cuda_registered() -> bool;
     pub(crate) fn shim_cuda_peak(device: i8, bytes: *mut i64) -> *mut c_char;
     pub(crate) fn shim_cuda_reset_peak(device: i8) -> *mut c_char;
     pub(crate) fn shim_cuda_empty_cache() -> *mut c_char;

@@ -293,3 +293,8 @@ fn segments_go_from_thread_to_thread() {
         assert_eq!(worker.join().unwrap(), 0.0);
     }
 }
+
+#[test]
+fn a_cuda_device_passes_these_tests() {
+    cuda_standin::test_again("a_cuda_device_passes_these_tests", libtorch::cuda_unavailable());
+}

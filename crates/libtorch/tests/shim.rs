@@ -180,3 +180,8 @@ fn peak_memory_grows_with_a_tensor() {
         assert!(error.contains("CUDA") && !error.contains("ASSERT"), "{error}");
     }
 }
+
+#[test]
+fn a_cuda_device_passes_these_tests() {
+    cuda_standin::test_again("a_cuda_device_passes_these_tests", libtorch::cuda_unavailable());
+}
