@@ -136,8 +136,10 @@ fn serve(mut stream: TcpStream, log: &Log, answer: &dyn Fn(&Request) -> Response
         write!(stream, "{name}: {value}\r\n")?;
     }
     stream.write_all(b"\r\n")?;
-    while endless {
-        stream.write_all(&response.body)?;
+    if endless {
+        loop {
+            stream.write_all(&response.body)?;
+        }
     }
     stream.write_all(&response.body[..response.cut.unwrap_or(response.body.len())])
 }
