@@ -76,8 +76,8 @@ impl Pretrain {
             tch::set_num_threads(threads);
         }
         let device = self.device.resolve()?;
-        let sources = Sources::open(&self.fixtures, &self.drawings)?;
         let results = ResultsFolder::check(&self.out, "pretrain", &pretrainer::MADE)?;
+        let sources = Sources::open(&self.fixtures, &self.drawings)?;
         results.create()?;
         if let Some(model) = &self.from {
             pretrainer::start_from(model, &self.out, &sources)?;
