@@ -123,7 +123,7 @@ impl Evaluate {
         let plan = Plan { prompts: PromptSet::load(&prompts)?, images: self.images as usize, seed: self.seed };
         let model = run.base_model()?;
         let photos = match &self.concept {
-            Some(concept) => PhotoFolder::open(concept).context("the photos to compare with")?.photos,
+            Some(concept) => PhotoFolder::open(concept).context("the photos to compare with (--concept)")?.photos,
             None => run.photos().context("the photos to compare with")?,
         };
         let photos: Vec<PathBuf> = photos.into_iter().map(|photo| photo.path).collect();
@@ -252,7 +252,11 @@ fn draw(gallery: &mut Gallery, name: &str, batch_size: usize, load: impl FnOnce(
         let total = drawing.batches * drawing.step.total;
         let progress = progress.get_or_insert_with(|| Progress::new(&format!("drawing {name}, steps"), total as u64));
         progress.step(&format!("batch {}/{}", drawing.batch, drawing.batches));
-    })
+    })?;
+    if let Some(note) = gallery.note() {
+        terminal::note!("{note}");
+    }
+    Ok(())
 }
 
 fn judge(

@@ -89,6 +89,9 @@ impl Pretrain {
         for part in parts.into_iter().filter(|_| !self.assemble) {
             let recipe = self.recipe(part, &sources, device)?;
             let mut pretraining = Pretraining::open(part, recipe, &sources, &self.out, device)?;
+            if let Some(note) = pretraining.note() {
+                terminal::note!("{note}");
+            }
             let (done, steps) = pretraining.progress();
             let name = format!("{part} ({:.2} M parameters)", pretraining.parameter_count() as f64 / 1e6);
             let mut progress = Progress::from(&name, done, steps);
