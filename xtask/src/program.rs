@@ -94,13 +94,23 @@ fn for_generating(args: Vec<OsString>) -> Vec<OsString> {
 
 /// Adds what a new run needs and was not told: photos with their category, the model, and a folder that is not there yet.
 fn for_training(mut args: Vec<OsString>, root: &Path) -> Vec<OsString> {
-    if has(&args, &["--help", "-h", "--resume"]) {
+    if has(&args, &["--help", "-h"]) {
+        return args;
+    }
+    let penguin = root.join("fixtures/subjects/penguin");
+    if has(&args, &["--resume"]) {
+        // The run says all but where it is: the last one of this name.
+        if !has(&args, &["--out"]) {
+            let name = subject(&value(&args, "--concept").unwrap_or(penguin));
+            let last = folders(&name).take_while(|path| Path::new(path).exists()).last();
+            args.extend(["--out".into(), last.unwrap_or(format!("runs/{name}")).into()]);
+        }
         return args;
     }
     // A configuration that is read back says what to learn, and from what.
     let configured = value(&args, "--config");
     if configured.is_none() && !has(&args, &["--concept"]) {
-        args.extend(["--concept".into(), root.join("fixtures/subjects/penguin").into()]);
+        args.extend(["--concept".into(), penguin.into()]);
         if !has(&args, &["--category"]) {
             args.extend(["--category", "bird"].map(OsString::from));
         }
@@ -110,11 +120,17 @@ fn for_training(mut args: Vec<OsString>, root: &Path) -> Vec<OsString> {
     }
     if !has(&args, &["--out"]) {
         let name = subject(&value(&args, "--concept").or(configured).unwrap_or_default());
-        let numbered = (2..).map(|number| format!("runs/{name}-{number}"));
-        let free = std::iter::once(format!("runs/{name}")).chain(numbered).find(|path| !Path::new(path).exists());
+        let free = folders(&name).find(|path| !Path::new(path).exists());
         args.extend(["--out".into(), free.unwrap_or_default().into()]);
     }
     args
+}
+
+/// The folders of the runs of a name, without end.
+fn folders(name: &str) -> impl Iterator<Item = String> {
+    let first = format!("runs/{name}");
+    let numbered = first.clone();
+    std::iter::once(first).chain((2..).map(move |number| format!("{numbered}-{number}")))
 }
 
 /// The name of a folder of photos; of a single photo, that of its folder and its own, such as `penguin-01`.
@@ -188,6 +204,7 @@ mod tests {
         assert_eq!(line, "--concept photos/my-dog --category dog --model /ws/fixtures/miniature --out runs/my-dog");
         let photo = workspace::root().join("fixtures/subjects/penguin/01.jpg").display().to_string();
         assert_eq!(texts(&["--concept", &photo, "--category", "bird"]).last().unwrap(), "runs/penguin-01");
+        assert_eq!(texts(&["--resume"]), ["--resume", "--out", "runs/penguin"]);
         for alone in [["--out", "o", "--resume"], ["--config", "c.json", "--help"]] {
             assert_eq!(texts(&alone), alone);
         }

@@ -150,7 +150,7 @@ impl Evaluate {
         let model = run.base_model()?;
         let photos = match &self.concept {
             Some(concept) => {
-                let found = PhotoFolder::open(concept).context("the photos to compare with")?;
+                let found = PhotoFolder::open(concept).context("the photos to compare with (--concept)")?;
                 let skipped = found.skipped.iter().map(|skipped| format!("{skipped}; it is left out"));
                 skipped.chain(found.notes).for_each(|note| terminal::note!("{note}"));
                 found.photos
@@ -286,7 +286,11 @@ fn draw(gallery: &mut Gallery, name: &str, batch_size: usize, load: impl FnOnce(
         let total = drawing.batches * drawing.step.total;
         let progress = progress.get_or_insert_with(|| Progress::new(&format!("drawing {name}, steps"), total as u64));
         progress.step(&format!("batch {}/{}", drawing.batch, drawing.batches));
-    })
+    })?;
+    if let Some(note) = gallery.note() {
+        terminal::note!("{note}");
+    }
+    Ok(())
 }
 
 fn judge(

@@ -80,8 +80,8 @@ impl Pretrain {
         }
         self.seed.announce();
         let device = self.device.resolve()?;
-        let sources = Sources::open(&self.fixtures, &self.drawings)?;
         let results = ResultsFolder::check(&self.out, "pretrain", &pretrainer::MADE)?;
+        let sources = Sources::open(&self.fixtures, &self.drawings)?;
         results.create()?;
         if let Some(model) = &self.from {
             pretrainer::start_from(model, &self.out, &sources)?;
@@ -93,6 +93,9 @@ impl Pretrain {
         for part in parts.into_iter().filter(|_| !self.assemble) {
             let recipe = self.recipe(part, &sources, device)?;
             let mut pretraining = Pretraining::open(part, recipe, &sources, &self.out, device)?;
+            if let Some(note) = pretraining.note() {
+                terminal::note!("{note}");
+            }
             let (done, steps) = pretraining.progress();
             let name = format!("{part} ({:.2} M parameters)", pretraining.parameter_count() as f64 / 1e6);
             let mut progress = Progress::from(&name, done, steps);

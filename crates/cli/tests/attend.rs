@@ -113,8 +113,15 @@ fn a_model_without_a_run_is_shown_too() {
     let mut files: Vec<String> =
         fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     files.sort();
-    let expected =
-        ["attend.json", "grid.png", "maps.safetensors", "model-01-dogs.png", "model-02-Beach.png", "model.png"];
+    let expected = [
+        ".attndreambooth",
+        "attend.json",
+        "grid.png",
+        "maps.safetensors",
+        "model-01-dogs.png",
+        "model-02-Beach.png",
+        "model.png",
+    ];
     assert_eq!(files, expected);
     // One picture beside those of two words.
     assert_eq!(image::image_dimensions(out.join("grid.png")).unwrap().0, 3 * (128 + 8) + 8);

@@ -9,7 +9,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use common::{contents, copy, photos, program, refuses, stderr, succeed, train, trained};
+use common::{contents, copy, photos, refuses, stderr, succeed, train, trained};
 use golden::fixtures;
 
 fn text(path: &Path) -> String {
@@ -49,8 +49,8 @@ fn results_go_into_folders_of_their_own() {
     let run = trained(folder, "run", &[]);
     let prompts = text(&folder.join("prompts.txt"));
     fs::write(&prompts, "a {} on the beach\n").unwrap();
-    let drawings = text(&fixtures().join("scenes"));
-    let [all, clip] = [text(&fixtures()), text(&fixtures().join("tiny-clip"))];
+    let [other, clip] = [text(&folder.join("other")), text(&fixtures().join("tiny-clip"))];
+    copy(Path::new(&run), Path::new(&other));
     let commands: [&[&str]; 4] = [
         &["attend", "--run", &run, "--prompt", "a [V] ball", "--steps", "1", "--device", "cpu"],
         &["inspect", "--run", &run, "--images", "1", "--steps", "1", "--device", "cpu"],
@@ -69,7 +69,7 @@ fn results_go_into_folders_of_their_own() {
             "--prompts",
             &prompts,
         ],
-        &["compare", &run, &run],
+        &["compare", &run, &other],
     ];
     let before = contents(folder);
     let [photos, taken] = [text(&folder.join("photos")), text(&folder.join("taken"))];
@@ -78,7 +78,8 @@ fn results_go_into_folders_of_their_own() {
             refuses(&[command, &["--out", foreign]].concat(), "is not empty");
         }
     }
-    refuses(&["pretrain", "--drawings", &drawings, "--fixtures", &all, "--out", &photos], "");
+    refuses(&["pretrain", "--drawings", "none", "--out", &photos], "is not empty");
+    refuses(&["pretrain", "--drawings", "none", "--out", &common::model()], "is not empty");
     assert!(contents(folder) == before);
     for command in commands {
         for _ in 0..2 {
@@ -183,5 +184,4 @@ fn want_of_memory_for_the_weights_is_one_sentence() {
         said.starts_with("error: there is not enough memory: try --dtype bf16") && said.contains("text_encoder"),
         "{said}"
     );
-    let _ = program;
 }

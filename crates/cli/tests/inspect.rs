@@ -72,7 +72,9 @@ fn the_embedding_is_compared_with_its_start_and_the_vocabulary() {
 
     let none = folder.join("none").display().to_string();
     succeed(&["inspect", "--device", "cpu", "--run", &run, "--images", "0", "--nearest", "3", "--out", &none]);
-    assert_eq!(fs::read_dir(&none).unwrap().count(), 1);
+    let mut files: Vec<_> = fs::read_dir(&none).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    files.sort();
+    assert_eq!(files, [".attndreambooth", "inspect.json"]);
     assert_eq!(json(&folder.join("none/inspect.json"))["vectors"][0]["nearest"].as_array().unwrap().len(), 3);
 
     refuses(&["inspect", "--run", &run, "--steps", "0"], "0 steps");

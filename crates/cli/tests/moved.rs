@@ -31,7 +31,7 @@ fn a_run_goes_on_wherever_its_model_its_photos_and_itself_are() {
     let at = |name: &str| folder.join(name);
     let [model, moved_model] = ["model", "renamed"].map(at);
     copy(&fixtures().join("tiny-sd21"), &model);
-    let prior = ["--prior-images", "2", "--set", "prior.steps=1", "--set", "unet.steps=400"];
+    let prior = ["--prior-images", "2", "--set", "prior.steps=1", "--set", "unet.steps=12"];
     let given =
         |model: &Path, out: &str| train(folder, out, &[&short()[..], &prior, &["--model", &text(model)]].concat());
     let mut child = given(&model, "begun").spawn().unwrap();
@@ -50,29 +50,19 @@ fn a_run_goes_on_wherever_its_model_its_photos_and_itself_are() {
     let resume = ["train", "--device", "cpu", "--resume", "--out", &run];
     refuses(&resume, "--model names their present place");
     refuses(&[&resume[..], &["--model", &model]].concat(), "--concept names their present place");
-    // The preset and the options that it was begun with may be given again.
     let resumed = program(&[&resume[..], &["--model", &model, "--concept", &concept]].concat());
     assert!(resumed.status.success(), "{}", stderr(&resumed));
     assert!(!stderr(&resumed).contains("prior images"), "they were there: {}", stderr(&resumed));
     let config = &json(&at("moved/config.json"))["config"];
     assert_eq!((&config["model"], &config["concept"]), (&model.clone().into(), &concept.clone().into()));
 
-    let whole =
-        train(folder, "whole", &[&short()[..], &prior, &["--model", &model, "--concept", &at_text(folder)]].concat());
-    // Named and ordered as they were when the run was begun.
-    fs::create_dir_all(at_text(folder)).unwrap();
-    for (old, new) in [("z.png", "0.png"), ("a.png", "1.png"), ("m.png", "2.png")] {
-        fs::copy(at("pictures").join(old), Path::new(&at_text(folder)).join(new)).unwrap();
-    }
-    let whole = { whole }.output().unwrap();
+    // As one that was never interrupted, on the photos named and ordered as they were.
+    photos(&at("photos"));
+    let whole = given(&moved_model, "whole").output().unwrap();
     assert!(whole.status.success(), "{}", stderr(&whole));
     assert_same_result(folder, "whole", "moved");
     let drawn = |run: &str| contents(&at(run).join("prior")).into_values().collect::<Vec<_>>();
     assert!(drawn("whole") == drawn("moved"));
-}
-
-fn at_text(folder: &Path) -> String {
-    text(&folder.join("again"))
 }
 
 #[test]
@@ -106,25 +96,22 @@ fn what_was_learned_is_used_with_its_own_model_alone() {
             &prompts,
         ],
     ];
-    let with = |command: &[&str], more: &[&str]| {
-        [command, &["--run", &run], more].concat().iter().map(|a| (*a).to_owned()).collect::<Vec<_>>()
-    };
-    let call = |arguments: Vec<String>, refused: Option<&str>| {
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let call = |command: &[&str], more: &[&str], refused: Option<&str>| {
+        let arguments = [command, &["--run", &run], more].concat();
         match refused {
             Some(words) => refuses(&arguments, words),
             None => drop(succeed(&arguments)),
         }
     };
     // Once where it was, so that the pictures of the evaluation are there already and must fit later.
-    call(with(commands[4], &[]), None);
+    call(commands[4], &[], None);
     fs::create_dir(folder.join("elsewhere")).unwrap();
     fs::rename(&model, &moved).unwrap();
     for command in commands {
-        call(with(command, &[]), Some("--model names its present place"));
-        call(with(command, &["--model", &place]), None);
+        call(command, &[], Some("--model names its present place"));
+        call(command, &["--model", &place], None);
     }
-    let evaluated = program(&with(commands[4], &["--model", &place]).iter().map(String::as_str).collect::<Vec<_>>());
+    let evaluated = program(&[commands[4], &["--run", &run, "--model", &place]].concat());
     assert!(evaluated.status.success() && !stderr(&evaluated).contains("drawing"), "{}", stderr(&evaluated));
 
     // Back, but not as it was.
@@ -136,17 +123,17 @@ fn what_was_learned_is_used_with_its_own_model_alone() {
     let words =
         "run: vae/diffusion_pytorch_model.safetensors has other contents; name the folder of that model with --model";
     for command in commands {
-        call(with(command, &[]), Some(words));
-        call(with(command, &["--model", &text(&model)]), Some(words));
+        call(command, &[], Some(words));
+        call(command, &["--model", &text(&model)], Some(words));
     }
-    call(with(commands[0], &["--model", &text(&fixtures().join("tiny-sd15"))]), Some("has other contents"));
+    call(commands[0], &["--model", &text(&fixtures().join("tiny-sd15"))], Some("has other contents"));
 
     // Scores are of the run's own photos, unless others are asked for.
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&vae, &bytes).unwrap();
     fs::remove_file(folder.join("photos/1.png")).unwrap();
-    call(with(commands[4], &[]), Some("1.png is missing or has other contents"));
-    call(with(commands[4], &["--concept", &text(&folder.join("photos"))]), None);
+    call(commands[4], &[], Some("1.png is missing or has other contents"));
+    call(commands[4], &["--concept", &text(&folder.join("photos"))], None);
 }
 
 #[test]

@@ -43,6 +43,7 @@ pub struct Gallery {
     /// Indices of shots.
     missing: Vec<usize>,
     damaged: Vec<PathBuf>,
+    note: Option<String>,
 }
 
 /// How far [`Gallery::draw`] has come.
@@ -73,7 +74,8 @@ impl Gallery {
     /// # Errors
     /// When there are pictures by another recipe, or something else has the name of a picture.
     pub fn open(folder: &Path, shots: Vec<Shot>, recipe: Recipe) -> Result<Self> {
-        let mut gallery = Self { folder: folder.to_owned(), recipe, shots, missing: Vec::new(), damaged: Vec::new() };
+        let mut gallery =
+            Self { folder: folder.to_owned(), recipe, shots, missing: Vec::new(), damaged: Vec::new(), note: None };
         gallery.look()?;
         Ok(gallery)
     }
@@ -86,6 +88,11 @@ impl Gallery {
     /// The files that were written by half, as by a copy that was interrupted; they are drawn again.
     pub fn damaged(&self) -> &[PathBuf] {
         &self.damaged
+    }
+
+    /// What the user should know of the lock on the folder, once it has been drawn into; see [`journal::Lock::note`].
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     /// The folder.
@@ -123,7 +130,8 @@ impl Gallery {
         }
         fs::create_dir_all(&self.folder)
             .with_context(|| format!("cannot make the folder {}", self.folder.display()))?;
-        let _lock = journal::Lock::take(&self.folder)?;
+        let lock = journal::Lock::take(&self.folder)?;
+        self.note = lock.note().map(str::to_owned);
         // Another process may have drawn since this one looked.
         self.look()?;
         let missing = self.missing_shots();

@@ -119,6 +119,11 @@ impl Pretraining {
         (self.done, self.recipe.steps)
     }
 
+    /// What the user should know of the lock on the folder; see [`journal::Lock::note`].
+    pub fn note(&self) -> Option<&str> {
+        self.folder.note()
+    }
+
     /// How many numbers are trained.
     pub fn parameter_count(&self) -> usize {
         self.component.parameters().count()

@@ -25,7 +25,8 @@
 //! ```
 //!
 //! Invariants: all randomness of a step derives from (seed, stage, step); the text encoder and the VAE are never
-//! changed; trained parameters are f32. Knows nothing of terminals.
+//! changed; trained parameters are f32; a run's base model and photos are told by their contents, not by where they are. Knows
+//! nothing of terminals.
 
 mod ahead;
 mod base;

@@ -47,11 +47,11 @@ impl Session {
     }
 
     fn prepare(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
-        let begun = if resume { Some((RunFolder::resume(out)?, SavedRun::read(out)?)) } else { None };
+        let begun = if resume { Some((SavedRun::read(out)?, RunFolder::resume(out)?)) } else { None };
         if !resume {
             journal::vacant(out, &[])?;
         }
-        let saved = begun.as_ref().map(|(_, saved)| saved);
+        let saved = begun.as_ref().map(|(saved, _)| saved);
         let own_resolution = !layers.has("augmentation.resolution");
         let mut config = layers.finish()?;
         config.validate()?;
@@ -61,16 +61,15 @@ impl Session {
             "no photos are given: name their folder, or a single one, with --concept"
         );
         places::settle(&mut config, out)?;
-        let of_the_run = |what: &str, flag: &str| match resume {
-            true => format!("the run's {what} ({flag} names their present place)"),
-            false => what.to_owned(),
+        let moved = |error: anyhow::Error, what: &str, flag: &str| match resume {
+            true => error.context(format!("the run's {what} ({flag} names their present place)")),
+            false => error,
         };
-        let model = config.base_model().with_context(|| of_the_run("base model's files", "--model"))?;
+        let model = config.base_model().map_err(|error| moved(error, "base model's files", "--model"))?;
         let base = ModelFingerprint::of(&model)?;
         saved.map_or(Ok(()), |saved| saved.check_base(&base, &model))?;
-        let found = PhotoFolder::open(&config.concept);
-        let PhotoFolder { mut photos, skipped, notes: about_photos } =
-            found.with_context(|| of_the_run("photos", "--concept"))?;
+        let found = PhotoFolder::open(&config.concept).map_err(|error| moved(error.into(), "photos", "--concept"));
+        let PhotoFolder { mut photos, skipped, notes: about_photos } = found?;
         if let Some(saved) = saved {
             photos = saved.arrange(photos, &config.concept)?;
         }
@@ -120,7 +119,7 @@ impl Session {
             notes.extend(space::check(&trainer, prior.as_ref(), out)?);
         }
         let folder = match begun {
-            Some((folder, saved)) => {
+            Some((saved, folder)) => {
                 // It is found there the next time.
                 saved.moved(&trainer.config)?.map_or(Ok(()), |moved| folder.rewrite_config(&moved))?;
                 folder
