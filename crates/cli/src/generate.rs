@@ -119,7 +119,7 @@ impl Generate {
             }
         }
         drop(progress);
-        profile::timed("generate/save", || anyhow::Ok(grids.extend(grid.write(&folder)?)))?;
+        grids.extend(profile::timed("generate/save", || grid.write(&folder))?);
         let grids = if grids.is_empty() { String::new() } else { format!(" and {}", grids.join(", ")) };
         terminal::say!("{} image(s){grids} in {}", requests.len(), terminal::path(&out));
         profiler.finish(&out)

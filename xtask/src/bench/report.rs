@@ -105,7 +105,7 @@ pub(super) fn table(path: &Path, title: &str, rows: &[Vec<String>]) -> anyhow::R
             text.push_str(&format!("|{}\n", "---|".repeat(row.len())));
         }
     }
-    print!("{text}");
+    terminal::output!("{}", text.trim_end());
     let path = path.with_extension("md");
     atomic::write(&path, text)
 }
