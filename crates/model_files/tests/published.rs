@@ -148,7 +148,7 @@ fn metadata_say_what_tensors_do_not() {
     for odd in ["640x512", "square", "0", "100x100"] {
         let (_, size, notes) = open(&[both[0], ("modelspec.resolution", odd)], &none);
         assert_eq!(size, 768);
-        assert!(notes[0].contains(&format!("modelspec.resolution of ")) && notes[0].contains(odd), "{notes:?}");
+        assert!(notes[0].contains("modelspec.resolution of ") && notes[0].contains(odd), "{notes:?}");
     }
 }
 

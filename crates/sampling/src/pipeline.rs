@@ -69,14 +69,13 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::from_folder`].
     pub fn open(model: &BaseModel, to: (Kind, Device)) -> Result<Self> {
-        let unet = match model.folder() {
-            Some(folder) => UNet::from_folder(&folder.component("unet"), to)?,
+        Self::around(model, to, || match model.folder() {
+            Some(folder) => UNet::from_folder(&folder.component("unet"), to),
             None => {
                 let config = model.config(Component::Unet)?;
-                model.build(Component::Unet, to, |vs| UNet::new(vs, &config))?
+                model.build(Component::Unet, to, |vs| UNet::new(vs, &config))
             }
-        };
-        Self::around(model, unet, to)
+        })
     }
 
     /// The same with the U-Net in the folder `unet` in place of the model's own.
@@ -84,11 +83,15 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::from_folder`].
     pub fn with_unet(model: &BaseModel, unet: &Path, to: (Kind, Device)) -> Result<Self> {
-        Self::around(model, UNet::from_folder(unet, to)?, to)
+        Self::around(model, to, || UNet::from_folder(unet, to))
     }
 
-    /// Loads everything but the U-Net.
-    fn around(model: &BaseModel, (unet, unet_parameters): (UNet, Parameters), to: (Kind, Device)) -> Result<Self> {
+    /// Loads everything but the U-Net, and that when its turn comes: what is quick to read first, then the weights.
+    fn around(
+        model: &BaseModel,
+        to: (Kind, Device),
+        unet: impl FnOnce() -> Result<(UNet, Parameters)>,
+    ) -> Result<Self> {
         let (scheduler, stand_in) = model.scheduler()?.or_stand_in();
         let tokenizer = model.tokenizer()?;
         let ((text_encoder, text_parameters), (vae, vae_parameters)) = match model.folder() {
@@ -104,6 +107,7 @@ impl Pipeline {
                 )
             }
         };
+        let (unet, unet_parameters) = unet()?;
         let parameters =
             PipelineParameters { text_encoder: text_parameters, unet: unet_parameters, vae: vae_parameters };
         let place = match model.folder() {
