@@ -39,6 +39,7 @@ impl Export {
     pub(crate) fn run(self) -> Result<()> {
         let run = FinishedRun::open(&self.run)?;
         let (model, unet) = (&run.config.model, Some(Unet::Folder(&run.unet)));
+        export::notes(model, unet).iter().for_each(|note| terminal::note!("{note}"));
         match self.format {
             Format::Diffusers => {
                 let embeddings = Some((run.config.placeholder.as_str(), &run.embedding));

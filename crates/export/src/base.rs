@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
 use serde::Deserialize;
-use weights::{Archive, Tensors, is_training_state, read_config};
+use weights::{Archive, Source, Tensors, is_training_state, read_config};
 
 use crate::Family;
 
@@ -58,6 +58,18 @@ pub(crate) const SCHEDULER: &str = "the configuration of a scheduler";
 
 /// The size of latents where a config does not tell: 512 pixels, as 1.x and 2.x-base were trained.
 const DEFAULT_SAMPLE_SIZE: u64 = 64;
+
+/// What the user should know of the files in `base` that an export takes over, with another U-Net or not: which of them are
+/// variants, in place of the plain weights.
+pub fn notes(base: &Path, unet: Option<Unet>) -> Vec<String> {
+    let own_unet = unet.is_none().then_some("unet");
+    let components = own_unet.into_iter().chain(["vae", "text_encoder"]);
+    // What cannot be read is an error of the export itself.
+    components
+        .filter_map(|component| Archive::open_folder(&base.join(component)).ok())
+        .flat_map(|a| a.notes())
+        .collect()
+}
 
 impl Base {
     /// Reads the configs.
