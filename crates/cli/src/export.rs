@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use export::{SingleFile, Unet};
+use model_files::BaseModel;
 use tch::Kind;
+use trainer::FinishedRun;
 
 use crate::learned;
 
@@ -55,14 +57,20 @@ impl Export {
         }
     }
 
+    fn open(&self) -> Result<(FinishedRun, BaseModel)> {
+        let run = learned::open(&self.run, self.model.as_deref())?;
+        let base = run.base_model()?;
+        export::notes(&base, Some(Unet::Folder(&run.unet))).iter().for_each(|note| terminal::note!("{note}"));
+        Ok((run, base))
+    }
+
     fn diffusers(&self) -> Result<()> {
         ensure!(
             self.dtype.is_none(),
-            "--dtype is for a single file: a diffusers folder keeps the dtypes of the base model and of the run, and \
+            "--dtype is for a single file: a diffusers folder keeps the dtypes of its files, which are loaded as fp32, and \
              from_pretrained(..., torch_dtype=...) converts them; leave out --dtype, or give --format single-file"
         );
-        let run = learned::open(&self.run, self.model.as_deref())?;
-        let base = run.base_model()?;
+        let (run, base) = self.open()?;
         let (placeholder, category) = (&run.config.placeholder, &run.config.category);
         let embeddings = Some((placeholder.as_str(), &run.embedding));
         export::diffusers_folder(&base, &self.out, Some(Unet::Folder(&run.unet)), embeddings)?;
@@ -79,8 +87,7 @@ impl Export {
             FileDtype::Bf16 => Kind::BFloat16,
             FileDtype::Fp16 => Kind::Half,
         };
-        let run = learned::open(&self.run, self.model.as_deref())?;
-        let base = run.base_model()?;
+        let (run, base) = self.open()?;
         let [embedding, usage] = beside(&self.out);
         // Before the gigabytes.
         for path in [&self.out, &embedding, &usage] {

@@ -6,7 +6,7 @@ use anyhow::{Result, bail, ensure};
 use model_files::{BaseModel, Component};
 use serde::Deserialize;
 use serde_json::Value;
-use weights::{Archive, Tensors, is_training_state};
+use weights::{Archive, Source, Tensors, is_training_state};
 
 use crate::Family;
 
@@ -41,6 +41,14 @@ struct UnetConfig {
 #[derive(Deserialize)]
 struct TextConfig {
     hidden_act: Option<String>,
+}
+
+/// What the user should know of the files of `base` that an export takes over, with another U-Net or not: which of them are
+/// variants, in place of the plain weights.
+pub fn notes(base: &BaseModel, unet: Option<Unet>) -> Vec<String> {
+    let taken = Component::ALL.into_iter().filter(|component| *component != Component::Unet || unet.is_none());
+    // What cannot be read is an error of the export itself.
+    taken.filter_map(|component| base.archive(component).ok()).flat_map(|archive| archive.notes()).collect()
 }
 
 impl<'a> Base<'a> {

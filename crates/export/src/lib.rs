@@ -53,7 +53,7 @@ mod single_file;
 mod staging;
 mod text_encoder;
 
-pub use base::Unet;
+pub use base::{Unet, notes};
 pub use components::{Components, Family};
 pub use embeddings::{load_embeddings, name_in_prompts, save_embeddings};
 pub use folder::{USAGE, diffusers_folder};

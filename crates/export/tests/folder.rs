@@ -103,6 +103,10 @@ fn a_variant_that_stands_alone_gets_the_plain_name() {
     let index = unet.join("diffusion_pytorch_model.safetensors.index.fp16.json");
     fs::write(index, serde_json::json!({ "weight_map": shards }).to_string()).unwrap();
 
+    assert_eq!(export::notes(&base, None).len(), 3);
+    assert_eq!(export::notes(&base, Some(Unet::Folder(&unet))).len(), 2);
+    assert_eq!(export::notes(&common::base("tiny-sd15"), None), [""; 0]);
+
     let out = folder.path().join("out");
     export::diffusers_folder(&base, &out, None, None).unwrap();
     for component in ["unet", "vae", "text_encoder"] {

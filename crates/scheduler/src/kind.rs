@@ -22,30 +22,6 @@ pub enum SchedulerKind {
     EulerAncestral,
 }
 
-/// diffusers' other samplers of models with the same noise schedules.
-const ELSEWHERE: [&str; 15] = [
-    "DDIMInverseScheduler",
-    "DDIMParallelScheduler",
-    "DDPMParallelScheduler",
-    "DEISMultistepScheduler",
-    "DPMSolverMultistepInverseScheduler",
-    "DPMSolverSDEScheduler",
-    "DPMSolverSinglestepScheduler",
-    "HeunDiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "KDPM2DiscreteScheduler",
-    "LCMScheduler",
-    "LMSDiscreteScheduler",
-    "SASolverScheduler",
-    "TCDScheduler",
-    "UniPCMultistepScheduler",
-];
-
-/// Whether diffusers has a scheduler of this name that this crate lacks and another one can stand in for.
-pub(crate) fn exists_elsewhere(class_name: &str) -> bool {
-    ELSEWHERE.contains(&class_name)
-}
-
 impl SchedulerKind {
     /// All of them.
     pub const ALL: [Self; 6] =

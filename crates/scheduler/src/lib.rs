@@ -70,6 +70,7 @@ mod pndm;
 mod prediction;
 mod sigmas;
 mod spacing;
+mod stand_in;
 mod step;
 
 pub use config::{BetaSchedule, FinalSigmas, SchedulerConfig, VarianceType};

@@ -31,6 +31,8 @@ impl AutoencoderKl {
     /// When `config` is not valid; see [`Config::validate`].
     pub fn new(vs: &Scope, config: &Config) -> Result<Self> {
         config.validate()?;
+        // What the VAE was trained with: LPIPS and a discriminator.
+        vs.ignore("loss");
         let latent = config.latent_channels;
         Ok(Self {
             config: config.clone(),
@@ -52,11 +54,7 @@ impl AutoencoderKl {
         let path = folder.join("config.json");
         let config: Config = weights::read_config(&path)?;
         config.validate().with_context(|| format!("{} does not describe a supported VAE", path.display()))?;
-        weights::build(&Archive::open_folder(folder)?, to, |vs| {
-            // What the VAE was trained with: LPIPS and a discriminator.
-            vs.ignore("loss");
-            Self::new(vs, &config)
-        })
+        weights::build(&Archive::open_folder(folder)?, to, |vs| Self::new(vs, &config))
     }
 
     /// What the model was built from.

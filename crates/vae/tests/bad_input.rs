@@ -132,7 +132,7 @@ fn tensors_that_do_not_fit_are_all_listed() {
         assert!(tensors.remove(name).is_some());
     }
     tensors.insert("quant_conv.bias".to_owned(), Tensor::zeros([6], CPU));
-    tensors.insert("loss.logvar".to_owned(), Tensor::zeros([1], CPU));
+    tensors.insert("decoder.logvar".to_owned(), Tensor::zeros([1], CPU));
     weights::save(&path.join("diffusion_pytorch_model.safetensors"), &tensors).unwrap();
     let said = message(AutoencoderKl::from_folder(path, CPU));
     assert_says(
@@ -141,9 +141,26 @@ fn tensors_that_do_not_fit_are_all_listed() {
             path.to_str().unwrap(),
             "4 tensors do not fit",
             "missing (2): decoder.conv_in.bias, encoder.mid_block.attentions.0.to_q.weight",
-            "unexpected (1): loss.logvar",
+            "unexpected (1): decoder.logvar",
             "quant_conv.bias has shape [6], the model expects [8]",
         ],
+    );
+}
+
+#[test]
+fn what_the_vae_was_trained_with_is_passed_over_with_a_note() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    write_model(path, &tiny_config());
+    let mut tensors = Archive::open_folder(path).unwrap().tensors().unwrap();
+    for name in ["loss.logvar", "loss.discriminator.main.0.weight", "model_ema.decay"] {
+        tensors.insert(name.to_owned(), Tensor::zeros([1], CPU));
+    }
+    weights::save(&path.join("diffusion_pytorch_model.safetensors"), &tensors).unwrap();
+    let (_, parameters) = AutoencoderKl::from_folder(path, CPU).unwrap();
+    assert_says(
+        &parameters.notes().join("\n"),
+        &["3 tensors", "passed over: loss.discriminator.main.0.weight, loss.logvar, model_ema.decay"],
     );
 }
 
