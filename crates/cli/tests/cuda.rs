@@ -231,6 +231,28 @@ fn no_step_waits_for_a_copy() {
     }
 }
 
+/// Nor is one of a checkpoint's: the thread that writes it waits for its tensors, beside the next step.
+#[test]
+fn no_step_waits_for_a_checkpoint() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    photos(&folder.join("photos"));
+    let counted = |every: &str| {
+        let short =
+            "--device cuda --validate-every 0 --set embedding.steps=0 --set cross_attention.steps=0 --set unet.steps=3";
+        let more: Vec<&str> = short.split_whitespace().chain(["--checkpoint-every", every]).collect();
+        let mut command = train(folder, every, &more);
+        let counts = folder.join(every).with_extension("json");
+        cuda_standin::preload(&mut command).env(cuda_standin::COUNTS, &counts);
+        (command, counts)
+    };
+    let [none, two] = ["100", "1"].map(counted);
+    succeed([none.0, two.0]);
+    let [none, two] = [none.1, two.1].map(|path| json(&path));
+    assert_eq!(none["blocking_downloads"], two["blocking_downloads"], "{none} and {two}");
+    assert!(two["queued_downloads"].as_i64() > none["queued_downloads"].as_i64(), "{none} and {two}");
+}
+
 #[test]
 fn want_of_memory_names_the_flags_that_help() {
     let temporary = tempfile::tempdir().unwrap();

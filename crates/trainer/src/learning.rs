@@ -235,7 +235,7 @@ impl Learning {
             files.push(File { metadata: ema.metadata().into(), ..File::new(Checkpoint::EMA, ema.averages()) });
         }
         files.push(File::new(Checkpoint::OPTIMIZER, self.optimizer.tensors()));
-        Ok(Snapshot { state: State { stage: self.stage, step: self.done }, files })
+        Ok(Snapshot::new(State { stage: self.stage, step: self.done }, files))
     }
 
     /// Writes all that [`Trainer::resume`] needs into the folder `path`, whole or not at all.
@@ -249,10 +249,14 @@ impl Learning {
     /// A loss may still be a number when its gradients no longer were.
     fn check_finite(&self, trainer: &Trainer) -> Result<()> {
         let trained = trainer.trained(self.stage);
-        let finite = |tensor: &Tensor| libtorch::catch(|| tensor.sum(Kind::Double).double_value(&[]).is_finite());
-        for (name, tensor) in trained {
+        // All at once, so that a GPU is waited for once.
+        let sums = libtorch::catch(|| {
+            let sums: Vec<Tensor> = trained.iter().map(|(_, tensor)| tensor.detach().sum(Kind::Double)).collect();
+            Tensor::stack(&sums, 0)
+        })?;
+        for ((name, _), sum) in trained.iter().zip(Download::new(&sums)?.wait()?) {
             ensure!(
-                finite(tensor)?,
+                sum.is_finite(),
                 "{name} has values that are not numbers after step {} of stage {}; the checkpoint before is good, but \
                  will come here again: start a new run with a lower learning_rate, or with dtype fp32",
                 self.done,

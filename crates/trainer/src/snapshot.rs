@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::thread::{Builder, JoinHandle};
 
 use anyhow::{Result, anyhow};
-use tch::{Device, Tensor};
+use libtorch::Download;
+use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::{Checkpoint, State};
 
@@ -12,8 +13,10 @@ use crate::checkpoint::{Checkpoint, State};
 /// [`Snapshot::copied`].
 #[derive(Debug)]
 pub struct Snapshot {
-    pub(crate) state: State,
-    pub(crate) files: Vec<File>,
+    state: State,
+    files: Vec<File>,
+    /// A number that was asked of the device after all tensors of a copy: when it is there, so are they.
+    arrived: Option<Download>,
 }
 
 /// A file of named tensors.
@@ -35,17 +38,32 @@ impl File {
 }
 
 impl Snapshot {
-    /// The same in the host's memory, whatever is trained meanwhile.
+    /// Of the trainer's own tensors.
+    pub(crate) fn new(state: State, files: Vec<File>) -> Self {
+        Self { state, files, arrived: None }
+    }
+
+    /// The same in the host's memory, whatever is trained meanwhile. From a GPU it is asked for, into page-locked memory, and
+    /// waited for only when it is written.
     ///
     /// # Errors
     /// For want of memory.
     pub fn copied(mut self) -> Result<Self> {
+        let mut device = Device::Cpu;
         libtorch::catch(|| {
             for (_, tensor) in self.files.iter_mut().flat_map(|file| &mut file.tensors) {
-                let on_host = tensor.device() == Device::Cpu;
-                *tensor = if on_host { tensor.copy() } else { tensor.to_device(Device::Cpu) };
+                *tensor = match tensor.device() {
+                    Device::Cpu => tensor.copy(),
+                    other => {
+                        device = other;
+                        tensor.to_device_(Device::Cpu, tensor.kind(), /* non_blocking: */ true, false)
+                    }
+                };
             }
         })?;
+        if device != Device::Cpu {
+            self.arrived = Some(Download::new(&libtorch::catch(|| Tensor::zeros([], (Kind::Float, device)))?)?);
+        }
         Ok(self)
     }
 
@@ -60,6 +78,9 @@ impl Snapshot {
     /// # Errors
     /// When the folder cannot be written; earlier checkpoints are as they were.
     pub fn write(&self, path: &Path) -> Result<()> {
+        if let Some(arrived) = &self.arrived {
+            arrived.wait()?;
+        }
         Checkpoint::write(path, self.state, |folder| {
             self.files.iter().try_for_each(|File { name, tensors, metadata }| {
                 let tensors = tensors.iter().map(|(name, tensor)| (name, tensor));
@@ -131,7 +152,7 @@ mod tests {
 
     fn snapshot(step: usize) -> Snapshot {
         let files = vec![File::new("numbers.safetensors", [("x", &Tensor::from(step as i64))])];
-        Snapshot { state: State { stage: Stage::Unet, step }, files }
+        Snapshot::new(State { stage: Stage::Unet, step }, files)
     }
 
     #[test]
