@@ -153,6 +153,8 @@ fn read(path: &Path) -> Result<Vec<Line>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn entry(step: u64) -> Entry {
