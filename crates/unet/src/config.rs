@@ -188,7 +188,7 @@ impl Config {
 
     fn check_numbers(&self) -> Result<()> {
         ensure!(
-            self.cross_attention_dim > 0,
+            self.cross_attention_dim != 0,
             "cross_attention_dim is missing or not positive: give the width of the text embeddings, such as 1024"
         );
         for (key, value) in [
