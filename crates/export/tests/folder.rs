@@ -68,7 +68,7 @@ fn learned_rows_stay_f32_beside_a_base_model_in_f16() {
         let out = folder.path().join(format!("{name}-out"));
         // No f16 holds a third.
         let rows = rows(32) / 3.0;
-        export::diffusers_folder(&base, &out, None, Some((TOKEN, &rows))).unwrap();
+        export::diffusers_folder(&open(&base), &out, None, Some((TOKEN, &rows))).unwrap();
 
         let (written, old) = (read(&out.join("text_encoder")), read(&base.join("text_encoder")));
         assert!(written[table].narrow(0, 1200, 2).equal(&rows));
@@ -79,7 +79,7 @@ fn learned_rows_stay_f32_beside_a_base_model_in_f16() {
         assert_eq!(json(&out.join("text_encoder/config.json")), config);
         // Without a new token, the file is as it was, and loaded as f32 all the same.
         let out = folder.path().join(format!("{name}-plain"));
-        export::diffusers_folder(&base, &out, None, None).unwrap();
+        export::diffusers_folder(&open(&base), &out, None, None).unwrap();
         assert_same("text encoder", &read(&out.join("text_encoder")), &old);
         config["vocab_size"] = 1200.into();
         assert_eq!(json(&out.join("text_encoder/config.json")), config);
@@ -103,12 +103,12 @@ fn a_variant_that_stands_alone_gets_the_plain_name() {
     let index = unet.join("diffusion_pytorch_model.safetensors.index.fp16.json");
     fs::write(index, serde_json::json!({ "weight_map": shards }).to_string()).unwrap();
 
-    assert_eq!(export::notes(&base, None).len(), 3);
-    assert_eq!(export::notes(&base, Some(Unet::Folder(&unet))).len(), 2);
-    assert_eq!(export::notes(&common::base("tiny-sd15"), None), [""; 0]);
+    assert_eq!(export::notes(&open(&base), None).len(), 3);
+    assert_eq!(export::notes(&open(&base), Some(Unet::Folder(&unet))).len(), 2);
+    assert_eq!(export::notes(&open(&common::base("tiny-sd15")), None), [""; 0]);
 
     let out = folder.path().join("out");
-    export::diffusers_folder(&base, &out, None, None).unwrap();
+    export::diffusers_folder(&open(&base), &out, None, None).unwrap();
     for component in ["unet", "vae", "text_encoder"] {
         let archive = Archive::open_folder(&out.join(component)).unwrap();
         assert!(archive.variant().is_none(), "{component}");
@@ -137,13 +137,13 @@ fn the_rows_of_a_padded_table_give_way_to_learned_ones() {
         fs::write(base.join("text_encoder/config.json"), config.to_string()).unwrap();
 
         let out = folder.path().join(format!("out{padding}"));
-        export::diffusers_folder(&base, &out, None, Some((TOKEN, &rows(32)))).unwrap();
+        export::diffusers_folder(&open(&base), &out, None, Some((TOKEN, &rows(32)))).unwrap();
         let expected = Tensor::cat(&[&plain[TABLE], &rows(32), &Tensor::full([left, 32], 7.0, common::F32)], 0);
         assert!(read(&out.join("text_encoder"))[TABLE].equal(&expected));
         assert_eq!(json(&out.join("text_encoder/config.json"))["vocab_size"], 1202 + left);
         // Other programs' text encoders have exactly CLIP's tokens.
         let file = folder.path().join(format!("{padding}.safetensors"));
-        export::single_file(&base, &file, None, &export::SingleFile::default()).unwrap();
+        export::single_file(&open(&base), &file, None, &export::SingleFile::default()).unwrap();
         let table = Archive::open(&file).unwrap().tensor(&format!("cond_stage_model.transformer.{TABLE}")).unwrap();
         assert!(table.unwrap().equal(&plain[TABLE]));
     }
@@ -166,7 +166,7 @@ fn tensors_that_mean_nothing_are_left_out_of_a_single_file() {
     let [file, plain] = [&base, &common::base("tiny-sd15")].map(|base| {
         let file = folder.path().join(format!("{}.safetensors", base.parent().unwrap() == folder.path()));
         let unet = common::base("tiny-sd15").join("unet");
-        export::single_file(base, &file, Some(Unet::Folder(&unet)), &export::SingleFile::default()).unwrap();
+        export::single_file(&open(base), &file, Some(Unet::Folder(&unet)), &export::SingleFile::default()).unwrap();
         Archive::open(&file).unwrap().tensors().unwrap()
     });
     assert_same("file", &file, &plain);
@@ -183,7 +183,7 @@ fn every_component_of_transformers_is_loaded_as_f32() {
     fs::create_dir(base.join("safety_checker")).unwrap();
     fs::write(base.join("safety_checker/config.json"), r#"{"torch_dtype": "float16", "model_type": "clip"}"#).unwrap();
     let out = folder.path().join("out");
-    export::diffusers_folder(&base, &out, None, None).unwrap();
+    export::diffusers_folder(&open(&base), &out, None, None).unwrap();
     let expected = serde_json::json!({"torch_dtype": "float32", "model_type": "clip"});
     assert_eq!(json(&out.join("safety_checker/config.json")), expected);
     for component in ["unet", "vae"] {
