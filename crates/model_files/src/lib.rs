@@ -34,6 +34,7 @@
 mod configs;
 mod folder;
 mod model;
+mod modelspec;
 pub mod names;
 mod options;
 mod recognition;

@@ -9,6 +9,7 @@ use tokenizer::Tokenizer;
 use weights::{Archive, View};
 
 use crate::configs::{Configs, Family, published};
+use crate::modelspec::Said;
 use crate::names::{CLIP, Names, OPEN_CLIP, TEXT, UNET, VAE, number_after, open_clip, unet, vae};
 use crate::recognition::{TextLayout, text_layout};
 use crate::{Component, ModelFolder, ModelOptions, PredictionType};
@@ -36,7 +37,7 @@ impl SingleFile {
         let text_layout = text_layout(path, &archive)?;
         let config_folder = options.config.as_deref().map(ModelFolder::open).transpose();
         let config_folder = config_folder.context("the folder with the configs (--model-config)")?;
-        let said = Said::of(path, &archive)?;
+        let said = Said::of(path, &archive);
         let family = family(&archive, text_layout);
         let configs = match &config_folder {
             Some(folder) => configs_of(folder, path, options, &said)?,
@@ -290,53 +291,6 @@ fn configs_of(folder: &ModelFolder, path: &Path, options: &ModelOptions, said: &
         (None, None) => {}
     }
     Ok(Configs { unet: read("unet")?, vae: read("vae")?, text_encoder: read("text_encoder")?, scheduler })
-}
-
-/// What the file's metadata say by the ModelSpec standard (<https://github.com/Stability-AI/ModelSpec>).
-struct Said {
-    prediction: Option<PredictionType>,
-    image_size: Option<i64>,
-    notes: Vec<String>,
-}
-
-impl Said {
-    fn of(path: &Path, archive: &Archive) -> Result<Self> {
-        let value = |key: &str| archive.metadata().get(&format!("modelspec.{key}")).map(|value| value.trim());
-        let by_architecture = || match value("architecture")?.split('/').next()? {
-            "stable-diffusion-v2-512" => Some(PredictionType::Epsilon),
-            "stable-diffusion-v2-768-v" => Some(PredictionType::VPrediction),
-            _ => None,
-        };
-        let mut notes = Vec::new();
-        let mut passed_over = |key: &str, value: &str, why: &str| {
-            notes.push(format!("modelspec.{key} of {} is {value:?}, {why}; it is passed over", path.display()));
-        };
-        let prediction = match value("prediction_type").map(|name| (name, name.to_lowercase())) {
-            None => by_architecture(),
-            Some((name, lower)) => match lower.as_str() {
-                "epsilon" | "eps" => Some(PredictionType::Epsilon),
-                "v" | "v_prediction" | "v-prediction" => Some(PredictionType::VPrediction),
-                _ => {
-                    passed_over("prediction_type", name, "but only epsilon and v are known here");
-                    by_architecture()
-                }
-            },
-        };
-        let image_size = value("resolution").and_then(|text| {
-            let sides: Option<Vec<i64>> = text.split(['x', 'X']).map(|side| side.trim().parse().ok()).collect();
-            let size = match sides.as_deref() {
-                Some([side]) => Some(*side),
-                Some([width, height]) if width == height => Some(*width),
-                _ => None,
-            };
-            let size = size.filter(|size| (64..=4096).contains(size) && size % 8 == 0);
-            if size.is_none() {
-                passed_over("resolution", text, "which is no square of a multiple of 8 pixels");
-            }
-            size
-        });
-        Ok(Self { prediction, image_size, notes })
-    }
 }
 
 /// A note of tensors that are no part of the model, except those that many files have and nothing computes with.
