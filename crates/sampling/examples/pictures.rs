@@ -2,6 +2,8 @@
 //!
 //! Without arguments the tiny model in fixtures is used, whose weights are random.
 
+#![allow(clippy::print_stderr)]
+
 use anyhow::Result;
 use libtorch::DeviceChoice;
 use pictures::Grid;
