@@ -23,6 +23,9 @@ fn main() -> Result<()> {
     for skipped in &opened.skipped {
         println!("skipped: {skipped}");
     }
+    for note in &opened.notes {
+        println!("note: {note}");
+    }
     let random = Augmentation::default();
     let whole = Augmentation::none(random.resolution);
     let mut views = Vec::new();
