@@ -121,7 +121,7 @@ impl Train {
             }
             (Device::Cpu, _) => terminal::say!("computing on the CPU, as asked"),
             (device, _) => {
-                terminal::say!("computing on {device:?} in {}", format!("{:?}", config.dtype).to_lowercase())
+                terminal::say!("computing on {device:?} in {}", format!("{:?}", config.dtype).to_lowercase());
             }
         }
         for note in session.notes() {
