@@ -39,7 +39,7 @@ pub struct OutOfRange {
 ///
 /// # Errors
 /// Names the key, the value, the bounds and their `reason`.
-pub fn within<T: PartialOrd + Display>(
+pub fn within<T: PartialOrd + Display + Copy>(
     key: &str,
     value: T,
     range: RangeInclusive<T>,
