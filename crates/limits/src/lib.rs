@@ -39,8 +39,7 @@ pub struct OutOfRange {
 ///
 /// # Errors
 /// Names the key, the value, the bounds and their `reason`.
-#[expect(clippy::needless_pass_by_value, reason = "numbers, which are copied")]
-pub fn within<T: PartialOrd + Display>(
+pub fn within<T: PartialOrd + Display + Copy>(
     key: &str,
     value: T,
     range: RangeInclusive<T>,
