@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser};
 use evaluation::Record;
+use journal::ResultsFolder;
 use libtorch::DeviceChoice;
 use table::{Run, Table};
 use trainer::{FinishedRun, TrainConfig};
@@ -109,6 +110,8 @@ impl Ablate {
                 "two subjects are called {name}; their photos' folders need names of their own"
             );
         }
+        let results = ResultsFolder::check(&self.out, "ablate", &["ablation.json"])?;
+        results.create()?;
         let (mut runs, mut table) = (Vec::new(), None);
         let total = self.seeds.len() * self.subjects.len() * self.variants.len();
         for seed in self.seeds.iter().map(|seed| seed.announce()) {
@@ -132,7 +135,7 @@ impl Ablate {
         let run = self.out.join(&subject.name).join(variant.name()).join(format!("seed-{seed}"));
         let mut train = self.train(subject, variant, seed, &run)?;
         match FinishedRun::open(&run) {
-            Ok(finished) => check_same(&train.config()?, &finished.config, &run)?,
+            Ok(finished) => check_same(&train.config()?, finished, &run)?,
             Err(_) => {
                 train.resume = run.join("config.json").exists();
                 train.learn().with_context(|| format!("run {}", terminal::path(&run)))?;
@@ -140,6 +143,8 @@ impl Ablate {
         }
         let pictures = run.join("evaluation").join("ablation");
         let evaluate = Evaluate {
+            model: Some(train.config()?.model),
+            concept: train.concept.clone(),
             images: self.images,
             clip: self.clip.clone(),
             out: Some(pictures.clone()),
@@ -166,17 +171,21 @@ impl Ablate {
     }
 }
 
-/// Refuses a run that other options have made: a table of both would compare what cannot be compared.
-fn check_same(wanted: &TrainConfig, made: &TrainConfig, run: &Path) -> Result<()> {
+/// Refuses a run that other options have made: a table of both would compare what cannot be compared. Its model and its
+/// photos are the same by their contents, wherever they are.
+fn check_same(wanted: &TrainConfig, mut made: FinishedRun, run: &Path) -> Result<()> {
     let mut wanted = wanted.clone();
     // Where it is not given, the model says it.
-    wanted.augmentation.resolution = made.augmentation.resolution;
-    let differences = journal::differences(&serde_json::to_value(made)?, &serde_json::to_value(wanted)?);
+    wanted.augmentation.resolution = made.config.augmentation.resolution;
+    let differences = journal::differences(&made.identity()?, &wanted.identity()?);
     ensure!(
         differences.is_empty(),
         "the run in {} was made with other options: {}; give those again, or another --out",
         run.display(),
         differences.join("; ")
     );
+    (made.config.model, made.config.concept) = (wanted.model, wanted.concept);
+    made.base_model()?;
+    made.photos()?;
     Ok(())
 }

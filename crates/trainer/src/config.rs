@@ -232,6 +232,16 @@ impl TrainConfig {
         BaseModel::open(&self.model, &self.model_options)
     }
 
+    /// What tells one run from others: everything but where the model and the photos are.
+    ///
+    /// # Errors
+    /// None in practice: a configuration can always be written as JSON.
+    pub fn identity(&self) -> Result<serde_json::Value> {
+        let mut config = serde_json::to_value(self)?;
+        crate::saved::without_place(&mut config);
+        Ok(config)
+    }
+
     /// The configuration of one stage.
     pub fn stage(&self, stage: Stage) -> &StageConfig {
         match stage {

@@ -9,7 +9,7 @@ use sampling::Pipeline;
 use tch::{Device, Kind, Tensor};
 
 use crate::outputs::Outputs;
-use crate::saved::{self, SavedRun};
+use crate::saved::SavedRun;
 use crate::{ModelFingerprint, TrainConfig};
 
 /// What a finished run has made, on disk.
@@ -85,9 +85,7 @@ impl FinishedRun {
     /// # Errors
     /// None in practice: a configuration can always be written as JSON.
     pub fn identity(&self) -> Result<serde_json::Value> {
-        let mut config = serde_json::to_value(&self.config)?;
-        saved::without_place(&mut config);
-        Ok(config)
+        self.config.identity()
     }
 
     /// The photos that the run has learned from, if they are where they were and as they were.
