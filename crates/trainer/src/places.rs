@@ -41,10 +41,17 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).with_context(|| format!("the path {:?} cannot be used", path.display()))
 }
 
-/// Whether two paths lead to one folder, through links and `..` too, as far as it exists.
+/// Whether two paths lead to one folder, through links and `..` too, and where it does not exist yet.
 fn same(a: &Path, b: &Path) -> bool {
-    let real = |path: &Path| fs::canonicalize(path).or_else(|_| std::path::absolute(path)).ok();
     real(a).is_some_and(|a| real(b) == Some(a))
+}
+
+/// A path without links, as far as it exists.
+fn real(path: &Path) -> Option<PathBuf> {
+    let absolute = std::path::absolute(path).ok()?;
+    let there = |above: &Path| Some(fs::canonicalize(above).ok()?.join(absolute.strip_prefix(above).ok()?));
+    // Without joining nothing, which would add a slash to a file's path.
+    fs::canonicalize(&absolute).ok().or_else(|| absolute.ancestors().skip(1).find_map(there))
 }
 
 #[cfg(test)]
