@@ -3,7 +3,7 @@
 
 use golden::assert_close;
 use heatmaps::{Config, HeatMapRecorder};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 use unet::{AttentionObserver, CrossAttentionLayer};
 
 const LATENTS: (i64, i64) = (16, 24);

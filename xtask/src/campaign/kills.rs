@@ -1,6 +1,7 @@
 //! Killed at random moments, then called again.
 
 use super::case::Case;
+use super::chance::Chance;
 use super::child::Ending;
 use super::prepared::WORKS;
 use super::tally::Verdict;
@@ -13,7 +14,7 @@ pub(super) fn run(case: &Case<'_>) -> anyhow::Result<Verdict> {
     let kills = case.chance(|chance| 1 + chance.below(3));
     let mut killed = 0;
     for kill in 0..kills {
-        let share = case.chance(|chance| chance.unit());
+        let share = case.chance(Chance::unit);
         let moment = case.prepared.time(work).mul_f64(share);
         case.note(format!("killed after {:.3} s", moment.as_secs_f64()));
         let mut running = case.start(case.prepared.command(&case.prepared.arguments(work, kill > 0)))?;

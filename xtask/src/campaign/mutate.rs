@@ -14,10 +14,11 @@ pub(super) fn damage(name: &str, bytes: &[u8], chance: &mut Chance) -> Vec<u8> {
         }
         return value.to_string().into_bytes();
     }
-    if structured && name.ends_with(".safetensors") {
-        if let Some(damaged) = damage_safetensors(bytes, chance) {
-            return damaged;
-        }
+    if structured
+        && name.ends_with(".safetensors")
+        && let Some(damaged) = damage_safetensors(bytes, chance)
+    {
+        return damaged;
     }
     damage_bytes(bytes.to_vec(), chance)
 }
@@ -104,14 +105,13 @@ fn damage_keys(map: &mut Map<String, Value>, chance: &mut Chance) {
 
 fn near(number: &Number, chance: &mut Chance) -> Number {
     let changed = match (number.as_i64(), number.as_f64()) {
-        (Some(number), _) => Some(match chance.below(5) {
+        (Some(number), _) => Some(Number::from(match chance.below(5) {
             0 => number.wrapping_add(1),
             1 => number.wrapping_sub(1),
             2 => number.wrapping_mul(2),
             3 => number.wrapping_neg(),
             _ => number.wrapping_mul(1 << 20),
-        })
-        .map(Number::from),
+        })),
         (None, Some(number)) => Number::from_f64(number * [-1.0, 0.0, 10.0, 1e300][chance.below(4)]),
         _ => None,
     };
