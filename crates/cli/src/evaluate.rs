@@ -209,7 +209,6 @@ impl Prepared {
     /// Draws what is missing.
     pub(crate) fn draw(&mut self) -> Result<()> {
         let to = self.evaluate.compute.resolve()?;
-        self.results.create()?;
         for Candidate { name, gallery, .. } in &mut self.candidates {
             let load = || match *name {
                 "base" => Pipeline::open(&self.model, to),
@@ -217,7 +216,8 @@ impl Prepared {
             };
             draw(gallery, name, self.evaluate.size.batch(), load)?;
         }
-        Ok(())
+        // Last, so that nothing is made by what cannot be drawn; till then the folder is known by its recipe.
+        self.results.create()
     }
 
     /// Each candidate's name and its pictures, in the order of the prompts.

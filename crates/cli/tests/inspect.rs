@@ -65,7 +65,7 @@ fn the_embedding_is_compared_with_its_start_and_the_vocabulary() {
     fs::write(own.join("grid.png"), "mine").unwrap();
     refuses(
         &["inspect", "--run", &run, "--out", &own.display().to_string()],
-        "has a file grid.png that is not of an earlier call",
+        "(it has \"grid.png\") and not a folder that \"inspect\" has made",
     );
     assert_eq!(fs::read(own.join("grid.png")).unwrap(), b"mine");
     succeed(&fixed);

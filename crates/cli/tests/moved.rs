@@ -120,8 +120,7 @@ fn what_was_learned_is_used_with_its_own_model_alone() {
     let mut bytes = fs::read(&vae).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&vae, &bytes).unwrap();
-    let words =
-        "run: vae/diffusion_pytorch_model.safetensors has other contents; name the folder of that model with --model";
+    let words = "run: vae/diffusion_pytorch_model.safetensors has other contents; name that model with --model";
     for command in commands {
         call(command, &[], Some(words));
         call(command, &["--model", &text(&model)], Some(words));

@@ -80,7 +80,10 @@ fn a_comparison_prints_its_table_and_answers_are_counted() {
     let others = parent.path().join("others");
     fs::create_dir(&others).unwrap();
     fs::write(others.join("study.html"), "mine").unwrap();
-    fails(&attndreambooth(&["compare", "--out"], &[&others, &a, &b]), "study.html: it exists and is not a page");
+    fails(
+        &attndreambooth(&["compare", "--out"], &[&others, &a, &b]),
+        "(it has \"study.html\") and not a folder that \"compare\" has made",
+    );
     assert_eq!(fs::read_dir(&others).unwrap().count(), 1);
 
     // What the page saves: its own data, and what was chosen.

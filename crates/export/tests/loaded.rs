@@ -19,7 +19,7 @@ fn options(base: &Path) -> ModelOptions {
 
 /// The folder as a single file, opened.
 fn as_single_file(base: &Path, folder: &Path, kind: Kind) -> BaseModel {
-    let file = folder.join("model.safetensors");
+    let file = folder.join(format!("{}.safetensors", base.file_name().unwrap().display()));
     single_file(&open(base), &file, None, &SingleFile { kind, ..SingleFile::default() }).unwrap();
     BaseModel::open(&file, &options(base)).unwrap()
 }

@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_word_longer_than_any_path_is_shortened_where_it_stands() {
-        let path = "/a".repeat(2048);
+        let path = "/a".repeat(2047);
         let message = format!("error: no file {path},\n  or {}\tthere", "x".repeat(5000));
         let read = readable(message);
         assert!(read.starts_with(&format!("error: no file {path},\n  or xxx")) && read.ends_with("xxx\tthere"));
