@@ -162,7 +162,7 @@ fn what_is_wrong_is_said_in_a_sentence() {
     assert!(config.contains(&version));
     let other = config.replace(&version, "\"attndreambooth\": \"9.0.0\"").replace("\"vectors\"", "\"tokens\"");
     fs::write(run.join("config.json"), other).unwrap();
-    says(&run, &[], &["made by version 9.0.0", "train again"]);
+    says(&run, &[], &["written by version 9.0.0", "train again"]);
     fs::write(run.join("config.json"), config).unwrap();
     fs::remove_file(run.join("learned_embeds.safetensors")).unwrap();
     says(&run, &[], &["is not finished", "--resume"]);

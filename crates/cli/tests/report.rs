@@ -17,7 +17,8 @@ fn run_folder(parent: &Path, name: &str, learning_rate: f64) -> PathBuf {
     picture(run.join("pictures/0.png"), 70);
     picture(run.join("pictures/1.png"), 140);
     let config = json!({"concept": photos, "category": "dog", "unet": {"steps": 9, "learning_rate": learning_rate}});
-    let record = json!({"config": config, "photos": [{"file": "0.png", "sha256": "ab"}], "versions": {}});
+    let sha256 = fingerprint::of_bytes(fs::read(photos.join("0.png")).unwrap());
+    let record = json!({"config": config, "photos": [{"file": "0.png", "sha256": sha256}], "versions": {}});
     fs::write(run.join("config.json"), record.to_string()).unwrap();
     let pictures = json!({"pictures": [
         {"file": "0.png", "prompt": "a [V] dog", "seed": 0},

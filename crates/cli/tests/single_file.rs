@@ -61,7 +61,9 @@ fn a_run_on_a_single_file_is_the_run_on_its_folder() {
     let [a, b] = [&run, &expected].map(|run| {
         let out = format!("{run}-exported");
         succeed(&["export", "--run", run, "--out", &out]);
-        let out = format!("{run}-exported.safetensors");
+        // Of the same name: it stands in the metadata.
+        fs::create_dir(format!("{run}-file")).unwrap();
+        let out = format!("{run}-file/exported.safetensors");
         succeed(&["export", "--run", run, "--out", &out, "--format", "single-file"]);
         fs::read(out).unwrap()
     });
