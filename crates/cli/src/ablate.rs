@@ -135,8 +135,8 @@ impl Ablate {
         let run = self.out.join(&subject.name).join(variant.name()).join(format!("seed-{seed}"));
         let mut train = self.train(subject, variant, seed, &run)?;
         match FinishedRun::open(&run) {
-            Ok(finished) => check_same(&train.config()?, finished, &run)?,
-            Err(_) => {
+            Ok(finished) if finished.is_complete() => check_same(&train.config()?, finished, &run)?,
+            _ => {
                 train.resume = run.join("config.json").exists();
                 train.learn().with_context(|| format!("run {}", terminal::path(&run)))?;
             }

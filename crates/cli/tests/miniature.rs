@@ -147,6 +147,14 @@ fn an_ablation_runs_each_variant_once_and_puts_them_in_a_table() {
     assert_eq!(made.metadata().unwrap().modified().unwrap(), before);
     assert_eq!(fs::read_to_string(out.join("ablation.json")).unwrap(), table);
 
+    // A run that ended right after its last step gets what it lacks.
+    let run = out.join("penguin/full/seed-0");
+    let curves = fs::read(run.join("curves.png")).unwrap();
+    fs::create_dir(run.join("checkpoints")).unwrap();
+    fs::remove_file(run.join("curves.png")).unwrap();
+    assert!(ablate(&[]).status.success());
+    assert!(fs::read(run.join("curves.png")).unwrap() == curves && !run.join("checkpoints").exists());
+
     // Nor is what other options have made taken for it.
     let other = ablate(&["--set", "unet.learning_rate=1"]);
     assert_eq!(other.status.code(), Some(2));

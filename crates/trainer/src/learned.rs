@@ -10,6 +10,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::outputs::Outputs;
 use crate::saved::SavedRun;
+use crate::session::CHECKPOINTS;
 use crate::{ModelFingerprint, TrainConfig};
 
 /// What a finished run has made, on disk.
@@ -48,6 +49,12 @@ impl FinishedRun {
             config.placeholder
         );
         Ok(Self { config: config.clone(), unet, embedding, folder: run.to_owned(), saved })
+    }
+
+    /// Whether nothing is left to do: a run that ended right after its last step has no samples and curves yet, and keeps
+    /// its checkpoints.
+    pub fn is_complete(&self) -> bool {
+        !self.folder.join(CHECKPOINTS).exists()
     }
 
     /// The same with the base model at another place, if one is given.

@@ -325,4 +325,4 @@ fn tell(notes: &[String], watch: &mut dyn FnMut(Event<'_>)) {
 /// The run's configuration in its folder.
 const CONFIG: &str = "config.json";
 /// Where checkpoints stand in the run's folder.
-const CHECKPOINTS: &str = "checkpoints";
+pub(crate) const CHECKPOINTS: &str = "checkpoints";

@@ -68,20 +68,25 @@ impl<'a> Case<'a> {
         let out = self.folder().join("out");
         // These make a new file or folder, in one moment, and refuse one that is there.
         if work.name == "export" && out.exists() {
-            return Ok(difference(&self.prepared.result(work), &out)?.map(|what| format!("not whole: {what}")));
+            return Ok(self.difference(work)?.map(|what| format!("not whole: {what}")));
         }
         let ended = self.run(self.prepared.command(&self.prepared.arguments(work, true)))?;
         if ended.ending != child::Ending::Code(0) {
             let last = ended.said.lines().last().unwrap_or_default();
             return Ok(Some(format!("called again, it ended with {:?}: {last}", ended.ending)));
         }
-        Ok(difference(&self.prepared.result(work), &out)?.map(|what| format!("called again, it made another {what}")))
+        Ok(self.difference(work)?.map(|what| format!("called again, it made another {what}")))
     }
 
     /// How what `work` has made differs from what it should have.
     pub(super) fn compared(&self, work: &Work) -> anyhow::Result<Option<String>> {
-        let difference = difference(&self.prepared.result(work), &self.folder().join("out"))?;
-        Ok(difference.map(|what| format!("it made another {what}")))
+        Ok(self.difference(work)?.map(|what| format!("it made another {what}")))
+    }
+
+    fn difference(&self, work: &Work) -> anyhow::Result<Option<String>> {
+        let (expected, found) = (self.prepared.result(work), self.folder().join("out"));
+        // Called again, it makes all of its images again and numbers them on.
+        if work.name == "generate" { missing(&expected, &found) } else { difference(&expected, &found) }
     }
 
     /// Moves the folder to the failures.
@@ -168,6 +173,21 @@ fn difference(expected: &Path, found: &Path) -> anyhow::Result<Option<String>> {
         }
     }
     Ok(None)
+}
+
+/// The first image of `expected` that `found` has under no name.
+fn missing(expected: &Path, found: &Path) -> anyhow::Result<Option<String>> {
+    let images = |folder: &Path| -> anyhow::Result<Vec<(PathBuf, Vec<u8>)>> {
+        let mut paths = Vec::new();
+        if folder.exists() {
+            files(folder, &mut paths)?;
+        }
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "png"));
+        paths.into_iter().map(|path| Ok((path.clone(), fs::read(path)?))).collect()
+    };
+    let found = images(found)?;
+    let absent = images(expected)?.into_iter().find(|(_, bytes)| !found.iter().any(|(_, other)| other == bytes));
+    Ok(absent.map(|(path, _)| path.strip_prefix(expected).unwrap_or(&path).display().to_string()))
 }
 
 #[cfg(test)]
