@@ -47,8 +47,8 @@ pub(super) fn run(case: &Case<'_>) -> anyhow::Result<Verdict> {
         // Some calls fail once, some from then on: a full disk stays full.
         false => format!("error={}", case.chance(|chance| *chance.pick(&ERRORS))),
     };
-    // For ever interrupted is no fault that there is.
-    let lasts = !kill && !fault.ends_with("EINTR") && case.chance(|chance| chance.below(2)) == 0;
+    // For ever interrupted is no fault that there is; writes that fail for ever take the message along.
+    let lasts = !kill && !fault.ends_with("EINTR") && call != "write" && case.chance(|chance| chance.below(2)) == 0;
     let on = if lasts { "+" } else { "" };
     let inject = format!("inject={call}:{fault}:when={place}{on}");
     let trace = case.folder().join("strace.txt");
