@@ -12,9 +12,11 @@
 //! terminal) is no reason to lose work; what is written cannot control the terminal, whatever names and prompts it holds.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 /// Writes a line to standard error, as `eprintln!` does.
 #[macro_export]
@@ -22,10 +24,10 @@ macro_rules! say {
     ($($text:tt)*) => { $crate::to_stderr(::std::format_args!($($text)*)) };
 }
 
-/// Writes a line to standard error that begins with `note: `.
+/// Writes a line to standard error that begins with `note: `, once in a process.
 #[macro_export]
 macro_rules! note {
-    ($($text:tt)*) => { $crate::to_stderr(::std::format_args!("note: {}", ::std::format_args!($($text)*))) };
+    ($($text:tt)*) => { $crate::note_once(::std::format_args!($($text)*)) };
 }
 
 /// Writes a line to standard output, as `println!` does: the result that was asked for.
@@ -40,6 +42,16 @@ macro_rules! output {
 pub fn to_stderr(text: fmt::Arguments<'_>) {
     let text = readable(text.to_string());
     let _ = io::stderr().lock().write_all(line(format_args!("{text}")).as_bytes());
+}
+
+/// What [`note!`] does: several parts of a command may have the same to say, such as of a model that is loaded twice.
+pub fn note_once(text: fmt::Arguments<'_>) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let text = text.to_string();
+    let is_new = SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone());
+    if is_new {
+        to_stderr(format_args!("note: {text}"));
+    }
 }
 
 /// `text` without the middle of what has no white space for so long.

@@ -84,27 +84,10 @@ impl Session {
         outputs::check(&trainer)?;
 
         let skipped = skipped.iter().chain(prior.iter().flat_map(|prior| &prior.skipped));
-        let skipped = skipped.map(|skipped| format!("{skipped}; it is left out"));
-        let mut notes: Vec<String> =
-            model.notes().iter().chain(trainer.pipeline.notes()).cloned().chain(skipped).collect();
-        notes.extend(about_photos);
-        notes.extend(prior.iter().flat_map(|prior| prior.notes.clone()));
-        let count = trainer.subject.category_positions.len();
-        if count > 1 {
-            notes.push(format!(
-                "the category {:?} is {count} tokens for this model; [V] is compared with {}",
-                terminal::shortened(&trainer.config.category),
-                match trainer.config.regularizer.category {
-                    regularizer::Category::Mean => "the mean of their attention maps",
-                    regularizer::Category::First => "the first one's attention map",
-                }
-            ));
-        }
-
-        let Trainer { config, pipeline, .. } = &trainer;
-        let prompts = config.validation.prompts.iter().chain(config.prior.as_ref().map(|prior| &prior.prompt));
-        let said = prompts.map(|prompt| pipeline.prompt_notes(&config.fill(prompt))).collect::<Result<Vec<_>>>()?;
-        notes.extend(said.into_iter().flatten());
+        let mut notes: Vec<String> = model.notes().to_vec();
+        notes.extend(skipped.map(|skipped| format!("{skipped}; it is left out")));
+        notes.extend(about_photos.into_iter().chain(prior.iter().flat_map(|prior| prior.notes.clone())));
+        notes.extend(trainer_notes(&trainer)?);
 
         // Those that are drawn follow from the rest.
         let prior_photos = prior.as_ref().map(|prior| saved::by_contents(prior.own()));
@@ -315,6 +298,27 @@ impl Session {
         let earlier = Stage::ALL.into_iter().filter(|earlier| *earlier < stage);
         (earlier.map(|earlier| self.trainer.config.stage(earlier).steps).sum::<usize>() + step) as u64
     }
+}
+
+/// What the user should know of the model and the prompts.
+fn trainer_notes(Trainer { config, pipeline, subject, .. }: &Trainer) -> Result<Vec<String>> {
+    let mut notes = pipeline.notes().to_vec();
+    let count = subject.category_positions.len();
+    if count > 1 {
+        notes.push(format!(
+            "the category {:?} is {count} tokens for this model; [V] is compared with {}",
+            terminal::shortened(&config.category),
+            match config.regularizer.category {
+                regularizer::Category::Mean => "the mean of their attention maps",
+                regularizer::Category::First => "the first one's attention map",
+            }
+        ));
+    }
+    let prompts = config.validation.prompts.iter().chain(config.prior.as_ref().map(|prior| &prior.prompt));
+    for prompt in prompts {
+        notes.extend(pipeline.prompt_notes(&config.fill(prompt))?);
+    }
+    Ok(notes)
 }
 
 /// Passes notes on.
