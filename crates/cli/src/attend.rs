@@ -39,7 +39,7 @@ pub(crate) struct Attend {
     #[serde(flatten)]
     model_args: ModelArgs,
     // Not a doc comment: to rustdoc, [V] would be a link.
-    #[arg(long, help = "What to draw; of a run, a prompt with [V]")]
+    #[arg(long, help = "Prompt; of a run, one with [V]")]
     prompt: String,
     /// The seed of the image's noise, the same in all rows; -1 for a random one, which is shown
     #[arg(long, default_value_t, allow_negative_numbers = true)]
@@ -57,7 +57,7 @@ pub(crate) struct Attend {
     #[command(flatten)]
     #[serde(flatten)]
     sampler: SamplerArgs,
-    /// What is coldest and hottest
+    /// Colour scale: per map or shared
     #[arg(long, value_enum, default_value_t)]
     colors: Colors,
     /// The layers that count, by how many times smaller than the latents they are

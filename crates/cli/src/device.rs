@@ -13,7 +13,7 @@ pub(crate) struct ComputeArgs {
     #[arg(long, default_value_t)]
     #[serde(serialize_with = "serialize_display")]
     pub(crate) device: DeviceChoice,
-    /// The kind of number that weights are kept and computed in
+    /// Precision of weights and computation
     #[arg(long, value_enum, default_value_t)]
     pub(crate) dtype: Dtype,
 }

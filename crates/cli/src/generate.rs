@@ -37,10 +37,10 @@ pub(crate) struct Generate {
     // Not a doc comment: to rustdoc, [V] would be a link.
     #[arg(long, conflicts_with = "ModelArgs", help = "The folder of a training run, whose subject prompts call [V]")]
     run: Option<PathBuf>,
-    /// What to draw; may be given several times
+    /// Prompt; may be given several times
     #[arg(long = "prompt", required = true)]
     prompts: Vec<String>,
-    /// What to lead away from
+    /// Negative prompt
     #[arg(long, default_value = "")]
     negative_prompt: String,
     /// The folder to write to; RUN/images or runs/generate if not given. Numbering goes on from what is there

@@ -62,7 +62,7 @@ pub(crate) struct Train {
     /// fp32; tf32, which is faster on a GPU; or bf16 with f32 parameters. fp32 if not given
     #[arg(long)]
     dtype: Option<String>,
-    /// Photos seen at once, in all stages; 8 in the paper
+    /// Batch size of all stages; 8 in the paper
     #[arg(long)]
     batch_size: Option<usize>,
     /// Batches whose gradients make one step, in all stages; 1 if not given
