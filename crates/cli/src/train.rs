@@ -120,8 +120,8 @@ pub(crate) const NO_RESULTS: &str = "none";
 impl Train {
     pub(crate) fn run(self) -> Result<()> {
         self.learn()?;
-        if self.config()?.validation.results != NO_RESULTS {
-            let run = FinishedRun::open(&self.out)?;
+        let run = FinishedRun::open(&self.out)?;
+        if run.config.validation.results != NO_RESULTS {
             results::show(&self.out, &run.config.validation, self.device)?;
         }
         Ok(())

@@ -5,7 +5,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{copy, refuses, trained};
+use common::{copy, refuses, text, trained};
 use golden::fixtures;
 use weights::Archive;
 
@@ -34,7 +34,6 @@ fn no_command_writes_an_image_that_is_none() {
     let whole = folder.path().join("vae.safetensors");
     weights::save(&whole, &tensors).unwrap();
     std::fs::rename(whole, vae).unwrap();
-    let text = |path: &Path| path.display().to_string();
     let (model, clip) = (text(&broken), text(&fixtures().join("tiny-clip")));
     let run = trained(folder.path(), "run", &["--model", &model]);
     let few = ["--device", "cpu", "--steps", "2"];

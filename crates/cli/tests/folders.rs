@@ -9,12 +9,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use common::{contents, copy, photos, refuses, stderr, succeed, train, trained};
+use common::{contents, copy, photos, refuses, stderr, succeed, text, train, trained};
 use golden::fixtures;
-
-fn text(path: &Path) -> String {
-    path.display().to_string()
-}
 
 #[test]
 fn a_run_takes_no_folder_with_something_else() {

@@ -7,13 +7,10 @@ use std::fs;
 use std::path::Path;
 
 use common::{
-    assert_same_result, contents, copy, json, photos, program, refuses, stderr, succeed, train, trained, wait_for_steps,
+    assert_same_result, contents, copy, json, photos, program, refuses, stderr, succeed, text, train, trained,
+    wait_for_steps,
 };
 use golden::fixtures;
-
-fn text(path: &Path) -> String {
-    path.display().to_string()
-}
 
 /// Two steps a stage, so that a run is short.
 const SHORT: &str = "--set embedding.steps=2 --set cross_attention.steps=2 --set unet.steps=2 --checkpoint-every 1 \

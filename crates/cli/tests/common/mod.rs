@@ -45,6 +45,10 @@ pub(crate) fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files.collect()
 }
 
+pub(crate) fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
 pub(crate) fn model() -> String {
     fixtures().join("tiny-sd21").display().to_string()
 }
