@@ -6,6 +6,6 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     let Ok(file) = tempfile::NamedTempFile::new() else { return };
     if std::fs::write(file.path(), bytes).is_ok() {
-        let _ = pictures::png_texts(file.path());
+        let _ = images::png_texts(file.path());
     }
 });

@@ -10,7 +10,7 @@ use std::process::Command;
 const LAYERS: [&[&str]; 12] = [
     &["terminal", "limits", "libtorch", "atomic", "fingerprint", "profile", "cuda_standin"],
     &["json"],
-    &["weights", "scheduler", "tokenizer", "pictures", "scenes"],
+    &["weights", "scheduler", "tokenizer", "images", "scenes"],
     &["model_files"],
     &["golden", "layers", "photos", "optimizer", "journal", "export"],
     &["vae", "clip", "unet"],
@@ -37,10 +37,19 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let names = |package: &serde_json::Value| {
         let dependencies = package["dependencies"].as_array().unwrap();
         let product = dependencies.iter().filter(|dependency| dependency["kind"] != "dev");
-        product.map(|dependency| dependency["name"].as_str().unwrap().to_owned()).collect()
+        product.map(|dependency| short(dependency["name"].as_str().unwrap())).collect()
     };
     let packages = metadata["packages"].as_array().unwrap();
-    packages.iter().map(|package| (package["name"].as_str().unwrap().to_owned(), names(package))).collect()
+    packages.iter().map(|package| (short(package["name"].as_str().unwrap()), names(package))).collect()
+}
+
+/// The name of a crate's folder and library: its package's without the prefix that all packages share.
+fn short(package: &str) -> String {
+    match package.strip_prefix("attndreambooth") {
+        Some("") => "cli".to_owned(),
+        Some(rest) => rest.trim_start_matches('-').replace('-', "_"),
+        None => package.to_owned(),
+    }
 }
 
 /// All files below `folder` with one of the extensions.
@@ -92,7 +101,7 @@ fn parts_that_need_no_tensors_have_none() {
         "fingerprint",
         "profile",
         "tokenizer",
-        "pictures",
+        "images",
         "photos",
         "journal",
         "report",

@@ -162,14 +162,15 @@ fn value(args: &[OsString], name: &str) -> Option<PathBuf> {
 pub(crate) fn run(subcommand: &str, args: &[OsString]) -> anyhow::Result<()> {
     build()?;
     // Quietly, so that all output is the program's own.
-    let mut command = workspace::cargo(["run", "--quiet", "--release", "--package", "cli", "--", subcommand]);
+    let mut command =
+        workspace::cargo(["run", "--quiet", "--release", "--package", "attndreambooth", "--", subcommand]);
     workspace::become_command(command.args(args))
 }
 
 /// Builds the program in release mode, aloud, as it may take minutes.
 pub(crate) fn build() -> anyhow::Result<()> {
     setup::ensure()?;
-    workspace::run(&mut workspace::cargo(["build", "--release", "--package", "cli"]))
+    workspace::run(&mut workspace::cargo(["build", "--release", "--package", "attndreambooth"]))
 }
 
 /// Where [`build`] puts the program.

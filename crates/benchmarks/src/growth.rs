@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use pictures::{Grid, Plot};
+use images::{Grid, Plot};
 use serde::Deserialize;
 
 /// What `cargo xtask bench --scaling` writes, as far as it is drawn.
@@ -35,7 +35,7 @@ const MARK: (&str, &str) = ("Software", "attndreambooth bench");
 /// When a file cannot be read or written, `out` is there and not such a figure, or there is nothing to draw.
 pub fn draw_growth(numbers: &Path, out: &Path) -> Result<()> {
     let is_own = |out: &Path| {
-        let texts = pictures::png_texts(out).unwrap_or_default();
+        let texts = images::png_texts(out).unwrap_or_default();
         texts.iter().any(|(keyword, text)| (keyword.as_str(), text.as_str()) == MARK)
     };
     atomic::ensure_ours(out, "a figure of this program", is_own)?;
@@ -61,5 +61,5 @@ pub fn draw_growth(numbers: &Path, out: &Path) -> Result<()> {
             grid.push(Plot::new(title, axis).line("", Plot::COLORS[color], line).draw(600, 300), "");
         }
     }
-    pictures::save_png(out, &grid.draw(), &[MARK])
+    images::save_png(out, &grid.draw(), &[MARK])
 }

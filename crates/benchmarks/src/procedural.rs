@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use clip::{ClipConfig, ClipModel, ClipTextModel, TextConfig};
-use pictures::RgbImage;
+use images::RgbImage;
 use serde::Serialize;
 use serde_json::json;
 use tch::{Device, Kind};
@@ -84,7 +84,7 @@ pub fn waves(count: u32, out: &Path) -> Result<()> {
             };
             let pixel = |x, y| [channel(x, y, 0.0), channel(x, y, 1.0), channel(x, y, 2.0)].into();
             let picture = RgbImage::from_fn(512, 512, pixel);
-            pictures::save_png(&folder.join(format!("{i:05}.png")), &picture, &[])
+            images::save_png(&folder.join(format!("{i:05}.png")), &picture, &[])
         })
     })
 }

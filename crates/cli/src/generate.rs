@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use pictures::{Grid, RgbImage};
+use images::{Grid, RgbImage};
 use sampling::{Pipeline, Request, Settings};
 use serde::Serialize;
 use serde_json::{Map, Value, json};

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use alignment::{Neighbour, Neighbourhood, Shift};
 use anyhow::Result;
 use clap::Args;
+use images::Grid;
 use journal::ResultsFolder;
-use pictures::Grid;
 use sampling::{Pipeline, Request, Settings};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -148,13 +148,13 @@ impl Inspect {
                 })?;
                 let parameters = request.describe(settings, scheduler_name(settings, pipeline), name);
                 for picture in pictures {
-                    pictures::save_generated(&out.join(&file), &picture, &[("parameters", &parameters)])?;
+                    images::save_generated(&out.join(&file), &picture, &[("parameters", &parameters)])?;
                     grid.push(picture, format!("{name} stage 1 (seed {})", request.seed));
                 }
                 records.push(json!({ "file": file, "moment": name, "seed": request.seed }));
             }
         }
-        pictures::save_generated(&out.join("grid.png"), &grid.draw(), &[])?;
+        images::save_generated(&out.join("grid.png"), &grid.draw(), &[])?;
         Ok(records)
     }
 }

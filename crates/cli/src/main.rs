@@ -98,7 +98,7 @@ fn run() -> i32 {
     libtorch::keep_freed_memory();
     let command = match Cli::try_parse() {
         Ok(cli) => {
-            pictures::mark_generated(!cli.no_digital_source_type);
+            images::mark_generated(!cli.no_digital_source_type);
             cli.command
         }
         Err(error) => {

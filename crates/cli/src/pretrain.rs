@@ -147,11 +147,11 @@ impl Pretrain {
         pretrainer::assemble(&self.out, sources, &model)?;
         let (measures, generated) =
             pretrainer::measure(&model, sources, device, &mut |part| terminal::say!("measuring: {part}"))?;
-        let mut grid = pictures::Grid::new(6);
+        let mut grid = images::Grid::new(6);
         for (picture, prompt) in generated.into_iter().zip(&measures.prompts).take(48) {
             grid.push(picture, prompt.as_str());
         }
-        pictures::save_generated(&self.out.join("samples.png"), &grid.draw(), &[])?;
+        images::save_generated(&self.out.join("samples.png"), &grid.draw(), &[])?;
         atomic::write(&self.out.join("measures.json"), serde_json::to_string_pretty(&measures)?)?;
         terminal::say!(
             "VAE {:.1} dB; CLIP finds {:.0} % of scenes, {:.0} % of captions; {:.0} % of generated pictures are told by \

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use images::{Grid, RgbImage};
 use libtorch::DeviceChoice;
-use pictures::{Grid, RgbImage};
 use serde_json::json;
 use trainer::Validation;
 
@@ -51,7 +51,7 @@ fn compare(run: &Path, prepared: &Prepared) -> Result<()> {
         }
         rows.push(json!({ "prompt": prompt.with(&subject), "seed": seed, "images": images }));
     }
-    pictures::save_generated(&folder.join("comparison.png"), &grid.draw(), &[])?;
+    images::save_generated(&folder.join("comparison.png"), &grid.draw(), &[])?;
     let data = json!({ "columns": columns.map(|(_, title, _)| title), "rows": rows });
     atomic::write(&folder.join("comparison.json"), serde_json::to_string_pretty(&data)?)
 }

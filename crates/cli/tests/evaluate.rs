@@ -73,7 +73,7 @@ fn a_run_is_drawn_and_scored_once() {
         let seed = |variant: &Value| variant["scores"]["prompts"][i]["images"][1]["seed"].clone();
         assert_eq!(seed(subject), seed(base));
     }
-    let parameters = |name: &str| pictures::png_texts(&out.join(name)).unwrap()[0].1.clone();
+    let parameters = |name: &str| images::png_texts(&out.join(name)).unwrap()[0].1.clone();
     let (learned, plain) = (parameters("subject/001-01.png"), parameters("base/001-01.png"));
     assert!(learned.starts_with("a red [V] cat\n") && learned.ends_with("Model: tiny-sd21 with [V] cat"), "{learned}");
     assert!(plain.starts_with("a red cat\n") && plain.ends_with("Model: tiny-sd21"), "{plain}");

@@ -49,12 +49,12 @@ fn prompts_become_images_a_grid_and_a_log() {
     let first =
         ["0000-seed7.png", "0001-seed8.png", "0002-seed7.png", "0003-seed8.png", "generate.jsonl", "grid-0000.png"];
     assert_eq!(names(&out), first);
-    let texts = pictures::png_texts(&out.join("0001-seed8.png")).unwrap();
+    let texts = images::png_texts(&out.join("0001-seed8.png")).unwrap();
     let expected = "a cat\nNegative prompt: blurry\nSteps: 2, Sampler: EulerDiscreteScheduler, CFG scale: 7.5, Seed: 8, \
                     Size: 48x64, Model: tiny-sd21";
     assert_eq!(texts[0], ("parameters".to_owned(), expected.to_owned()));
     for file in first.iter().filter(|file| file.ends_with(".png")) {
-        let texts = pictures::png_texts(&out.join(file)).unwrap();
+        let texts = images::png_texts(&out.join(file)).unwrap();
         let (_, xmp) = texts.iter().find(|(keyword, _)| keyword == "XML:com.adobe.xmp").unwrap();
         assert!(xmp.contains("http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"), "{file}");
     }
@@ -80,7 +80,7 @@ fn prompts_become_images_a_grid_and_a_log() {
     let seed = said.split_once("note: the seed is ").unwrap().1.lines().next().unwrap();
     let image = format!("0004-seed{seed}.png");
     assert_eq!(names(&out).len(), 7, "an image alone has no grid");
-    let texts = pictures::png_texts(&out.join(&image)).unwrap();
+    let texts = images::png_texts(&out.join(&image)).unwrap();
     assert!(texts.len() == 1 && texts[0].1.contains(&format!("Seed: {seed},")), "{texts:?}");
     let entries = log(&out);
     assert_eq!((&entries[4]["file"], &entries[4]["seed"]), (&image.into(), &seed.parse::<u64>().unwrap().into()));

@@ -1,8 +1,8 @@
 //! Says how similar pictures are by the CLIP in a folder.
 //!
 //! ```console
-//! $ cargo run -p clip --example image_features                                              # tiny, two patterns
-//! $ cargo run -p clip --example image_features -- CLIP-VIT-BASE-PATCH32 A.jpg B.jpg C.png   # a real one, photos
+//! $ cargo run -p attndreambooth-clip --example image_features                                              # tiny, two patterns
+//! $ cargo run -p attndreambooth-clip --example image_features -- CLIP-VIT-BASE-PATCH32 A.jpg B.jpg C.png   # a real one, photos
 //! ```
 
 #![allow(clippy::print_stdout, reason = "it reports what it computed")]

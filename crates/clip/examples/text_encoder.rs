@@ -1,8 +1,8 @@
 //! Encodes token ids with the text encoder in a folder, and says which tokens are nearest to the first one.
 //!
 //! ```console
-//! $ cargo run -p clip --example text_encoder                                              # the tiny one in fixtures
-//! $ cargo run -p clip --example text_encoder -- MODEL/text_encoder 49406 320 2368 49407   # a real one
+//! $ cargo run -p attndreambooth-clip --example text_encoder                                              # the tiny one in fixtures
+//! $ cargo run -p attndreambooth-clip --example text_encoder -- MODEL/text_encoder 49406 320 2368 49407   # a real one
 //! ```
 
 #![allow(clippy::print_stdout, reason = "it reports what it computed")]

@@ -143,7 +143,7 @@ impl Gallery {
             let mut on_step = |step| on_step(Drawing { batch: batch + 1, batches: count, step });
             let pictures = pipeline.generate(&requests, &settings, &mut on_step)?;
             for (shot, picture) in shots.iter().zip(pictures) {
-                pictures::save_generated(&self.path(shot), &picture, &[(PARAMETERS, &self.parameters(shot))])?;
+                images::save_generated(&self.path(shot), &picture, &[(PARAMETERS, &self.parameters(shot))])?;
             }
         }
         self.missing.clear();
@@ -235,7 +235,7 @@ impl Found {
         if start != SIGNATURE {
             return Ok(Self::Other);
         }
-        let Ok(texts) = pictures::png_texts(path) else { return Ok(Self::HalfWritten) };
+        let Ok(texts) = images::png_texts(path) else { return Ok(Self::HalfWritten) };
         let mut end = [0; END.len()];
         file.seek(SeekFrom::End(-(END.len() as i64)))?;
         file.read_exact(&mut end)?;

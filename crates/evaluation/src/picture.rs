@@ -59,7 +59,7 @@ impl Picture {
     }
 }
 
-fn open(path: &PathBuf) -> Result<pictures::RgbImage> {
+fn open(path: &PathBuf) -> Result<images::RgbImage> {
     match Photo::open(path, &Options::default()) {
         Ok(photo) => Ok(photo.pixels),
         Err(rejected) => Err(anyhow!("the picture {} {}", path.display(), rejected.reason)),

@@ -77,7 +77,7 @@ fn only_what_is_missing_is_drawn() {
         "a red cat\nSteps: 1, Sampler: DPMSolverMultistepScheduler, CFG scale: 7.5, Seed: {}, Size: 64x64, Model: tiny-sd21",
         shot.seed
     );
-    let texts = pictures::png_texts(&path).unwrap();
+    let texts = images::png_texts(&path).unwrap();
     assert_eq!(texts[0], ("parameters".to_owned(), parameters));
     assert!(texts[1].1.contains("trainedAlgorithmicMedia"));
 

@@ -1,10 +1,10 @@
 //! Writes a model, with what was learned where that is given, as a single file or as a folder.
 //!
 //! ```console
-//! $ cargo run -p export --example convert                                            # the tiny model in fixtures
-//! $ cargo run -p export --example convert -- MODEL OUT.safetensors                   # for A1111's web UI, ComfyUI
-//! $ cargo run -p export --example convert -- MODEL OUT.safetensors f16 RUN/unet      # with a trained U-Net
-//! $ cargo run -p export --example convert -- MODEL OUT RUN/unet RUN/learned_embeds.safetensors  # for diffusers
+//! $ cargo run -p attndreambooth-export --example convert                                            # the tiny model in fixtures
+//! $ cargo run -p attndreambooth-export --example convert -- MODEL OUT.safetensors                   # for A1111's web UI, ComfyUI
+//! $ cargo run -p attndreambooth-export --example convert -- MODEL OUT.safetensors f16 RUN/unet      # with a trained U-Net
+//! $ cargo run -p attndreambooth-export --example convert -- MODEL OUT RUN/unet RUN/learned_embeds.safetensors  # for diffusers
 //! ```
 
 #![allow(clippy::print_stdout, reason = "it reports what it wrote")]

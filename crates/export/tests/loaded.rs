@@ -28,7 +28,7 @@ fn images(pipeline: &Pipeline, prompt: &str) -> Vec<Vec<u8>> {
     let settings = Settings { steps: 3, height: 64, width: 64, ..pipeline.default_settings() };
     let requests = [Request::new(prompt, 3), Request::new("", 4)];
     let images = pipeline.generate(&requests, &settings, &mut |_| {}).unwrap();
-    images.into_iter().map(pictures::RgbImage::into_raw).collect()
+    images.into_iter().map(images::RgbImage::into_raw).collect()
 }
 
 #[test]

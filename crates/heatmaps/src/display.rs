@@ -1,7 +1,7 @@
 //! Heat maps to look at.
 
 use anyhow::{Result, ensure};
-use pictures::RgbImage;
+use images::RgbImage;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 

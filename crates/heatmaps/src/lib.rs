@@ -9,7 +9,7 @@
 //!
 //! ```
 //! use heatmaps::{Config, HeatMapRecorder, Scale, overlay};
-//! use pictures::RgbImage;
+//! use images::RgbImage;
 //! use tch::{Device, Kind, Tensor};
 //! # use unet::UNet;
 //! # let config: unet::Config = serde_json::from_str(

@@ -3,7 +3,7 @@
 
 use golden::Golden;
 use heatmaps::{Scale, display, overlay};
-use pictures::RgbImage;
+use images::RgbImage;
 use tch::Tensor;
 
 const SCALES: [(&str, Scale); 2] = [("min_max", Scale::MinMax), ("range", Scale::Range { from: 4.0, to: 6.0 })];

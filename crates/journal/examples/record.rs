@@ -1,4 +1,4 @@
-//! Records an invented run that is killed and resumed: `cargo run -p journal --example record -- FOLDER`, then look at
+//! Records an invented run that is killed and resumed: `cargo run -p attndreambooth-journal --example record -- FOLDER`, then look at
 //! `curves.png` and `tensorboard --logdir FOLDER`. `python fixtures/journal/check.py FOLDER` compares the two records.
 
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ fn main() -> anyhow::Result<()> {
     steps(run.path(), 300, 660)?;
 
     let curves = journal::draw_curves(&journal::read_log(run.path())?);
-    pictures::save_png(&path.join("curves.png"), &curves, &[])
+    images::save_png(&path.join("curves.png"), &curves, &[])
 }
 
 /// Does and records the steps after `done`, up to `until`.

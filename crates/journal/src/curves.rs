@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pictures::{Grid, Plot, RgbImage, Scale};
+use images::{Grid, Plot, RgbImage, Scale};
 
 use crate::Entry;
 

@@ -1,8 +1,8 @@
 //! Loss curves from a log.
 #![allow(clippy::unwrap_used)]
 
+use images::{Plot, Scale};
 use journal::{Entry, curves, draw_curves};
-use pictures::{Plot, Scale};
 
 fn log(attention: impl Fn(u64) -> f64) -> Vec<Entry> {
     let stage = |step| if step <= 60 { "embedding" } else { "cross_attention" };

@@ -1,4 +1,4 @@
-//! `cargo bench -p optimizer`: one step, a clipping and an update of the average, of many small and of a few large
+//! `cargo bench -p attndreambooth-optimizer`: one step, a clipping and an update of the average, of many small and of a few large
 //! tensors.
 
 use std::time::{Duration, Instant};

@@ -1,8 +1,8 @@
 //! Shows what training would see of a folder of photos: the whole of each, and random views.
 //!
 //! ```console
-//! $ cargo run -p photos --example contact_sheet                          # the pictures in fixtures
-//! $ cargo run -p photos --example contact_sheet -- FOLDER OUT.png 256    # yours; cells of 256 pixels
+//! $ cargo run -p attndreambooth-photos --example contact_sheet                          # the pictures in fixtures
+//! $ cargo run -p attndreambooth-photos --example contact_sheet -- FOLDER OUT.png 256    # yours; cells of 256 pixels
 //! ```
 
 #![allow(clippy::print_stdout, reason = "it reports what it did")]
@@ -34,7 +34,7 @@ fn main() -> Result<()> {
         views.push((photo, whole.draw(0, width, height)));
         views.extend((first..first + 4).map(|seed| (photo, random.draw(seed, width, height))));
     }
-    pictures::save_png(&out, &contact_sheet(&views, 5, side).draw(), &[])?;
+    images::save_png(&out, &contact_sheet(&views, 5, side).draw(), &[])?;
     println!("{} photos, {} views: {}", opened.photos.len(), views.len(), out.display());
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What the model will see, on one page.
 
-use pictures::Grid;
+use images::Grid;
 use rayon::prelude::*;
 
 use crate::folder::Photo;

@@ -1,5 +1,5 @@
 //! Every folder of photos that the repository carries; and those of `PHOTOS`, a folder of folders such as the DreamBooth
-//! data set, by `PHOTOS=FOLDER cargo test -p photos --test real -- --ignored`.
+//! data set, by `PHOTOS=FOLDER cargo test -p attndreambooth-photos --test real -- --ignored`.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 

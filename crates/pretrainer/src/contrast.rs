@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use clip::{ClipModel, ImageProcessor};
+use images::RgbImage;
 use libtorch::random;
-use pictures::RgbImage;
 use tch::{Device, Kind, Tensor};
 use weights::{Parameters, Source};
 

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use clip::ClipModel;
+use images::RgbImage;
 use libtorch::random;
-use pictures::RgbImage;
 use sampling::{Pipeline, Request, Settings};
 use scenes::{Scene, Split};
 use serde::{Deserialize, Serialize};

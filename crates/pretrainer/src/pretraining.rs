@@ -180,7 +180,7 @@ impl Pretraining {
         let folder = self.folder.path();
         weights::save(&final_weights(folder), self.ema.averages())?;
         let curves = journal::draw_curves(&journal::read_log(folder)?);
-        pictures::save_png(&folder.join("curves.png"), &curves, &[])?;
+        images::save_png(&folder.join("curves.png"), &curves, &[])?;
         Ok(true)
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use pictures::RgbImage;
+use images::RgbImage;
 use scenes::{Album, Scene, Split, World};
 use tch::Tensor;
 use tokenizer::Tokenizer;

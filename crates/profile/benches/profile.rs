@@ -1,4 +1,4 @@
-//! `cargo bench -p profile`: what a span costs, without a recording and with one.
+//! `cargo bench -p attndreambooth-profile`: what a span costs, without a recording and with one.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

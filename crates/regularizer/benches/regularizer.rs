@@ -1,4 +1,4 @@
-//! `cargo bench -p regularizer`: the statistics, the loss and the way back, of all layers of Stable Diffusion 2.1.
+//! `cargo bench -p attndreambooth-regularizer`: the statistics, the loss and the way back, of all layers of Stable Diffusion 2.1.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The page of a run, on standard output: `cargo run -p report --example page -- RUN > report.html`.
+//! The page of a run, on standard output: `cargo run -p attndreambooth-report --example page -- RUN > report.html`.
 #![allow(clippy::print_stdout)]
 
 use std::path::PathBuf;

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Write};
 
-use pictures::Escaped;
+use images::Escaped;
 
 /// An element with its attributes and contents. Texts and values are escaped as they come in; only [`Element::raw`] takes
 /// markup, and it is for what this crate and `pictures` have made.

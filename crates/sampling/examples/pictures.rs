@@ -1,12 +1,12 @@
-//! Pictures of a prompt: `cargo run -p sampling --example pictures -- [MODEL_FOLDER] [PROMPT]`.
+//! Pictures of a prompt: `cargo run -p attndreambooth-sampling --example pictures -- [MODEL_FOLDER] [PROMPT]`.
 //!
 //! Without arguments the tiny model in fixtures is used, whose weights are random.
 
 #![allow(clippy::print_stderr, reason = "an example speaks through its output")]
 
 use anyhow::Result;
+use images::Grid;
 use libtorch::DeviceChoice;
-use pictures::Grid;
 use sampling::{Pipeline, Request};
 use tch::Kind;
 
@@ -25,7 +25,7 @@ fn main() -> Result<()> {
     for (request, picture) in requests.iter().zip(pictures) {
         grid.push(picture, format!("seed {}", request.seed));
     }
-    pictures::save_generated("pictures.png".as_ref(), &grid.draw(), &[])?;
+    images::save_generated("pictures.png".as_ref(), &grid.draw(), &[])?;
     eprintln!("\npictures.png");
     Ok(())
 }

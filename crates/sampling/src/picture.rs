@@ -1,6 +1,6 @@
 //! Tensors as pictures and back.
 
-use pictures::RgbImage;
+use images::RgbImage;
 use tch::{Device, Kind, Tensor};
 
 /// Finite images [batch, 3, height, width] in [-1, 1] as 8-bit pictures: (x/2 + 0.5) clamped to [0, 1], times 255, rounded.

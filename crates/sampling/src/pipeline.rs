@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use clip::ClipTextModel;
+use images::RgbImage;
 use model_files::{BaseModel, Component, DEFAULT_SAMPLE_SIZE, ModelOptions};
-use pictures::RgbImage;
 use scheduler::{Scheduler, SchedulerConfig};
 use tch::{Device, Kind, Tensor};
 use tokenizer::Tokenizer;

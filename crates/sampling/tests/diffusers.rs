@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use golden::{Golden, fixtures};
-use pictures::RgbImage;
+use images::RgbImage;
 use sampling::{Pipeline, Request, Settings};
 use scheduler::{PredictionType, SchedulerKind};
 use tch::{Device, Kind};

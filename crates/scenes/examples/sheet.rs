@@ -1,4 +1,4 @@
-//! A sheet of scenes: `cargo run -p scenes --example sheet -- DRAWINGS OUT.png [SEED]`.
+//! A sheet of scenes: `cargo run -p attndreambooth-scenes --example sheet -- DRAWINGS OUT.png [SEED]`.
 #![allow(clippy::print_stdout)]
 
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! One step of every scheduler on the latents of a 512 px batch: `cargo bench -p scheduler`.
+//! One step of every scheduler on the latents of a 512 px batch: `cargo bench -p attndreambooth-scheduler`.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use scheduler::{SchedulerConfig, SchedulerKind};

@@ -1,8 +1,8 @@
 //! Prints the timesteps that a scheduler visits, with their noise level.
 //!
 //! ```sh
-//! cargo run -p scheduler --example timesteps -- [scheduler_config.json] [scheduler] [steps]
-//! cargo run -p scheduler --example timesteps -- fixtures/scheduler/sd21_base.json dpm-solver++ 25
+//! cargo run -p attndreambooth-scheduler --example timesteps -- [scheduler_config.json] [scheduler] [steps]
+//! cargo run -p attndreambooth-scheduler --example timesteps -- fixtures/scheduler/sd21_base.json dpm-solver++ 25
 //! ```
 
 #![allow(clippy::print_stdout)]

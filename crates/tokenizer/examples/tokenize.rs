@@ -1,4 +1,4 @@
-//! Shows a prompt as the text encoder takes it: `cargo run -p tokenizer --example tokenize -- [FOLDER [PROMPT
+//! Shows a prompt as the text encoder takes it: `cargo run -p attndreambooth-tokenizer --example tokenize -- [FOLDER [PROMPT
 //! [PHRASE]]]`. The phrase's positions get a mark. Without arguments, a small vocabulary in fixtures shows it.
 #![allow(clippy::print_stdout, reason = "the table is what it is for")]
 

@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn all_photos_come_before_any_comes_again_and_one_is_enough() {
-        let photo = Photo { path: "a.png".into(), sha256: String::new(), pixels: pictures::RgbImage::new(8, 8) };
+        let photo = Photo { path: "a.png".into(), sha256: String::new(), pixels: images::RgbImage::new(8, 8) };
         let config = TrainConfig::paper();
         for count in [1, 4, 8] {
             let photos = vec![photo.clone(); count];

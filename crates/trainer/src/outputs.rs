@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use images::Grid;
 use photos::{Photo, View};
-use pictures::Grid;
 use sampling::{NotFinite, Request, Settings};
 
 use crate::checkpoint;
@@ -38,7 +38,7 @@ impl Outputs {
     /// `contact_sheet.png`: the first views that the model will see.
     pub(crate) fn contact_sheet(&self, views: &[(&Photo, View)]) -> Result<()> {
         let sheet = photos::contact_sheet(views, 4, THUMBNAIL);
-        pictures::save_png(&self.folder.join("contact_sheet.png"), &sheet.draw(), &[])
+        images::save_png(&self.folder.join("contact_sheet.png"), &sheet.draw(), &[])
     }
 
     /// `learned_embeds.safetensors`.
@@ -87,7 +87,7 @@ impl Outputs {
     /// `curves.png`: the losses over all steps of the log.
     pub(crate) fn curves(&self) -> Result<()> {
         let curves = journal::draw_curves(&journal::read_log(&self.folder)?);
-        pictures::save_png(&self.folder.join("curves.png"), &curves, &[])
+        images::save_png(&self.folder.join("curves.png"), &curves, &[])
     }
 
     /// `samples.png`: the prompts at the end. Returns notes on images that cannot be generated.
@@ -135,7 +135,7 @@ fn draw(trainer: &Trainer, file: &Path) -> Result<Vec<String>> {
         }
     }
     if notes.len() < validation.prompts.len() || notes.is_empty() {
-        pictures::save_generated(file, &grid.draw(), &[])?;
+        images::save_generated(file, &grid.draw(), &[])?;
     }
     Ok(notes)
 }

@@ -104,7 +104,7 @@ impl PriorPictures {
         };
         let (there, missing): (Vec<_>, Vec<_>) = files.partition(|(_, file): &(usize, PathBuf)| file.exists());
         for (index, file) in there {
-            let texts = pictures::png_texts(&file)?;
+            let texts = images::png_texts(&file)?;
             let (_, drawn_by) = texts.into_iter().find(|(key, _)| key == PARAMETERS).unwrap_or_default();
             ensure!(
                 drawn_by == parameters(index),
@@ -127,7 +127,7 @@ impl PriorPictures {
             let request = Request::new(&prompt, seed(index));
             let drawn = pipeline.generate(&[request], &settings, &mut |_| {})?;
             for picture in drawn {
-                pictures::save_generated(&file, &picture, &[(PARAMETERS, &parameters(index))])?;
+                images::save_generated(&file, &picture, &[(PARAMETERS, &parameters(index))])?;
             }
             watch(Event::Prior { done, pictures });
         }
@@ -160,7 +160,7 @@ mod tests {
     fn what_another_run_has_drawn_more_is_not_taken() {
         let folder = tempfile::tempdir().unwrap();
         for file in ["drawn-00000.png", "drawn-00001.png", "drawn-00002.png", "mine.png"] {
-            pictures::RgbImage::new(64, 64).save(folder.path().join(file)).unwrap();
+            images::RgbImage::new(64, 64).save(folder.path().join(file)).unwrap();
         }
         let prior = Prior { images: 3, folder: Some(folder.path().to_owned()), ..Prior::default() };
         let base = ModelFingerprint { name: String::new(), sha256: [].into() };

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
+use images::RgbImage;
 use photos::{Photo, View};
-use pictures::RgbImage;
 use rayon::prelude::*;
 use tch::Tensor;
 

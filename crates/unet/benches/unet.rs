@@ -1,4 +1,4 @@
-//! `cargo bench -p unet`: one forward pass, watched and not, and a backward pass.
+//! `cargo bench -p attndreambooth-unet`: one forward pass, watched and not, and a backward pass.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
 //! Predicts the noise in random latents and shows where the text is attended to.
 //!
-//! `cargo run -p unet --example denoise -- path/to/stable-diffusion-2-1-base/unet` (default: a tiny model)
+//! `cargo run -p attndreambooth-unet --example denoise -- path/to/stable-diffusion-2-1-base/unet` (default: a tiny model)
 #![allow(clippy::print_stdout, reason = "it is what an example is for")]
 
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
 //! How much memory decoding takes, whole or in tiles, with Stable Diffusion's geometry and random weights.
 //!
 //! ```console
-//! $ cargo run -p vae --example memory -- 768        # whole
-//! $ cargo run -p vae --example memory -- 768 512    # in tiles of 512 pixels
+//! $ cargo run -p attndreambooth-vae --example memory -- 768        # whole
+//! $ cargo run -p attndreambooth-vae --example memory -- 768 512    # in tiles of 512 pixels
 //! ```
 
 #![allow(clippy::print_stdout, reason = "it reports what it measured")]

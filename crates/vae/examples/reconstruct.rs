@@ -1,8 +1,8 @@
 //! Encodes an image, decodes it again, and says how much was lost.
 //!
 //! ```console
-//! $ cargo run -p vae --example reconstruct                                    # the tiny model in fixtures
-//! $ cargo run -p vae --example reconstruct -- MODEL/vae PHOTO.jpg OUT.png     # a real one
+//! $ cargo run -p attndreambooth-vae --example reconstruct                                    # the tiny model in fixtures
+//! $ cargo run -p attndreambooth-vae --example reconstruct -- MODEL/vae PHOTO.jpg OUT.png     # a real one
 //! ```
 
 #![allow(clippy::print_stdout, reason = "it reports what it did")]

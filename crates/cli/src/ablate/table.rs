@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use evaluation::{AcrossRuns, Bootstrap, Differences, Estimate, PromptScores, Record};
-use pictures::Grid;
+use images::Grid;
 use serde::Serialize;
 
 use super::Variant;
@@ -91,7 +91,7 @@ impl Table {
             }
         }
         match grid {
-            Some(grid) => pictures::save_generated(&out.join("ablation.png"), &grid.draw(), &[]),
+            Some(grid) => images::save_generated(&out.join("ablation.png"), &grid.draw(), &[]),
             None => Ok(()),
         }
     }

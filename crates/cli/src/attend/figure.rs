@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use heatmaps::{HeatMaps, Scale, overlay};
-use pictures::{Grid, RgbImage, save_generated};
+use images::{Grid, RgbImage, save_generated};
 use sampling::{Request, Settings, Word};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};

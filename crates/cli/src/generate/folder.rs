@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use pictures::RgbImage;
+use images::RgbImage;
 use serde_json::{Map, Value};
 
 /// The log: a JSON object a line and image.
@@ -46,7 +46,7 @@ impl ImageFolder {
     fn add_locked(&mut self, image: &RgbImage, seed: u64, parameters: &str, entry: Map<String, Value>) -> Result<u64> {
         let number = self.next()?;
         let file = format!("{number:04}-seed{seed}.png");
-        pictures::save_new_generated(&self.path.join(&file), image, &[("parameters", parameters)])?;
+        images::save_new_generated(&self.path.join(&file), image, &[("parameters", parameters)])?;
         let line: Map<String, Value> = [("file".to_owned(), file.into())].into_iter().chain(entry).collect();
         let mut line = serde_json::to_string(&line)?;
         line.push('\n');
@@ -63,7 +63,7 @@ impl ImageFolder {
     /// Writes a grid of images, of which `first` is the number of the first one. Returns its name.
     pub(super) fn add_grid(&self, grid: &RgbImage, first: u64) -> Result<String> {
         let file = format!("grid-{first:04}.png");
-        pictures::save_new_generated(&self.path.join(&file), grid, &[])?;
+        images::save_new_generated(&self.path.join(&file), grid, &[])?;
         Ok(file)
     }
 

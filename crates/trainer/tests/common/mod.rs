@@ -2,8 +2,8 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 use golden::fixtures;
+use images::RgbImage;
 use photos::{Augmentation, Photo};
-use pictures::RgbImage;
 use sampling::Pipeline;
 use tch::{Device, Kind, Tensor};
 use trainer::{PhotoBatches, StageConfig, TrainConfig, Trainer};

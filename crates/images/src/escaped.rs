@@ -7,8 +7,8 @@ use std::fmt::{self, Display, Write};
 /// escapes.
 ///
 /// ```
-/// assert_eq!(pictures::Escaped("a <b> & \"c\"").to_string(), "a &lt;b&gt; &amp; &quot;c&quot;");
-/// assert_eq!(pictures::Escaped("dog\u{202e}gnp.\u{1b}").to_string(), r"dog\u{202e}gnp.\u{1b}");
+/// assert_eq!(images::Escaped("a <b> & \"c\"").to_string(), "a &lt;b&gt; &amp; &quot;c&quot;");
+/// assert_eq!(images::Escaped("dog\u{202e}gnp.\u{1b}").to_string(), r"dog\u{202e}gnp.\u{1b}");
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Escaped<'a>(pub &'a str);

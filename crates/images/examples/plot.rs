@@ -1,8 +1,8 @@
-//! Draws an invented loss: `cargo run -p pictures --example plot -- plot.png`.
+//! Draws an invented loss: `cargo run -p attndreambooth-images --example plot -- plot.png`.
 
 use std::path::PathBuf;
 
-use pictures::{Plot, Scale};
+use images::{Plot, Scale};
 
 fn main() -> anyhow::Result<()> {
     let path = PathBuf::from(std::env::args().nth(1).unwrap_or("plot.png".to_owned()));
@@ -19,7 +19,7 @@ fn main() -> anyhow::Result<()> {
         .mark(61.0, "stage 2")
         .mark(161.0, "stage 3")
         .smooth(15);
-    pictures::save_png(&path, &plot.draw(1200, 500), &[])?;
+    images::save_png(&path, &plot.draw(1200, 500), &[])?;
     let linear = path.with_extension("linear.png");
-    pictures::save_png(&linear, &plot.scale(Scale::Linear).draw(1200, 500), &[])
+    images::save_png(&linear, &plot.scale(Scale::Linear).draw(1200, 500), &[])
 }

@@ -12,7 +12,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.png");
         let picture = image::RgbImage::from_fn(5, 3, |x, y| image::Rgb([x as u8 * 50, y as u8 * 80, 7]));
-        pictures::save_png(&path, &picture, &[("parameters", "a cat"), ("Title", "ein Kätzchen 🐱")]).unwrap();
+        images::save_png(&path, &picture, &[("parameters", "a cat"), ("Title", "ein Kätzchen 🐱")]).unwrap();
         let mut bytes = std::fs::read(&path).unwrap();
         for (place, byte) in &changes {
             let place = place.index(bytes.len());
@@ -22,7 +22,7 @@ proptest! {
             bytes.truncate(cut.index(bytes.len()));
         }
         std::fs::write(&path, bytes).unwrap();
-        if let Err(error) = pictures::png_texts(&path) {
+        if let Err(error) = images::png_texts(&path) {
             prop_assert!(error.to_string().contains("a.png"));
         }
     }

@@ -29,7 +29,7 @@ const MARK: [u8; 3] = [176, 183, 192];
 /// A value that is NaN or infinite, or not positive on a logarithmic axis, leaves a gap in its line.
 ///
 /// ```
-/// use pictures::{Plot, Scale};
+/// use images::{Plot, Scale};
 ///
 /// let loss = (1..=100).map(|step| (f64::from(step), 1.0 / f64::from(step)));
 /// let plot = Plot::new("loss", "step")

@@ -1,7 +1,7 @@
 //! What people look at: PNG files with text chunks, labelled grids, line plots.
 //!
 //! ```
-//! use pictures::{Grid, RgbImage};
+//! use images::{Grid, RgbImage};
 //!
 //! let red = RgbImage::from_pixel(64, 64, image::Rgb([200, 30, 30]));
 //! let mut grid = Grid::new(2);
@@ -9,8 +9,8 @@
 //! grid.push(red, "seed 1");
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("grid.png");
-//! pictures::save_png(&path, &grid.draw(), &[("Software", "an example")])?;
-//! assert_eq!(pictures::png_texts(&path)?, [("Software".to_owned(), "an example".to_owned())]);
+//! images::save_png(&path, &grid.draw(), &[("Software", "an example")])?;
+//! assert_eq!(images::png_texts(&path)?, [("Software".to_owned(), "an example".to_owned())]);
 //! # anyhow::Ok(())
 //! ```
 //!
