@@ -77,17 +77,18 @@ impl Generate {
         self.sampler.kind()?;
         let to = self.compute.resolve()?;
         let profiler = self.profile.start(to.1);
-        let (pipeline, source, guidance_scale) = profile::timed("generate/load", || match (&self.run, &self.model) {
-            (Some(folder), model) => {
-                let run = learned::open(folder, model.as_deref())?;
-                Ok((run.pipeline(to)?, folder, run.config.validation.guidance_scale))
-            }
-            (None, Some(model)) => {
-                let pipeline = Pipeline::open(&self.model_args.open(model)?, to)?;
-                Ok((pipeline, model, guidance_of_model(model)?))
-            }
-            (None, None) => bail!("give a model with --model, or a training run with --run"),
-        })?;
+        let (pipeline, source, guidance_scale) =
+            tracing::trace_span!("generate/load").in_scope(|| match (&self.run, &self.model) {
+                (Some(folder), model) => {
+                    let run = learned::open(folder, model.as_deref())?;
+                    Ok((run.pipeline(to)?, folder, run.config.validation.guidance_scale))
+                }
+                (None, Some(model)) => {
+                    let pipeline = Pipeline::open(&self.model_args.open(model)?, to)?;
+                    Ok((pipeline, model, guidance_of_model(model)?))
+                }
+                (None, None) => bail!("give a model with --model, or a training run with --run"),
+            })?;
         pipeline.notes().iter().for_each(|note| terminal::note!("{note}"));
         if self.check {
             check_finite(&pipeline).with_context(|| format!("--check of {}", source.display()))?;
@@ -115,7 +116,7 @@ impl Generate {
                 let progress = progress.get_or_insert_with(|| Progress::new("steps", batches * step.total as u64));
                 progress.step(&format!("batch {}/{batches}", batch + 1));
             })?;
-            let _span = profile::span("generate/save");
+            let _span = tracing::trace_span!("generate/save").entered();
             for (request, image) in chunk.iter().zip(images) {
                 let parameters = self.parameters(request, &settings, &pipeline);
                 let number =
@@ -127,7 +128,7 @@ impl Generate {
             }
         }
         drop(progress);
-        grids.extend(profile::timed("generate/save", || grid.write(&folder))?);
+        grids.extend(tracing::trace_span!("generate/save").in_scope(|| grid.write(&folder))?);
         let grids = if grids.is_empty() { String::new() } else { format!(" and {}", grids.join(", ")) };
         terminal::say!("{} image(s){grids} in {}", requests.len(), terminal::path(&out));
         profiler.finish(&out)

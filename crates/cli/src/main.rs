@@ -95,6 +95,9 @@ fn run() -> i32 {
     if let Err(error) = interrupt::watch() {
         terminal::note!("{error:#}; Ctrl-C ends the program without a checkpoint");
     }
+    if let Err(error) = ::profile::install("warn", |line| terminal::say!("{line}")) {
+        terminal::note!("{error:#}");
+    }
     libtorch::keep_freed_memory();
     let command = match Cli::try_parse() {
         Ok(cli) => {

@@ -13,7 +13,7 @@ use crate::evaluate::{Evaluate, Prepared};
 /// Draws each of the prompts once with the base model and once with what was learned, from the same noise, and writes
 /// `comparison/`, scores (where there is a CLIP) and `report.html` into the run's folder.
 pub(crate) fn show(run: &Path, validation: &Validation, device: DeviceChoice) -> Result<()> {
-    let _span = profile::span("train/results");
+    let _span = tracing::trace_span!("train/results").entered();
     let evaluate = Evaluate { images: 1, base: true, ..Evaluate::new(run, &validation.results, device) };
     let mut prepared = evaluate.prepare()?;
     prepared.draw()?;

@@ -141,7 +141,7 @@ impl Train {
                 .context("what the finished run is to be shown with (--results)")?;
         }
         let open = || Session::open(self.layers()?, &self.out, device, self.resume);
-        let session = profile::timed("train/load", open)?;
+        let session = tracing::trace_span!("train/load").in_scope(open)?;
         match (device, self.device) {
             (Device::Cpu, libtorch::DeviceChoice::Auto) => {
                 terminal::say!("computing on the CPU: {}", libtorch::cuda_unavailable().unwrap_or("there is no GPU"));

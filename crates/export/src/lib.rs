@@ -2,7 +2,7 @@
 //!
 //! - [`save_embeddings`]: `learned_embeds.safetensors`, which diffusers, A1111's web UI and ComfyUI read.
 //!   [`load_embeddings`] reads theirs, kohya's and OneTrainer's.
-//! - [`diffusers_folder`]: a whole model folder for Python's `StableDiffusionPipeline.from_pretrained`.
+//! - [`diffusers_folder`]: a model folder for Python's `StableDiffusionPipeline.from_pretrained`.
 //! - [`single_file`]: a checkpoint in the layout of the original code (LDM), for A1111's web UI and ComfyUI.
 //!   [`Components`] converts both ways.
 //!

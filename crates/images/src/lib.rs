@@ -16,7 +16,8 @@
 //! ```
 //!
 //! Invariants: knows nothing of tensors or models; a file it writes is complete or absent, and what a model has generated
-//! says so ([`save_generated`]); text is drawn from a font of its own, and only characters that it lacks from the system's.
+//! says so ([`save_generated`]); text has an embedded font, and only characters that it
+//! lacks come from the system's fonts.
 
 mod axis;
 mod grid;

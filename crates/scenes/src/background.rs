@@ -1,4 +1,4 @@
-//! What is behind the things.
+//! Painting backgrounds.
 
 use image::{Rgb, Rgb32FImage};
 

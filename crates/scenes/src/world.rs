@@ -72,7 +72,7 @@ impl World {
     /// category is not, or a place or style has no painter.
     pub fn open(path: &Path) -> Result<Self> {
         let world: Self = json::read(path, "a world of scenes")?;
-        world.validate().with_context(|| format!("{} is no usable world", path.display()))?;
+        world.validate().with_context(|| format!("{} is not a usable world", path.display()))?;
         Ok(world)
     }
 
@@ -92,7 +92,7 @@ impl World {
             ensure!(!noun.drawings.is_empty(), "the noun {:?} has no drawings", noun.word);
         }
         for Subject { name, category, drawings: own } in &self.subjects {
-            ensure!(!taught.contains(name.as_str()), "the subject {name:?} is also a noun or a kind");
+            ensure!(!taught.contains(name.as_str()), "the subject {name:?} is also a noun or a wider word");
             ensure!(taught.contains(category.as_str()), "the category {category:?} of {name:?} is not taught");
             ensure!(!own.is_empty(), "the subject {name:?} has no drawings");
             if let Some(drawing) = own.iter().find(|drawing| drawings.contains(drawing.as_str())) {
