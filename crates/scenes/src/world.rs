@@ -6,6 +6,13 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+/// The places that can be painted.
+pub(crate) const PLACES: [&str; 12] =
+    ["snow", "beach", "grass", "forest", "desert", "water", "sky", "space", "city", "night", "sunset", "table"];
+
+/// The styles that can be applied.
+pub(crate) const STYLES: [&str; 4] = ["sketch", "painting", "pixel", "neon"];
+
 /// Everything that scenes are made of, as `world.json` lists it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -101,10 +108,10 @@ impl World {
         }
         let known = |name: &String, painters: &[&str]| painters.contains(&name.as_str());
         for place in self.places.keys() {
-            ensure!(known(place, &crate::background::PLACES), "the place {place:?} has no painter");
+            ensure!(known(place, &PLACES), "the place {place:?} has no painter");
         }
         for style in self.styles.keys() {
-            ensure!(known(style, &crate::style::STYLES), "the style {style:?} has no painter");
+            ensure!(known(style, &STYLES), "the style {style:?} has no painter");
         }
         Ok(())
     }
