@@ -10,7 +10,7 @@ use std::process::Command;
 const LAYERS: [&[&str]; 12] = [
     &["terminal", "limits", "libtorch", "atomic", "fingerprint", "profile", "cuda_standin"],
     &["json"],
-    &["weights", "scheduler", "tokenizer", "images", "scenes"],
+    &["hub", "weights", "scheduler", "tokenizer", "images", "scenes"],
     &["model_files"],
     &["golden", "layers", "photos", "optimizer", "journal", "export"],
     &["vae", "clip", "unet"],
