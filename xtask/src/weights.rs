@@ -1,6 +1,6 @@
 //! `cargo xtask weights`: published model files, from whoever still offers them.
 //!
-//! Which files, from where, how large and with which hash stands in `fixtures/weights/manifest.json`. A file gets its
+//! Which files, from where, how large and with which hash stands in `crates/hub/data/manifest.json`. A file gets its
 //! final name only after its check; what has no published hash is recorded in a lock file beside the model when first
 //! obtained, so that later changes are seen.
 
@@ -32,7 +32,7 @@ pub(crate) struct Weights {
     /// The folder that holds a folder for each model, instead of `models` in the workspace
     #[arg(long, global = true, default_value_os_t = workspace::root().join("models"), hide_default_value = true)]
     dir: PathBuf,
-    /// Another list of models than fixtures/weights/manifest.json
+    /// Another list of models than crates/hub/data/manifest.json
     #[arg(long, global = true, value_name = "FILE")]
     manifest: Option<PathBuf>,
 }
@@ -62,7 +62,7 @@ enum Action {
 
 impl Weights {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let path = self.manifest.unwrap_or_else(|| workspace::root().join("fixtures/weights/manifest.json"));
+        let path = self.manifest.unwrap_or_else(|| workspace::root().join("crates/hub/data/manifest.json"));
         let manifest = Manifest::read(&path)?;
         match self.action {
             Action::List => {

@@ -1,4 +1,4 @@
-//! The list of models: `fixtures/weights/manifest.json`.
+//! The list of models: `crates/hub/data/manifest.json`.
 
 use std::collections::HashSet;
 use std::path::{Component, Path};
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     fn manifest() -> Manifest {
-        Manifest::read(&crate::workspace::root().join("fixtures/weights/manifest.json")).unwrap()
+        Manifest::read(&crate::workspace::root().join("crates/hub/data/manifest.json")).unwrap()
     }
 
     #[test]
