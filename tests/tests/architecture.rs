@@ -7,16 +7,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The layers from the bottom up. A crate may depend on crates of lower layers, not on its neighbours.
-const LAYERS: [&[&str]; 12] = [
-    &["options", "terminal", "limits", "libtorch", "atomic", "fingerprint", "profile", "cuda_standin"],
-    &["json", "requests"],
-    &["weights", "scheduler", "tokenizer", "images", "scenes"],
-    &["model_files"],
+const LAYERS: [&[&str]; 13] = [
+    &["options", "terminal", "limits", "atomic", "fingerprint", "profile", "cuda_standin"],
+    &["json", "libtorch"],
+    &["weights", "scheduler", "tokenizer", "images", "scenes", "prompts"],
+    &["model_files", "requests"],
     &["golden", "layers", "photos", "optimizer", "journal", "export"],
     &["vae", "clip", "unet"],
     &["regularizer", "heatmaps", "alignment", "sampling", "report"],
     &["trainer", "evaluation", "pretrainer"],
     &["benchmarks"],
+    &["operations"],
     &["cli"],
     &["tests"],
     &["xtask"],
@@ -96,6 +97,7 @@ fn parts_that_need_no_tensors_have_none() {
     for name in [
         "options",
         "requests",
+        "prompts",
         "terminal",
         "limits",
         "json",

@@ -7,6 +7,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+pub use options::derive_seed as derive;
 use tch::{Device, Kind, Tensor};
 
 /// LibTorch's generator is shared by all threads; a draw and its seeding must not be torn apart.
@@ -37,22 +38,6 @@ pub fn uniform(seed: u64, shape: &[i64]) -> Tensor {
 /// Uniform integers in [0, `high`), i64 on the CPU.
 pub fn integers(seed: u64, high: i64, shape: &[i64]) -> Tensor {
     draw(seed, || Tensor::randint(high, shape, (Kind::Int64, Device::Cpu)))
-}
-
-/// A seed for one purpose at one step of a run: well mixed, so that neighbouring steps share nothing.
-pub fn derive(seed: u64, purpose: &str, step: u64) -> u64 {
-    let purpose = purpose
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    mix(mix(mix(seed) ^ purpose) ^ step)
-}
-
-/// The finaliser of SplitMix64.
-fn mix(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 fn draw(seed: u64, numbers: impl FnOnce() -> Tensor) -> Tensor {

@@ -4,15 +4,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use evaluation::{
-    Bootstrap, Drawn, FeatureExtractor, Gallery, Masks, Plan, PromptSet, Recipe, Record, Reference, Variant,
-    evaluate_images, find_clip,
+    Bootstrap, Drawn, FeatureExtractor, Gallery, Masks, Recipe, Record, Reference, Variant, evaluate_images, find_clip,
 };
 use journal::ResultsFolder;
 use model_files::BaseModel;
+use options::SchedulerKind;
 use photos::PhotoFolder;
+use prompts::{Plan, PromptSet};
 use requests::{Evaluate, MaskBackground, NO_RESULTS};
 use sampling::{Pipeline, Settings};
-use scheduler::SchedulerKind;
 use serde::Serialize;
 use serde_json::json;
 use trainer::{FinishedRun, Validation};
@@ -188,11 +188,11 @@ fn candidates(
     out: &Path,
     context: &Context<'_>,
 ) -> Result<Vec<Candidate>> {
-    let scheduler = compute::scheduler(request.sampler.scheduler)?.unwrap_or(SchedulerKind::DpmSolverPlusPlus);
+    let scheduler = request.sampler.scheduler.unwrap_or(SchedulerKind::DpmSolverPlusPlus);
     let [height, width] = request.size.or(model.image_size()?);
     let Validation { steps, guidance_scale, .. } = run.config.validation;
     let own = Settings { steps, guidance_scale, height, width, scheduler: None };
-    let settings = Settings { scheduler: Some(scheduler), ..compute::settings(&request.sampler, own)? };
+    let settings = Settings { scheduler: Some(scheduler), ..compute::settings(&request.sampler, own) };
     let base = run.base_name();
     let category = &run.config.category;
     let subject = format!("[V] {category}");
@@ -203,7 +203,7 @@ fn candidates(
     for (name, model, details, subject) in [Some(learned), request.base.then_some(unchanged)].into_iter().flatten() {
         let dtype = request.compute.dtype.to_string();
         let recipe = Recipe { model, details, settings: settings.clone(), scheduler, dtype };
-        let gallery = Gallery::open(&out.join(name), plan.shots(subject), recipe.clone())?;
+        let gallery = Gallery::open(&out.join(name), plan.images(subject), recipe.clone())?;
         context.notes(gallery.damaged().iter().map(|file| format!("{} is incomplete; regenerating", file.display())));
         candidates.push(Candidate { name, gallery, recipe });
     }

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use anyhow::Result;
-use model_files::{BaseModel, ModelOptions};
+use model_files::BaseModel;
+use options::ModelOptions;
 use requests::SingleFile;
 use serde_json::{Value, json};
 use trainer::{ConfigLayers, FinishedRun};
@@ -13,8 +14,6 @@ use crate::Context;
 /// Opens a model; notes how it is read.
 pub(crate) fn open(model: &Path, single_file: &SingleFile, context: &Context<'_>) -> Result<BaseModel> {
     let SingleFile { tokenizer, prediction_type, model_config } = single_file.clone();
-    let prediction_type =
-        prediction_type.map(|kind| kind.to_string().parse()).transpose().map_err(anyhow::Error::msg)?;
     let model = BaseModel::open(model, &ModelOptions { tokenizer, prediction_type, config: model_config })?;
     context.notes(model.notes());
     Ok(model)

@@ -10,7 +10,7 @@ use requests::Pretrain;
 use serde::Serialize;
 use tch::Device;
 
-use crate::{Context, Interrupted, compute};
+use crate::{Context, Interrupted};
 
 /// What was trained.
 #[derive(Debug, Clone, Serialize)]
@@ -35,7 +35,7 @@ pub(crate) fn run(request: &Pretrain, context: &Context<'_>) -> Result<Pretraine
         tch::set_num_threads(threads);
     }
     context.seed(request.seed);
-    let device = compute::device(request.device)?;
+    let device = libtorch::resolve(request.device)?;
     let results = ResultsFolder::check(&request.out, "pretrain", &pretrainer::MADE)?;
     let sources = Sources::open(&request.fixtures, &request.drawings)?;
     results.create()?;

@@ -39,7 +39,6 @@ pub struct ProbedTensor {
 }
 
 pub(crate) fn run(request: &Probe, context: &Context<'_>) -> Result<Probed> {
-    let scheduler = compute::scheduler(request.scheduler)?;
     atomic::ensure_ours(&request.outputs, "the outputs of a probe", is_own)?;
     let to = compute::resolve(request.compute)?;
     let inputs = Inputs::read(&request.inputs)?;
@@ -58,7 +57,7 @@ pub(crate) fn run(request: &Probe, context: &Context<'_>) -> Result<Probed> {
         Component::ClipImage => components::clip_image(&place, &inputs),
         Component::ClipText => components::clip_text(&place, &inputs),
         Component::Tokenizer => components::tokenizer(&place, &inputs),
-        Component::Scheduler => components::scheduler(&place, &inputs, scheduler, request.steps),
+        Component::Scheduler => components::scheduler(&place, &inputs, request.scheduler, request.steps),
     })?;
     weights::save_with_metadata(&request.outputs, &outputs, &[MARK])?;
     let describe = |(name, tensor): (&String, &tch::Tensor)| ProbedTensor {

@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use evaluation::PromptSet;
 use options::DeviceChoice;
+use prompts::PromptSet;
 use requests::{NO_RESULTS, Train};
 use serde::Serialize;
 use tch::Device;
 use trainer::{FinishedRun, Session};
 
 use crate::profiling::Profiler;
-use crate::{Context, Event, FinishedResults, Interrupted, compute, config, results};
+use crate::{Context, Event, FinishedResults, Interrupted, config, results};
 
 /// A finished run.
 #[derive(Debug, Clone, Serialize)]
@@ -36,7 +36,7 @@ pub(crate) fn run(request: &Train, context: &Context<'_>) -> Result<Trained> {
 /// # Errors
 /// [`Interrupted`] where it was asked to stop.
 pub(crate) fn learn(request: &Train, out: &Path, context: &Context<'_>) -> Result<()> {
-    let device = compute::device(request.device)?;
+    let device = libtorch::resolve(request.device)?;
     request.options.seed.map(|seed| context.seed(seed));
     let profiler = Profiler::start(request.profiling, device);
     let resumed = request.resume.then_some(out);
@@ -51,7 +51,7 @@ pub(crate) fn learn(request: &Train, out: &Path, context: &Context<'_>) -> Resul
             format!("computing on the CPU: {}", libtorch::cuda_unavailable().unwrap_or("there is no GPU"))
         }
         (Device::Cpu, _) => "computing on the CPU, as asked".to_owned(),
-        (device, _) => format!("computing on {device:?} in {}", format!("{:?}", config.dtype).to_lowercase()),
+        (device, _) => format!("computing on {device:?} in {}", config.dtype),
     });
     context.notes(session.notes());
     let mut deferral = Some(context.stop().defer());

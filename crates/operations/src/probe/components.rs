@@ -1,7 +1,7 @@
 //! Each component between its input and output tensors.
 
 use ::clip::{ClipTextModel, ImageProcessor};
-use ::scheduler::SchedulerKind;
+use ::options::SchedulerKind;
 use ::unet::{AttentionMaps, AttentionObserver, UNet};
 use ::vae::AutoencoderKl;
 use anyhow::Result;
