@@ -43,7 +43,7 @@ pub(crate) fn run(request: &Bench) -> Result<Benched> {
     let (kind, device) = compute::resolve(request.compute)?;
     let settings = Settings {
         model: request.model.clone(),
-        pictures: request.images.clone(),
+        images: request.images.clone(),
         category: request.category.clone(),
         changes,
         kind,

@@ -71,7 +71,6 @@ impl<'a> Evaluation<'a> {
         let photos = match &request.concept {
             Some(concept) => {
                 let found = PhotoFolder::open(concept).context("the photos to compare with (--concept)")?;
-                context.notes(found.skipped.iter().map(|skipped| format!("{skipped}; it is left out")));
                 context.notes(found.notes);
                 found.photos
             }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use journal::ResultsFolder;
 use options::Dtype;
-use pretrainer::{Measures, Part, Pretraining, Recipe, Sources};
+use pretrainer::{Config, Measures, Part, Pretraining, Sources};
 use requests::Pretrain;
 use serde::Serialize;
 use tch::Device;
@@ -37,7 +37,7 @@ pub(crate) fn run(request: &Pretrain, context: &Context<'_>) -> Result<Pretraine
     context.seed(request.seed);
     let device = libtorch::resolve(request.device)?;
     let results = ResultsFolder::check(&request.out, "pretrain", &pretrainer::MADE)?;
-    let sources = Sources::open(&request.fixtures, &request.drawings)?;
+    let sources = Sources::open(&request.fixtures.join("tokenizer"), &request.drawings)?;
     results.create()?;
     if let Some(model) = &request.from {
         pretrainer::start_from(model, &request.out, &sources)?;
@@ -52,8 +52,8 @@ pub(crate) fn run(request: &Pretrain, context: &Context<'_>) -> Result<Pretraine
     parts.iter().try_for_each(|part| given(request, *part).check(*part))?;
     let deferral = context.stop().defer();
     for part in parts.into_iter().filter(|_| !request.assemble) {
-        let recipe = recipe(request, part, &sources, device)?;
-        let mut pretraining = Pretraining::open(part, recipe, &sources, &request.out, device)?;
+        let config = config(request, part, &sources, device)?;
+        let mut pretraining = Pretraining::open(part, config, &sources, &request.out, device)?;
         context.notes(pretraining.note());
         let (done, steps) = pretraining.progress();
         let mut progress =
@@ -77,30 +77,30 @@ pub(crate) fn run(request: &Pretrain, context: &Context<'_>) -> Result<Pretraine
 }
 
 /// The part's configuration with what was asked for, but for its steps.
-fn given(request: &Pretrain, part: Part) -> Recipe {
-    let mut recipe = Recipe { seed: request.seed.get(), ..Recipe::of(part) };
-    recipe.learning_rate = request.learning_rate.unwrap_or(recipe.learning_rate);
-    recipe.batch_size = request.batch_size.unwrap_or(recipe.batch_size);
-    recipe.dtype = match request.dtype {
+fn given(request: &Pretrain, part: Part) -> Config {
+    let mut config = Config { seed: request.seed.get(), ..Config::preset(part) };
+    config.learning_rate = request.learning_rate.unwrap_or(config.learning_rate);
+    config.batch_size = request.batch_size.unwrap_or(config.batch_size);
+    config.dtype = match request.dtype {
         Some(Dtype::Bf16) => pretrainer::Dtype::Bf16,
         Some(_) => pretrainer::Dtype::Fp32,
-        None => recipe.dtype,
+        None => config.dtype,
     };
-    recipe
+    config
 }
 
-fn recipe(request: &Pretrain, part: Part, sources: &Sources, device: Device) -> Result<Recipe> {
-    let mut recipe = given(request, part);
+fn config(request: &Pretrain, part: Part, sources: &Sources, device: Device) -> Result<Config> {
+    let mut config = given(request, part);
     // What was begun continues to the end that was planned, if no other is asked for.
-    recipe.steps = match (request.steps, pretrainer::recorded_steps(part, &request.out)?, request.budget) {
+    config.steps = match (request.steps, pretrainer::recorded_steps(part, &request.out)?, request.budget) {
         (Some(steps), _, _) | (None, Some(steps), _) => steps,
-        (None, None, None) => recipe.steps,
+        (None, None, None) => config.steps,
         (None, None, Some(budget)) => {
-            let seconds = pretrainer::seconds_per_step(part, &recipe, sources, &request.out, device)?;
+            let seconds = pretrainer::seconds_per_step(part, &config, sources, &request.out, device)?;
             (budget.as_secs_f64() * share(part) / seconds).max(1.0) as u64
         }
     };
-    Ok(recipe)
+    Ok(config)
 }
 
 /// The model's folder, its measures and its images.
