@@ -10,7 +10,7 @@ use std::process::Command;
 const LAYERS: [&[&str]; 13] = [
     &["options", "terminal", "limits", "atomic", "fingerprint", "profile", "cuda_standin"],
     &["json", "libtorch"],
-    &["weights", "scheduler", "tokenizer", "images", "scenes", "prompts"],
+    &["hub", "weights", "scheduler", "tokenizer", "images", "scenes", "prompts"],
     &["model_files", "requests"],
     &["golden", "layers", "photos", "optimizer", "journal", "export"],
     &["vae", "clip", "unet"],

@@ -67,8 +67,6 @@ impl Drop for Generator {
     }
 }
 
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
