@@ -7,16 +7,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The layers from the bottom up. A crate may depend on crates of lower layers, not on its neighbours.
-const LAYERS: [&[&str]; 12] = [
-    &["options", "terminal", "limits", "libtorch", "atomic", "fingerprint", "profile", "cuda_standin"],
-    &["json", "requests"],
-    &["hub", "weights", "scheduler", "tokenizer", "images", "scenes"],
-    &["model_files"],
+const LAYERS: [&[&str]; 13] = [
+    &["options", "terminal", "limits", "atomic", "fingerprint", "profile", "cuda_standin"],
+    &["json", "libtorch"],
+    &["hub", "weights", "scheduler", "tokenizer", "images", "scenes", "prompts"],
+    &["model_files", "requests"],
     &["golden", "layers", "photos", "optimizer", "journal", "export"],
     &["vae", "clip", "unet"],
     &["regularizer", "heatmaps", "alignment", "sampling", "report"],
     &["trainer", "evaluation", "pretrainer"],
     &["benchmarks"],
+    &["operations"],
     &["cli"],
     &["tests"],
     &["xtask"],

@@ -70,7 +70,7 @@ impl Dist {
 fn build() -> anyhow::Result<PathBuf> {
     let mut command =
         workspace::cargo(["rustc", "--release", "--package", "attndreambooth", "--bin", "attndreambooth"]);
-    command.args(["--", "-C", "strip=symbols", "-C", "link-arg=-Wl,-rpath,$ORIGIN/../lib"]);
+    command.args(["--", "-C", "strip=symbols"]).env("ATTNDREAMBOOTH_LIBRARIES", "$ORIGIN/../lib");
     workspace::run(command.current_dir(workspace::root()))?;
     Ok(program::path())
 }

@@ -64,10 +64,14 @@ impl Encoder {
         Self { layers, causal }
     }
 
-    /// Maps [batch, tokens, hidden_size] to the same shape.
-    pub(crate) fn forward(&self, hidden_states: &Tensor) -> Tensor {
-        let start = hidden_states.shallow_clone();
-        self.layers.iter().fold(start, |hidden_states, layer| layer.forward(&hidden_states, self.causal))
+    pub(crate) fn depth(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Maps [batch, tokens, hidden_size] to the same shape, without the last `skip` layers.
+    pub(crate) fn forward(&self, hidden_states: &Tensor, skip: usize) -> Tensor {
+        let layers = &self.layers[..self.layers.len() - skip];
+        layers.iter().fold(hidden_states.shallow_clone(), |states, layer| layer.forward(&states, self.causal))
     }
 }
 

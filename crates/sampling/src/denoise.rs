@@ -3,7 +3,7 @@
 use anyhow::Result;
 use scheduler::Scheduler;
 use tch::{Device, Kind, Tensor};
-use unet::{AttentionObserver, ReadText};
+use unet::{AttentionObserver, KvCache};
 
 use crate::finite::{Origin, Watch};
 use crate::noise::Noise;
@@ -15,7 +15,7 @@ pub(crate) struct Denoising<'a> {
     settings: &'a Settings,
     scheduler: Box<dyn Scheduler>,
     /// Of [batch] prompts, or of [2 · batch] with the negative ones first.
-    text: ReadText,
+    text: KvCache,
     noise: Vec<Noise>,
     watch: Watch<'a>,
 }
@@ -35,7 +35,7 @@ impl<'a> Denoising<'a> {
         let states = pipeline.encode_prompts(&prompts)?;
         let mut watch = Watch::new(requests, pipeline.placement().0, settings.guides());
         watch.see(Origin::TextEncoder, &states)?;
-        let text = pipeline.unet.read_text(&states)?;
+        let text = pipeline.unet.project(&states)?;
         Ok(Self { pipeline, settings, scheduler, text, noise, watch })
     }
 
@@ -51,7 +51,7 @@ impl<'a> Denoising<'a> {
         let mut latents = Tensor::stack(&initial, 0).to_device(device) * self.scheduler.init_noise_sigma();
         let total = self.scheduler.timesteps().len();
         let mut draws = 0;
-        // The U-Net's; the text has been read already.
+        // The U-Net's; the text has been projected already.
         libtorch::with_constant_weights(|| {
             for index in 0..total {
                 let _span = profile::span("sampling/step");
@@ -80,7 +80,7 @@ impl<'a> Denoising<'a> {
         timestep: &Tensor,
         observer: Option<&mut dyn AttentionObserver>,
     ) -> Result<Tensor> {
-        let unet = |input: &Tensor| self.pipeline.unet.forward_read(input, timestep, &self.text, observer);
+        let unet = |input: &Tensor| self.pipeline.unet.forward_cached(input, timestep, &self.text, observer);
         if !self.settings.guides() {
             return Ok(unet(input)?.to_kind(Kind::Float));
         }

@@ -69,17 +69,17 @@ fn one_text_stands_for_all() {
 }
 
 #[test]
-fn a_text_read_once_is_the_text() {
+fn a_cached_text_gives_the_same() {
     let (unet, _) = load(Kind::Float);
     let (sample, timesteps, text) = inputs(3);
     for text in [&text, &text.narrow(0, 1, 1)] {
-        let read = unet.read_text(text).unwrap();
+        let cache = unet.project(text).unwrap();
         for timesteps in [timesteps.shallow_clone(), Tensor::from(7_i64)] {
-            let [mut maps, mut of_read] = [AttentionMaps::new([4, 9]), AttentionMaps::new([4, 9])];
+            let [mut maps, mut of_cache] = [AttentionMaps::new([4, 9]), AttentionMaps::new([4, 9])];
             let expected = unet.forward(&sample, &timesteps, text, Some(&mut maps)).unwrap();
-            assert_eq!(unet.forward_read(&sample, &timesteps, &read, Some(&mut of_read)).unwrap(), expected);
-            assert_eq!(of_read.maps.len(), maps.maps.len());
-            for (found, expected) in of_read.maps.iter().zip(&maps.maps) {
+            assert_eq!(unet.forward_cached(&sample, &timesteps, &cache, Some(&mut of_cache)).unwrap(), expected);
+            assert_eq!(of_cache.maps.len(), maps.maps.len());
+            for (found, expected) in of_cache.maps.iter().zip(&maps.maps) {
                 assert_eq!((&found.name, &found.probabilities), (&expected.name, &expected.probabilities));
             }
         }

@@ -58,6 +58,9 @@ pub enum Problem {
         /// The model's.
         expected: Kind,
     },
+    /// Two parameters of the model have this name.
+    #[error("is asked for twice by the model")]
+    Repeated,
     /// LibTorch could not copy it.
     #[error(transparent)]
     Copy(libtorch::Error),
@@ -90,7 +93,7 @@ impl Source for Tensors {
 
 /// A place in a model's tree of parameters, such as `down_blocks.0.resnets.1`.
 ///
-/// `vs / "resnets" / 1` goes down; [`Scope::get`] takes a parameter. A parameter that is missing or wrong is
+/// `vs / "resnets" / 1` goes down; [`Scope::get`] takes a parameter. A parameter that is missing, wrong or asked for twice is
 /// remembered, and [`crate::build`] reports all of them together; until then a stand-in of the right shape is used.
 #[derive(Clone)]
 pub struct Scope<'a> {
@@ -131,8 +134,10 @@ impl<'a> Scope<'a> {
         let found = names.iter().map(|name| self.path(name)).find(|name| self.store.source.contains(name));
         let found = found.unwrap_or_else(|| name.clone());
         let mut taken = self.store.taken.borrow_mut();
-        taken.used.insert(found.clone());
-        let tensor = self.store.source.fetch(&found, shape, init, self.store.to).unwrap_or_else(|problem| {
+        let first = taken.used.insert(found.clone()) && taken.parameters.get(&name).is_none();
+        let fetched =
+            if first { self.store.source.fetch(&found, shape, init, self.store.to) } else { Err(Problem::Repeated) };
+        let tensor = fetched.unwrap_or_else(|problem| {
             taken.problems.insert(found, problem);
             Tensor::zeros([0i64; 0], self.store.to).expand(shape, false)
         });
@@ -149,6 +154,11 @@ impl<'a> Scope<'a> {
     /// that are there are named in [`Parameters::notes`].
     pub fn ignore(&self, name: &str) {
         self.store.taken.borrow_mut().ignored.insert(self.path(name));
+    }
+
+    /// The full name of this place, empty for the whole model's.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// The full name of `name` at this place.
