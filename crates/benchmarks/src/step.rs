@@ -5,15 +5,16 @@ use std::path::Path;
 use anyhow::Result;
 use libtorch::random;
 use optimizer::AdamW;
+use options::Dtype;
 use sampling::Pipeline;
 use tch::{Kind, Tensor};
-use trainer::{Batch, Batches, Dtype, LatentEncoder, Place, Stage, TrainConfig, Trainer};
+use trainer::{Batch, Batches, LatentEncoder, Place, Stage, TrainConfig, Trainer};
 use unet::UNet;
 
-use crate::Settings;
-use crate::work::{Prepared, images, size, timesteps};
+use crate::prepared::{Prepared, images, size, timesteps};
+use crate::settings::Settings;
 
-/// Encodes the same pictures anew for each step.
+/// Encodes the same images again for each step.
 struct SameBatch {
     encoder: LatentEncoder,
     images: Tensor,

@@ -8,7 +8,6 @@ mod config;
 mod encoder;
 mod folder;
 mod model;
-mod pillow;
 mod processor;
 mod text;
 mod vision;

@@ -11,7 +11,7 @@ use crate::bounded::{self, within};
 /// Time a piece of work: prints a line of JSON with the seconds of each run
 ///
 /// The work: unet-forward, embedding-step, cross-attention-step, unet-step (a step of stage 1, 2, 3 with the VAE's encoding of
-/// its batch), text-encoder, vae-encode, vae-decode, adamw, sampling, loading, features, recipe (a whole training run).
+/// its batch), text-encoder, vae-encode, vae-decode, adamw, sampling, loading, features, training (a whole run).
 #[derive(Args, Debug, Clone, Serialize, Deserialize)]
 pub struct Bench {
     /// The work
@@ -33,13 +33,13 @@ pub struct Bench {
     #[arg(long)]
     #[serde(default)]
     pub gradient_checkpointing: bool,
-    /// For features, the folder with images; for recipe, that with photos
+    /// For features, the folder with images; for training, that with photos
     #[arg(long, value_name = "FOLDER", default_value = "fixtures/subjects/penguin", alias = "pictures")]
     pub images: PathBuf,
-    /// For recipe: class noun of the subject
+    /// For training: class noun of the subject
     #[arg(long, value_name = "NOUN", default_value = "bird")]
     pub category: String,
-    /// For recipe: one value of the configuration, for example unet.steps=10; can be repeated
+    /// For training: one value of the configuration, for example unet.steps=10; can be repeated
     #[arg(long, value_name = "PATH=VALUE")]
     #[serde(default)]
     pub set: Vec<String>,

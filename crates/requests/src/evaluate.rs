@@ -20,10 +20,7 @@ pub struct Evaluate {
     #[arg(long)]
     pub model: Option<PathBuf>,
     /// Prompt set, or a file: JSON, or a prompt on each line with {} for the subject
-    ///
-    /// Sets: ours24, dreambooth-objects, dreambooth-live, core-inanimate, core-animate, neti, miniature. Unset, those of the
-    /// run's own results.
-    #[arg(long)]
+    #[arg(long, long_help = prompts_help())]
     pub prompts: Option<String>,
     /// Images of each prompt (the paper: 32)
     #[arg(long, value_name = "N", default_value_t = Self::IMAGES, value_parser = bounded::images)]
@@ -91,4 +88,12 @@ pub enum MaskBackground {
     Grey,
     /// Black
     Black,
+}
+
+fn prompts_help() -> String {
+    format!(
+        "Prompt set, or a file: JSON, or a prompt on each line with {{}} for the subject\n\nSets: {}. Unset, those of the \
+         run's own results.",
+        prompts::PromptSet::names().join(", ")
+    )
 }

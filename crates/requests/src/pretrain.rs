@@ -18,7 +18,7 @@ pub struct Pretrain {
     /// Folder with the drawings, as the emoji package has them
     #[arg(long, value_name = "FOLDER")]
     pub drawings: PathBuf,
-    /// The repository's fixtures, for the world and the vocabulary
+    /// The repository's fixtures, for the vocabulary
     #[arg(long, value_name = "FOLDER", default_value = "fixtures")]
     pub fixtures: PathBuf,
     /// Folder for everything: new, empty, or of an earlier call

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use journal::RunFolder;
+use options::Dtype;
 use photos::{Photo, PhotoFolder};
 use sampling::Pipeline;
 use tch::{Device, Kind};
@@ -15,7 +16,7 @@ use crate::prior::PriorPictures;
 use crate::record::Record;
 use crate::saved::SavedRun;
 use crate::snapshot::Writer;
-use crate::{Checkpoint, ConfigLayers, Dtype, LaunchedStep, Learning, PhotoBatches, Place, Stage, Trainer};
+use crate::{Checkpoint, ConfigLayers, LaunchedStep, Learning, PhotoBatches, Place, Stage, Trainer};
 use crate::{ModelFingerprint, memory, places, saved, space};
 
 /// A run that holds its folder.
@@ -69,7 +70,7 @@ impl Session {
         let base = ModelFingerprint::of(&model)?;
         saved.map_or(Ok(()), |saved| saved.check_base(&base, &model))?;
         let found = PhotoFolder::open(&config.concept).map_err(|error| moved(error.into(), "photos", "--concept"));
-        let PhotoFolder { mut photos, skipped, notes: about_photos } = found?;
+        let PhotoFolder { mut photos, notes: about_photos, .. } = found?;
         if let Some(saved) = saved {
             photos = saved.arrange(photos, &config.concept)?;
         }
@@ -83,9 +84,7 @@ impl Session {
         let trainer = Trainer::new(config, pipeline)?;
         outputs::check(&trainer)?;
 
-        let skipped = skipped.iter().chain(prior.iter().flat_map(|prior| &prior.skipped));
         let mut notes: Vec<String> = model.notes().to_vec();
-        notes.extend(skipped.map(|skipped| format!("{skipped}; it is left out")));
         notes.extend(about_photos.into_iter().chain(prior.iter().flat_map(|prior| prior.notes.clone())));
         notes.extend(trainer_notes(&trainer)?);
 
