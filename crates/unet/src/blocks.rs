@@ -42,10 +42,7 @@ impl DownBlock {
         let attends = config.down_block_attends(block);
         let layers = in_channels.enumerate().map(|(i, channels)| layer(vs, i, block, channels, attends, config));
         let downsample = || Downsample2d::new(&(vs / "downsamplers" / 0), out_channels, config.downsample_padding);
-        Self {
-            layers: layers.collect(),
-            downsampler: (block + 1 < channels.len()).then(downsample),
-        }
+        Self { layers: layers.collect(), downsampler: (block + 1 < channels.len()).then(downsample) }
     }
 
     pub(crate) fn layers(&self) -> &[Layer] {

@@ -51,7 +51,7 @@ mod model;
 mod observer;
 mod transformer;
 
-pub use config::{Config, PerBlock};
 pub use attention::KvCache;
+pub use config::{Config, PerBlock};
 pub use model::UNet;
 pub use observer::{AttentionMap, AttentionMaps, AttentionObserver, CrossAttentionLayer};
