@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use journal::RunFolder;
+use options::Dtype;
 use photos::{Photo, PhotoFolder};
 use sampling::Pipeline;
 use tch::{Device, Kind};
@@ -15,7 +16,7 @@ use crate::prior::PriorPictures;
 use crate::record::Record;
 use crate::saved::SavedRun;
 use crate::snapshot::Writer;
-use crate::{Checkpoint, ConfigLayers, Dtype, LaunchedStep, Learning, PhotoBatches, Place, Stage, Trainer};
+use crate::{Checkpoint, ConfigLayers, LaunchedStep, Learning, PhotoBatches, Place, Stage, Trainer};
 use crate::{ModelFingerprint, memory, places, saved, space};
 
 /// A run that holds its folder.
