@@ -8,9 +8,9 @@ use std::process::Command;
 
 /// The layers from the bottom up. A crate may depend on crates of lower layers, not on its neighbours.
 const LAYERS: [&[&str]; 12] = [
-    &["terminal", "limits", "libtorch", "atomic", "fingerprint", "profile", "cuda_standin"],
-    &["json"],
-    &["weights", "scheduler", "tokenizer", "images", "scenes"],
+    &["options", "terminal", "limits", "atomic", "fingerprint", "profile", "cuda_standin"],
+    &["json", "libtorch"],
+    &["weights", "scheduler", "tokenizer", "images", "scenes", "prompts"],
     &["model_files"],
     &["golden", "layers", "photos", "optimizer", "journal", "export"],
     &["vae", "clip", "unet"],
@@ -94,6 +94,8 @@ fn xtask_builds_without_libtorch() {
 fn parts_that_need_no_tensors_have_none() {
     let dependencies = dependencies();
     for name in [
+        "options",
+        "prompts",
         "terminal",
         "limits",
         "json",

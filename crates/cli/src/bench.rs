@@ -6,7 +6,9 @@ use anyhow::{Result, bail};
 use benchmarks::{Settings, Work, measure, procedural};
 use clap::{Args, ValueEnum};
 
-use crate::device::{ComputeArgs, Dtype};
+use options::Dtype;
+
+use crate::device::ComputeArgs;
 use crate::number;
 use crate::train::split_change;
 

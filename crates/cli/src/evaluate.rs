@@ -5,19 +5,20 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use evaluation::{
-    Bootstrap, Drawn, FeatureExtractor, Gallery, Masks, Plan, PromptSet, Recipe, Record, Reference, Variant,
-    evaluate_images, find_clip,
+    Bootstrap, Drawn, FeatureExtractor, Gallery, Masks, Recipe, Record, Reference, Variant, evaluate_images, find_clip,
 };
 use journal::ResultsFolder;
 use libtorch::DeviceChoice;
 use model_files::BaseModel;
+use options::Dtype;
 use photos::PhotoFolder;
+use prompts::{Plan, PromptSet};
 use sampling::{Pipeline, Settings};
 use scheduler::SchedulerKind;
 use serde_json::json;
 use trainer::{FinishedRun, Validation};
 
-use crate::device::{ComputeArgs, Dtype};
+use crate::device::ComputeArgs;
 use crate::learned;
 use crate::number;
 use crate::progress::Progress;
@@ -180,9 +181,9 @@ impl Evaluate {
         let plain = ("base", base.clone(), json!({ "base": base }), category.as_str());
         let mut candidates = Vec::new();
         for (name, model, details, subject) in [Some(learned), self.base.then_some(plain)].into_iter().flatten() {
-            let dtype = format!("{:?}", self.compute.dtype).to_lowercase();
+            let dtype = self.compute.dtype.to_string();
             let recipe = Recipe { model, details, settings: settings.clone(), scheduler, dtype };
-            let gallery = Gallery::open(&out.join(name), plan.shots(subject), recipe.clone())?;
+            let gallery = Gallery::open(&out.join(name), plan.images(subject), recipe.clone())?;
             for damaged in gallery.damaged() {
                 terminal::note!("{} was written by half and is drawn again", damaged.display());
             }

@@ -16,16 +16,12 @@ pub(crate) struct ModelArgs {
     tokenizer: Option<PathBuf>,
     /// What a model in a single file predicts: epsilon or v_prediction. Needed for Stable Diffusion 2.x where the file's
     /// metadata (ModelSpec) do not say it; epsilon for 1.x if not given
-    #[arg(long, value_name = "TYPE", value_parser = prediction_type)]
+    #[arg(long, value_name = "TYPE", value_enum)]
     prediction_type: Option<PredictionType>,
     /// A folder in the diffusers layout with the configs of a model in a single file, for those of another geometry than
     /// the published ones; its weights are not read
     #[arg(long, value_name = "FOLDER")]
     model_config: Option<PathBuf>,
-}
-
-fn prediction_type(name: &str) -> Result<PredictionType, String> {
-    name.parse()
 }
 
 impl ModelArgs {

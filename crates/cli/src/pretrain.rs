@@ -79,7 +79,7 @@ impl Pretrain {
             tch::set_num_threads(threads);
         }
         self.seed.announce();
-        let device = self.device.resolve()?;
+        let device = libtorch::resolve(self.device)?;
         let results = ResultsFolder::check(&self.out, "pretrain", &pretrainer::MADE)?;
         let sources = Sources::open(&self.fixtures, &self.drawings)?;
         results.create()?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use evaluation::PromptSet;
+use prompts::PromptSet;
 use serde_json::{Map, Value};
 use tch::Device;
 use trainer::{ConfigLayers, Event, FinishedRun, Outcome, Session, TrainConfig};
@@ -132,7 +132,7 @@ impl Train {
     /// # Errors
     /// [`interrupt::Interrupted`] where a signal has ended it early.
     pub(crate) fn learn(&self) -> Result<()> {
-        let device = self.device.resolve()?;
+        let device = libtorch::resolve(self.device)?;
         self.seed.map(Seed::announce);
         let profiler = self.profile.start(device);
         let config = self.config()?;

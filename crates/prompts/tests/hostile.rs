@@ -1,7 +1,7 @@
 //! Whatever is in a file of prompts: prompts or a sentence, never a panic.
 #![allow(clippy::unwrap_used)]
 
-use evaluation::PromptSet;
+use prompts::PromptSet;
 use proptest::prelude::*;
 
 /// The set, if it is one; else a sentence has said why not.
@@ -21,7 +21,7 @@ proptest! {
     fn any_lines(text in "([a-z ]{0,12}(\\{\\}|#|\u{feff}|\u{0}|\r)?[a-z ]{0,12}\n?){1,8}") {
         if let Some(set) = read("a.txt", text.as_bytes()) {
             let gap = "{}";
-            let filled = |prompt: &evaluation::Prompt| prompt.text.contains(gap) && !prompt.with("x").contains(gap);
+            let filled = |prompt: &prompts::Prompt| prompt.text.contains(gap) && !prompt.with("x").contains(gap);
             prop_assert!(!set.prompts.is_empty() && set.prompts.iter().all(filled));
         }
     }

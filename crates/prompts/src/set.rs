@@ -1,4 +1,4 @@
-//! What to draw: sets of prompts with a gap for the subject.
+//! Sets of prompts with a gap for the subject.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 /// Where the subject goes in a prompt's text.
 const GAP: &str = "{}";
 
-/// The sets in `fixtures/prompts`, which the program carries with it.
+/// The sets in `data`, which the program carries with it.
 const SETS: [(&str, &str); 7] = [
-    ("ours24", include_str!("../../../fixtures/prompts/ours24.json")),
-    ("dreambooth-objects", include_str!("../../../fixtures/prompts/dreambooth-objects.json")),
-    ("dreambooth-live", include_str!("../../../fixtures/prompts/dreambooth-live.json")),
-    ("core-inanimate", include_str!("../../../fixtures/prompts/core-inanimate.json")),
-    ("core-animate", include_str!("../../../fixtures/prompts/core-animate.json")),
-    ("neti", include_str!("../../../fixtures/prompts/neti.json")),
-    ("miniature", include_str!("../../../fixtures/prompts/miniature.json")),
+    ("ours24", include_str!("../data/ours24.json")),
+    ("dreambooth-objects", include_str!("../data/dreambooth-objects.json")),
+    ("dreambooth-live", include_str!("../data/dreambooth-live.json")),
+    ("core-inanimate", include_str!("../data/core-inanimate.json")),
+    ("core-animate", include_str!("../data/core-animate.json")),
+    ("neti", include_str!("../data/neti.json")),
+    ("miniature", include_str!("../data/miniature.json")),
 ];
 
 /// PartiPrompts has 1600.
@@ -92,7 +92,7 @@ impl PromptSet {
         Self::from_file(path)
     }
 
-    /// Reads a JSON file as those in `fixtures/prompts`, or a text file with a prompt on each line, in which empty lines
+    /// Reads a JSON file as those in `data`, or a text file with a prompt on each line, in which empty lines
     /// and those that begin with `#` do not count.
     ///
     /// # Errors
@@ -137,7 +137,7 @@ impl PromptSet {
     /// Names the first prompt that does not.
     pub fn validate(&self) -> Result<()> {
         ensure!(!self.prompts.is_empty(), "there is no prompt in them");
-        limits::within("the number of prompts", self.prompts.len(), 1..=MAX_PROMPTS, "each is drawn several times")?;
+        limits::within("the number of prompts", self.prompts.len(), 1..=MAX_PROMPTS, "images are generated of each")?;
         let mut seen = HashMap::new();
         for (i, Prompt { text, .. }) in self.prompts.iter().enumerate() {
             let shown = terminal::shortened(text);
@@ -172,13 +172,13 @@ mod tests {
             assert_eq!((set.name.as_str(), set.prompts.len()), (name, count));
             assert!(!set.source.is_empty() && !set.note.is_empty(), "{name} says where it is from");
         }
-        let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/prompts")).unwrap();
+        let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/data")).unwrap();
         assert_eq!(files.count(), PromptSet::names().len(), "each file is one of the sets");
     }
 
     /// "Background change, environment interaction, colour change, artistic style" (the paper, section 5.1).
     #[test]
-    fn ours_has_six_prompts_of_each_of_the_papers_kinds() {
+    fn ours24_has_six_prompts_of_each_of_the_papers_kinds() {
         let set = PromptSet::load("ours24").unwrap();
         for kind in ["background", "interaction", "colour", "style"] {
             assert_eq!(set.prompts.iter().filter(|prompt| prompt.kind == kind).count(), 6, "{kind}");
