@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use images::Grid;
-use photos::{Photo, View};
+use photos::{AugmentedCrop, Photo};
 use sampling::{NotFinite, Request, Settings};
 
 use crate::checkpoint;
@@ -36,7 +36,7 @@ impl Outputs {
     }
 
     /// `contact_sheet.png`: the first views that the model will see.
-    pub(crate) fn contact_sheet(&self, views: &[(&Photo, View)]) -> Result<()> {
+    pub(crate) fn contact_sheet(&self, views: &[(&Photo, AugmentedCrop)]) -> Result<()> {
         let sheet = photos::contact_sheet(views, 4, THUMBNAIL);
         images::save_png(&self.folder.join("contact_sheet.png"), &sheet.draw(), &[])
     }

@@ -70,7 +70,7 @@ impl Session {
         let base = ModelFingerprint::of(&model)?;
         saved.map_or(Ok(()), |saved| saved.check_base(&base, &model))?;
         let found = PhotoFolder::open(&config.concept).map_err(|error| moved(error.into(), "photos", "--concept"));
-        let PhotoFolder { mut photos, skipped, notes: about_photos } = found?;
+        let PhotoFolder { mut photos, notes: about_photos, .. } = found?;
         if let Some(saved) = saved {
             photos = saved.arrange(photos, &config.concept)?;
         }
@@ -85,9 +85,7 @@ impl Session {
         let trainer = Trainer::new(config, pipeline)?;
         outputs::check(&trainer)?;
 
-        let skipped = skipped.iter().chain(prior.iter().flat_map(|prior| &prior.skipped));
         let mut notes: Vec<String> = model.notes().to_vec();
-        notes.extend(skipped.map(|skipped| format!("{skipped}; it is left out")));
         notes.extend(about_photos.into_iter().chain(prior.iter().flat_map(|prior| prior.notes.clone())));
         notes.extend(trainer_notes(&trainer)?);
 
