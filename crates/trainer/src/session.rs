@@ -77,7 +77,8 @@ impl Session {
         libtorch::set_tf32(config.dtype == Dtype::Tf32)?;
         libtorch::set_deterministic(config.deterministic)?;
         let prior = config.prior.as_ref().map(|prior| PriorPictures::open(prior, out, &base)).transpose()?;
-        let pipeline = Pipeline::open(&model, (Kind::Float, device))?;
+        let mut pipeline = Pipeline::open(&model, (Kind::Float, device))?;
+        pipeline.set_compute_dtype(libtorch::kind(config.dtype));
         if own_resolution {
             config.augmentation.resolution = u32::try_from(pipeline.default_settings().height)?;
         }
