@@ -8,6 +8,6 @@ fuzz_target!(|bytes: &[u8]| {
     let suffix = if first % 2 == 0 { ".json" } else { ".txt" };
     let Ok(file) = tempfile::Builder::new().suffix(suffix).tempfile() else { return };
     if std::fs::write(file.path(), text).is_ok() {
-        let _ = evaluation::PromptSet::from_file(file.path());
+        let _ = prompts::PromptSet::from_file(file.path());
     }
 });

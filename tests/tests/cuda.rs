@@ -15,14 +15,14 @@ fn a_cuda_device_passes_these_tests() {
 #[test]
 fn auto_takes_a_gpu_that_is_there() {
     let expected = cuda_standin::gpu_is_visible() || cuda_standin::is_here();
-    let device = DeviceChoice::Auto.resolve().unwrap();
+    let device = libtorch::resolve(DeviceChoice::Auto).unwrap();
     assert_eq!(device != Device::Cpu, expected, "{}", cuda_unavailable().unwrap_or("a device out of nowhere"));
 }
 
 /// The latents of each scheduler, the text encoder and the VAE.
 #[test]
 fn every_scheduler_leads_to_the_cpus_latents() {
-    let device = DeviceChoice::Auto.resolve().unwrap();
+    let device = libtorch::resolve(DeviceChoice::Auto).unwrap();
     if device == Device::Cpu {
         // The first of two rounds; `a_cuda_device_passes_these_tests` sees to the second.
         return;

@@ -132,7 +132,8 @@ fn sweep(folder: &Path) {
         let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
         // Held until it is gone.
         if let Some(_lock) = abandoned(&path, &metadata) {
-            let _ = remove(&path);
+            let removed = remove(&path).is_ok();
+            tracing::info!(path = %path.display(), removed, "an earlier process left this unfinished");
         }
     }
 }

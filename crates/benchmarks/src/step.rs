@@ -5,9 +5,10 @@ use std::path::Path;
 use anyhow::Result;
 use libtorch::random;
 use optimizer::AdamW;
+use options::Dtype;
 use sampling::Pipeline;
 use tch::{Kind, Tensor};
-use trainer::{Batch, Batches, Dtype, LatentEncoder, Place, Stage, TrainConfig, Trainer};
+use trainer::{Batch, Batches, LatentEncoder, Place, Stage, TrainConfig, Trainer};
 use unet::UNet;
 
 use crate::prepared::{Prepared, images, size, timesteps};

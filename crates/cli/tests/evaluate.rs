@@ -62,7 +62,7 @@ fn a_run_is_drawn_and_scored_once() {
     let result = evaluate(&run, &arguments);
     assert!(result.status.success(), "{}", stderr(&result));
     let table = String::from_utf8(result.stdout).unwrap();
-    assert!(table.contains("mine: 2 prompts x 2 images, 3 photos; judged by tiny-clip"), "{table}");
+    assert!(table.contains("mine: 2 prompts x 2 images, 3 photos; scored by tiny-clip"), "{table}");
 
     let out = run.join("evaluation/mine");
     let record = json(&out.join("scores.json"));
@@ -92,8 +92,8 @@ fn a_run_is_drawn_and_scored_once() {
     let whole = fs::read(&half).unwrap();
     fs::write(&half, &whole[..100]).unwrap();
     let mended = evaluate(&moved, &arguments);
-    assert!(stderr(&mended).contains("000-01.png was written by half"), "{}", stderr(&mended));
-    assert!(stderr(&mended).contains("drawing base, steps 1/1"), "{}", stderr(&mended));
+    assert!(stderr(&mended).contains("000-01.png is incomplete; regenerating"), "{}", stderr(&mended));
+    assert!(stderr(&mended).contains("generating base, steps 1/1"), "{}", stderr(&mended));
     assert!(fs::read(&half).unwrap().len() > 100);
 
     // Somebody else draws there.

@@ -9,7 +9,8 @@ use std::path::Path;
 use common::{CHANGED, json, model, photos, program, refuses, stderr, succeed, train, trained};
 use export::SingleFile;
 use golden::fixtures;
-use model_files::{BaseModel, ModelOptions};
+use model_files::BaseModel;
+use options::ModelOptions;
 use tch::{Kind, Tensor};
 
 /// The tiny model as a single file, and the flags that it needs, for its configs are not the published ones.
@@ -126,7 +127,7 @@ fn what_a_single_file_needs_is_said() {
     let model = model();
     let given = [&generate[..], &["--model", &model, &config[0], &config[1]]].concat();
     refuses(&given, "is a folder, whose configs and tokenizer count");
-    refuses(&with(&["--model", "x", "--prediction-type", "v"]), "\"v\" is neither epsilon nor v_prediction");
+    refuses(&with(&["--model", "x", "--prediction-type", "v"]), "possible values: epsilon, v_prediction");
     refuses(&with(&["--run", "x", "--prediction-type", "epsilon"]), "cannot be used with");
     refuses(&with(&["--model", "/no/model.safetensors"]), "there is no model file /no/model.safetensors");
     let embedding = fixtures().join("export/embeddings/kohya.safetensors").display().to_string();

@@ -27,7 +27,7 @@ fn bench(group: &mut BenchmarkGroup<WallTime>, device: Device, name: &str, run: 
 }
 
 fn models(criterion: &mut Criterion) {
-    let device = DeviceChoice::Auto.resolve().unwrap();
+    let device = libtorch::resolve(DeviceChoice::Auto).unwrap();
     let tiny = ClipConfig {
         text_config: TextConfig { hidden_size: 32, num_attention_heads: 4, vocab_size: 1200, ..TextConfig::default() },
         vision_config: VisionConfig { hidden_size: 32, num_attention_heads: 4, ..VisionConfig::default() },

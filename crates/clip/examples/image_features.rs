@@ -19,7 +19,7 @@ fn main() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
     let tiny = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny-clip");
     let folder = arguments.next().unwrap_or_else(tiny);
-    let device = DeviceChoice::Auto.resolve()?;
+    let device = libtorch::resolve(DeviceChoice::Auto)?;
     let (model, parameters) = ClipModel::from_folder(&folder, (Kind::Float, device))?;
     println!("{}: {} parameters", folder.display(), parameters.count());
 

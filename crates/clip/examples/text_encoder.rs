@@ -24,7 +24,8 @@ fn main() -> Result<()> {
         ids => ids,
     };
 
-    let (model, parameters) = ClipTextModel::from_folder(&folder, (Kind::Float, DeviceChoice::Auto.resolve()?))?;
+    let (model, parameters) =
+        ClipTextModel::from_folder(&folder, (Kind::Float, libtorch::resolve(DeviceChoice::Auto)?))?;
     println!("{}: {} parameters", folder.display(), parameters.count());
 
     let hidden = tch::no_grad(|| libtorch::catch(|| model.forward(&Tensor::from_slice(&ids).unsqueeze(0))))??;

@@ -32,7 +32,7 @@ fn pictures(folder: &Path) -> Vec<Picture> {
 }
 
 fn features(criterion: &mut Criterion) {
-    let device = DeviceChoice::Auto.resolve().unwrap();
+    let device = libtorch::resolve(DeviceChoice::Auto).unwrap();
     let config = ClipConfig::vit_b32();
     let new = |vs: &weights::Scope| ClipModel::new(vs, &config);
     let (model, _) = weights::build(&Random { seed: 0 }, (Kind::Float, device), new).unwrap();

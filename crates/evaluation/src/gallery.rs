@@ -6,12 +6,13 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use prompts::PlannedImage;
 use sampling::{Pipeline, Request, Settings, Step};
 use scheduler::SchedulerKind;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{Drawn, Shot};
+use crate::Drawn;
 
 /// How the pictures of a [`Gallery`] are drawn; pictures drawn in another way are not mixed with them.
 #[derive(Debug, Clone, Serialize)]
@@ -39,8 +40,8 @@ fn class_name<S: serde::Serializer>(kind: &SchedulerKind, to: S) -> Result<S::Ok
 pub struct Gallery {
     folder: PathBuf,
     recipe: Recipe,
-    shots: Vec<Shot>,
-    /// Indices of shots.
+    images: Vec<PlannedImage>,
+    /// Indices of images.
     missing: Vec<usize>,
     damaged: Vec<PathBuf>,
     note: Option<String>,
@@ -73,9 +74,9 @@ impl Gallery {
     ///
     /// # Errors
     /// When there are pictures by another recipe, or something else has the name of a picture.
-    pub fn open(folder: &Path, shots: Vec<Shot>, recipe: Recipe) -> Result<Self> {
+    pub fn open(folder: &Path, images: Vec<PlannedImage>, recipe: Recipe) -> Result<Self> {
         let mut gallery =
-            Self { folder: folder.to_owned(), recipe, shots, missing: Vec::new(), damaged: Vec::new(), note: None };
+            Self { folder: folder.to_owned(), recipe, images, missing: Vec::new(), damaged: Vec::new(), note: None };
         gallery.look()?;
         Ok(gallery)
     }
@@ -102,8 +103,8 @@ impl Gallery {
 
     /// The pictures, as [`evaluate_images`](crate::evaluate_images) takes them.
     pub fn drawn(&self) -> Vec<Drawn> {
-        let drawn = |shot: &Shot| Drawn { path: self.path(shot), prompt: shot.prompt, seed: shot.seed };
-        self.shots.iter().map(drawn).collect()
+        let drawn = |image: &PlannedImage| Drawn { path: self.path(image), prompt: image.prompt, seed: image.seed };
+        self.images.iter().map(drawn).collect()
     }
 
     /// What users of other programs would not expect of the prompts that are still missing, once each.
@@ -111,7 +112,7 @@ impl Gallery {
     /// # Errors
     /// When a prompt asks for a subject that the model has not learned.
     pub fn prompt_notes(&self, pipeline: &Pipeline) -> Result<BTreeSet<String>> {
-        let notes = self.missing_shots().into_iter().map(|shot| pipeline.prompt_notes(&shot.text));
+        let notes = self.missing_images().into_iter().map(|image| pipeline.prompt_notes(&image.text));
         Ok(notes.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 
@@ -122,11 +123,11 @@ impl Gallery {
     /// drawn by another recipe, or a full disk.
     pub fn draw(&mut self, pipeline: &Pipeline, batch_size: usize, on_step: &mut dyn FnMut(Drawing)) -> Result<()> {
         let settings = Settings { scheduler: Some(self.recipe.scheduler), ..self.recipe.settings.clone() };
-        let missing = self.missing_shots();
+        let missing = self.missing_images();
         let Some(first) = missing.first() else { return Ok(()) };
         pipeline.check(&[request(first)], &settings)?;
-        for shot in &missing {
-            pipeline.resolve(&shot.text)?;
+        for image in &missing {
+            pipeline.resolve(&image.text)?;
         }
         fs::create_dir_all(&self.folder)
             .with_context(|| format!("cannot make the folder {}", self.folder.display()))?;
@@ -134,16 +135,16 @@ impl Gallery {
         self.note = lock.note().map(str::to_owned);
         // Another process may have drawn since this one looked.
         self.look()?;
-        let missing = self.missing_shots();
+        let missing = self.missing_images();
         atomic::write(&self.folder.join(RECIPE), serde_json::to_vec_pretty(&self.recipe)?)?;
         let batches = missing.chunks(batch_size.max(1));
         let count = batches.len();
-        for (batch, shots) in batches.enumerate() {
-            let requests: Vec<Request> = shots.iter().map(|shot| request(shot)).collect();
+        for (batch, images) in batches.enumerate() {
+            let requests: Vec<Request> = images.iter().map(|image| request(image)).collect();
             let mut on_step = |step| on_step(Drawing { batch: batch + 1, batches: count, step });
             let pictures = pipeline.generate(&requests, &settings, &mut on_step)?;
-            for (shot, picture) in shots.iter().zip(pictures) {
-                images::save_generated(&self.path(shot), &picture, &[(PARAMETERS, &self.parameters(shot))])?;
+            for (image, picture) in images.iter().zip(pictures) {
+                images::save_generated(&self.path(image), &picture, &[(PARAMETERS, &self.parameters(image))])?;
             }
         }
         self.missing.clear();
@@ -154,20 +155,20 @@ impl Gallery {
     fn look(&mut self) -> Result<()> {
         (self.missing, self.damaged) = (Vec::new(), Vec::new());
         self.compare_recipes()?;
-        for (index, shot) in self.shots.iter().enumerate() {
-            let path = self.path(shot);
+        for (index, image) in self.images.iter().enumerate() {
+            let path = self.path(image);
             match Found::at(&path).with_context(|| format!("cannot read {}", path.display()))? {
                 Found::Nothing => self.missing.push(index),
                 Found::HalfWritten => {
                     self.missing.push(index);
                     self.damaged.push(path);
                 }
-                Found::Picture(Some(parameters)) if parameters == self.parameters(shot) => {}
+                Found::Picture(Some(parameters)) if parameters == self.parameters(image) => {}
                 Found::Picture(Some(parameters)) => bail!(
                     "{} shows {:?} and not {:?}: remove it to have it drawn again, or give another --out",
                     path.display(),
                     parameters.replace('\n', ", "),
-                    self.parameters(shot).replace('\n', ", ")
+                    self.parameters(image).replace('\n', ", ")
                 ),
                 Found::Picture(None) | Found::Other => bail!(
                     "{} has the name of a picture of this evaluation, but was not drawn by it: move it away, or give \
@@ -179,17 +180,17 @@ impl Gallery {
         Ok(())
     }
 
-    fn missing_shots(&self) -> Vec<&Shot> {
-        self.missing.iter().map(|&index| &self.shots[index]).collect()
+    fn missing_images(&self) -> Vec<&PlannedImage> {
+        self.missing.iter().map(|&index| &self.images[index]).collect()
     }
 
-    fn path(&self, shot: &Shot) -> PathBuf {
-        self.folder.join(shot.file_name())
+    fn path(&self, image: &PlannedImage) -> PathBuf {
+        self.folder.join(image.file_name())
     }
 
-    fn parameters(&self, shot: &Shot) -> String {
+    fn parameters(&self, image: &PlannedImage) -> String {
         let Recipe { settings, scheduler, model, .. } = &self.recipe;
-        request(shot).describe(settings, scheduler.class_name(), model)
+        request(image).describe(settings, scheduler.class_name(), model)
     }
 
     fn compare_recipes(&self) -> Result<()> {
@@ -235,7 +236,7 @@ impl Found {
         if start != SIGNATURE {
             return Ok(Self::Other);
         }
-        let Ok(texts) = images::png_texts(path) else { return Ok(Self::HalfWritten) };
+        let Ok(texts) = ::images::png_texts(path) else { return Ok(Self::HalfWritten) };
         let mut end = [0; END.len()];
         file.seek(SeekFrom::End(-(END.len() as i64)))?;
         file.read_exact(&mut end)?;
@@ -246,6 +247,6 @@ impl Found {
     }
 }
 
-fn request(shot: &Shot) -> Request {
-    Request::new(&shot.text, shot.seed)
+fn request(image: &PlannedImage) -> Request {
+    Request::new(&image.text, image.seed)
 }

@@ -2,15 +2,15 @@
 //! Inversion's evaluation, arXiv 2208.01618). Photos go to CLIP as its own preparation says, the shorter side resized and the
 //! middle cut out; that evaluation squashed them into squares first.
 //!
-//! - [`PromptSet`]: what to draw; [`Plan`]: how many pictures, from which seeds.
-//! - [`Gallery`]: a folder with those pictures; draws what is missing, and refuses what does not belong there.
+//! - [`Gallery`]: a folder with the images of a [`prompts::Plan`]; generates what is missing, and refuses what does not belong there.
 //! - [`FeatureExtractor`]: any CLIP ([`find_clip`]), for texts and for picture files.
 //! - [`evaluate_images`]: [`Scores`] of pictures by picture, prompt and kind, with intervals by [`bootstrap_mean`].
 //! - [`Record`]: all of that as `scores.json` and as a table; [`AcrossRuns`]: several of them together.
 //!
 //! ```
 //! use std::path::Path;
-//! use evaluation::{Bootstrap, Drawn, FeatureExtractor, Prompt, PromptSet, Reference, evaluate_images};
+//! use evaluation::{Bootstrap, Drawn, FeatureExtractor, Reference, evaluate_images};
+//! use prompts::{Prompt, PromptSet};
 //! use tch::Device;
 //!
 //! let fixtures = Path::new("../../fixtures");
@@ -41,8 +41,6 @@ mod clip_folder;
 mod features;
 mod gallery;
 mod picture;
-mod plan;
-mod prompts;
 mod record;
 mod scores;
 
@@ -52,7 +50,5 @@ pub use clip_folder::{ClipName, find_clip};
 pub use features::FeatureExtractor;
 pub use gallery::{Drawing, Gallery, Recipe};
 pub use picture::{Mask, Picture};
-pub use plan::{Plan, Shot};
-pub use prompts::{Prompt, PromptSet};
 pub use record::{Record, Variant};
 pub use scores::{Drawn, ImageScores, KindScores, Masks, Metrics, PromptScores, Reference, Scores, evaluate_images};

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
+use prompts::{Prompt, PromptSet};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use crate::{Bootstrap, Estimate, FeatureExtractor, Mask, Picture, PromptSet, bootstrap_mean};
+use crate::{Bootstrap, Estimate, FeatureExtractor, Mask, Picture, bootstrap_mean};
 
 /// The scores of one thing: a number for a picture, an [`Estimate`] for several.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -134,9 +135,8 @@ pub fn evaluate_images(
     let masked = masks.as_ref().map(|masks| masks.apply(photos, drawn)).transpose()?;
 
     let photo_features = extractor.pictures(&plain_photos)?;
-    let texts = |text: &dyn Fn(&crate::Prompt) -> String| {
-        extractor.texts(&prompts.prompts.iter().map(text).collect::<Vec<_>>())
-    };
+    let texts =
+        |text: &dyn Fn(&Prompt) -> String| extractor.texts(&prompts.prompts.iter().map(text).collect::<Vec<_>>());
     let with_category = texts(&|prompt| prompt.with(category))?;
     let without = texts(&|prompt| prompt.without_subject())?;
 

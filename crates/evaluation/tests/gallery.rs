@@ -6,8 +6,9 @@ use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
-use evaluation::{Gallery, Plan, Prompt, PromptSet, Recipe};
+use evaluation::{Gallery, Recipe};
 use golden::fixtures;
+use prompts::{Plan, Prompt, PromptSet};
 use sampling::{Pipeline, Request, Settings};
 use scheduler::SchedulerKind;
 use serde_json::json;
@@ -55,7 +56,7 @@ fn only_what_is_missing_is_drawn() {
     let folder = temporary.path().join("evaluation/two/base");
     let pipeline = pipeline();
     let recipe = recipe(&pipeline);
-    let open = |images| Gallery::open(&folder, plan(images).shots("cat"), recipe.clone());
+    let open = |images| Gallery::open(&folder, plan(images).images("cat"), recipe.clone());
     let mut gallery = open(2).unwrap();
     assert_eq!(gallery.missing(), 4);
     assert!(!folder.exists(), "looking writes nothing");
@@ -66,7 +67,7 @@ fn only_what_is_missing_is_drawn() {
     assert_eq!(before.keys().collect::<Vec<_>>(), ["000-00.png", "000-01.png", "001-00.png", "001-01.png"]);
 
     // Each is the picture that its text and seed make.
-    let shot = &plan(2).shots("cat")[3];
+    let shot = &plan(2).images("cat")[3];
     assert_eq!(gallery.drawn()[3].seed, shot.seed);
     let settings = Settings { scheduler: Some(SCHEDULER), ..recipe.settings.clone() };
     let picture = pipeline.generate(&[Request::new("a red cat", shot.seed)], &settings, &mut |_| {}).unwrap();
@@ -104,14 +105,14 @@ fn what_does_not_belong_there_is_noticed_and_left_alone() {
     let folder = temporary.path();
     let pipeline = pipeline();
     let recipe = recipe(&pipeline);
-    let open = |recipe: Recipe| Gallery::open(folder, plan(1).shots("cat"), recipe);
+    let open = |recipe: Recipe| Gallery::open(folder, plan(1).images("cat"), recipe);
     open(recipe.clone()).unwrap().draw(&pipeline, 4, &mut |_| {}).unwrap();
 
     let settings = Settings { steps: 2, ..recipe.settings.clone() };
     says(open(Recipe { settings, ..recipe.clone() }), &["settings.steps was 1, is 2", "--out"]);
     says(open(Recipe { details: json!({ "run": "other" }), ..recipe.clone() }), &["details.run", "other"]);
     says(open(Recipe { dtype: "bf16".to_owned(), ..recipe.clone() }), &["dtype", "bf16"]);
-    says(Gallery::open(folder, plan(1).shots("dog"), recipe.clone()), &["000-00.png shows", "cat", "dog"]);
+    says(Gallery::open(folder, plan(1).images("dog"), recipe.clone()), &["000-00.png shows", "cat", "dog"]);
 
     let path = folder.join("001-00.png");
     let whole = fs::read(&path).unwrap();
@@ -143,7 +144,7 @@ fn two_do_not_draw_into_a_folder_at_once() {
     let folder = temporary.path();
     let pipeline = pipeline();
     let recipe = recipe(&pipeline);
-    let open = |recipe: &Recipe| Gallery::open(folder, plan(1).shots("cat"), recipe.clone()).unwrap();
+    let open = |recipe: &Recipe| Gallery::open(folder, plan(1).images("cat"), recipe.clone()).unwrap();
     let other = Recipe { settings: Settings { steps: 2, ..recipe.settings.clone() }, ..recipe.clone() };
     // All look before the first one draws.
     let [mut first, mut second, mut third] = [&recipe, &recipe, &other].map(open);
@@ -165,9 +166,9 @@ fn nothing_is_written_where_the_model_cannot_follow() {
     let pipeline = pipeline();
     let recipe = recipe(&pipeline);
     let settings = Settings { height: 33, ..recipe.settings.clone() };
-    let mut gallery = Gallery::open(&folder, plan(1).shots("cat"), Recipe { settings, ..recipe.clone() }).unwrap();
+    let mut gallery = Gallery::open(&folder, plan(1).images("cat"), Recipe { settings, ..recipe.clone() }).unwrap();
     says(gallery.draw(&pipeline, 1, &mut |_| {}), &["height 33"]);
-    let mut gallery = Gallery::open(&folder, plan(1).shots("[V] cat"), recipe).unwrap();
+    let mut gallery = Gallery::open(&folder, plan(1).images("[V] cat"), recipe).unwrap();
     says(gallery.draw(&pipeline, 1, &mut |_| {}), &["has learned no subject"]);
     assert!(!folder.exists());
 }

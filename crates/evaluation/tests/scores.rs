@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use evaluation::{
-    Bootstrap, Drawn, FeatureExtractor, ImageScores, Masks, Metrics, Picture, Prompt, PromptSet, Record, Reference,
-    Scores, Variant, evaluate_images,
+    Bootstrap, Drawn, FeatureExtractor, ImageScores, Masks, Metrics, Picture, Record, Reference, Scores, Variant,
+    evaluate_images,
 };
 use golden::fixtures;
+use prompts::{Prompt, PromptSet};
 use serde_json::Value;
 use tch::Device;
 

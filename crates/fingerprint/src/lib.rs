@@ -77,6 +77,7 @@ impl Fingerprints {
         }
         let start = SystemTime::now();
         let sha256 = hash(&mut file).with_context(failed)?;
+        tracing::debug!(file = %path.display(), sha256, "computed a fingerprint");
         let after = file.metadata().with_context(failed)?;
         ensure!(self::key(&after) == key, "{} was changed while it was read; try again", path.display());
         if settled(&before, start) {

@@ -2,21 +2,21 @@
 //!
 //! Everything that `tch` leaves out and everything `unsafe` lives here, so that no other crate needs either:
 //!
-//! - [`DeviceChoice`]: `auto | cpu | cuda[:N]`, with CUDA looked for at run time ([`cuda_unavailable`]).
+//! - [`resolve`]: the device of `auto | cpu | cuda[:N]`, with CUDA looked for at run time ([`cuda_unavailable`]).
 //! - [`catch`]: turns a LibTorch exception (which `tch` raises as a panic) into an [`Error`] of one sentence.
 //! - [`MappedFile`], [`tensor_from_bytes`], [`HostBytes`]: tensors from and to raw memory, one copy and no more.
 //! - [`random`]: draws that depend on nothing but their seed.
 //! - [`fused_adamw`], [`grad_norm`], [`scale_all`], [`clear_grads`]: all parameters of a model in one call.
 //! - [`set_tf32`], [`set_deterministic`], [`peak_memory`], [`keep_freed_memory`]: LibTorch's switches and gauges.
-//! - [`conv2d`], [`linear`], [`with_constant_weights`]: weights kept in the layout that a CPU computes with.
+//! - [`Weight`], [`Frozen`]: layers' weights, kept in the layout that a CPU computes with.
 //! - [`checkpoint`]: computing activations again in the backward pass instead of keeping them.
 //!
-//! The last four go through a small C++ shim (`shim/`), which uses `libtorch_cpu` and `libc10` alone.
+//! What `tch` lacks goes through a small C++ shim (`shim/`), which uses `libtorch_cpu` and `libc10` alone.
 //!
 //! ```
-//! use libtorch::{DeviceChoice, random};
+//! use libtorch::random;
 //!
-//! let device = "auto".parse::<DeviceChoice>()?.resolve()?;
+//! let device = libtorch::resolve("auto".parse()?)?;
 //! let noise = random::normal(42, &[1, 4, 8, 8]).to_device(device);
 //! assert_eq!(noise.size(), [1, 4, 8, 8]);
 //!
@@ -47,12 +47,15 @@ mod transfer;
 pub use bytes::{HostBytes, tensor_from_bytes};
 pub use checkpoint::checkpoint;
 pub use cuda::cuda_unavailable;
-pub use device::{DeviceChoice, DeviceError, synchronize};
+pub use device::{DeviceError, kind, resolve, synchronize};
 pub use error::{Error, catch};
 pub use foreach::{AdamWRule, AdamWSlot, clear_grads, fused_adamw, grad_norm, scale_all};
 pub use mapped::MappedFile;
-pub use memory::{available_memory, keep_freed_memory, peak_memory, release_cached_memory, reset_peak_memory};
-pub use packed::{conv2d, linear, with_constant_weights};
+pub use memory::{
+    available_memory, keep_freed_memory, peak_memory, release_cached_memory, reset_peak_memory, total_memory,
+};
+pub use options::{DeviceChoice, Dtype};
+pub use packed::{Frozen, Weight};
 pub use switches::{set_deterministic, set_tf32};
 pub use transfer::{Download, upload};
 

@@ -10,7 +10,7 @@ use libtorch::{DeviceChoice, checkpoint, random};
 use tch::{Device, Kind, Tensor};
 
 fn places() -> Vec<(Kind, Device)> {
-    let mut devices = vec![Device::Cpu, DeviceChoice::Auto.resolve().unwrap()];
+    let mut devices = vec![Device::Cpu, libtorch::resolve(DeviceChoice::Auto).unwrap()];
     devices.dedup();
     devices.into_iter().flat_map(|device| [(Kind::Float, device), (Kind::Double, device)]).collect()
 }

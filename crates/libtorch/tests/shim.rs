@@ -5,7 +5,7 @@ use libtorch::{AdamWRule, AdamWSlot, DeviceChoice, random};
 use tch::{Device, Kind, Tensor};
 
 fn devices() -> Vec<Device> {
-    let mut devices = vec![Device::Cpu, DeviceChoice::Auto.resolve().unwrap()];
+    let mut devices = vec![Device::Cpu, libtorch::resolve(DeviceChoice::Auto).unwrap()];
     devices.dedup();
     devices
 }

@@ -36,7 +36,6 @@ mod folder;
 mod model;
 mod modelspec;
 pub mod names;
-mod options;
 mod recognition;
 mod single_file;
 

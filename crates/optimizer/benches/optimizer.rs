@@ -20,7 +20,7 @@ fn time(device: Device, iterations: u64, mut run: impl FnMut()) -> Duration {
 }
 
 fn benchmark(c: &mut Criterion, count: u64, shape: &[i64]) {
-    let device = DeviceChoice::Auto.resolve().expect("auto is always there");
+    let device = libtorch::resolve(DeviceChoice::Auto).expect("auto is always there");
     let new = |seed| random::normal(seed, shape).to_device(device).set_requires_grad(true);
     let parameters: Vec<(String, Tensor)> = (0..count).map(|i| (format!("p{i}"), new(i))).collect();
     let named = || parameters.iter().map(|(name, tensor)| (name.as_str(), tensor));

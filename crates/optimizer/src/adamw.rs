@@ -2,49 +2,13 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use libtorch::{AdamWRule, AdamWSlot};
-use serde::{Deserialize, Serialize};
+use options::optimizer::Config;
 use tch::{Kind, Tensor};
 use weights::{Archive, Init};
 
 use crate::parameters::{collect, laid_out_like};
-
-/// What is the same for all parameters and steps; `torch.optim.AdamW`'s defaults for absent keys.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// How slowly the mean of the gradients forgets, in [0, 1).
-    pub beta1: f64,
-    /// How slowly the mean of their squares forgets, in [0, 1).
-    pub beta2: f64,
-    /// Added to the root of the mean of squares.
-    pub eps: f64,
-    /// A step multiplies the parameters by 1 - learning rate · weight decay.
-    pub weight_decay: f64,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-2 }
-    }
-}
-
-impl Config {
-    /// Checks the ranges of the values.
-    ///
-    /// # Errors
-    /// Names the key and its value.
-    pub fn validate(&self) -> Result<()> {
-        for (key, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
-            ensure!((0.0..1.0).contains(&value), "AdamW's {key} is {value}, but must be in 0..1");
-        }
-        for (key, value) in [("eps", self.eps), ("weight_decay", self.weight_decay)] {
-            ensure!(value >= 0.0 && value.is_finite(), "AdamW's {key} is {value}, but must be zero or more");
-        }
-        Ok(())
-    }
-}
 
 /// The optimizer, with handles to the parameters that it trains.
 #[derive(Debug)]

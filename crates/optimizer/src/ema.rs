@@ -2,41 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, ensure};
-use serde::{Deserialize, Serialize};
+use anyhow::{Context, Result, anyhow};
+use options::optimizer::EmaConfig;
 use tch::{Kind, Tensor};
 use weights::{Archive, Init};
 
 use crate::parameters::collect;
-
-/// How fast an [`Ema`] forgets.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct EmaConfig {
-    /// What part of the average is kept at each update, in [0, 1).
-    pub decay: f64,
-    /// Whether the n-th update keeps at most n / (n + 9) of it, and the first nothing, so that a short run does not
-    /// remember where it started; as diffusers' `EMAModel`.
-    pub warm_up: bool,
-}
-
-impl Default for EmaConfig {
-    fn default() -> Self {
-        Self { decay: 0.9999, warm_up: true }
-    }
-}
-
-impl EmaConfig {
-    /// Checks the range of the decay.
-    ///
-    /// # Errors
-    /// Names its value.
-    pub fn validate(&self) -> Result<()> {
-        let decay = self.decay;
-        ensure!((0.0..1.0).contains(&decay), "the averages' decay is {decay}, but must be in 0..1");
-        Ok(())
-    }
-}
 
 /// The exponential moving average of parameters, with handles to them.
 #[derive(Debug)]

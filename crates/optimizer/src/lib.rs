@@ -34,5 +34,6 @@ mod adamw;
 mod ema;
 mod parameters;
 
-pub use adamw::{AdamW, Config, State};
-pub use ema::{Ema, EmaConfig};
+pub use adamw::{AdamW, State};
+pub use ema::Ema;
+pub use options::optimizer::{Config, EmaConfig};

@@ -163,7 +163,8 @@ impl PhotoFolder {
             photos.sort_by(|(a, _): &(Photo, Profile), (b, _)| a.path.cmp(&b.path));
             let profiles: Vec<_> =
                 photos.iter().map(|(photo, profile)| (photo.path.clone(), profile.clone())).collect();
-            let photos = photos.into_iter().map(|(photo, _)| photo).collect();
+            let photos: Vec<_> = photos.into_iter().map(|(photo, _)| photo).collect();
+            tracing::info!(folder = %folder.display(), photos = photos.len(), skipped = skipped.len(), "opened photos");
             let notes = skipped.iter().map(Rejected::note).chain(notes(&companions, &profiles)).collect();
             return Ok(Self { photos, skipped, notes });
         }

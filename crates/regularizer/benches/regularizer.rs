@@ -19,7 +19,7 @@ fn time(device: Device, iterations: u64, mut run: impl FnMut()) -> Duration {
 }
 
 fn benchmark(c: &mut Criterion, batch: i64, side: i64) {
-    let device = DeviceChoice::Auto.resolve().expect("auto is always there");
+    let device = libtorch::resolve(DeviceChoice::Auto).expect("auto is always there");
     // Heads and how much smaller than the latents each map is.
     let layers = [(5, 1), (10, 2), (20, 4)].iter().flat_map(|layer| [layer; 5]).chain([&(20, 8)]);
     let map = |(heads, factor): &(i64, i64)| {

@@ -1,6 +1,7 @@
 //! What may be chosen.
 
 use anyhow::{Result, ensure};
+pub use options::regularizer::{Batch, Category, Mode};
 use serde::{Deserialize, Serialize};
 
 /// How the statistics become a loss.
@@ -31,40 +32,6 @@ impl Default for Config {
             lambda_variance: 5.0,
         }
     }
-}
-
-/// Whether layers are compared one by one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// Each layer has its own mean and variance, and counts alike: the authors' code.
-    #[default]
-    PerLayer,
-    /// The paper's equation 2: one mean and one unbiased variance of all values of all layers' maps together, so that
-    /// large maps count more. Nothing is divided by the number of layers.
-    Pooled,
-}
-
-/// What becomes of the samples of a batch.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Batch {
-    /// The samples' losses are added, so that the regulariser weighs more in a larger batch: the authors' code.
-    #[default]
-    Sum,
-    /// They are averaged.
-    Mean,
-}
-
-/// What stands for a category of several tokens, such as "teddy bear"; with one token there is no difference.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Category {
-    /// The mean of its tokens' maps, value by value, of which the statistics are then taken.
-    #[default]
-    Mean,
-    /// The first token's map: the authors' code.
-    First,
 }
 
 impl Config {

@@ -16,7 +16,7 @@ fn main() -> Result<()> {
     let folder = arguments.next().unwrap_or_else(|| tiny.to_owned());
     let prompt = arguments.next().unwrap_or_else(|| "a photo of a cat".to_owned());
 
-    let pipeline = Pipeline::from_folder(folder.as_ref(), (Kind::Float, DeviceChoice::Auto.resolve()?))?;
+    let pipeline = Pipeline::from_folder(folder.as_ref(), (Kind::Float, libtorch::resolve(DeviceChoice::Auto)?))?;
     let requests = [0, 1, 2, 3].map(|seed| Request::new(&prompt, seed));
     let pictures = pipeline.generate(&requests, &pipeline.default_settings(), &mut |step| {
         eprint!("\rstep {} of {} ", step.done, step.total);

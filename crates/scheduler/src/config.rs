@@ -192,7 +192,7 @@ impl SchedulerConfig {
     /// # Errors
     /// It names none, or one that does not exist here.
     pub fn kind(&self) -> Result<SchedulerKind, Error> {
-        self.class_name.as_deref().ok_or(Error::NoClassName)?.parse()
+        Ok(self.class_name.as_deref().ok_or(Error::NoClassName)?.parse()?)
     }
 
     /// Builds a scheduler of any kind, as `KIND.from_config(...)` and `set_timesteps(steps)` do in diffusers.

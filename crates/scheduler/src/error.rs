@@ -24,11 +24,8 @@ pub enum Error {
         reason: serde_json::Error,
     },
     /// A scheduler's name is none of those that exist here.
-    #[error("unknown scheduler {:?}: use one of {}", terminal::shortened(name), SchedulerKind::known_names())]
-    UnknownScheduler {
-        /// The name.
-        name: String,
-    },
+    #[error(transparent)]
+    UnknownScheduler(#[from] options::UnknownName),
     /// The configuration does not say which scheduler it is for.
     #[error("the scheduler configuration has no _class_name: choose one of {}", SchedulerKind::known_names())]
     NoClassName,

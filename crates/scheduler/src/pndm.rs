@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use crate::config::unsupported;
-use crate::prediction::Level;
+use crate::prediction::{Level, Prediction};
 use crate::step::Inputs;
 use crate::{Error, NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, SchedulerKind, TimestepSpacing};
 

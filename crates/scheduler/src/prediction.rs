@@ -1,23 +1,9 @@
 //! What the model predicts, and how to get from it to the clean sample and the noise.
 
-use serde::Deserialize;
 use tch::Tensor;
 
 use crate::config::unsupported;
-use crate::{Error, SchedulerKind};
-
-/// What the model predicts, with x = α x₀ + σ ε.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PredictionType {
-    /// The noise ε.
-    #[default]
-    Epsilon,
-    /// The velocity v = α ε − σ x₀ (Salimans & Ho 2022, appendix D).
-    VPrediction,
-    /// The clean sample x₀.
-    Sample,
-}
+use crate::{Error, PredictionType, SchedulerKind};
 
 /// The signal and noise levels of a variance-preserving process: α = √ᾱ and σ = √(1 − ᾱ), rounded to f32.
 #[derive(Debug, Clone, Copy)]
@@ -32,13 +18,20 @@ impl Level {
     }
 }
 
-impl PredictionType {
+/// What a prediction means for the clean sample and the noise.
+pub(crate) trait Prediction {
     /// Fails where x₀ cannot be had from ε, for x holds no signal: at zero terminal SNR.
-    pub(crate) fn refuse_no_signal(
-        self,
-        kind: SchedulerKind,
-        mut levels: impl Iterator<Item = Level>,
-    ) -> Result<(), Error> {
+    fn refuse_no_signal(self, kind: SchedulerKind, levels: impl Iterator<Item = Level>) -> Result<(), Error>;
+
+    /// The clean sample that the model's `output` for `sample` means.
+    fn to_x0(self, output: &Tensor, sample: &Tensor, level: Level) -> Tensor;
+
+    /// The noise that the model's `output` for `sample` means.
+    fn to_epsilon(self, output: &Tensor, sample: &Tensor, level: Level) -> Tensor;
+}
+
+impl Prediction for PredictionType {
+    fn refuse_no_signal(self, kind: SchedulerKind, mut levels: impl Iterator<Item = Level>) -> Result<(), Error> {
         if self == Self::Epsilon && levels.any(|level| level.alpha == 0.0) {
             let instead = "v_prediction, or rescale_betas_zero_snr = false";
             return Err(unsupported(kind, "prediction_type", &"epsilon", instead));
@@ -46,8 +39,7 @@ impl PredictionType {
         Ok(())
     }
 
-    /// The clean sample that the model's `output` for `sample` means.
-    pub(crate) fn to_x0(self, output: &Tensor, sample: &Tensor, Level { alpha, sigma }: Level) -> Tensor {
+    fn to_x0(self, output: &Tensor, sample: &Tensor, Level { alpha, sigma }: Level) -> Tensor {
         match self {
             Self::Epsilon => (sample - output * sigma) / alpha,
             Self::VPrediction => sample * alpha - output * sigma,
@@ -55,8 +47,7 @@ impl PredictionType {
         }
     }
 
-    /// The noise that the model's `output` for `sample` means.
-    pub(crate) fn to_epsilon(self, output: &Tensor, sample: &Tensor, Level { alpha, sigma }: Level) -> Tensor {
+    fn to_epsilon(self, output: &Tensor, sample: &Tensor, Level { alpha, sigma }: Level) -> Tensor {
         match self {
             Self::Epsilon => output.shallow_clone(),
             Self::VPrediction => output * alpha + sample * sigma,

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use model_files::{BaseModel, ModelOptions};
+use options::Dtype;
 use photos::Augmentation;
 use serde::{Deserialize, Serialize};
-use tch::Kind;
 
 use crate::Stage;
 
@@ -100,30 +100,6 @@ pub struct RegularizerConfig {
     pub divide_by_accumulation: bool,
     /// What stands for a category of several tokens; also decides what \[V\] starts from.
     pub category: regularizer::Category,
-}
-
-/// The kind of number that is computed in.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dtype {
-    /// 32-bit floats.
-    #[default]
-    Fp32,
-    /// 32-bit floats whose factors a GPU may round to 10 bits of mantissa: several times as fast there, no other than
-    /// fp32 on a CPU.
-    Tf32,
-    /// bfloat16, with f32 parameters and losses.
-    Bf16,
-}
-
-impl Dtype {
-    /// LibTorch's name of it.
-    pub(crate) fn kind(self) -> Kind {
-        match self {
-            Self::Fp32 | Self::Tf32 => Kind::Float,
-            Self::Bf16 => Kind::BFloat16,
-        }
-    }
 }
 
 /// Pictures of the category that the model is to remember.

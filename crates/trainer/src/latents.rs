@@ -24,7 +24,7 @@ impl LatentEncoder {
     /// For want of memory.
     pub fn new(pipeline: &Pipeline, config: &TrainConfig) -> Result<Self> {
         let shared = Shared(&pipeline.parameters.vae);
-        let (kind, device) = (config.dtype.kind(), pipeline.placement().1);
+        let (kind, device) = (libtorch::kind(config.dtype), pipeline.placement().1);
         let (vae, _) = weights::build(&shared, (kind, device), |vs| AutoencoderKl::new(vs, pipeline.vae.config()))?;
         Ok(Self { vae, kind, device })
     }

@@ -57,7 +57,7 @@ mod views;
 pub use base::ModelFingerprint;
 pub use batches::{Batches, PhotoBatches, Place};
 pub use checkpoint::{Checkpoint, State};
-pub use config::{Dtype, Prior, RegularizerConfig, StageConfig, TrainConfig, Validation};
+pub use config::{Prior, RegularizerConfig, StageConfig, TrainConfig, Validation};
 pub use event::{Event, Outcome};
 pub use latents::LatentEncoder;
 pub use layers::ConfigLayers;

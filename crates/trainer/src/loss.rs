@@ -60,7 +60,7 @@ impl Objective {
         Ok(Self {
             forward: ForwardProcess::new(&pipeline.scheduler, device)?,
             prediction_type: pipeline.scheduler.prediction_type,
-            kind: config.dtype.kind(),
+            kind: libtorch::kind(config.dtype),
             device,
             snr_gamma: config.snr_gamma,
             prior_weight: config.prior.as_ref().map(|prior| prior.weight),

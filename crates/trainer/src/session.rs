@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use journal::RunFolder;
+use options::Dtype;
 use photos::{Photo, PhotoFolder};
 use sampling::Pipeline;
 use tch::{Device, Kind};
@@ -15,7 +16,7 @@ use crate::prior::PriorPictures;
 use crate::record::Record;
 use crate::saved::SavedRun;
 use crate::snapshot::Writer;
-use crate::{Checkpoint, ConfigLayers, Dtype, LaunchedStep, Learning, PhotoBatches, Place, Stage, Trainer};
+use crate::{Checkpoint, ConfigLayers, LaunchedStep, Learning, PhotoBatches, Place, Stage, Trainer};
 use crate::{ModelFingerprint, memory, places, saved, space};
 
 /// A run that holds its folder.
@@ -76,7 +77,8 @@ impl Session {
         libtorch::set_tf32(config.dtype == Dtype::Tf32)?;
         libtorch::set_deterministic(config.deterministic)?;
         let prior = config.prior.as_ref().map(|prior| PriorPictures::open(prior, out, &base)).transpose()?;
-        let pipeline = Pipeline::open(&model, (Kind::Float, device))?;
+        let mut pipeline = Pipeline::open(&model, (Kind::Float, device))?;
+        pipeline.set_compute_dtype(libtorch::kind(config.dtype));
         if own_resolution {
             config.augmentation.resolution = u32::try_from(pipeline.default_settings().height)?;
         }

@@ -4,8 +4,9 @@
 mod common;
 
 use common::{config, learned, start};
+use options::Dtype;
 use tch::{Kind, Tensor};
-use trainer::{Batch, Batches, Dtype, Objective, Place, Prior, Stage, StageConfig, TrainConfig};
+use trainer::{Batch, Batches, Objective, Place, Prior, Stage, StageConfig, TrainConfig};
 
 const FIRST: Place = Place { stage: Stage::Unet, step: 0, part: 0 };
 

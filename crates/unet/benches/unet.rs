@@ -20,7 +20,7 @@ fn time(device: Device, iterations: u64, mut run: impl FnMut()) -> Duration {
 }
 
 fn benchmark(c: &mut Criterion, name: &str, config: &Config, side: i64) {
-    let to = (Kind::Float, DeviceChoice::Auto.resolve().expect("auto is always there"));
+    let to = (Kind::Float, libtorch::resolve(DeviceChoice::Auto).expect("auto is always there"));
     let (unet, _) = weights::build(&Formula, to, |vs| UNet::new(vs, config)).expect("the config is valid");
     let latents = random::normal(1, &[1, config.in_channels, side, side]).to_device(to.1);
     let text = random::normal(2, &[1, 77, config.cross_attention_dim]).to_device(to.1);

@@ -13,7 +13,7 @@ use unet::{AttentionMaps, UNet};
 fn main() -> Result<()> {
     let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-sd21/unet");
     let folder = std::env::args_os().nth(1).map_or_else(|| PathBuf::from(tiny), PathBuf::from);
-    let device = DeviceChoice::Auto.resolve()?;
+    let device = libtorch::resolve(DeviceChoice::Auto)?;
     let (unet, parameters) = UNet::from_folder(&folder, (Kind::Float, device))?;
     println!("{}: {} parameters on {device:?}", folder.display(), parameters.count());
 

@@ -9,7 +9,7 @@ use unet::{AttentionMaps, Config, PerBlock, UNet};
 /// Stable Diffusion 2.1 at a quarter of its widths, with latents of 32x32 and a batch of 4.
 #[test]
 fn checkpointing_saves_most_of_the_activations() {
-    let to = (Kind::Float, DeviceChoice::Auto.resolve().unwrap());
+    let to = (Kind::Float, libtorch::resolve(DeviceChoice::Auto).unwrap());
     let config = Config {
         block_out_channels: vec![64, 128, 256, 256],
         attention_head_dim: PerBlock::Each(vec![2, 4, 8, 8]),

@@ -12,7 +12,7 @@ use vae::{AutoencoderKl, Config};
 use weights::Random;
 
 fn vae(criterion: &mut Criterion) {
-    let device = DeviceChoice::Auto.resolve().unwrap();
+    let device = libtorch::resolve(DeviceChoice::Auto).unwrap();
     let tiny = Config { block_out_channels: vec![8, 8, 16, 16], norm_num_groups: 4, ..Config::sd21() };
     for (name, config, size) in [("tiny", tiny, 64), ("sd21", Config::sd21(), 128)] {
         let new = |vs: &weights::Scope| AutoencoderKl::new(vs, &config);

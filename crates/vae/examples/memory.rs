@@ -20,7 +20,7 @@ fn main() -> Result<()> {
     let numbers = numbers.collect::<Result<Vec<i64>>>()?;
     let size = numbers.first().copied().unwrap_or(768);
     let splitting = Splitting { slice_batch: true, tile_size: numbers.get(1).copied() };
-    let device = DeviceChoice::Auto.resolve()?;
+    let device = libtorch::resolve(DeviceChoice::Auto)?;
 
     let new = |vs: &weights::Scope| AutoencoderKl::new(vs, &Config::sd21());
     let (vae, _) = weights::build(&Random { seed: 0 }, (Kind::Float, device), new)?;

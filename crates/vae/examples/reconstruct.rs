@@ -19,7 +19,7 @@ fn main() -> Result<()> {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
     let tiny = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny-sd21/vae");
     let folder = arguments.first().cloned().unwrap_or_else(tiny);
-    let device = DeviceChoice::Auto.resolve()?;
+    let device = libtorch::resolve(DeviceChoice::Auto)?;
 
     let (vae, parameters) = AutoencoderKl::from_folder(&folder, (Kind::Float, device))?;
     println!("{}: {} parameters", folder.display(), parameters.count());

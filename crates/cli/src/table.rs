@@ -1,0 +1,98 @@
+//! Results as tables for people.
+
+use comfy_table::{ContentArrangement, Table, presets};
+use evaluation::{Bootstrap, Differences, Estimate, Metrics, Record, Variant};
+use operations::{Ablated, AblationRow, EmbeddingVector, Inspected, RankedToken};
+
+/// Columns as wide as their widest cell.
+fn table(rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).add_rows(rows);
+    table.column_iter_mut().for_each(|column| {
+        column.set_padding((0, 2));
+    });
+    table.trim_fmt()
+}
+
+/// An evaluation: which CLIP, the means with their intervals, by kind and by prompt.
+pub(crate) fn scores(record: &Record) -> String {
+    let masked = record.variants.iter().any(|variant| variant.scores.mean.clip_i_masked.is_some());
+    let mut rows = vec![vec![String::new(), "CLIP-I".to_owned(), "CLIP-T".to_owned()]];
+    rows[0].push(format!("CLIP-T without {:?}", record.category));
+    if masked {
+        rows[0].push("CLIP-I masked".to_owned());
+    }
+    for Variant { name, scores, .. } in &record.variants {
+        rows.push(row(name, &scores.mean, with_interval));
+    }
+    for Variant { name, scores, .. } in &record.variants {
+        rows.push(vec![String::new()]);
+        rows.push(vec![format!("{name}, by kind")]);
+        for kind in &scores.kinds {
+            rows.push(row(&format!("  {} ({})", kind.kind, kind.prompts), &kind.mean, with_interval));
+        }
+        rows.push(vec![format!("{name}, by prompt")]);
+        for prompt in &scores.prompts {
+            rows.push(row(&format!("  {}", prompt.prompt), &prompt.mean, |estimate| format!("{:.4}", estimate.mean)));
+        }
+    }
+    format!(
+        "{}: {} prompts x {} images, {} photos; scored by {} ({}); {:.0} % intervals\n\n{}\n",
+        record.prompt_set,
+        record.variants.first().map_or(0, |variant| variant.scores.prompts.len()),
+        record.images_per_prompt,
+        record.photos.len(),
+        record.clip.name,
+        record.clip.folder.display(),
+        record.bootstrap.level * 100.0,
+        table(rows)
+    )
+}
+
+fn row(name: &str, scores: &Metrics<Estimate>, show: fn(&Estimate) -> String) -> Vec<String> {
+    let numbers =
+        [Some(scores.clip_i), Some(scores.clip_t), Some(scores.clip_t_without_category), scores.clip_i_masked];
+    std::iter::once(name.to_owned()).chain(numbers.iter().flatten().map(show)).collect()
+}
+
+fn with_interval(Estimate { mean, low, high }: &Estimate) -> String {
+    format!("{mean:.4} [{low:.4}, {high:.4}]")
+}
+
+/// An ablation: each variant's scores, and how they differ from the whole method's.
+pub(crate) fn ablation(ablated: &Ablated) -> String {
+    let difference = |Estimate { mean, low, high }: &Estimate| format!("{mean:+.4} [{low:+.4}, {high:+.4}]");
+    let mut rows = vec![["", "CLIP-I", "CLIP-T", "against full", "against full"].map(str::to_owned).to_vec()];
+    for AblationRow { variant, scores, against_full } in &ablated.variants {
+        let differences = against_full.as_ref().map(|Differences { clip_i, clip_t }| [clip_i, clip_t].map(difference));
+        let differences = differences.into_iter().flatten();
+        let scores = [&scores.clip_i, &scores.clip_t].map(with_interval);
+        rows.push(std::iter::once(variant.name()).chain(scores).chain(differences).collect());
+    }
+    format!(
+        "{} runs each, of {} subject(s); {:.0} % intervals\n{}",
+        ablated.runs.len(),
+        ablated.subjects(),
+        100.0 * Bootstrap::default().level,
+        table(rows)
+    )
+}
+
+/// What is known of each vector of a learned embedding.
+pub(crate) fn embedding(Inspected { placeholder, vectors, .. }: &Inspected) -> String {
+    let mut lines = Vec::new();
+    for (i, EmbeddingVector { shift, nearest, category }) in vectors.iter().enumerate() {
+        lines.push(format!("{placeholder}, vector {} of {}", i + 1, vectors.len()));
+        lines.push(format!(
+            "to its initial value: cosine {:.4}, distance {:.4}, norm {:.4} -> {:.4}",
+            shift.cosine, shift.distance, shift.start_norm, shift.norm
+        ));
+        lines.push(format!("{:>6}  {:>7}  nearest tokens", "rank", "cosine"));
+        let line = |RankedToken { token, place }: &RankedToken, note: &str| {
+            format!("{:>6}  {:>7.4}  {}{note}", place.rank, place.cosine, token.trim_end_matches("</w>"))
+        };
+        lines.extend(nearest.iter().map(|token| line(token, "")));
+        lines.extend(category.iter().map(|token| line(token, " (of the class noun)")));
+    }
+    lines.join("\n")
+}
