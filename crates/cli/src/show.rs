@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use anyhow::Result;
-use operations::{Benched, Compared, Event, Outcome};
+use operations::{Benched, Compared, Event, Outcome, PublishedModels};
 use requests::Global;
 use serde::Serialize;
 use serde_json::json;
@@ -39,7 +39,11 @@ impl Show {
             Event::Step { step, diffusion_loss, attention_loss, peak_memory, .. } => {
                 let memory = peak_memory.map_or(String::new(), |bytes| format!(" {:.1} GB", bytes as f64 / 1e9));
                 if let Some(progress) = &mut *self.progress.borrow_mut() {
-                    progress.reach(step, &format!("loss {diffusion_loss:.4} attention {attention_loss:.5}{memory}"));
+                    progress.reach(
+                        step,
+                        None,
+                        &format!("loss {diffusion_loss:.4} attention {attention_loss:.5}{memory}"),
+                    );
                 }
             }
             Event::Image { .. } => {}
@@ -91,6 +95,11 @@ impl Show {
                 let separator = if paths.len() > 1 { ':' } else { ';' };
                 self.say(&format!("{}{separator} {}", paths.join(" and "), exported.usage));
             }
+            Outcome::Weights(PublishedModels::Listed(models)) => terminal::output!("{}", table::models(models)),
+            Outcome::Weights(PublishedModels::Downloaded { name, path }) => {
+                terminal::output!("{name} is complete in {}", path.display());
+            }
+            Outcome::Weights(PublishedModels::Verified { .. }) => {}
             Outcome::Config(configured) => terminal::output!("{}", configured.text.trim_end()),
             Outcome::Probe(probed) => {
                 for tensor in &probed.tensors {
@@ -140,11 +149,11 @@ impl Show {
         }
         let mut shown = self.progress.borrow_mut();
         match &mut *shown {
-            Some(progress) if progress.is_of(task, done) => progress.reach(done, detail),
+            Some(progress) if progress.is_of(task, done) => progress.reach(done, Some(total), detail),
             other => {
                 // The old bar goes before the new one comes.
                 *other = None;
-                other.insert(Progress::new(task, done, total)).reach(done, detail);
+                other.insert(Progress::new(task, done, total)).reach(done, None, detail);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use comfy_table::{ContentArrangement, Table, presets};
 use evaluation::{Bootstrap, Differences, Estimate, Metrics, Record, Variant};
-use operations::{Ablated, AblationRow, EmbeddingVector, Inspected, RankedToken};
+use operations::{Ablated, AblationRow, EmbeddingVector, Inspected, PublishedModel, RankedToken};
 
 /// Columns as wide as their widest cell.
 fn table(rows: impl IntoIterator<Item = Vec<String>>) -> String {
@@ -95,4 +95,17 @@ pub(crate) fn embedding(Inspected { placeholder, vectors, .. }: &Inspected) -> S
         lines.extend(category.iter().map(|token| line(token, " (of the class noun)")));
     }
     lines.join("\n")
+}
+
+/// Published models, their sizes, licences and whether they are here.
+pub(crate) fn models(models: &[PublishedModel]) -> String {
+    table(models.iter().map(|model| {
+        let state = match model.present {
+            0 => "not here".to_owned(),
+            all if all == model.files => format!("in {}", model.folder.display()),
+            some => format!("{some} of {} files in {}", model.files, model.folder.display()),
+        };
+        let size = format!("{:.1} GB", model.size as f64 / 1e9);
+        vec![model.name.clone(), size, model.title.clone(), model.licence.clone(), state]
+    }))
 }

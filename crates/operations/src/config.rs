@@ -8,6 +8,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use trainer::{ConfigLayers, TrainConfig};
 
+use crate::models;
+
 /// What was to be printed.
 #[derive(Debug, Clone, Serialize)]
 pub struct Configured {
@@ -65,7 +67,7 @@ fn over(options: &TrainOptions, mut layers: ConfigLayers) -> Result<ConfigLayers
     let number = |number: Option<usize>| number.map(Value::from);
     let stages = &options.stages;
     let flags = [
-        ("model", path(&options.model)),
+        ("model", path(&models::located(options.model.as_deref())?)),
         ("concept", path(&options.concept)),
         ("category", options.category.clone().map(Value::from)),
         ("seed", options.seed.map(|seed| Value::from(seed.get()))),

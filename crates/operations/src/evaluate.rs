@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use evaluation::{
     Bootstrap, Drawn, FeatureExtractor, Gallery, Masks, Recipe, Record, Reference, Variant, evaluate_images, find_clip,
 };
+use hub::{Hub, ModelKind};
 use journal::ResultsFolder;
 use model_files::BaseModel;
 use options::SchedulerKind;
@@ -85,7 +86,10 @@ impl<'a> Evaluation<'a> {
 
     /// CLIP; notes what it cannot read of the prompts.
     pub(crate) fn extractor(&self, context: &Context<'_>) -> Result<FeatureExtractor> {
-        let folder = find_clip(self.request.clip.as_deref(), self.model.path())?;
+        let named = self.request.clip.as_deref().map(|clip| models::locate(clip, ModelKind::Clip)).transpose()?;
+        let paper = || Ok(Hub::from_env()?.resolve("clip-vit-b32", ModelKind::Clip)?.path);
+        let found = find_clip(named.as_deref(), self.model.path());
+        let folder = found.or_else(|error| paper().map_err(|_: anyhow::Error| error))?;
         let extractor = FeatureExtractor::open(&folder, compute::resolve(self.request.compute)?.1)?;
         context.notes(extractor.notes());
         for prompt in &self.plan.prompts.prompts {

@@ -29,6 +29,7 @@ pub struct Generated {
 }
 
 pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated> {
+    let request = &Generate { model: models::located(request.model.as_deref())?, ..request.clone() };
     let to = compute::resolve(request.compute)?;
     let profiler = Profiler::start(request.profiling, to.1);
     let (pipeline, source, guidance_scale) =

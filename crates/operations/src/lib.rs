@@ -42,6 +42,7 @@ mod profiling;
 mod report;
 mod results;
 mod train;
+mod weights;
 
 use anyhow::Result;
 use requests::Command;
@@ -62,6 +63,7 @@ pub use probe::{Probed, ProbedTensor};
 pub use report::Reported;
 pub use results::FinishedResults;
 pub use train::Trained;
+pub use weights::{PublishedModel, PublishedModels};
 
 /// What a command has come to.
 #[derive(Debug, Clone, Serialize)]
@@ -77,6 +79,7 @@ pub enum Outcome {
     Report(Reported),
     Compare(Compared),
     Export(Exported),
+    Weights(PublishedModels),
     Config(Configured),
     Probe(Probed),
     Pretrain(Box<Pretrained>),
@@ -102,7 +105,8 @@ pub fn execute(command: &Command, context: &Context<'_>) -> Result<Outcome> {
         Command::Probe(request) => Outcome::Probe(probe(request, context)?),
         Command::Pretrain(request) => Outcome::Pretrain(Box::new(pretrain(request, context)?)),
         Command::Bench(request) => Outcome::Bench(bench(request)?),
-        Command::Completions { .. } | Command::Weights(_) => anyhow::bail!("this is done by the program itself"),
+        Command::Weights(request) => Outcome::Weights(weights(request, context)?),
+        Command::Completions { .. } => anyhow::bail!("completions are printed by the program that is completed"),
     })
 }
 
@@ -182,6 +186,14 @@ pub fn compare(request: &requests::Compare, context: &Context<'_>) -> Result<Com
 /// When the run is not finished, or there is something at the destination.
 pub fn export(request: &requests::Export, context: &Context<'_>) -> Result<Exported> {
     guarded(|| export::run(request, context))
+}
+
+/// Lists, downloads or verifies published models.
+///
+/// # Errors
+/// [`Interrupted`], with what has come kept; a name that nothing has, no network, or files that are not as published.
+pub fn weights(request: &requests::Weights, context: &Context<'_>) -> Result<PublishedModels> {
+    weights::run(request, context)
 }
 
 /// The configuration of a run before it starts, or the schema of all.
