@@ -38,7 +38,13 @@ pub struct Train {
     #[serde(default)]
     pub dry_run: bool,
     /// Device to compute on: auto, cpu, cuda or cuda:N
-    #[arg(long, env = "ATTNDREAMBOOTH_DEVICE", default_value_t, help_heading = "Computing options")]
+    #[arg(
+        long,
+        env = "ATTNDREAMBOOTH_DEVICE",
+        hide_env_values = true,
+        default_value_t,
+        help_heading = "Computing options"
+    )]
     #[serde(default)]
     pub device: DeviceChoice,
     /// Whether to say where the time went.
