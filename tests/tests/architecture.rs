@@ -11,8 +11,8 @@ const LAYERS: [&[&str]; 12] = [
     &["options", "terminal", "limits", "atomic", "fingerprint", "profile", "cuda_standin"],
     &["json", "libtorch"],
     &["weights", "scheduler", "tokenizer", "images", "scenes", "prompts"],
-    &["model_files"],
-    &["golden", "layers", "photos", "optimizer", "journal", "export"],
+    &["model_files", "photos"],
+    &["golden", "layers", "optimizer", "runs", "export"],
     &["vae", "clip", "unet"],
     &["regularizer", "heatmaps", "alignment", "sampling", "report"],
     &["trainer", "evaluation", "pretrainer"],
@@ -105,7 +105,7 @@ fn parts_that_need_no_tensors_have_none() {
         "tokenizer",
         "images",
         "photos",
-        "journal",
+        "runs",
         "report",
     ] {
         if let Some(needs) = dependencies.get(name) {

@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser};
-use evaluation::Record;
-use journal::ResultsFolder;
 use libtorch::DeviceChoice;
-use table::{Run, Table};
-use trainer::{FinishedRun, TrainConfig};
+use runs::{Evaluation, ResultsFolder, TrainConfig};
+use table::Run;
+use trainer::FinishedRun;
 use variant::Variant;
 
 use crate::evaluate::Evaluate;
@@ -123,9 +122,10 @@ impl Ablate {
                 }
             }
             // All variants have the same runs now.
-            table.insert(Table::new(&self.variants, &runs)?).write(&self.out, &runs)?;
+            let ablation = table.insert(table::ablation(&self.variants, &runs)?);
+            table::write(ablation, &self.out, &runs)?;
         }
-        table.iter().for_each(Table::print);
+        table.iter().for_each(table::print);
         terminal::say!("the runs, ablation.json and ablation.png are in {}", self.out.display());
         Ok(())
     }
@@ -152,8 +152,8 @@ impl Ablate {
             ..Evaluate::new(&run, &self.prompts, self.device)
         };
         evaluate.execute().with_context(|| format!("evaluation of {}", terminal::path(&run)))?;
-        let record = Record::open(&pictures.join("scores.json"))?;
-        Ok(Run { variant, subject: subject.name.clone(), seed, record, pictures })
+        let evaluation = Evaluation::read(&pictures)?.context("the evaluation has no scores.json")?;
+        Ok(Run { variant, subject: subject.name.clone(), seed, evaluation, pictures })
     }
 
     /// What `train` makes of the options after `--`, with what is the run's own in place of theirs.
@@ -177,7 +177,7 @@ fn check_same(wanted: &TrainConfig, mut made: FinishedRun, run: &Path) -> Result
     let mut wanted = wanted.clone();
     // Where it is not given, the model says it.
     wanted.augmentation.resolution = made.config.augmentation.resolution;
-    let differences = journal::differences(&made.identity()?, &wanted.identity()?);
+    let differences = runs::differences(&made.identity()?, &wanted.identity()?);
     ensure!(
         differences.is_empty(),
         "the run in {} was made with other options: {}; give those again, or another --out",

@@ -9,21 +9,20 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use heatmaps::{Config, HeatMapRecorder};
-use journal::ResultsFolder;
 use model_files::BaseModel;
 use sampling::{Pipeline, Request, Settings, Word};
 use serde::Serialize;
-use serde_json::json;
 use tch::{Device, Kind};
-use trainer::{FinishedRun, Stage};
+use trainer::FinishedRun;
 
 use crate::device::ComputeArgs;
-use crate::learned;
+use crate::learned::{self, versions};
 use crate::model::ModelArgs;
 use crate::progress::Progress;
 use crate::sampler::{SamplerArgs, guidance_of_model, scheduler_name};
 use crate::seed::Seed;
 use figure::{Figure, Row};
+use runs::{Attention, AttentionWord, HeatMapSettings, ResultsFolder, Stage};
 
 /// Draw a prompt's picture, and where in it each word acts: attention heat maps as DAAM makes them.
 #[derive(Args, Debug, Serialize)]
@@ -134,27 +133,26 @@ impl Attend {
         results.create()?;
         figure.save_maps(&out.join("maps.safetensors"))?;
         let rows = figure.draw(&out, self.colors == Colors::Common)?;
-        let path = out.join("attend.json");
-        former::remove(&path, &rows)?;
+        former::remove(&out, &rows)?;
         let words: Vec<_> = figure
             .words
             .iter()
-            .map(|Word { text, positions }| json!({ "word": text, "positions": positions }))
+            .map(|Word { text, positions }| AttentionWord { word: text.clone(), positions: positions.clone() })
             .collect();
-        let record = json!({
-            "arguments": self,
-            "settings": figure.settings,
-            "scheduler": figure.scheduler,
-            "heat_maps": config,
-            "device": format!("{:?}", to.1),
-            "dtype": format!("{:?}", to.0),
-            "versions": { "attndreambooth": env!("CARGO_PKG_VERSION"), "libtorch": libtorch::LIBTORCH_VERSION },
-            "seconds": started.elapsed().as_secs_f64(),
-            "tokens": figure.tokens,
-            "words": words,
-            "rows": rows,
-        });
-        atomic::write(&path, serde_json::to_vec_pretty(&record)?)?;
+        let record = Attention {
+            arguments: serde_json::from_value(serde_json::to_value(&self)?)?,
+            settings: figure.settings,
+            scheduler: figure.scheduler.to_owned(),
+            heat_maps: HeatMapSettings { factors: config.factors, mid: config.mid, normalize: config.normalize },
+            device: format!("{:?}", to.1),
+            dtype: format!("{:?}", to.0),
+            versions: versions(),
+            seconds: started.elapsed().as_secs_f64(),
+            tokens: figure.tokens,
+            words,
+            rows,
+        };
+        record.write(&out)?;
         terminal::say!("grid.png, single pictures, maps.safetensors and attend.json in {}", out.display());
         Ok(())
     }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use journal::ResultsFolder;
 use report::{Comparison, StudyOptions};
+use runs::ResultsFolder;
 
 use crate::seed::Seed;
 

@@ -4,19 +4,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use evaluation::{
-    Bootstrap, Drawn, FeatureExtractor, Gallery, Masks, Recipe, Record, Reference, Variant, evaluate_images, find_clip,
-};
-use journal::ResultsFolder;
+use evaluation::{Drawn, FeatureExtractor, Gallery, Masks, Reference, evaluate_images, find_clip};
 use libtorch::DeviceChoice;
 use model_files::BaseModel;
 use options::Dtype;
 use photos::PhotoFolder;
 use prompts::{Plan, PromptSet};
+use runs::{Bootstrap, Evaluation, GalleryConfig, ResultsFolder, Scores, Validation, Variant};
 use sampling::{Pipeline, Settings};
 use scheduler::SchedulerKind;
 use serde_json::json;
-use trainer::{FinishedRun, Validation};
+use trainer::FinishedRun;
 
 use crate::device::ComputeArgs;
 use crate::learned;
@@ -94,7 +92,7 @@ fn prompts_help() -> String {
 struct Candidate {
     name: &'static str,
     gallery: Gallery,
-    recipe: Recipe,
+    config: GalleryConfig,
 }
 
 /// An evaluation whose arguments have been checked.
@@ -182,12 +180,12 @@ impl Evaluate {
         let mut candidates = Vec::new();
         for (name, model, details, subject) in [Some(learned), self.base.then_some(plain)].into_iter().flatten() {
             let dtype = self.compute.dtype.to_string();
-            let recipe = Recipe { model, details, settings: settings.clone(), scheduler, dtype };
-            let gallery = Gallery::open(&out.join(name), plan.images(subject), recipe.clone())?;
+            let config = GalleryConfig { model, details, settings: settings.clone(), scheduler, dtype };
+            let gallery = Gallery::open(&out.join(name), plan.images(subject), config.clone())?;
             for damaged in gallery.damaged() {
                 terminal::note!("{} was written by half and is drawn again", damaged.display());
             }
-            candidates.push(Candidate { name, gallery, recipe });
+            candidates.push(Candidate { name, gallery, config });
         }
         Ok(candidates)
     }
@@ -240,7 +238,7 @@ impl Prepared {
     pub(crate) fn judge(&self, extractor: &FeatureExtractor) -> Result<()> {
         let Self { evaluate, plan, run, photos, .. } = self;
         let mut variants = Vec::new();
-        for Candidate { name, gallery, recipe } in &self.candidates {
+        for Candidate { name, gallery, config } in &self.candidates {
             let masks = evaluate.masks.as_ref().map(|masks| Masks {
                 photos: masks.join("photos"),
                 pictures: masks.join(name),
@@ -249,10 +247,14 @@ impl Prepared {
             let category = run.config.category.as_str();
             let reference = Reference { photos, category, prompts: &plan.prompts, masks };
             let scores = judge(extractor, gallery, name, &reference)?;
-            let recipe = serde_json::to_value(recipe)?;
-            variants.push(Variant { name: (*name).to_owned(), folder: PathBuf::from(name), recipe, scores });
+            variants.push(Variant {
+                name: (*name).to_owned(),
+                folder: PathBuf::from(name),
+                config: config.clone(),
+                scores,
+            });
         }
-        let record = Record {
+        let record = Evaluation {
             clip: extractor.name().clone(),
             prompt_set: plan.prompts.name.clone(),
             images_per_prompt: plan.images,
@@ -267,8 +269,8 @@ impl Prepared {
             .into(),
             variants,
         };
-        record.save(&self.out.join("scores.json"))?;
-        terminal::output!("{}", record.table());
+        record.write(&self.out)?;
+        terminal::output!("{}", evaluation::table(&record));
         terminal::say!("the pictures and scores.json are in {}", self.out.display());
         Ok(())
     }
@@ -294,12 +296,7 @@ fn draw(gallery: &mut Gallery, name: &str, batch_size: usize, load: impl FnOnce(
     Ok(())
 }
 
-fn judge(
-    extractor: &FeatureExtractor,
-    gallery: &Gallery,
-    name: &str,
-    reference: &Reference<'_>,
-) -> Result<evaluation::Scores> {
+fn judge(extractor: &FeatureExtractor, gallery: &Gallery, name: &str, reference: &Reference<'_>) -> Result<Scores> {
     let drawn = gallery.drawn();
     let passes = if reference.masks.is_some() { 2 } else { 1 };
     let mut progress = Progress::new(&format!("judging {name}, pictures"), (drawn.len() * passes) as u64);

@@ -1,28 +1,25 @@
 //! `generate`: prompts to PNG files.
 
-mod folder;
-
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use images::{Grid, RgbImage};
+use runs::{ImageEntry, ImageFolder};
 use sampling::{Pipeline, Request, Settings};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
 use tch::Tensor;
 use weights::Archive;
 
 use crate::device::ComputeArgs;
-use crate::learned;
+use crate::learned::{self, versions};
 use crate::model::ModelArgs;
 use crate::number;
 use crate::profile::ProfileArgs;
 use crate::progress::Progress;
 use crate::sampler::{SamplerArgs, SizeArgs, guidance_of_model, scheduler_name};
 use crate::seed::Seed;
-use folder::ImageFolder;
 
 /// Make images of prompts with a Stable Diffusion model.
 #[derive(Args, Debug, Serialize)]
@@ -118,8 +115,7 @@ impl Generate {
             let _span = profile::span("generate/save");
             for (request, image) in chunk.iter().zip(images) {
                 let parameters = self.parameters(request, &settings, &pipeline);
-                let number =
-                    folder.add(&image, request.seed, &parameters, self.entry(request, &settings, &pipeline))?;
+                let number = folder.add(&image, &parameters, self.entry(request, &settings, &pipeline))?;
                 grid.push(image, format!("{} (seed {})", request.prompt, request.seed), number);
                 if grid.images == MOST_IN_GRID / columns * columns {
                     grids.extend(grid.write(&folder)?);
@@ -183,31 +179,30 @@ impl Generate {
     }
 
     /// What the log says of an image: what was asked for, what it became, and with which versions.
-    fn entry(&self, request: &Request, settings: &Settings, pipeline: &Pipeline) -> Map<String, Value> {
+    fn entry(&self, request: &Request, settings: &Settings, pipeline: &Pipeline) -> ImageEntry {
         let (kind, device) = pipeline.placement();
         let path = |path: &Option<PathBuf>| {
-            let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
-            path.as_ref().map(|path| absolute(path).display().to_string())
+            path.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()))
         };
         let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let entry = json!({
-            "prompt": request.prompt,
-            "negative_prompt": request.negative_prompt,
-            "seed": request.seed,
-            "steps": settings.steps,
-            "guidance_scale": settings.guidance_scale,
-            "width": settings.width,
-            "height": settings.height,
-            "scheduler": scheduler_name(settings, pipeline),
-            "run": path(&self.run),
-            "model": path(&self.model),
-            "latents": path(&self.latents),
-            "device": format!("{device:?}"),
-            "dtype": format!("{kind:?}"),
-            "time": time.as_secs_f64(),
-            "versions": { "attndreambooth": env!("CARGO_PKG_VERSION"), "libtorch": libtorch::LIBTORCH_VERSION },
-        });
-        entry.as_object().cloned().unwrap_or_default()
+        ImageEntry {
+            file: String::new(),
+            prompt: request.prompt.clone(),
+            negative_prompt: request.negative_prompt.clone(),
+            seed: request.seed,
+            steps: settings.steps,
+            guidance_scale: settings.guidance_scale,
+            width: settings.width,
+            height: settings.height,
+            scheduler: scheduler_name(settings, pipeline).to_owned(),
+            run: path(&self.run),
+            model: path(&self.model),
+            latents: path(&self.latents),
+            device: format!("{device:?}"),
+            dtype: format!("{kind:?}"),
+            time: time.as_secs_f64(),
+            versions: versions(),
+        }
     }
 }
 

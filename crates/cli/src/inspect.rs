@@ -6,15 +6,14 @@ use alignment::{Neighbour, Neighbourhood, Shift};
 use anyhow::Result;
 use clap::Args;
 use images::Grid;
-use journal::ResultsFolder;
+use runs::{BeforeOrAfter, InspectedVector, Inspection, InspectionImage, NearToken, ResultsFolder};
 use sampling::{Pipeline, Request, Settings};
 use serde::Serialize;
-use serde_json::{Value, json};
 use tch::Tensor;
 use trainer::FinishedRun;
 
 use crate::device::ComputeArgs;
-use crate::learned;
+use crate::learned::{self, versions};
 use crate::number;
 use crate::progress::Progress;
 use crate::sampler::{SamplerArgs, scheduler_name};
@@ -53,24 +52,6 @@ pub(crate) struct Inspect {
     compute: ComputeArgs,
 }
 
-/// What is known of one of the subject's embedding vectors.
-#[derive(Debug, Serialize)]
-struct Vector {
-    #[serde(flatten)]
-    shift: Shift,
-    nearest: Vec<Token>,
-    /// The tokens of the super-category.
-    category: Vec<Token>,
-}
-
-/// A token of the vocabulary with its place.
-#[derive(Debug, Serialize)]
-struct Token {
-    token: String,
-    #[serde(flatten)]
-    place: Neighbour,
-}
-
 impl Inspect {
     pub(crate) fn run(self) -> Result<()> {
         self.sampler.kind()?;
@@ -91,31 +72,47 @@ impl Inspect {
 
         self.seed.announce();
         results.create()?;
-        let pictures = self.pictures(&run, &mut pipeline, &settings, &out)?;
-        let record = json!({
-            "arguments": self,
-            "placeholder": run.config.placeholder,
-            "category": run.config.category,
-            "vectors": vectors,
-            "settings": settings,
-            "scheduler": scheduler_name(&settings, &pipeline),
-            "device": format!("{:?}", to.1),
-            "dtype": format!("{:?}", to.0),
-            "versions": { "attndreambooth": env!("CARGO_PKG_VERSION"), "libtorch": libtorch::LIBTORCH_VERSION },
-            "pictures": pictures,
-        });
-        atomic::write(&out.join("inspect.json"), serde_json::to_vec_pretty(&record)?)?;
-        terminal::say!("inspect.json and {} picture(s) in {}", pictures.len(), out.display());
+        let images = self.pictures(&run, &mut pipeline, &settings, &out)?;
+        let (scheduler, count) = (scheduler_name(&settings, &pipeline).to_owned(), images.len());
+        let record = Inspection {
+            arguments: serde_json::from_value(serde_json::to_value(&self)?)?,
+            placeholder: run.config.placeholder.clone(),
+            category: run.config.category.clone(),
+            vectors,
+            settings,
+            scheduler,
+            device: format!("{:?}", to.1),
+            dtype: format!("{:?}", to.0),
+            versions: versions(),
+            images,
+        };
+        record.write(&out)?;
+        terminal::say!("inspect.json and {} picture(s) in {}", count, out.display());
         Ok(())
     }
 
-    fn vector(&self, run: &FinishedRun, pipeline: &Pipeline, start: &Tensor, learned: &Tensor) -> Result<Vector> {
+    fn vector(
+        &self,
+        run: &FinishedRun,
+        pipeline: &Pipeline,
+        start: &Tensor,
+        learned: &Tensor,
+    ) -> Result<InspectedVector> {
         let neighbourhood = Neighbourhood::of(learned, pipeline.text_encoder.token_embeddings())?;
-        let token = |place: Neighbour| Token { token: pipeline.tokenizer.token(place.id).unwrap_or_default(), place };
+        let token = |Neighbour { id, cosine, rank }: Neighbour| NearToken {
+            token: pipeline.tokenizer.token(id).unwrap_or_default(),
+            id,
+            cosine,
+            rank,
+        };
+        let Shift { cosine, start_norm, norm, distance } = Shift::between(start, learned)?;
         let category = pipeline.tokenizer.encode(&run.config.category)?;
         let ids = &category.ids[1..category.len - 1];
-        Ok(Vector {
-            shift: Shift::between(start, learned)?,
+        Ok(InspectedVector {
+            cosine,
+            start_norm,
+            norm,
+            distance,
             nearest: neighbourhood.nearest(self.nearest).into_iter().map(token).collect(),
             category: ids.iter().map(|id| Ok(token(neighbourhood.token(*id)?))).collect::<Result<_>>()?,
         })
@@ -128,15 +125,16 @@ impl Inspect {
         pipeline: &mut Pipeline,
         settings: &Settings,
         out: &Path,
-    ) -> Result<Vec<Value>> {
+    ) -> Result<Vec<InspectionImage>> {
         let mut records = Vec::new();
         if self.images == 0 {
             return Ok(records);
         }
         let mut progress: Option<Progress> = None;
         let mut grid = Grid::new(self.images as usize);
-        for name in ["before", "after"] {
-            if name == "after" {
+        for moment in [BeforeOrAfter::Before, BeforeOrAfter::After] {
+            let name = moment.name();
+            if moment == BeforeOrAfter::After {
                 pipeline.text_encoder.set_extra_tokens(&run.embedding)?;
             }
             for i in 0..self.images {
@@ -151,7 +149,7 @@ impl Inspect {
                     images::save_generated(&out.join(&file), &picture, &[("parameters", &parameters)])?;
                     grid.push(picture, format!("{name} stage 1 (seed {})", request.seed));
                 }
-                records.push(json!({ "file": file, "moment": name, "seed": request.seed }));
+                records.push(InspectionImage { file: file.into(), moment, seed: request.seed });
             }
         }
         images::save_generated(&out.join("grid.png"), &grid.draw(), &[])?;
@@ -160,17 +158,17 @@ impl Inspect {
 }
 
 /// What is known of each vector, for people.
-fn table(run: &FinishedRun, vectors: &[Vector]) -> String {
+fn table(run: &FinishedRun, vectors: &[InspectedVector]) -> String {
     let mut lines = Vec::new();
-    for (i, Vector { shift, nearest, category }) in vectors.iter().enumerate() {
-        let Shift { cosine, start_norm, norm, distance } = shift;
+    for (i, vector) in vectors.iter().enumerate() {
+        let InspectedVector { cosine, start_norm, norm, distance, nearest, category } = vector;
         lines.push(format!("{}, vector {} of {}", run.config.placeholder, i + 1, vectors.len()));
         lines.push(format!(
             "to its start: cosine {cosine:.4}, distance {distance:.4}, norm {start_norm:.4} -> {norm:.4}"
         ));
         lines.push(format!("{:>6}  {:>7}  nearest tokens", "rank", "cosine"));
-        let line = |Token { token, place }: &Token, note: &str| {
-            format!("{:>6}  {:>7.4}  {}{note}", place.rank, place.cosine, token.trim_end_matches("</w>"))
+        let line = |NearToken { token, cosine, rank, .. }: &NearToken, note: &str| {
+            format!("{rank:>6}  {cosine:>7.4}  {}{note}", token.trim_end_matches("</w>"))
         };
         lines.extend(nearest.iter().map(|token| line(token, "")));
         lines.extend(category.iter().map(|token| line(token, " (of the category)")));

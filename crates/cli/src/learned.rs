@@ -13,3 +13,9 @@ pub(crate) fn open(run: &Path, model: Option<&Path>) -> Result<FinishedRun> {
     }
     Ok(run)
 }
+
+/// The versions of what numbers depend on.
+pub(crate) fn versions() -> runs::Versions {
+    let versions = [("attndreambooth", env!("CARGO_PKG_VERSION")), ("libtorch", libtorch::LIBTORCH_VERSION)];
+    versions.map(|(name, version)| (name.to_owned(), version.to_owned())).into()
+}

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use journal::ResultsFolder;
 use pretrainer::{Dtype, Part, Pretraining, Recipe, Sources};
+use runs::ResultsFolder;
 
 use crate::interrupt::{self, Interrupted};
 use crate::number;

@@ -5,8 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use images::{Grid, RgbImage};
 use libtorch::DeviceChoice;
-use serde_json::json;
-use trainer::Validation;
+use runs::{Comparison, ComparisonRow, Validation};
 
 use crate::evaluate::{Evaluate, Prepared};
 
@@ -47,13 +46,13 @@ fn compare(run: &Path, prepared: &Prepared) -> Result<()> {
             seed = Some(picture.seed);
             grid.push(read(&picture.path)?, format!("{title}: {}", prompt.with(said)));
             let relative = picture.path.strip_prefix(run).unwrap_or(&picture.path);
-            images.push(Path::new("..").join(relative).display().to_string());
+            images.push(Path::new("..").join(relative));
         }
-        rows.push(json!({ "prompt": prompt.with(&subject), "seed": seed, "images": images }));
+        rows.push(ComparisonRow { prompt: prompt.with(&subject), seed, images });
     }
     images::save_generated(&folder.join("comparison.png"), &grid.draw(), &[])?;
-    let data = json!({ "columns": columns.map(|(_, title, _)| title), "rows": rows });
-    atomic::write(&folder.join("comparison.json"), serde_json::to_string_pretty(&data)?)
+    let columns = columns.iter().map(|(_, title, _)| (*title).to_owned()).collect();
+    Comparison { columns, rows }.write(&folder)
 }
 
 fn read(path: &Path) -> Result<RgbImage> {

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::Args;
+use runs::ConfigLayers;
 use sampling::{Pipeline, Settings};
 use scheduler::SchedulerKind;
 use serde::Serialize;
-use trainer::ConfigLayers;
 
 use crate::number;
 

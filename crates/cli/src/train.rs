@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use prompts::PromptSet;
+use runs::{ConfigLayers, TrainConfig};
 use serde_json::{Map, Value};
 use tch::Device;
-use trainer::{ConfigLayers, Event, FinishedRun, Outcome, Session, TrainConfig};
+use trainer::{Event, FinishedRun, Outcome, Session};
 
 use crate::interrupt::{self, Interrupted};
 use crate::model::ModelArgs;
@@ -204,7 +205,7 @@ impl Train {
             // It has its own configuration, which need not be given again; what is given must say the same.
             let mut layers = ConfigLayers::of_run(&self.out)?;
             if let Some(preset) = self.preset {
-                layers.recipe(&preset.config())?;
+                layers.preset(&preset.config())?;
             }
             return self.over(layers);
         }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use journal::{Entry, Log, RunFolder, Scalars};
 use optimizer::{AdamW, Ema};
+use runs::{Entry, Log, RunFolder, Scalars};
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -76,7 +76,7 @@ impl Pretraining {
             let folder = RunFolder::resume(&path)?;
             let mut old = folder.saved_config()?.config;
             old["recipe"]["steps"] = json!(recipe.steps);
-            let differences = journal::differences(&old, &config);
+            let differences = runs::differences(&old, &config);
             ensure!(
                 differences.is_empty(),
                 "the training in {} cannot go on with something else than it began with: {}",
@@ -110,7 +110,7 @@ impl Pretraining {
             recipe.steps
         );
         let versions = [("libtorch", libtorch::LIBTORCH_VERSION), ("device", &format!("{device:?}"))];
-        folder.write_config(&config, &versions)?;
+        folder.write_config(&config, versions)?;
         Ok(Self { part, recipe, folder, component, optimizer, ema, done })
     }
 
@@ -119,7 +119,7 @@ impl Pretraining {
         (self.done, self.recipe.steps)
     }
 
-    /// What the user should know of the lock on the folder; see [`journal::Lock::note`].
+    /// What the user should know of the lock on the folder; see [`runs::Lock::note`].
     pub fn note(&self) -> Option<&str> {
         self.folder.note()
     }
@@ -179,7 +179,7 @@ impl Pretraining {
         }
         let folder = self.folder.path();
         weights::save(&final_weights(folder), self.ema.averages())?;
-        let curves = journal::draw_curves(&journal::read_log(folder)?);
+        let curves = runs::draw_curves(&runs::read_log(folder)?);
         images::save_png(&folder.join("curves.png"), &curves, &[])?;
         Ok(true)
     }
