@@ -11,8 +11,8 @@ const LAYERS: [&[&str]; 13] = [
     &["options", "terminal", "limits", "atomic", "fingerprint", "profile", "cuda_standin"],
     &["json", "libtorch"],
     &["hub", "weights", "scheduler", "tokenizer", "images", "scenes", "prompts"],
-    &["model_files", "requests"],
-    &["golden", "layers", "photos", "optimizer", "journal", "export"],
+    &["model_files", "photos", "requests"],
+    &["golden", "layers", "optimizer", "runs", "export"],
     &["vae", "clip", "unet"],
     &["regularizer", "heatmaps", "alignment", "sampling", "report"],
     &["trainer", "evaluation", "pretrainer"],
@@ -107,7 +107,7 @@ fn parts_that_need_no_tensors_have_none() {
         "tokenizer",
         "images",
         "photos",
-        "journal",
+        "runs",
         "report",
     ] {
         if let Some(needs) = dependencies.get(name) {

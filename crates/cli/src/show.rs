@@ -71,7 +71,7 @@ impl Show {
                 self.say(&format!("{} image(s){grids} in {}", made.images.len(), terminal::path(&made.folder)));
             }
             Outcome::Ablate(ablated) => {
-                terminal::output!("{}", table::ablation(ablated));
+                terminal::output!("{}", table::ablation(&ablated.ablation));
                 self.say(&format!("the runs, ablation.json and ablation.png are in {}", ablated.folder.display()));
             }
             Outcome::Attend(attended) => {
@@ -79,8 +79,12 @@ impl Show {
                 self.say(&format!("grid.png, single images, maps.safetensors and attend.json in {folder}"));
             }
             Outcome::Inspect(inspected) => {
-                terminal::output!("{}", table::embedding(inspected));
-                self.say(&format!("inspect.json and {} image(s) in {}", inspected.images, inspected.folder.display()));
+                terminal::output!("{}", table::embedding(&inspected.record));
+                self.say(&format!(
+                    "inspect.json and {} image(s) in {}",
+                    inspected.record.images.len(),
+                    inspected.folder.display()
+                ));
             }
             Outcome::Report(reported) => self.say(&reported.page.display().to_string()),
             Outcome::Compare(Compared::Runs { folder, study, table }) => {

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use requests::{Config, ConfigAction, ConfigFormat, Preset, TrainOptions};
+use runs::{ConfigLayers, TrainConfig, config_schema};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use trainer::{ConfigLayers, TrainConfig};
 
 use crate::models;
 
@@ -23,10 +23,10 @@ pub(crate) fn run(request: &Config) -> Result<Configured> {
             let config = layers(options, None)?.finish()?;
             match format {
                 ConfigFormat::Json => serde_json::to_string_pretty(&config)?,
-                ConfigFormat::Toml => anyhow::bail!("TOML is not written yet"),
+                ConfigFormat::Toml => toml::to_string_pretty(&config)?,
             }
         }
-        ConfigAction::Schema => anyhow::bail!("there is no schema yet"),
+        ConfigAction::Schema => serde_json::to_string_pretty(&config_schema())?,
     };
     Ok(Configured { text })
 }
@@ -40,7 +40,7 @@ pub(crate) fn layers(options: &TrainOptions, resumed: Option<&Path>) -> Result<C
     if let Some(run) = resumed {
         let mut layers = ConfigLayers::of_run(run)?;
         if let Some(preset) = preset {
-            layers.recipe(&preset)?;
+            layers.preset(&preset)?;
         }
         return over(options, layers);
     }

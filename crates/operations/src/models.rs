@@ -7,8 +7,8 @@ use hub::{Hub, ModelKind};
 use model_files::BaseModel;
 use options::ModelOptions;
 use requests::SingleFile;
-use serde_json::{Value, json};
-use trainer::{ConfigLayers, FinishedRun};
+use runs::{ConfigLayers, Versions};
+use trainer::FinishedRun;
 
 use crate::Context;
 
@@ -51,7 +51,8 @@ pub(crate) fn guidance_scale(model: &Path) -> Result<f64> {
     Ok(ConfigLayers::of_model(model)?.finish()?.validation.guidance_scale)
 }
 
-/// What records say of the programs that numbers depend on.
-pub(crate) fn versions() -> Value {
-    json!({ "attndreambooth": env!("CARGO_PKG_VERSION"), "libtorch": libtorch::LIBTORCH_VERSION })
+/// The versions of what numbers depend on.
+pub(crate) fn versions() -> Versions {
+    let versions = [("attndreambooth", env!("CARGO_PKG_VERSION")), ("libtorch", libtorch::LIBTORCH_VERSION)];
+    versions.map(|(name, version)| (name.to_owned(), version.to_owned())).into()
 }

@@ -3,36 +3,38 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use model_files::{BaseModel, ModelOptions};
-use options::Dtype;
+use options::{Dtype, ModelOptions, optimizer, regularizer};
 use photos::Augmentation;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Stage;
+use crate::{Stage, paths};
 
-/// A run's configuration; absent keys have the paper's values. A category of several tokens is read whole; the authors'
-/// code takes its first token, as `regularizer.category = "first"` does.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A training run's configuration; absent keys have the paper's values.
+///
+/// A class noun of several tokens is read whole; the authors' code takes its first token, as `regularizer.category = "first"`
+/// does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
-    /// The base model: a folder in the diffusers layout, or a single file.
+    /// Base model: a folder in the diffusers layout, or a single file.
     pub model: PathBuf,
     /// What a single file does not say of itself.
     #[serde(skip_serializing_if = "ModelOptions::is_default")]
     pub model_options: ModelOptions,
-    /// The folder with the subject's photos, or a single one.
+    /// Folder with photos of the subject, or a single photo.
     pub concept: PathBuf,
-    /// The super-category: the word for what the subject is, such as "dog".
+    /// Class noun of the subject, for example "dog".
     pub category: String,
-    /// The name of the new token.
+    /// Placeholder token: the name of the new token.
     pub placeholder: String,
-    /// How many embedding vectors the new token has; 1 in the paper.
+    /// Embedding vectors of the placeholder token; 1 in the paper.
     pub vectors: usize,
-    /// The training prompt, in which `[V]` and `[category]` are replaced.
+    /// Training prompt, in which `[V]` stands for the placeholder token and `[category]` for the class noun.
     pub prompt: String,
-    /// The seed that all randomness derives from.
+    /// Seed that all randomness derives from.
     pub seed: u64,
-    /// Stage 1: the embedding of \[V\].
+    /// Stage 1: the embedding of `[V]`.
     pub embedding: StageConfig,
     /// Stage 2: the U-Net's cross-attention layers.
     pub cross_attention: StageConfig,
@@ -40,46 +42,46 @@ pub struct TrainConfig {
     pub unet: StageConfig,
     /// AdamW's values but the learning rate.
     pub optimizer: optimizer::Config,
-    /// How attention is compared; the weights stand with each stage.
+    /// How attention is regularised; the weights are each stage's own.
     pub regularizer: RegularizerConfig,
-    /// How photos become training views.
+    /// How photos become augmented crops.
     pub augmentation: Augmentation,
-    /// What is computed in; trained parameters are always f32.
+    /// Precision of computation: fp32, tf32 or bf16; trained parameters are always fp32.
     pub dtype: Dtype,
-    /// Compute activations again in the backward pass instead of keeping them: less memory, a third to a half slower.
+    /// Recompute activations in the backward pass instead of keeping them: less memory, a third to a half slower.
     pub gradient_checkpointing: bool,
-    /// A GPU computes the same bits each time, at some cost in speed; a CPU always does.
+    /// Make a GPU compute the same bits each time, at some cost in speed; a CPU always does.
     pub deterministic: bool,
-    /// Clip the gradients' norm; the paper's code does not.
+    /// Clip the norm of the gradients; the authors' code does not.
     pub max_grad_norm: Option<f64>,
     /// Weigh timesteps by min-SNR-γ (arXiv 2303.09556); the paper does not.
     pub snr_gamma: Option<f64>,
-    /// Keep a running average of the U-Net in stage 3 and use it at the end; the paper does not.
+    /// Keep an exponential moving average of the U-Net in stage 3 and use it at the end; the paper does not.
     pub ema: Option<optimizer::EmaConfig>,
-    /// Prior preservation (arXiv 2208.12242); the paper does not.
+    /// Prior preservation (arXiv 2208.12242); the paper has none.
     pub prior: Option<Prior>,
-    /// Pictures to look at on the way.
+    /// Validation images.
     pub validation: Validation,
-    /// Steps between checkpoints; stages 1 and 2 end with one too.
+    /// Save a checkpoint every N steps and after stages 1 and 2.
     pub checkpoint_every: usize,
 }
 
 /// One stage.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StageConfig {
     /// Optimiser steps; 0 leaves the stage out.
     pub steps: usize,
     /// AdamW's learning rate, constant.
     pub learning_rate: f64,
-    /// Photos seen at once.
+    /// Batch size.
     pub batch_size: usize,
     /// Batches whose gradients make one step.
     #[serde(default = "one")]
     pub gradient_accumulation: usize,
-    /// λ_μ: the weight of the attention means' squared difference.
+    /// λ_μ: the weight of the squared difference of the attention maps' means.
     pub lambda_mean: f64,
-    /// λ_σ: the weight of the attention variances' squared difference.
+    /// λ_σ: the weight of the squared difference of the attention maps' variances.
     pub lambda_variance: f64,
 }
 
@@ -87,8 +89,8 @@ fn one() -> usize {
     1
 }
 
-/// How attention is compared; see [`regularizer::Config`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+/// How attention is regularised.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RegularizerConfig {
     /// Layer by layer, or all layers pooled.
@@ -98,23 +100,23 @@ pub struct RegularizerConfig {
     /// Divide the sum by `gradient_accumulation` too, as the authors' code does: the regulariser then weighs less the more
     /// batches a step is split into.
     pub divide_by_accumulation: bool,
-    /// What stands for a category of several tokens; also decides what \[V\] starts from.
+    /// What stands for a class noun of several tokens; also decides what `[V]` starts from.
     pub category: regularizer::Category,
 }
 
-/// Pictures of the category that the model is to remember.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Prior preservation: class images that the model is not to forget.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Prior {
-    /// The folder with pictures of the category; the run's folder has one of its own if none is named.
+    /// Folder with class images; the run's own if there is none.
     pub folder: Option<PathBuf>,
-    /// How many there must be: what the folder lacks is drawn by the base model, before training, and put into it.
+    /// Number of class images: those that the folder lacks are generated by the base model before training.
     pub images: usize,
-    /// Their prompt, in which `[category]` is replaced.
+    /// Prompt of the class images, in which `[category]` stands for the class noun.
     pub prompt: String,
-    /// The weight of their loss; 1 in the DreamBooth paper.
+    /// Weight of the prior loss; 1 in the DreamBooth paper.
     pub weight: f64,
-    /// Denoising steps of pictures that are drawn.
+    /// Denoising steps of generated class images.
     pub steps: usize,
 }
 
@@ -125,21 +127,21 @@ impl Default for Prior {
     }
 }
 
-/// Pictures to look at on the way; drawing them does not change the run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Validation images; generating them does not change the run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Validation {
-    /// Steps between them; 0 for none.
+    /// Generate validation images every N steps; 0 for none.
     pub every: usize,
-    /// What to draw; `[V]` stands for the subject.
+    /// Prompts, in which `[V]` stands for the placeholder token and `[category]` for the class noun.
     pub prompts: Vec<String>,
-    /// The seed of each prompt's picture.
+    /// Seed of each prompt's image.
     pub seed: u64,
-    /// Denoising steps, here and where the finished run is shown.
+    /// Denoising steps, also of the images that show the finished run.
     pub steps: usize,
-    /// How strongly prompts count, likewise; small models want less than Stable Diffusion's 7.5.
+    /// Guidance scale, likewise; small models need less than Stable Diffusion's 7.5.
     pub guidance_scale: f64,
-    /// The set of prompts, or their file, that the finished run is shown with; `none` for nothing.
+    /// Prompt set, or its file, of the images that show the finished run; `none` for no images.
     pub results: String,
 }
 
@@ -157,7 +159,7 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
-    /// The paper's recipe (section 4.3 and the authors' scripts): 60 + 100 + 500 steps, batch 8.
+    /// The paper's preset (section 4.3 and the authors' scripts): 60 + 100 + 500 steps, batch 8.
     pub fn paper() -> Self {
         let stage = |steps, learning_rate, lambda_mean, lambda_variance| StageConfig {
             steps,
@@ -194,18 +196,10 @@ impl TrainConfig {
         }
     }
 
-    /// The authors' fast recipe: stage 3 in 200 steps of batch 4 at a learning rate of 1e-5.
+    /// The authors' fast preset: stage 3 in 200 steps of batch 4 at a learning rate of 1e-5.
     pub fn fast() -> Self {
         let paper = Self::paper();
         Self { unet: StageConfig { steps: 200, learning_rate: 1e-5, batch_size: 4, ..paper.unet }, ..paper }
-    }
-
-    /// The base model.
-    ///
-    /// # Errors
-    /// As [`BaseModel::open`].
-    pub fn base_model(&self) -> Result<BaseModel> {
-        BaseModel::open(&self.model, &self.model_options)
     }
 
     /// What tells one run from others: everything but where the model and the photos are.
@@ -214,7 +208,7 @@ impl TrainConfig {
     /// None in practice: a configuration can always be written as JSON.
     pub fn identity(&self) -> Result<serde_json::Value> {
         let mut config = serde_json::to_value(self)?;
-        crate::saved::without_place(&mut config);
+        paths::clear(&mut config);
         Ok(config)
     }
 
@@ -227,7 +221,7 @@ impl TrainConfig {
         }
     }
 
-    /// A prompt with the category put in; `[V]` stays for the pipeline to replace.
+    /// A prompt with the class noun filled in; `[V]` stays for the pipeline to replace.
     pub fn fill(&self, prompt: &str) -> String {
         prompt.replace("[category]", &self.category)
     }
@@ -235,7 +229,13 @@ impl TrainConfig {
 
 impl StageConfig {
     /// Whether attention is regularised at all.
-    pub(crate) fn regularizes(&self) -> bool {
+    pub fn regularizes(&self) -> bool {
         self.lambda_mean > 0.0 || self.lambda_variance > 0.0
     }
+}
+
+/// The JSON schema of a [`TrainConfig`], as [`ConfigLayers::file`](crate::ConfigLayers::file) reads it; each key's description
+/// is its documentation.
+pub fn config_schema() -> serde_json::Value {
+    schemars::schema_for!(TrainConfig).to_value()
 }
