@@ -65,6 +65,7 @@ impl Show {
         match outcome {
             // Their events have said all.
             Outcome::Train(_) | Outcome::Evaluate(_) => {}
+            Outcome::Plan(planned) => terminal::output!("{}", table::plan(planned)),
             Outcome::Generate(made) => {
                 let grids: Vec<_> = made.grids.iter().filter_map(|grid| grid.file_name()?.to_str()).collect();
                 let grids = if grids.is_empty() { String::new() } else { format!(" and {}", grids.join(", ")) };

@@ -1,7 +1,7 @@
 //! Results as tables for people.
 
 use comfy_table::{ContentArrangement, Table, presets};
-use operations::PublishedModel;
+use operations::{Planned, PublishedModel};
 use runs::{
     Ablation, AblationRow, Bootstrap, Differences, Estimate, Evaluation, InspectedVector, Inspection, Metrics,
     NearToken, Variant,
@@ -100,6 +100,26 @@ pub(crate) fn embedding(Inspection { placeholder, vectors, .. }: &Inspection) ->
         lines.push(table(rows));
     }
     lines.join("\n")
+}
+
+/// What a run would take.
+pub(crate) fn plan(planned: &Planned) -> String {
+    let rows = planned.stages.iter().map(|stage| {
+        let (steps, seconds) = (stage.steps, stage.seconds_per_step);
+        vec![
+            format!("stage {}, {}", stage.number, stage.stage),
+            format!("{steps} steps"),
+            format!("{seconds:.2} s each"),
+        ]
+    });
+    let steps: usize = planned.stages.iter().map(|stage| stage.steps).sum();
+    format!(
+        "{}\n{steps} steps take about {:.0} min; {:.1} GB of memory at most; {} can be written, and nothing was written",
+        table(rows),
+        planned.seconds / 60.0,
+        planned.peak_memory as f64 / 1e9,
+        planned.run.display()
+    )
 }
 
 /// Published models, their sizes, licences and whether they are here.

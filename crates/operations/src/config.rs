@@ -100,12 +100,16 @@ fn over(options: &TrainOptions, mut layers: ConfigLayers) -> Result<ConfigLayers
             layers.put(path, value)?;
         }
     }
-    for stage in ["embedding", "cross_attention", "unet"] {
-        for (key, value) in
-            [("batch_size", options.batch_size), ("gradient_accumulation", options.gradient_accumulation)]
-        {
-            if let Some(value) = value {
-                layers.put(&format!("{stage}.{key}"), Value::from(value))?;
+    let of_all_stages = [
+        ("warm_up", number(options.warm_up)),
+        ("schedule", options.schedule.map(serde_json::to_value).transpose()?),
+        ("batch_size", number(options.batch_size)),
+        ("gradient_accumulation", number(options.gradient_accumulation)),
+    ];
+    for (key, value) in of_all_stages {
+        for stage in ["embedding", "cross_attention", "unet"] {
+            if let Some(value) = &value {
+                layers.put(&format!("{stage}.{key}"), value.clone())?;
             }
         }
     }

@@ -61,7 +61,7 @@ pub use pretrain::Pretrained;
 pub use probe::{Probed, ProbedTensor};
 pub use report::Reported;
 pub use results::FinishedResults;
-pub use train::Trained;
+pub use train::{Planned, PlannedStage, Trained};
 pub use weights::{PublishedModel, PublishedModels};
 
 /// What a command has come to.
@@ -70,6 +70,7 @@ pub use weights::{PublishedModel, PublishedModels};
 #[allow(missing_docs, reason = "each is what the function of its name returns")]
 pub enum Outcome {
     Train(Trained),
+    Plan(Planned),
     Generate(Generated),
     Evaluate(Box<Evaluated>),
     Ablate(Box<Ablated>),
@@ -91,6 +92,7 @@ pub enum Outcome {
 /// As the function of the command's name.
 pub fn execute(command: &Command, context: &Context<'_>) -> Result<Outcome> {
     Ok(match command {
+        Command::Train(request) if request.dry_run => Outcome::Plan(plan(request, context)?),
         Command::Train(request) => Outcome::Train(train(request, context)?),
         Command::Generate(request) => Outcome::Generate(generate(request, context)?),
         Command::Evaluate(request) => Outcome::Evaluate(Box::new(evaluate(request, context)?)),
@@ -121,6 +123,15 @@ fn guarded<T>(operation: impl FnOnce() -> Result<T>) -> Result<T> {
 /// model or the folder, or lack of memory or disk.
 pub fn train(request: &requests::Train, context: &Context<'_>) -> Result<Trained> {
     guarded(|| train::run(request, context))
+}
+
+/// What training would take: checks everything, and takes two steps of each stage whose results are thrown away. Nothing is
+/// written.
+///
+/// # Errors
+/// As [`train`].
+pub fn plan(request: &requests::Train, context: &Context<'_>) -> Result<Planned> {
+    guarded(|| train::plan(request, context))
 }
 
 /// Generates images from prompts into numbered files, with their parameters in them and in generate.jsonl.
