@@ -34,7 +34,7 @@ impl<'a> Denoising<'a> {
         }
         prompts.extend(requests.iter().map(|request| request.prompt.as_str()));
         let states = pipeline.encode_prompts(&prompts)?;
-        let mut watch = Watch::new(requests, pipeline.compute_dtype(), settings.guides());
+        let mut watch = Watch::new(requests, pipeline.compute_dtype(), guides(settings));
         watch.see(Origin::TextEncoder, &states)?;
         let text = pipeline.unet.project(&states)?;
         Ok(Self { pipeline, settings, scheduler, text, noise, watch })
