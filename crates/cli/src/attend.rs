@@ -124,7 +124,7 @@ impl Attend {
                 let total = moments.len() as u64 * step.total as u64;
                 progress.get_or_insert_with(|| Progress::new("steps", total)).step(name);
             })?;
-            let picture = pipeline.draw(&request, &latents)?.remove(0);
+            let picture = pipeline.decode(&request, &latents)?.remove(0);
             let row = Row::new(name, stage, picture, &recorder.finish()?, figure)?;
             figure.rows.push(row);
         }

@@ -21,9 +21,6 @@ pub(crate) struct Pretrain {
     /// The folder with the drawings, as the emoji package has them
     #[arg(long)]
     drawings: PathBuf,
-    /// The repository's fixtures, for the vocabulary
-    #[arg(long, default_value = "fixtures")]
-    fixtures: PathBuf,
     /// The folder for everything: new, empty, or of a call before
     #[arg(long, default_value = "runs/miniature")]
     out: PathBuf,
@@ -81,7 +78,7 @@ impl Pretrain {
         self.seed.announce();
         let device = libtorch::resolve(self.device)?;
         let results = ResultsFolder::check(&self.out, "pretrain", &pretrainer::MADE)?;
-        let sources = Sources::open(&self.fixtures.join("tokenizer"), &self.drawings)?;
+        let sources = Sources::open(&self.drawings)?;
         results.create()?;
         if let Some(model) = &self.from {
             pretrainer::start_from(model, &self.out, &sources)?;

@@ -7,7 +7,7 @@ use scheduler::SchedulerKind;
 use serde::Serialize;
 use tch::Tensor;
 
-/// One picture.
+/// One image.
 #[derive(Debug)]
 pub struct Request {
     /// What it should show; the empty prompt is valid.
@@ -21,7 +21,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// A picture of `prompt` from the noise of `seed`.
+    /// An image of `prompt` from the noise of `seed`.
     pub fn new(prompt: impl Into<String>, seed: u64) -> Self {
         Self { prompt: prompt.into(), negative_prompt: String::new(), seed, latents: None }
     }
@@ -47,7 +47,7 @@ impl Request {
     pub(crate) fn validate(&self, shape: [i64; 3]) -> Result<()> {
         let Some(latents) = &self.latents else { return Ok(()) };
         if latents.size() != shape {
-            bail!("the initial latents have shape {:?}, but pictures of this size need {shape:?}", latents.size());
+            bail!("the initial latents have shape {:?}, but images of this size need {shape:?}", latents.size());
         }
         ensure!(
             libtorch::catch(|| latents.isfinite().all().int64_value(&[]) == 1)?,
@@ -66,7 +66,7 @@ pub fn quoted(value: &str) -> Cow<'_, str> {
     if plain { Cow::Borrowed(value) } else { Cow::Owned(serde_json::Value::from(value).to_string()) }
 }
 
-/// What the pictures of a batch have in common.
+/// What the images of a batch have in common.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Settings {
     /// Denoising steps; 50 in the paper's evaluation.
@@ -74,9 +74,9 @@ pub struct Settings {
     /// How strongly the prompt counts (classifier-free guidance, arXiv 2207.12598); at most 1 means not at all, at
     /// half the cost.
     pub guidance_scale: f64,
-    /// Height of the pictures in pixels, a multiple of 8 (of the VAE's factor).
+    /// Height of the images in pixels, a multiple of 8 (of the VAE's factor).
     pub height: i64,
-    /// Width of the pictures in pixels.
+    /// Width of the images in pixels.
     pub width: i64,
     /// Another scheduler than the model's own.
     #[serde(serialize_with = "scheduler_name")]
@@ -108,16 +108,16 @@ fn scheduler_name<S: serde::Serializer>(kind: &Option<SchedulerKind>, to: S) -> 
     kind.map(SchedulerKind::class_name).serialize(to)
 }
 
-/// The side of a picture in pixels; the models are trained with 512 or 768.
+/// The side of an image in pixels; the models are trained with 512 or 768.
 const MAX_SIDE: i64 = 8192;
 
 /// Checks a `guidance_scale`.
 ///
 /// # Errors
-/// When it is no number, or so large that it leaves nothing of a picture.
+/// When it is no number, or so large that it leaves nothing of an image.
 pub fn check_guidance_scale(scale: f64) -> Result<()> {
-    // Beyond, the numbers of the picture overflow.
-    Ok(limits::within("guidance_scale", scale, -1000.0..=1000.0, "more leaves nothing of the picture")?)
+    // Beyond, the numbers of the image overflow.
+    Ok(limits::within("guidance_scale", scale, -1000.0..=1000.0, "more leaves nothing of the image")?)
 }
 
 /// A denoising step that has been done.

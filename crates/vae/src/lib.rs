@@ -7,7 +7,7 @@
 //! ```
 //! use std::path::Path;
 //! use tch::{Device, Kind, Tensor};
-//! use vae::{AutoencoderKl, Splitting};
+//! use vae::{AutoencoderKl, Tiling};
 //!
 //! # let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny-sd21/vae");
 //! # let folder = folder.as_path();
@@ -24,8 +24,8 @@
 //! // Back again: as a whole, and in tiles of 64x64 pixels, which bounds the memory that large images take.
 //! let unscaled = vae.unscale_latents(&latents);
 //! assert_eq!(vae.decode(&unscaled)?.size(), [1, 3, 96, 64]);
-//! let tiles = Splitting { tile_size: Some(64), ..Splitting::NONE };
-//! assert_eq!(vae.decode_split(&unscaled, &tiles)?.size(), [1, 3, 96, 64]);
+//! let tiles = Tiling { tile_size: Some(64), ..Tiling::NONE };
+//! assert_eq!(vae.decode_tiled(&unscaled, &tiles)?.size(), [1, 3, 96, 64]);
 //! # anyhow::Ok(())
 //! ```
 //!
@@ -48,4 +48,4 @@ mod tiling;
 pub use config::Config;
 pub use model::AutoencoderKl;
 pub use posterior::Posterior;
-pub use tiling::Splitting;
+pub use tiling::Tiling;
