@@ -4,7 +4,6 @@ use anyhow::{Context, Result, ensure};
 use layers::Activation;
 use serde::{Deserialize, Serialize};
 
-
 /// The widest published CLIP, bigG, has 8192 in its MLPs; two such layers of so many would have 8 GB.
 const MAX_WIDTH: i64 = 1 << 15;
 const WIDE: &str = "a wider layer fits no memory";

@@ -55,7 +55,7 @@ impl Views {
         match (key.and_then(|key| self.known.get(&key)), picture) {
             (Some(moments), _) => Ok(moments.shallow_clone()),
             (None, Some(picture)) => {
-                let moments = self.encoder.moments(&sampling::from_picture(picture))?;
+                let moments = self.encoder.moments(&sampling::image_to_tensor(picture))?;
                 if let Some(key) = key.filter(|_| self.known.len() < MOST_KNOWN) {
                     self.known.insert(key, moments.shallow_clone());
                 }
