@@ -6,9 +6,10 @@ use anyhow::Result;
 use libtorch::random;
 use optimizer::AdamW;
 use options::Dtype;
+use runs::{Stage, TrainConfig};
 use sampling::Pipeline;
 use tch::{Kind, Tensor};
-use trainer::{Batch, Batches, LatentEncoder, Place, Stage, TrainConfig, Trainer};
+use trainer::{Batch, Batches, LatentEncoder, Place, Trainer};
 use unet::UNet;
 
 use crate::prepared::{Prepared, images, size, timesteps};

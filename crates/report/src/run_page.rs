@@ -52,7 +52,7 @@ fn subject(run: &Run) -> String {
     if subject.is_empty() { run.text("category").to_owned() } else { subject }
 }
 
-fn header(run: &Run, log: &[journal::Entry]) -> Element {
+fn header(run: &Run, log: &[runs::Entry]) -> Element {
     let configured: u64 = settings::stages(run).iter().filter_map(|(_, stage)| stage.get("steps")?.as_u64()).sum();
     let done = log.last().map_or(0, |entry| entry.step);
     let steps =
@@ -105,8 +105,8 @@ fn contact_sheet(run: &Run) -> Result<Option<Section>> {
     Ok(Some(Section::new("photos", "Contact sheet", body)))
 }
 
-fn curves(log: &[journal::Entry]) -> Option<Section> {
-    let plots = journal::curves(log);
+fn curves(log: &[runs::Entry]) -> Option<Section> {
+    let plots = runs::curves(log);
     let figures = plots.iter().map(|plot| {
         // Each screen gets texts of readable size.
         let wide = Element::new("div").class("wide").raw(&plot.svg(1000, 320));

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use anyhow::Result;
 use libtorch::random;
 use photos::{Augmentation, AugmentedCrop, Photo};
+use runs::{Stage, StageConfig, TrainConfig};
 use sampling::Pipeline;
 use tch::Device;
 
 use crate::ahead::Ahead;
 use crate::views::{Sample, Views};
-use crate::{Batch, LatentEncoder, Stage, StageConfig, TrainConfig};
+use crate::{Batch, LatentEncoder};
 
 /// Which batch: the place in the run that all its randomness derives from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

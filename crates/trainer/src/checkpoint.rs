@@ -4,11 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use runs::{Stage, TrainConfig};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use weights::{Archive, Init};
-
-use crate::{Stage, TrainConfig};
 
 /// A checkpoint on disk.
 #[derive(Debug)]

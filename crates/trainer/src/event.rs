@@ -1,6 +1,8 @@
 //! What a run tells.
 
-use crate::{Stage, StepReport};
+use runs::Stage;
+
+use crate::StepReport;
 
 /// What happens in a run, for whoever shows it.
 #[derive(Debug)]

@@ -5,13 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use model_files::BaseModel;
 use photos::{Photo, PhotoFolder};
+use runs::{ModelFingerprint, SavedRun, TrainConfig, layout};
 use sampling::Pipeline;
 use tch::{Device, Kind, Tensor};
 
-use crate::outputs::Outputs;
-use crate::saved::SavedRun;
-use crate::session::CHECKPOINTS;
-use crate::{ModelFingerprint, TrainConfig};
+use crate::session::base_model;
 
 /// What a finished run has made, on disk.
 #[derive(Debug)]
@@ -34,9 +32,9 @@ impl FinishedRun {
     /// When `run` is no run or an unfinished one.
     pub fn open(run: &Path) -> Result<Self> {
         let saved = SavedRun::read(run)?;
-        let config = &saved.config;
-        let (file, unet) = (run.join(Outputs::EMBEDDING), run.join(Outputs::UNET));
-        if !file.exists() || !run.join(Outputs::UNET_WEIGHTS).exists() {
+        let config = saved.config();
+        let (file, unet) = (run.join(layout::EMBEDDING), run.join(layout::UNET));
+        if !file.exists() || !run.join(layout::UNET_WEIGHTS).exists() {
             let run = terminal::path(run);
             bail!("the run in {run} is not finished; resume it with `train --out {run} --resume`");
         }
@@ -54,7 +52,7 @@ impl FinishedRun {
     /// Whether nothing is left to do: a run that ended right after its last step has no samples and curves yet, and keeps
     /// its checkpoints.
     pub fn is_complete(&self) -> bool {
-        !self.folder.join(CHECKPOINTS).exists()
+        !self.folder.join(layout::CHECKPOINTS).exists()
     }
 
     /// The same with the base model at another place, if one is given.
@@ -71,12 +69,10 @@ impl FinishedRun {
     /// # Errors
     /// When it is gone; names the files that have changed.
     pub fn base_model(&self) -> Result<BaseModel> {
-        let model = self
-            .config
-            .base_model()
+        let model = base_model(&self.config)
             .context("the base model of the run is not found (--model names its present place)")?;
-        if self.saved.base.is_some() {
-            self.saved.check_base(&ModelFingerprint::of(&model)?, &model)?;
+        if self.saved.record.base_model.is_some() {
+            self.saved.check_base(&ModelFingerprint::of(model.path(), model.files()?)?, model.path())?;
         }
         Ok(model)
     }
@@ -84,7 +80,7 @@ impl FinishedRun {
     /// What the base model was called when the run was begun, wherever it is now.
     pub fn base_name(&self) -> String {
         let folder = || self.config.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        self.saved.base.as_ref().map_or_else(folder, |base| base.name.clone())
+        self.saved.record.base_model.as_ref().map_or_else(folder, |base| base.name.clone())
     }
 
     /// The configuration as it tells this run from others: without where the model and the photos are.

@@ -3,16 +3,27 @@
 use anyhow::{Context, Result, bail, ensure};
 use libtorch::Download;
 use optimizer::{AdamW, Ema};
+use runs::{Stage, StageConfig, TrainConfig};
 use sampling::Pipeline;
 use tch::{Kind, Tensor};
 
 use crate::batches::{Batches, Place};
 use crate::checkpoint::{Checkpoint, State};
 use crate::snapshot::{File, Snapshot};
-use crate::{Batch, Losses, Objective, Stage, StageConfig, Subject, TrainConfig};
+use crate::{Batch, Losses, Objective, Subject};
 
 /// A loss that a working model is far from: one that knows nothing has a diffusion loss of about 1.
 const DIVERGED: f64 = 1e3;
+
+/// Whether a stage trains the U-Net's parameter `name`. Stage 2 trains what the authors' code does: every parameter of a
+/// module called `attn2`, and neither its norm nor anything around it.
+pub fn trains(stage: Stage, name: &str) -> bool {
+    match stage {
+        Stage::Embedding => false,
+        Stage::CrossAttention => name.split('.').any(|part| part == "attn2"),
+        Stage::Unet => true,
+    }
+}
 
 /// The pipeline, the subject and how they are trained.
 #[derive(Debug)]
@@ -84,7 +95,7 @@ impl Trainer {
     pub fn trained(&self, stage: Stage) -> Vec<(&str, &Tensor)> {
         match stage {
             Stage::Embedding => vec![(self.config.placeholder.as_str(), &self.subject.embedding)],
-            _ => self.pipeline.parameters.unet.iter().filter(|(name, _)| stage.trains(name)).collect(),
+            _ => self.pipeline.parameters.unet.iter().filter(|(name, _)| trains(stage, name)).collect(),
         }
     }
 
@@ -127,7 +138,7 @@ impl Trainer {
         for frozen in [&parameters.text_encoder, &parameters.vae] {
             frozen.train(|_| false);
         }
-        parameters.unet.train(|name| stage.trains(name));
+        parameters.unet.train(|name| trains(stage, name));
         let _ = self.subject.embedding.set_requires_grad(stage == Stage::Embedding);
     }
 
@@ -179,7 +190,8 @@ impl Learning {
             let sound = losses.sum(Kind::Float).abs().le(DIVERGED).logical_and(&norm.isfinite());
             (sound.logical_not().to_kind(Kind::Float), Tensor::cat(&[losses, norm.reshape([1])], 0))
         })?;
-        profile::timed("train/optimizer", || self.optimizer.step_unless(config.learning_rate, Some(&diverged)))?;
+        let learning_rate = config.learning_rate_at(self.done);
+        profile::timed("train/optimizer", || self.optimizer.step_unless(learning_rate, Some(&diverged)))?;
         if let Some(ema) = &mut self.ema {
             profile::timed("train/running_average", || ema.update())?;
         }

@@ -6,7 +6,8 @@
 //! ```no_run
 //! use sampling::Pipeline;
 //! use tch::{Device, Kind};
-//! use trainer::{PhotoBatches, Stage, TrainConfig, Trainer};
+//! use trainer::{PhotoBatches, Trainer};
+//! use runs::{Stage, TrainConfig};
 //!
 //! let config = TrainConfig { category: "dog".to_owned(), ..TrainConfig::paper() };
 //! let pipeline = Pipeline::from_folder("models/sd2.1-base".as_ref(), (Kind::Float, Device::Cpu))?;
@@ -29,43 +30,34 @@
 //! nothing of terminals.
 
 mod ahead;
-mod base;
 mod batches;
-mod bounds;
 mod checkpoint;
-mod config;
 mod event;
 mod latents;
-mod layers;
 mod learned;
 mod learning;
 mod loss;
 mod memory;
 mod moments;
 mod outputs;
-mod places;
 mod prior;
 mod record;
-mod saved;
+mod rehearsal;
 mod session;
 mod snapshot;
 mod space;
-mod stage;
 mod subject;
 mod views;
 
-pub use base::ModelFingerprint;
 pub use batches::{Batches, PhotoBatches, Place};
 pub use checkpoint::{Checkpoint, State};
-pub use config::{Prior, RegularizerConfig, StageConfig, TrainConfig, Validation};
 pub use event::{Event, Outcome};
 pub use latents::LatentEncoder;
-pub use layers::ConfigLayers;
 pub use learned::FinishedRun;
-pub use learning::{LaunchedStep, Learning, StepReport, Trainer};
+pub use learning::{LaunchedStep, Learning, StepReport, Trainer, trains};
 pub use loss::{Batch, Losses, Objective};
 pub use memory::NeedsMemory;
+pub use rehearsal::Rehearsal;
 pub use session::Session;
 pub use snapshot::Snapshot;
-pub use stage::Stage;
 pub use subject::Subject;

@@ -3,19 +3,19 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use runs::{Stage, layout};
 use sampling::Pipeline;
 use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::restore;
-use crate::outputs::Outputs;
 use crate::subject::initial_embedding;
-use crate::{FinishedRun, Stage};
+use crate::{FinishedRun, trains};
 
 impl FinishedRun {
     /// Whether the folder has what [`FinishedRun::pipeline_after`] needs; runs of earlier versions have not kept the
     /// model from after stage 2.
     pub fn keeps(&self, stage: Stage) -> bool {
-        stage != Stage::CrossAttention || self.folder.join(Outputs::CROSS_ATTENTION).exists()
+        stage != Stage::CrossAttention || self.folder.join(layout::CROSS_ATTENTION).exists()
     }
 
     /// The pipeline as it was after `stage`, or before the first one: then \[V\] is where it started.
@@ -28,7 +28,7 @@ impl FinishedRun {
         }
         let mut pipeline = Pipeline::open(&self.base_model()?, to)?;
         if stage == Some(Stage::CrossAttention) {
-            load_cross_attention(&pipeline, &self.folder.join(Outputs::CROSS_ATTENTION))?;
+            load_cross_attention(&pipeline, &self.folder.join(layout::CROSS_ATTENTION))?;
         }
         match stage {
             Some(_) => pipeline.add_placeholder(&self.config.placeholder, &self.embedding)?,
@@ -57,6 +57,6 @@ fn load_cross_attention(pipeline: &Pipeline, path: &Path) -> Result<()> {
             path.display()
         );
     }
-    let trained = pipeline.parameters.unet.iter().filter(|(name, _)| Stage::CrossAttention.trains(name));
+    let trained = pipeline.parameters.unet.iter().filter(|(name, _)| trains(Stage::CrossAttention, name));
     restore(&trained.collect::<Vec<_>>(), path)
 }

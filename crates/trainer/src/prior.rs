@@ -6,13 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use libtorch::random;
 use photos::{Photo, PhotoFolder, Rejected};
+use runs::{ModelFingerprint, Prior, TrainConfig, layout};
 use sampling::{Pipeline, Request, Settings};
 
-use crate::config::Prior;
-use crate::{Event, ModelFingerprint, TrainConfig};
+use crate::Event;
 
-/// The folder of the pictures within a run's, where the user names none.
-pub(crate) const FOLDER: &str = "prior";
 /// The text in a drawn picture that says how it came about.
 const PARAMETERS: &str = "parameters";
 
@@ -35,7 +33,7 @@ impl PriorPictures {
     /// # Errors
     /// When a picture in it is damaged.
     pub(crate) fn open(prior: &Prior, run: &Path, base: &ModelFingerprint) -> Result<Self> {
-        let folder = prior.folder.clone().unwrap_or_else(|| run.join(FOLDER));
+        let folder = prior.folder.clone().unwrap_or_else(|| run.join(layout::PRIOR));
         let (found, notes) = match PhotoFolder::open(&folder) {
             Ok(PhotoFolder { photos, notes, .. }) => (photos, notes),
             Err(photos::Error::NoPhotos { skipped, .. }) => (Vec::new(), skipped.iter().map(Rejected::note).collect()),

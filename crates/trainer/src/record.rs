@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
-use journal::{Entry, Log, Scalars};
+use runs::{Entry, Log, Scalars};
 use tch::Device;
 
 use crate::StepReport;

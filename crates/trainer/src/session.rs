@@ -4,9 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use journal::RunFolder;
+use model_files::BaseModel;
 use options::Dtype;
 use photos::{Photo, PhotoFolder};
+use runs::{ConfigLayers, ModelFingerprint, RunFolder, RunRecord, SavedRun, Stage, TrainConfig, layout};
 use sampling::Pipeline;
 use tch::{Device, Kind};
 
@@ -14,10 +15,9 @@ use crate::event::{Event, Outcome};
 use crate::outputs::{self, Outputs};
 use crate::prior::PriorPictures;
 use crate::record::Record;
-use crate::saved::SavedRun;
 use crate::snapshot::Writer;
-use crate::{Checkpoint, ConfigLayers, LaunchedStep, Learning, PhotoBatches, Place, Stage, Trainer};
-use crate::{ModelFingerprint, memory, places, saved, space};
+use crate::{Checkpoint, LaunchedStep, Learning, PhotoBatches, Place, Trainer};
+use crate::{memory, space};
 
 /// A run that holds its folder.
 #[derive(Debug)]
@@ -37,22 +37,27 @@ pub struct Session {
     notes: Vec<String>,
 }
 
-impl Session {
-    /// Prepares a run: everything that can be wrong is found out here, before anything slow.
-    ///
-    /// # Errors
-    /// An unusable configuration, model or photo; a folder that is in use, or holds another run or something else; a resumed
-    /// run whose configuration, model or photos have changed, wherever they are now; want of memory or disk.
-    pub fn open(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
-        Self::prepare(layers, out, device, resume).map_err(memory::explain)
-    }
+/// A run that has been checked, of which nothing is written yet.
+pub(crate) struct Checked {
+    /// What is resumed, and the hold on its folder.
+    started: Option<(SavedRun, RunFolder)>,
+    pub(crate) trainer: Trainer,
+    pub(crate) photos: Vec<Photo>,
+    pub(crate) prior: Option<PriorPictures>,
+    record: RunRecord,
+    outputs: Outputs,
+    learned: bool,
+    pub(crate) notes: Vec<String>,
+}
 
-    fn prepare(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
-        let begun = if resume { Some((SavedRun::read(out)?, RunFolder::resume(out)?)) } else { None };
+impl Checked {
+    /// As [`Session::open`].
+    pub(crate) fn new(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
+        let started = if resume { Some((SavedRun::read(out)?, RunFolder::resume(out)?)) } else { None };
         if !resume {
-            journal::vacant(out, &[])?;
+            runs::vacant(out, &[])?;
         }
-        let saved = begun.as_ref().map(|(saved, _)| saved);
+        let saved = started.as_ref().map(|(saved, _)| saved);
         let own_resolution = !layers.has("augmentation.resolution");
         let mut config = layers.finish()?;
         config.validate()?;
@@ -61,14 +66,14 @@ impl Session {
             !config.concept.as_os_str().is_empty(),
             "no photos are given: name their folder, or a single one, with --concept"
         );
-        places::settle(&mut config, out)?;
+        runs::settle_paths(&mut config, out)?;
         let moved = |error: anyhow::Error, what: &str, flag: &str| match resume {
             true => error.context(format!("the run's {what} ({flag} names their present place)")),
             false => error,
         };
-        let model = config.base_model().map_err(|error| moved(error, "base model's files", "--model"))?;
-        let base = ModelFingerprint::of(&model)?;
-        saved.map_or(Ok(()), |saved| saved.check_base(&base, &model))?;
+        let model = base_model(&config).map_err(|error| moved(error, "base model's files", "--model"))?;
+        let base = ModelFingerprint::of(model.path(), model.files()?)?;
+        saved.map_or(Ok(()), |saved| saved.check_base(&base, model.path()))?;
         let found = PhotoFolder::open(&config.concept).map_err(|error| moved(error.into(), "photos", "--concept"));
         let PhotoFolder { mut photos, notes: about_photos, .. } = found?;
         if let Some(saved) = saved {
@@ -89,27 +94,48 @@ impl Session {
         notes.extend(trainer_notes(&trainer)?);
 
         // Those that are drawn follow from the rest.
-        let prior_photos = prior.as_ref().map(|prior| saved::by_contents(prior.own()));
-        let record = saved::record(&trainer.config, &base, &photos, prior_photos);
+        let record = RunRecord {
+            config: trainer.config.clone(),
+            base_model: Some(base),
+            photos: runs::by_contents(&photos),
+            prior_photos: prior.as_ref().map(|prior| runs::by_contents(prior.own())),
+        };
         if let Some(saved) = saved {
             saved.check_same(&record)?;
             notes.extend(saved.note());
         }
-        let (outputs, checkpoints) = (Outputs::new(out), out.join(CHECKPOINTS));
+        let outputs = Outputs::new(out);
         let learned = resume && outputs.learned();
         if !learned {
             notes.extend(space::check(&trainer, prior.as_ref(), out)?);
         }
-        let folder = match begun {
+        Ok(Self { started, trainer, photos, prior, record, outputs, learned, notes })
+    }
+}
+
+impl Session {
+    /// Prepares a run: everything that can be wrong is found out here, before anything slow.
+    ///
+    /// # Errors
+    /// An unusable configuration, model or photo; a folder that is in use, or holds another run or something else; a resumed
+    /// run whose configuration, model or photos have changed, wherever they are now; want of memory or disk.
+    pub fn open(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
+        Self::prepare(layers, out, device, resume).map_err(memory::explain)
+    }
+
+    fn prepare(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
+        let Checked { started, trainer, photos, prior, record, outputs, learned, mut notes } =
+            Checked::new(layers, out, device, resume)?;
+        let checkpoints = out.join(layout::CHECKPOINTS);
+        let folder = match started {
             Some((saved, folder)) => {
                 // It is found there the next time.
-                saved.moved(&trainer.config)?.map_or(Ok(()), |moved| folder.rewrite_config(&moved))?;
+                saved.record_moves(&trainer.config, &folder)?;
                 folder
             }
             None => {
                 let folder = RunFolder::create(out)?;
-                let versions = saved::versions(device);
-                folder.write_config(&record, &versions.each_ref().map(|(name, version)| (*name, version.as_str())))?;
+                folder.write_record(&record, libtorch::LIBTORCH_VERSION, &format!("{device:?}"))?;
                 folder
             }
         };
@@ -119,8 +145,8 @@ impl Session {
                 .into_iter()
                 .map(|path| format!("{} is not a checkpoint of this program, and is left alone", path.display())),
         );
-        let config =
-            limits::read(&out.join(CONFIG)).with_context(|| format!("cannot read {}", out.join(CONFIG).display()))?;
+        let config = limits::read(&out.join(layout::CONFIG))
+            .with_context(|| format!("cannot read {}", out.join(layout::CONFIG).display()))?;
         let checkpoint = if resume { Checkpoint::latest(&checkpoints)? } else { None };
         if let Some(checkpoint) = &checkpoint {
             checkpoint.check(&trainer.config)?;
@@ -160,7 +186,7 @@ impl Session {
         tell(&profile::timed("train/samples", || self.outputs.samples(&self.trainer))?, watch);
         profile::timed("train/outputs", || self.outputs.curves())?;
         // Nothing goes on from them any more, and of Stable Diffusion one takes 10 GB.
-        Checkpoint::discard_all(&self.folder.path().join(CHECKPOINTS))?;
+        Checkpoint::discard_all(&self.folder.path().join(layout::CHECKPOINTS))?;
         Ok(Outcome::Finished)
     }
 
@@ -267,7 +293,7 @@ impl Session {
     ) -> Result<()> {
         let Some(launched) = launched else { return Ok(()) };
         let report = launched.wait()?;
-        let learning_rate = self.trainer.config.stage(report.stage).learning_rate;
+        let learning_rate = self.trainer.config.stage(report.stage).learning_rate_at(report.step - 1);
         let peak_memory = record.add(self.step_number(report.stage, report.step), &report, learning_rate)?;
         watch(Event::Step { report: &report, peak_memory });
         Ok(())
@@ -284,7 +310,7 @@ impl Session {
     /// Writes the configuration again where somebody has removed the folder; without it, a checkpoint in the new one could
     /// not go on.
     fn keep_config(&self) -> Result<()> {
-        let (folder, config) = (self.folder.path(), self.folder.path().join(CONFIG));
+        let (folder, config) = (self.folder.path(), self.folder.path().join(layout::CONFIG));
         if config.exists() {
             return Ok(());
         }
@@ -297,6 +323,11 @@ impl Session {
         let earlier = Stage::ALL.into_iter().filter(|earlier| *earlier < stage);
         (earlier.map(|earlier| self.trainer.config.stage(earlier).steps).sum::<usize>() + step) as u64
     }
+}
+
+/// The base model that a configuration names.
+pub(crate) fn base_model(config: &TrainConfig) -> Result<BaseModel> {
+    BaseModel::open(&config.model, &config.model_options)
 }
 
 /// What the user should know of the model and the prompts.
@@ -324,8 +355,3 @@ fn trainer_notes(Trainer { config, pipeline, subject, .. }: &Trainer) -> Result<
 fn tell(notes: &[String], watch: &mut dyn FnMut(Event<'_>)) {
     notes.iter().for_each(|text| watch(Event::Note { text }));
 }
-
-/// The run's configuration in its folder.
-const CONFIG: &str = "config.json";
-/// Where checkpoints stand in the run's folder.
-pub(crate) const CHECKPOINTS: &str = "checkpoints";

@@ -148,7 +148,7 @@ impl Drop for Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Stage;
+    use runs::Stage;
 
     fn snapshot(step: usize) -> Snapshot {
         let files = vec![File::new("numbers.safetensors", [("x", &Tensor::from(step as i64))])];

@@ -6,8 +6,9 @@ mod common;
 use anyhow::Result;
 use common::{config, start};
 use regularizer::{Batch as Reduction, Mode};
+use runs::{Prior, RegularizerConfig, Stage, StageConfig, TrainConfig};
 use tch::Tensor;
-use trainer::{Batch, Batches, Place, Prior, RegularizerConfig, Stage, StageConfig, StepReport, TrainConfig};
+use trainer::{Batch, Batches, Place, StepReport};
 
 const SAMPLES: usize = 4;
 

@@ -5,8 +5,9 @@ mod common;
 
 use common::{config, learned, start};
 use options::Dtype;
+use runs::{Prior, Stage, StageConfig, TrainConfig};
 use tch::{Kind, Tensor};
-use trainer::{Batch, Batches, Objective, Place, Prior, Stage, StageConfig, TrainConfig};
+use trainer::{Batch, Batches, Objective, Place};
 
 const FIRST: Place = Place { stage: Stage::Unet, step: 0, part: 0 };
 
@@ -217,7 +218,7 @@ fn stage_two_trains_the_cross_attention_modules_and_not_their_norms() {
         ("down_blocks.0.attentions.0.transformer_blocks.0.norm2.weight", false),
         ("conv_in.weight", false),
     ] {
-        assert_eq!(Stage::CrossAttention.trains(name), trains, "{name}");
-        assert!(Stage::Unet.trains(name) && !Stage::Embedding.trains(name));
+        assert_eq!(trainer::trains(Stage::CrossAttention, name), trains, "{name}");
+        assert!(trainer::trains(Stage::Unet, name) && !trainer::trains(Stage::Embedding, name));
     }
 }

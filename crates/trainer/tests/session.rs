@@ -7,9 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use golden::fixtures;
+use runs::ConfigLayers;
 use serde_json::json;
 use tch::Device;
-use trainer::{ConfigLayers, Event, Outcome, Session};
+use trainer::{Event, Outcome, Session};
 use weights::Archive;
 
 /// A model that learns, but of which no image is finite: its VAE's decoder gives NaN.

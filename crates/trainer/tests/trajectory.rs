@@ -4,12 +4,11 @@
 use anyhow::Result;
 use golden::{Formula, Golden, assert_close, fixtures};
 use regularizer::{Category, Mode};
+use runs::{Prior, RegularizerConfig, Stage, StageConfig, TrainConfig};
 use sampling::Pipeline;
 use scheduler::PredictionType;
 use tch::{Device, Kind, Tensor};
-use trainer::{
-    Batch, Batches, LatentEncoder, Place, Prior, RegularizerConfig, Stage, StageConfig, TrainConfig, Trainer,
-};
+use trainer::{Batch, Batches, LatentEncoder, Place, Trainer};
 use weights::{Init, Source};
 
 const STEPS: usize = 5;
@@ -62,6 +61,7 @@ fn config(category: &str, rates: Rates) -> TrainConfig {
         gradient_accumulation: 1,
         lambda_mean,
         lambda_variance,
+        ..TrainConfig::paper().unet
     });
     let regularizer = RegularizerConfig { category: Category::First, ..Default::default() };
     TrainConfig { category: category.to_owned(), embedding, cross_attention, unet, regularizer, ..TrainConfig::paper() }

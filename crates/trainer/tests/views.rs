@@ -6,8 +6,9 @@ mod common;
 use common::{config, start};
 use libtorch::random;
 use photos::Augmentation;
+use runs::{Prior, Stage, TrainConfig};
 use tch::{Kind, Tensor};
-use trainer::{Batch, Batches, Place, Prior, Stage, TrainConfig};
+use trainer::{Batch, Batches, Place};
 
 fn place(step: usize) -> Place {
     Place { stage: Stage::Unet, step, part: 0 }

@@ -1,9 +1,9 @@
-//! Records an invented run that is killed and resumed: `cargo run -p attndreambooth-journal --example record -- FOLDER`, then look at
-//! `curves.png` and `tensorboard --logdir FOLDER`. `python fixtures/journal/check.py FOLDER` compares the two records.
+//! Records an invented run that is killed and resumed: `cargo run -p attndreambooth-runs --example record -- FOLDER`, then look at
+//! `curves.png` and `tensorboard --logdir FOLDER`. `python fixtures/runs/check.py FOLDER` compares the two records.
 
 use std::path::{Path, PathBuf};
 
-use journal::{Entry, Log, RunFolder, Scalars};
+use runs::{Entry, Log, RunFolder, Scalars};
 use serde_json::json;
 
 fn main() -> anyhow::Result<()> {
@@ -11,17 +11,17 @@ fn main() -> anyhow::Result<()> {
     let config = json!({"embedding": {"steps": 60}, "cross_attention": {"steps": 100}, "unet": {"steps": 500}});
 
     let run = RunFolder::create(&path)?;
-    run.write_config(&config, &[("example", env!("CARGO_PKG_VERSION"))])?;
+    run.write_config(&config, [("example", env!("CARGO_PKG_VERSION"))])?;
     steps(run.path(), 0, 330)?;
     drop(run);
 
     // The last checkpoint was of step 300.
     let run = RunFolder::resume(&path)?;
-    let changes = journal::differences(&run.saved_config()?.config, &config);
+    let changes = runs::differences(&run.saved_config()?.config, &config);
     anyhow::ensure!(changes.is_empty(), "resume with a changed configuration: {}", changes.join("; "));
     steps(run.path(), 300, 660)?;
 
-    let curves = journal::draw_curves(&journal::read_log(run.path())?);
+    let curves = runs::draw_curves(&runs::read_log(run.path())?);
     images::save_png(&path.join("curves.png"), &curves, &[])
 }
 

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-pub(crate) const FILE: &str = "log.jsonl";
+use crate::layout::LOG;
 
 /// What one step has shown.
 ///
@@ -65,7 +65,7 @@ impl Log {
     /// # Errors
     /// When the file cannot be written, or a line before the last is damaged.
     pub fn open(folder: &Path, steps: u64) -> Result<Self> {
-        let path = folder.join(FILE);
+        let path = folder.join(LOG);
         let failed = || format!("cannot write {}", path.display());
         let mut file = File::options().append(true).create(true).open(&path).with_context(failed)?;
         let lines = read(&path)?;
@@ -118,7 +118,7 @@ impl Log {
 /// # Errors
 /// When there is none, or a line before the last is damaged.
 pub fn read_log(folder: &Path) -> Result<Vec<Entry>> {
-    Ok(read(&folder.join(FILE))?.into_iter().map(|line| line.entry).collect())
+    Ok(read(&folder.join(LOG))?.into_iter().map(|line| line.entry).collect())
 }
 
 /// A million steps, more than anybody trains, have 300 MB.
@@ -167,7 +167,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut log = Log::open(folder.path(), 0).unwrap();
         (1..=steps).for_each(|step| log.append(&entry(step)).unwrap());
-        fs::read(folder.path().join(FILE)).unwrap()
+        fs::read(folder.path().join(LOG)).unwrap()
     }
 
     #[test]
@@ -177,7 +177,7 @@ mod tests {
         let written: Vec<Entry> = (1..=3).map(entry).collect();
         written.iter().for_each(|entry| log.append(entry).unwrap());
         assert_eq!(read_log(folder.path()).unwrap(), written);
-        let text = fs::read_to_string(folder.path().join(FILE)).unwrap();
+        let text = fs::read_to_string(folder.path().join(LOG)).unwrap();
         assert_eq!(text.lines().next(), Some(r#"{"step":1,"stage":"stage","wall_time":1700000001.0,"loss":1.0}"#));
     }
 
@@ -188,10 +188,10 @@ mod tests {
         for killed_at in 0..=expected.len() {
             let written = expected[..killed_at].iter().filter(|byte| **byte == b'\n').count() as u64;
             for checkpoint in 0..=written {
-                fs::write(folder.path().join(FILE), &expected[..killed_at]).unwrap();
+                fs::write(folder.path().join(LOG), &expected[..killed_at]).unwrap();
                 let mut log = Log::open(folder.path(), checkpoint).unwrap();
                 (checkpoint + 1..=6).for_each(|step| log.append(&entry(step)).unwrap());
-                assert_eq!(fs::read(folder.path().join(FILE)).unwrap(), expected, "{killed_at} {checkpoint}");
+                assert_eq!(fs::read(folder.path().join(LOG)).unwrap(), expected, "{killed_at} {checkpoint}");
             }
         }
     }
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn a_torn_last_line_is_left_out_and_a_damaged_one_before_it_named() {
         let folder = tempfile::tempdir().unwrap();
-        let write = |bytes: &[u8]| fs::write(folder.path().join(FILE), bytes).unwrap();
+        let write = |bytes: &[u8]| fs::write(folder.path().join(LOG), bytes).unwrap();
         let good = whole(3);
         write(&[&good, &b"{\"step\":4,\"sta"[..]].concat());
         assert_eq!(read_log(folder.path()).unwrap().len(), 3);
@@ -215,11 +215,11 @@ mod tests {
     fn a_line_that_lacks_only_its_end_is_finished() {
         let folder = tempfile::tempdir().unwrap();
         let expected = whole(3);
-        fs::write(folder.path().join(FILE), expected.trim_ascii_end()).unwrap();
+        fs::write(folder.path().join(LOG), expected.trim_ascii_end()).unwrap();
         let mut log = Log::open(folder.path(), 3).unwrap();
-        assert_eq!(fs::read(folder.path().join(FILE)).unwrap(), expected);
+        assert_eq!(fs::read(folder.path().join(LOG)).unwrap(), expected);
         log.append(&entry(4)).unwrap();
-        assert_eq!(fs::read(folder.path().join(FILE)).unwrap(), whole(4));
+        assert_eq!(fs::read(folder.path().join(LOG)).unwrap(), whole(4));
     }
 
     #[test]

@@ -2,17 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use fingerprint::Fingerprints;
-use model_files::BaseModel;
 use serde::{Deserialize, Serialize};
 
 /// A base model by its contents. Two places hold the same model when all files that matter are the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelFingerprint {
-    /// What its folder or file was called when the run was begun.
+    /// What its folder or file was called when the run started.
     pub name: String,
     /// The SHA-256 of each file that decides what the model computes, by the file's name within the model.
     pub sha256: BTreeMap<String, String>,
@@ -22,23 +21,24 @@ pub struct ModelFingerprint {
 const MOST_NAMED: usize = 3;
 
 impl ModelFingerprint {
-    /// The model on disk. Its files are read, unless their fingerprints are remembered.
+    /// The model at `path` by its `files`, each with its name within the model. They are read, unless their fingerprints are
+    /// remembered.
     ///
     /// # Errors
     /// When a file is absent or cannot be read.
-    pub fn of(model: &BaseModel) -> Result<Self> {
+    pub fn of(path: &Path, files: impl IntoIterator<Item = (String, PathBuf)>) -> Result<Self> {
         let fingerprints = Fingerprints::of_user();
-        let files = model.files()?.into_iter().map(|(name, file)| Ok((name, fingerprints.of(&file)?)));
-        let path = fs::canonicalize(model.path()).unwrap_or_else(|_| model.path().to_owned());
+        let files = files.into_iter().map(|(name, file)| Ok((name, fingerprints.of(&file)?)));
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Self { name, sha256: files.collect::<Result<_>>()? })
     }
 
-    /// Makes sure that `found` in the folder `model` is this model, which the run in `run` began with.
+    /// Makes sure that `found` in the folder `model` is this model, which the run in `run` started with.
     ///
     /// # Errors
     /// Names the files that differ.
-    pub(crate) fn check(&self, found: &Self, model: &Path, run: &Path) -> Result<()> {
+    pub fn check(&self, found: &Self, model: &Path, run: &Path) -> Result<()> {
         let names: BTreeSet<&String> = self.sha256.keys().chain(found.sha256.keys()).collect();
         let differences = names.into_iter().filter_map(|name| match (self.sha256.get(name), found.sha256.get(name)) {
             (Some(then), Some(now)) if then == now => None,
@@ -61,7 +61,7 @@ impl ModelFingerprint {
     }
 
     /// A short name of the contents, 16 hexadecimal digits.
-    pub(crate) fn hash(&self) -> String {
+    pub fn hash(&self) -> String {
         let lines: String = self.sha256.iter().map(|(name, sha256)| format!("{sha256}  {name}\n")).collect();
         fingerprint::of_bytes(lines)[..16].to_owned()
     }

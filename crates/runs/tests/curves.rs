@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use images::{Plot, Scale};
-use journal::{Entry, curves, draw_curves};
+use runs::{Entry, curves, draw_curves};
 
 fn log(attention: impl Fn(u64) -> f64) -> Vec<Entry> {
     let stage = |step| if step <= 60 { "embedding" } else { "cross_attention" };

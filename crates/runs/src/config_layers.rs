@@ -5,16 +5,12 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Map, Value};
 
-use crate::saved::SavedRun;
-use crate::{Stage, TrainConfig};
-
-/// What a model's author found to be good for it; a small model learns faster than Stable Diffusion.
-const MODELS_RECIPE: &str = "attndreambooth.json";
+use crate::{SavedRun, Stage, TrainConfig, layout};
 
 /// A configuration that is being put together; later layers win.
 ///
 /// ```
-/// use trainer::{ConfigLayers, TrainConfig};
+/// use runs::{ConfigLayers, TrainConfig};
 ///
 /// let mut layers = ConfigLayers::new(&TrainConfig::fast())?;
 /// layers.set("category", "dog")?;
@@ -38,59 +34,65 @@ impl ConfigLayers {
         Ok(Self { value: serde_json::to_value(preset)?, given: Value::Object(Map::new()) })
     }
 
-    /// Starts from what a model is best trained with: the paper's recipe and, over it, what `attndreambooth.json` in the
+    /// Starts from what a model is best trained with: the paper's preset and, over it, what `attndreambooth.json` in the
     /// model's folder says, if there is one.
     ///
     /// # Errors
     /// When that file cannot be read or is not a JSON object.
     pub fn of_model(model: &Path) -> Result<Self> {
         let mut layers = Self::new(&TrainConfig::paper())?;
-        let recipe = model.join(MODELS_RECIPE);
-        if recipe.exists() {
-            layers.file(&recipe)?;
+        let file = model.join(layout::MODEL_CONFIG);
+        if file.exists() {
+            layers.file(&file)?;
         }
         Ok(layers)
     }
 
-    /// Starts from the configuration of the run in a folder, to go on with it: what is laid over it says the same, or the run
-    /// does not go on.
+    /// Starts from the configuration of the run in a folder, to resume it: what is laid over it must say the same.
     ///
     /// # Errors
     /// When there is no run, or one that this version does not understand.
     pub fn of_run(run: &Path) -> Result<Self> {
         ensure!(
-            run.join("config.json").exists(),
+            run.join(layout::CONFIG).exists(),
             "there is no run in {} to resume; leave out --resume to start one",
             run.display()
         );
-        let mut layers = Self::new(&SavedRun::read(run)?.config)?;
+        let mut layers = Self::new(&SavedRun::read(run)?.record.config)?;
         layers.given = layers.value.clone();
         Ok(layers)
     }
 
-    /// Lays a preset's recipe over it: the three stages.
+    /// Lays a preset's stages over it.
     ///
     /// # Errors
     /// As [`ConfigLayers::new`].
-    pub fn recipe(&mut self, preset: &TrainConfig) -> Result<()> {
+    pub fn preset(&mut self, preset: &TrainConfig) -> Result<()> {
         for stage in Stage::ALL {
             self.put(stage.name(), serde_json::to_value(preset.stage(stage))?)?;
         }
         Ok(())
     }
 
-    /// Lays the values of a JSON file over it, which need not have all keys. A run's `config.json` does as well: what is
-    /// under its key `config` counts.
+    /// Lays the values of a file over it, TOML where its name ends in `.toml` and else JSON, which need not have all keys. A
+    /// run's `config.json` does as well: what is under its key `config` counts.
     ///
     /// # Errors
-    /// When the file cannot be read or is not a JSON object.
+    /// When the file cannot be read or is not a table of values.
     pub fn file(&mut self, path: &Path) -> Result<()> {
-        let mut value: Value = json::read(path, "a configuration of a training run")?;
+        let what = "a configuration of a training run";
+        let mut value: Value = match path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("toml")) {
+            true => {
+                let text = json::text(path).with_context(|| format!("cannot read {}", path.display()))?;
+                toml::from_str(&text).with_context(|| format!("{} is not {what}", path.display()))?
+            }
+            false => json::read(path, what)?,
+        };
         if let Some(config) = value.get_mut("config") {
             value = config.take();
         }
         if !value.is_object() {
-            bail!("{} must hold a JSON object with the configuration's keys", path.display());
+            bail!("{} must hold the configuration's keys and their values", path.display());
         }
         merge(&mut self.value, value.clone());
         merge(&mut self.given, value);
@@ -133,7 +135,7 @@ impl ConfigLayers {
     /// The configuration.
     ///
     /// # Errors
-    /// Names a key that does not exist or has a value of the wrong kind.
+    /// Names a key that does not exist or has a value of the wrong type.
     pub fn finish(self) -> Result<TrainConfig> {
         let config = serde_path_to_error::deserialize(self.value);
         // The message repeats the value, which may be of any length.
@@ -180,13 +182,31 @@ mod tests {
     #[test]
     fn a_file_may_begin_with_a_byte_order_mark_and_is_no_model() {
         let folder = tempfile::tempdir().unwrap();
-        let recipe = folder.path().join(MODELS_RECIPE);
-        std::fs::write(&recipe, "\u{feff}{\"seed\": 5}").unwrap();
+        let file = folder.path().join(layout::MODEL_CONFIG);
+        std::fs::write(&file, "\u{feff}{\"seed\": 5}").unwrap();
         assert_eq!(ConfigLayers::of_model(folder.path()).unwrap().finish().unwrap().seed, 5);
-        std::fs::write(&recipe, "{\"seed\": 5").unwrap();
+        std::fs::write(&file, "{\"seed\": 5").unwrap();
         let error = format!("{:#}", ConfigLayers::of_model(folder.path()).unwrap_err());
         let words = "attndreambooth.json is not a configuration of a training run: ";
         assert!(error.contains(words) && error.contains("EOF") && !error.contains("model:"), "{error}");
+    }
+
+    #[test]
+    fn a_toml_file_says_the_same_as_a_json_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            let mut layers = ConfigLayers::new(&TrainConfig::paper()).unwrap();
+            layers.file(&path).map_err(|error| format!("{error:#}"))?;
+            layers.finish().map_err(|error| format!("{error:#}"))
+        };
+        let toml = "seed = 5\nsnr_gamma = 5.0\n[unet]\nsteps = 7\nlearning_rate = 1e-5\n[prior]\n";
+        let json = r#"{"seed": 5, "snr_gamma": 5.0, "unet": {"steps": 7, "learning_rate": 1e-5}, "prior": {}}"#;
+        assert_eq!(read("a.toml", toml).unwrap(), read("a.json", json).unwrap());
+        let error = read("b.toml", "seed = \n").unwrap_err();
+        assert!(error.contains("b.toml is not a configuration of a training run"), "{error}");
+        assert!(read("c.toml", "[unet]\nstep = 1").unwrap_err().contains("unknown field `step`"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What is being learned.
+/// What is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
@@ -31,16 +31,6 @@ impl Stage {
             Self::Embedding => "embedding",
             Self::CrossAttention => "cross_attention",
             Self::Unet => "unet",
-        }
-    }
-
-    /// Whether this stage trains the U-Net's parameter `name`. Stage 2 trains what the authors' code does: every
-    /// parameter of a module called `attn2`, and neither its norm nor anything around it.
-    pub fn trains(self, name: &str) -> bool {
-        match self {
-            Self::Embedding => false,
-            Self::CrossAttention => name.split('.').any(|part| part == "attn2"),
-            Self::Unet => true,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{Lock, config, holds_run, lock};
+use crate::{Lock, holds_run, layout, lock};
 
 /// A run's folder, locked for this process until it is dropped or the process ends, in whatever way.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl RunFolder {
     /// # Errors
     /// When there is no run in it, or another process works in it.
     pub fn resume(path: &Path) -> Result<Self> {
-        if !path.join(config::FILE).exists() {
+        if !path.join(layout::CONFIG).exists() {
             bail!("there is no run in {} to resume; leave out --resume to start one", path.display());
         }
         Ok(Self { path: path.to_owned(), lock: Lock::take(path)? })
@@ -132,7 +132,7 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert!(RunFolder::create(&link).is_err());
         fs::remove_file(path.join("config.json")).unwrap();
-        RunFolder::create(&link).unwrap().write_config(&json!({}), &[]).unwrap();
+        RunFolder::create(&link).unwrap().write_config(&json!({}), []).unwrap();
         says(&[], "already holds a run");
 
         let file = parent.path().join("file");

@@ -1,24 +1,55 @@
-//! Where a run's things are: paths that mean the same wherever they are read, and folders that do not get mixed up.
+//! The paths in a configuration: made absolute, told from what a run is, and kept apart from each other.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::TrainConfig;
-use crate::prior::FOLDER;
+use serde_json::Value;
+
+use crate::{TrainConfig, layout};
+
+/// The values that say where something is, and not what.
+const PATHS: [&[&str]; 5] =
+    [&["model"], &["model_options", "tokenizer"], &["model_options", "config"], &["concept"], &["prior", "folder"]];
+
+/// Takes out of a configuration what may change when its files are moved.
+pub(crate) fn clear(config: &mut Value) {
+    for path in PATHS {
+        if let Some(value) = path.iter().try_fold(&mut *config, |value, key| value.get_mut(key)) {
+            *value = Value::Null;
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Takes the paths of another configuration, of those values that both have.
+    pub(crate) fn clone_paths(&mut self, other: &Self) {
+        self.model.clone_from(&other.model);
+        self.concept.clone_from(&other.concept);
+        let (options, others) = (&mut self.model_options, &other.model_options);
+        for (own, other) in [(&mut options.tokenizer, &others.tokenizer), (&mut options.config, &others.config)] {
+            if own.is_some() && other.is_some() {
+                own.clone_from(other);
+            }
+        }
+        if let (Some(own), Some(other)) = (&mut self.prior, &other.prior) {
+            own.folder.clone_from(&other.folder);
+        }
+    }
+}
 
 /// Makes the configuration's paths absolute; the run's own folder of prior images, which moves with the run, is none.
 ///
 /// # Errors
 /// When the folder of prior images has another purpose too.
-pub(crate) fn settle(config: &mut TrainConfig, out: &Path) -> Result<()> {
+pub fn settle_paths(config: &mut TrainConfig, out: &Path) -> Result<()> {
     for path in [&mut config.model, &mut config.concept] {
         *path = absolute(path)?;
     }
     let Some(prior) = &mut config.prior else { return Ok(()) };
     let Some(folder) = &prior.folder else { return Ok(()) };
-    if same(folder, &out.join(FOLDER)) {
+    if same(folder, &out.join(layout::PRIOR)) {
         prior.folder = None;
         return Ok(());
     }
@@ -71,7 +102,7 @@ mod tests {
             let prior = Some(Prior { folder: Some(folder.to_owned()), ..Prior::default() });
             let mut config =
                 TrainConfig { concept: concept.to_owned(), model: model.clone(), prior, ..TrainConfig::paper() };
-            super::settle(&mut config, &out).map(|()| config.prior.unwrap().folder)
+            settle_paths(&mut config, &out).map(|()| config.prior.unwrap().folder)
         };
         for (concept, folder) in [
             (&photos, photos.clone()),

@@ -1,5 +1,6 @@
 //! The configuration on disk, and how two differ.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -7,17 +8,20 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::RunFolder;
+use crate::layout::CONFIG;
 
-pub(crate) const FILE: &str = "config.json";
 const VERSIONS: &str = "versions";
 
-/// What `config.json` says.
+/// Versions of what numbers depend on, by name.
+pub type Versions = BTreeMap<String, String>;
+
+/// The `config.json` of any run, a training or another.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SavedConfig {
     /// The configuration, without the versions.
     pub config: Value,
-    /// The versions of what it ran with, by name.
-    pub versions: Value,
+    /// The versions that it ran with; none in a `config.json` that is not of a run.
+    pub versions: Option<Versions>,
 }
 
 impl RunFolder {
@@ -26,26 +30,20 @@ impl RunFolder {
     ///
     /// # Errors
     /// When `config` has no keys or one called `versions`, or the file cannot be written.
-    pub fn write_config(&self, config: &impl Serialize, versions: &[(&str, &str)]) -> Result<()> {
+    pub fn write_config<'a>(
+        &self,
+        config: &impl Serialize,
+        versions: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<()> {
         let mut value = serde_json::to_value(config).context("the configuration cannot be written as JSON")?;
         let keys = value.as_object_mut().context("a run's configuration must have named values")?;
         ensure!(!keys.contains_key(VERSIONS), "a run's configuration must not have a value called {VERSIONS}");
-        let versions: Map<String, Value> = versions.iter().map(|(k, v)| ((*k).to_owned(), Value::from(*v))).collect();
+        let versions: Map<String, Value> =
+            versions.into_iter().map(|(name, version)| (name.to_owned(), version.into())).collect();
         keys.insert(VERSIONS.to_owned(), Value::Object(versions));
         let mut text = serde_json::to_string_pretty(&value)?;
         text.push('\n');
-        atomic::write(&self.path().join(FILE), text)
-    }
-
-    /// Writes `config.json` as it was read, or with changes in its configuration.
-    ///
-    /// # Errors
-    /// As [`RunFolder::write_config`].
-    pub fn rewrite_config(&self, saved: &SavedConfig) -> Result<()> {
-        let versions = saved.versions.as_object().into_iter().flatten();
-        let versions: Vec<_> =
-            versions.filter_map(|(name, version)| Some((name.as_str(), version.as_str()?))).collect();
-        self.write_config(&saved.config, &versions)
+        atomic::write(&self.path().join(CONFIG), text)
     }
 
     /// Reads `config.json`.
@@ -63,20 +61,20 @@ impl SavedConfig {
     /// # Errors
     /// When it is not there or damaged.
     pub fn read(run: &Path) -> Result<Self> {
-        let path = run.join(FILE);
+        let path = run.join(CONFIG);
         let text = limits::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let damaged =
             || format!("{} is damaged; it must hold the run's configuration as a JSON object", path.display());
         let mut config: Map<String, Value> = json::parse(&text).with_context(damaged)?;
         // The order of keys is what people see; `remove` would disturb it.
-        let versions = config.shift_remove(VERSIONS).unwrap_or_default();
+        let versions = config.shift_remove(VERSIONS).map(serde_json::from_value).transpose().with_context(damaged)?;
         Ok(Self { config: Value::Object(config), versions })
     }
 }
 
 /// Whether a folder holds a run: a `config.json` as [`RunFolder::write_config`] writes it, unlike a model's.
 pub fn holds_run(folder: &Path) -> bool {
-    SavedConfig::read(folder).is_ok_and(|saved| saved.versions.is_object())
+    SavedConfig::read(folder).is_ok_and(|saved| saved.versions.is_some())
 }
 
 /// What differs between two configurations, one text for each value: `unet.learning_rate was 2e-6, is 1e-5`.
@@ -174,20 +172,20 @@ mod tests {
         // Numbers of 17 digits, of which a careless reader changes the last.
         let rates: Vec<f64> = (1..2000).map(|i| f64::from(i).sqrt() * 1e-7).collect();
         let config = json!({"z": rates, "a": {"seed": u64::MAX}, "text": "ä\n"});
-        run.write_config(&config, &[("program", "1.2.3")]).unwrap();
+        run.write_config(&config, [("program", "1.2.3")]).unwrap();
         let saved = run.saved_config().unwrap();
         assert_eq!(differences(&saved.config, &config), [""; 0]);
-        assert_eq!(saved, SavedConfig { config, versions: json!({"program": "1.2.3"}) });
+        assert_eq!(saved, SavedConfig { config, versions: Some([("program".to_owned(), "1.2.3".to_owned())].into()) });
     }
 
     #[test]
     fn what_is_no_configuration_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let run = RunFolder::create(folder.path()).unwrap();
-        assert!(run.write_config(&[1, 2], &[]).is_err());
-        assert!(run.write_config(&json!({"versions": 1}), &[]).unwrap_err().to_string().contains("called versions"));
-        assert!(!folder.path().join(FILE).exists());
-        std::fs::write(folder.path().join(FILE), "{\"a\": ").unwrap();
+        assert!(run.write_config(&[1, 2], []).is_err());
+        assert!(run.write_config(&json!({"versions": 1}), []).unwrap_err().to_string().contains("called versions"));
+        assert!(!folder.path().join(CONFIG).exists());
+        std::fs::write(folder.path().join(CONFIG), "{\"a\": ").unwrap();
         assert!(run.saved_config().unwrap_err().to_string().contains("config.json is damaged"));
     }
 }

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use journal::{Entry, Log, RunFolder, Scalars, read_log};
+use runs::{Entry, Log, RunFolder, Scalars, read_log};
 use serde_json::json;
 
 const FOLDER: &str = "JOURNAL_TEST_FOLDER";
@@ -18,7 +18,7 @@ const FULL: &str = "JOURNAL_TEST_FULL";
 fn worker() {
     let path = std::env::var_os(FOLDER).unwrap();
     let run = RunFolder::create(path.as_ref()).unwrap();
-    run.write_config(&json!({"seed": 1}), &[]).unwrap();
+    run.write_config(&json!({"seed": 1}), []).unwrap();
     let mut log = Log::open(run.path(), 0).unwrap();
     let mut scalars = Scalars::open(run.path(), 0).unwrap();
     for step in 1.. {
@@ -105,7 +105,7 @@ fn a_folder_with_a_run_is_not_begun_again() {
     // Killed before it had a configuration, a run is none.
     drop(run);
     let run = RunFolder::create(&path).unwrap();
-    run.write_config(&json!({}), &[]).unwrap();
+    run.write_config(&json!({}), []).unwrap();
     drop(run);
     let config = fs::read(path.join("config.json")).unwrap();
     let message = RunFolder::create(&path).unwrap_err().to_string();

@@ -1,4 +1,6 @@
-//! The log once more, for TensorBoard.
+//! The log once more, for TensorBoard, in its file format: protobuf messages (tensorflow/core/util/event.proto and
+//! framework/summary.proto), each framed as a TFRecord with masked CRC-32C checksums
+//! (tensorflow/core/lib/io/record_writer.h).
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -8,9 +10,10 @@ use anyhow::{Context, Result};
 
 use crate::Entry;
 use crate::log::now;
-use crate::record::{Event, What};
 
 const PREFIX: &str = "events.out.tfevents.";
+/// What the first event of every file says.
+const FILE_VERSION: &str = "brain.Event:2";
 
 /// Scalars over steps in a TensorBoard event file: `tensorboard --logdir` of the folder, or of one above, shows them.
 ///
@@ -75,6 +78,104 @@ fn latest(folder: &Path) -> io::Result<Option<u64>> {
         latest = latest.max(number.and_then(|number| number.parse().ok()));
     }
     Ok(latest)
+}
+
+/// One `Event`: when, at which step, and what.
+struct Event<'a> {
+    wall_time: f64,
+    step: u64,
+    what: What<'a>,
+}
+
+/// The kinds of event that are used here.
+enum What<'a> {
+    FileVersion,
+    /// From here on, what was read of this and later steps is void.
+    SessionStart,
+    Scalar {
+        tag: &'a str,
+        value: f32,
+    },
+}
+
+impl Event<'_> {
+    /// The event as a record, ready to be appended to a file.
+    fn record(&self) -> Vec<u8> {
+        let data = self.message();
+        let length = (data.len() as u64).to_le_bytes();
+        let checksums = [&length[..], &data].map(|bytes| masked_crc32c(bytes).to_le_bytes());
+        [&length[..], &checksums[0], &data, &checksums[1]].concat()
+    }
+
+    fn message(&self) -> Vec<u8> {
+        let mut event = Message::default();
+        // A field with its default value is not written, unless it is one of several alternatives.
+        if self.wall_time != 0.0 {
+            event.fixed(1, self.wall_time.to_le_bytes());
+        }
+        if self.step != 0 {
+            event.varint(2, self.step);
+        }
+        match self.what {
+            What::FileVersion => event.bytes(3, FILE_VERSION.as_bytes()),
+            What::Scalar { tag, value } => {
+                let mut scalar = Message::default();
+                scalar.bytes(1, tag.as_bytes());
+                scalar.fixed(2, value.to_le_bytes());
+                let mut summary = Message::default();
+                summary.bytes(1, &scalar.0);
+                event.bytes(5, &summary.0);
+            }
+            What::SessionStart => {
+                let mut session_log = Message::default();
+                session_log.varint(1, 1);
+                event.bytes(7, &session_log.0);
+            }
+        }
+        event.0
+    }
+}
+
+/// A protobuf message that is being written.
+#[derive(Default)]
+struct Message(Vec<u8>);
+
+impl Message {
+    fn key(&mut self, field: u64, wire_type: u64) {
+        self.raw_varint(field << 3 | wire_type);
+    }
+
+    fn raw_varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.0.push(value as u8);
+    }
+
+    fn varint(&mut self, field: u64, value: u64) {
+        self.key(field, 0);
+        self.raw_varint(value);
+    }
+
+    /// A `double` of 8 bytes or a `float` of 4.
+    fn fixed<const N: usize>(&mut self, field: u64, bytes: [u8; N]) {
+        const { assert!(N == 4 || N == 8) };
+        self.key(field, if N == 8 { 1 } else { 5 });
+        self.0.extend(bytes);
+    }
+
+    /// A text, or a message within this one.
+    fn bytes(&mut self, field: u64, bytes: &[u8]) {
+        self.key(field, 2);
+        self.raw_varint(bytes.len() as u64);
+        self.0.extend(bytes);
+    }
+}
+
+/// Rotated and shifted, so that a checksum within data that has checksums of its own is no special value.
+fn masked_crc32c(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
 #[cfg(test)]
@@ -144,5 +245,24 @@ mod tests {
     fn a_missing_folder_is_named() {
         let error = Scalars::open(Path::new("/no/such/run"), 0).unwrap_err();
         assert!(error.to_string().contains("/no/such/run"));
+    }
+
+    #[test]
+    fn events_are_byte_for_byte_what_tensorboard_writes() {
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/runs/golden.tfevents");
+        let long = "long ".repeat(60);
+        let scalar = |wall_time, step, tag, value| Event { wall_time, step, what: What::Scalar { tag, value } };
+        let events = [
+            Event { wall_time: 1_700_000_000.25, step: 0, what: What::FileVersion },
+            Event { wall_time: 1_700_000_000.5, step: 61, what: What::SessionStart },
+            scalar(1_700_000_001.0, 0, "loss", 0.1),
+            scalar(1_700_000_002.125, 127, "stage/diffusion_loss", 0.0),
+            scalar(1_700_000_003.0, 128, "stage/diffusion_loss", -1.5e-7),
+            scalar(0.0, 300, "wörter/損失", f32::NAN),
+            scalar(1_700_000_004.0, 1 << 40, "a", f32::INFINITY),
+            scalar(1_700_000_004.0, i64::MAX as u64, &long, f32::MAX),
+        ];
+        let written: Vec<u8> = events.iter().flat_map(Event::record).collect();
+        assert_eq!(written, std::fs::read(golden).unwrap());
     }
 }

@@ -26,7 +26,7 @@ proptest! {
             bytes.truncate(cut.index(bytes.len()));
         }
         std::fs::write(folder.path().join("log.jsonl"), &bytes).unwrap();
-        match journal::read_log(folder.path()) {
+        match runs::read_log(folder.path()) {
             Ok(entries) => prop_assert!(entries.len() as u64 <= lines + changes.len() as u64),
             Err(error) => assert!(format!("{error:#}").contains("log.jsonl")),
         }

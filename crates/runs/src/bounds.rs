@@ -2,16 +2,18 @@
 
 use anyhow::{Context, Result, ensure};
 
+use options::Dtype;
+
 use crate::{Prior, Stage, StageConfig, TrainConfig, Validation};
 
 // The bounds are far above what anybody trains with; together they keep the number of a photo within 48 bits.
-/// Steps of a stage, and of a picture's sampler.
+/// Steps of a stage, and of a sampler.
 const MAX_STEPS: usize = 1_000_000;
-/// Photos seen at once.
+/// Batch size.
 const MAX_BATCH: usize = 1024;
 /// Batches of a step.
 const MAX_ACCUMULATION: usize = 65_536;
-/// Pictures for prior preservation, or validation.
+/// Class images, or validation prompts.
 const MAX_IMAGES: usize = 100_000;
 /// The vectors of \[V\]: CLIP's text encoder has 77 positions, of which two are the start's and the end's.
 const MAX_VECTORS: usize = 75;
@@ -22,10 +24,7 @@ impl TrainConfig {
     /// # Errors
     /// Names the key and its value.
     pub fn validate(&self) -> Result<()> {
-        ensure!(
-            !self.category.trim().is_empty(),
-            "category is empty: give the word for what the subject is (--category)"
-        );
+        ensure!(!self.category.trim().is_empty(), "category is empty: give the class noun of the subject (--category)");
         limits::within(
             "vectors",
             self.vectors,
@@ -40,10 +39,12 @@ impl TrainConfig {
             "prompt is {shown:?}, but must have [category] right after [V]"
         );
         let Validation { steps, prompts, guidance_scale, .. } = &self.validation;
-        limits::within("steps", *steps, 1..=MAX_STEPS, "they are drawn one by one").context("validation")?;
-        limits::within("the number of prompts", prompts.len(), 0..=MAX_IMAGES, "all of them are drawn")
+        limits::within("steps", *steps, 1..=MAX_STEPS, "they are done one by one").context("validation")?;
+        limits::within("the number of prompts", prompts.len(), 0..=MAX_IMAGES, "an image of each is generated")
             .context("validation")?;
-        sampling::check_guidance_scale(*guidance_scale).context("validation")?;
+        limits::within("guidance_scale", *guidance_scale, -1000.0..=1000.0, "more leaves nothing of the image")
+            .context("validation")?;
+        ensure!(self.dtype != Dtype::Fp16, "dtype is fp16, but training needs fp32, tf32 or bf16");
         for stage in Stage::ALL {
             self.stage(stage).validate().with_context(|| format!("stage {stage}"))?;
         }
@@ -66,9 +67,9 @@ impl Prior {
     fn validate(&self) -> Result<()> {
         let Self { images, prompt, weight, steps, .. } = self;
         limits::within("images", *images, 1..=MAX_IMAGES, "all of them are held in memory")?;
-        limits::within("steps", *steps, 1..=MAX_STEPS, "they are drawn one by one")?;
+        limits::within("steps", *steps, 1..=MAX_STEPS, "they are done one by one")?;
         let shown = terminal::shortened(prompt);
-        ensure!(!prompt.contains("[V]"), "prompt is {shown:?}, but pictures of the category do not show [V]");
+        ensure!(!prompt.contains("[V]"), "prompt is {shown:?}, but class images do not show [V]");
         ensure!(*weight >= 0.0 && weight.is_finite(), "weight is {weight}, but must be zero or more");
         Ok(())
     }
