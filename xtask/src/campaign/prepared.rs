@@ -251,3 +251,17 @@ pub(super) fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_understands_every_command() {
+        for work in WORKS {
+            let steps = if work.name == "train" { STEPS } else { "" };
+            let words = format!("attndreambooth {} {steps}", work.arguments);
+            requests::parse(words.split_whitespace()).unwrap_or_else(|error| panic!("{}: {error}", work.name));
+        }
+    }
+}
