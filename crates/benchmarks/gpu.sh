@@ -10,13 +10,13 @@
 #
 # The most important comes first, once, before anything is repeated; after LIMIT seconds (520) nothing new is begun. With
 # DONE=FILE, the numbers.jsonl of an earlier call (here, or of the CPU's part elsewhere), what was measured there is not
-# measured again. PARTS chooses among: steps recipe sampling memory check repeat profile components scaling. To try the script
+# measured again. PARTS chooses among: steps training sampling memory check repeat profile components scaling. To try the script
 # itself without a GPU: DEVICE=cpu MODEL=fixtures/miniature SIDE=128.
 set -euo pipefail
 out=${1:?the folder for the numbers}
 bin=${BIN:-target/release/attndreambooth}
 python=${PYTHON:-python3}
-parts=${PARTS:-steps recipe sampling memory check repeat profile components scaling}
+parts=${PARTS:-steps training sampling memory check repeat profile components scaling}
 limit=${LIMIT:-520}
 done_before=${DONE:-/dev/null}
 full=${MODEL:-models/procedural/sd21-base}
@@ -94,10 +94,10 @@ steps() {
     both "embedding-step bf16" lean embedding-step $large --dtype bf16 --iterations 10 --warm-up 5
 }
 # With a checkpoint a hundred steps, 10 GB each, the disk would be measured; one a stage is left, but for the last.
-recipe() {
+training() {
     local dtype
     for dtype in bf16 tf32; do
-        EACH=400 ours "recipe $dtype" recipe --model "$full" --device "$device" --dtype $dtype --category photo \
+        EACH=400 ours "training $dtype" training --model "$full" --device "$device" --dtype $dtype --category photo \
             --iterations 1 --warm-up 0 --set checkpoint_every=100000
     done
 }
@@ -109,13 +109,13 @@ memory() { # For cards of 24 GB.
     ours "unet-step bf16, checkpointing, batch 4" unet-step $large --dtype bf16 --gradient-checkpointing --batch-size 4 \
         --iterations 10
 }
-check() { # The same work on both devices: their checks should agree to rounding, the recipe's after thirty steps.
+check() { # The same work on both devices: their checks should agree to rounding, the training after thirty steps.
     local work where few="--set embedding.steps=10 --set cross_attention.steps=10 --set unet.steps=10"
     for where in cpu "$device"; do
         for work in unet-forward embedding-step cross-attention-step unet-step text-encoder vae-encode vae-decode sampling; do
             ours "check $work $where" "$work" --device "$where" --batch-size 2 --iterations 1 --warm-up 0
         done
-        ours "check recipe $where" recipe --device "$where" --iterations 1 --warm-up 0 $few
+        ours "check training $where" training --device "$where" --iterations 1 --warm-up 0 $few
     done
     ours "check unet-step $device bf16" unet-step --device "$device" --dtype bf16 --batch-size 2 --iterations 1 --warm-up 0
     ours "check sampling $device bf16" sampling --device "$device" --dtype bf16 --batch-size 2 --iterations 1 --warm-up 0

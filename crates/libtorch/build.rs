@@ -22,6 +22,6 @@ fn main() {
         .warnings(false)
         // LibTorch's headers are most of it; our own lines only forward.
         .opt_level(1)
-        .files(["shim/shim.cpp", "shim/checkpoint.cpp", "shim/packed.cpp"])
+        .files(["shim/shim.cpp", "shim/checkpoint.cpp", "shim/packed.cpp", "shim/random.cpp"])
         .compile("shim");
 }

@@ -354,8 +354,8 @@ class Photos:
         from torchvision import transforms
 
         self.numpy, self.args = numpy, args
-        recipe = Path(args.model) / "attndreambooth.json"
-        own = json.loads(recipe.read_text()) if recipe.exists() else {}
+        preset = Path(args.model) / "attndreambooth.json"
+        own = json.loads(preset.read_text()) if preset.exists() else {}
         turn = own.get("augmentation", {}).get("rotation_p", 0.75)
         paths = sorted(p for p in Path(args.pictures).iterdir() if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
         self.files = [ImageOps.exif_transpose(Image.open(path)).convert("RGB") for path in paths]
@@ -380,7 +380,7 @@ class Photos:
         return pixels, torch.randn(shape), torch.randn(shape), torch.randint(0, 1000, (8,))
 
 
-def recipe(args):
+def training_run(args):
     """A whole run: three stages, a checkpoint of weights and optimiser at the end of the first two, and the U-Net."""
     path = Path(args.model) / "attndreambooth.json"
     own = json.loads(path.read_text()) if path.exists() else {}
@@ -427,7 +427,7 @@ WORK = {
     "loading": loading,
     "memory-copy": memory_copy,
     "features": features,
-    "recipe": recipe,
+    "training": training_run,
 }
 
 
@@ -461,7 +461,7 @@ def main():
     synchronize = torch.cuda.synchronize if cuda else lambda: None
 
     run = WORK[args.work](args)
-    trains = args.work in STEPS or args.work == "recipe"
+    trains = args.work in STEPS or args.work == "training"
     seconds, check = [], math.nan
     with torch.set_grad_enabled(trains):
         for i in range(args.warm_up + args.iterations):

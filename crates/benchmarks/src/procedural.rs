@@ -1,4 +1,4 @@
-//! Models of real size with random weights, and pictures.
+//! Models of real size with random weights, and images.
 
 use std::fs;
 use std::path::Path;
@@ -70,7 +70,7 @@ pub fn vit_b32(tokenizer: &Path, out: &Path) -> Result<()> {
     })
 }
 
-/// Writes `count` pictures of 512 pixels to the new folder `out`, about as compressible as what a model draws: waves with
+/// Writes `count` images of 512 pixels to the new folder `out`, about as compressible as what a model draws: waves with
 /// a little noise.
 ///
 /// # Errors
@@ -83,8 +83,8 @@ pub fn waves(count: u32, out: &Path) -> Result<()> {
                 (128.0 + 50.0 * wave + f64::from(x.wrapping_mul(7919).wrapping_add(y.wrapping_mul(104_729)) % 13)) as u8
             };
             let pixel = |x, y| [channel(x, y, 0.0), channel(x, y, 1.0), channel(x, y, 2.0)].into();
-            let picture = RgbImage::from_fn(512, 512, pixel);
-            images::save_png(&folder.join(format!("{i:05}.png")), &picture, &[])
+            let image = RgbImage::from_fn(512, 512, pixel);
+            images::save_png(&folder.join(format!("{i:05}.png")), &image, &[])
         })
     })
 }

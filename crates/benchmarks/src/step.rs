@@ -12,10 +12,10 @@ use tch::{Kind, Tensor};
 use trainer::{Batch, Batches, LatentEncoder, Place, Trainer};
 use unet::UNet;
 
-use crate::Settings;
-use crate::work::{Prepared, images, size, timesteps};
+use crate::prepared::{Prepared, images, size, timesteps};
+use crate::settings::Settings;
 
-/// Encodes the same pictures anew for each step.
+/// Encodes the same images again for each step.
 struct SameBatch {
     encoder: LatentEncoder,
     images: Tensor,

@@ -1,4 +1,4 @@
-//! What can be timed.
+//! The pieces of work that can be timed.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -17,7 +17,9 @@ use trainer::{Event, Session};
 use unet::UNet;
 use vae::AutoencoderKl;
 
-use crate::{Settings, step};
+use crate::prepared::{Prepared, images, latents, size, timesteps};
+use crate::settings::Settings;
+use crate::step;
 
 /// A piece of work. Its inputs are normal numbers of fixed seeds, the same in `python/work.py`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,34 +34,20 @@ pub enum Work {
     UnetStep,
     /// The text encoder's forward pass.
     TextEncoder,
-    /// Pictures to the moments of latents.
+    /// Images to the moments of latents.
     VaeEncode,
-    /// Latents to pictures.
+    /// Latents to images.
     VaeDecode,
     /// AdamW on all of the U-Net's parameters.
     AdamW,
-    /// Pictures' latents from noise: DPM-Solver++ with guidance.
+    /// Images' latents from noise: DPM-Solver++ with guidance.
     Sampling,
     /// The U-Net's weights from their file to parameters.
     Loading,
-    /// CLIP features of picture files.
+    /// CLIP features of image files.
     Features,
-    /// A whole training run from photos to files, by the model's own recipe.
-    Recipe,
-}
-
-/// Work whose preparations are done.
-pub(crate) struct Prepared {
-    /// Does it once; returns the check, of shape [].
-    pub(crate) run: Box<dyn FnMut() -> Result<Tensor>>,
-    /// Where a run tells when its first step was done.
-    pub(crate) first_step: Rc<Cell<Option<f64>>>,
-}
-
-impl Prepared {
-    pub(crate) fn new(run: impl FnMut() -> Result<Tensor> + 'static) -> Self {
-        Self { run: Box::new(run), first_step: Rc::default() }
-    }
+    /// A whole training run from photos to files, by the model's own preset.
+    Training,
 }
 
 impl Work {
@@ -76,7 +64,7 @@ impl Work {
         (Self::Sampling, "sampling"),
         (Self::Loading, "loading"),
         (Self::Features, "features"),
-        (Self::Recipe, "recipe"),
+        (Self::Training, "training"),
     ];
 
     pub(crate) fn prepare(self, settings: &Settings) -> Result<Prepared> {
@@ -113,7 +101,7 @@ impl Work {
                 }))
             }
             Self::Features => features(settings),
-            Self::Recipe => recipe(settings),
+            Self::Training => training(settings),
         }
     }
 }
@@ -124,13 +112,8 @@ impl FromStr for Work {
     fn from_str(name: &str) -> Result<Self> {
         let found = Self::ALL.iter().find(|(_, known)| *known == name);
         let names = || Self::ALL.map(|(_, name)| name).join(", ");
-        found.map(|(work, _)| *work).with_context(|| format!("there is no work {name:?}; there are {}", names()))
+        found.map(|(work, _)| *work).with_context(|| format!("there is no work {name:?}; choose one of {}", names()))
     }
-}
-
-/// The mean of absolute values, as a check.
-pub(crate) fn size(xs: &Tensor) -> Tensor {
-    xs.abs().mean(Kind::Float)
 }
 
 fn without_gradients(pass: impl Fn() -> Result<Tensor> + 'static) -> Prepared {
@@ -157,24 +140,24 @@ fn sampling(pipeline: Pipeline, settings: &Settings) -> Result<Prepared> {
 fn features(settings: &Settings) -> Result<Prepared> {
     let extractor = FeatureExtractor::open(&settings.model, settings.device)?;
     let extractor = extractor.with_batch_size(usize::try_from(settings.batch_size)?);
-    let folder = std::fs::read_dir(&settings.pictures)
-        .with_context(|| format!("cannot read the pictures in {}", settings.pictures.display()))?;
-    let mut pictures = folder.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-    ensure!(!pictures.is_empty(), "there are no pictures in {}", settings.pictures.display());
-    pictures.sort();
-    let pictures: Vec<Picture> = pictures.into_iter().map(Picture::new).collect();
+    let folder = std::fs::read_dir(&settings.images)
+        .with_context(|| format!("cannot read the images in {}", settings.images.display()))?;
+    let mut images = folder.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    ensure!(!images.is_empty(), "there are no images in {}", settings.images.display());
+    images.sort();
+    let images: Vec<Picture> = images.into_iter().map(Picture::new).collect();
     Ok(Prepared::new(move || {
         let mut sum = 0.0;
-        extractor.each_batch(&pictures, &mut |batch| {
+        extractor.each_batch(&images, &mut |batch| {
             sum += batch.abs().sum(Kind::Double).double_value(&[]);
             Ok(())
         })?;
-        Ok(Tensor::from(sum / pictures.len() as f64))
+        Ok(Tensor::from(sum / images.len() as f64))
     }))
 }
 
-fn recipe(settings: &Settings) -> Result<Prepared> {
-    let Settings { model, pictures, category, changes, .. } = settings.clone();
+fn training(settings: &Settings) -> Result<Prepared> {
+    let Settings { model, images: photos, category, changes, .. } = settings.clone();
     let (device, resolution) = (settings.device, settings.resolution);
     settings.check_trains()?;
     let dtype = match settings.kind {
@@ -183,12 +166,12 @@ fn recipe(settings: &Settings) -> Result<Prepared> {
         _ => "fp32",
     };
     let first_step = Rc::new(Cell::new(None));
-    let told = Rc::clone(&first_step);
+    let reported = Rc::clone(&first_step);
     let run = move || {
         let out = tempfile::tempdir()?;
         let mut layers = ConfigLayers::of_model(&model)?;
         for (path, value) in
-            [("model", path(&model)), ("concept", path(&pictures)), ("category", category.as_str().into())]
+            [("model", path(&model)), ("concept", path(&photos)), ("category", category.as_str().into())]
         {
             layers.put(path, value)?;
         }
@@ -203,7 +186,7 @@ fn recipe(settings: &Settings) -> Result<Prepared> {
         let _outcome = Session::open(layers, &out.path().join("run"), device, false)?.run(&|| false, &mut |event| {
             if let Event::Step { report, .. } = event {
                 loss = report.diffusion_loss;
-                told.set(told.get().or_else(since_start));
+                reported.set(reported.get().or_else(since_start));
             }
         })?;
         Ok(Tensor::from(loss))
@@ -225,29 +208,4 @@ fn since_start() -> Option<f64> {
     /// `USER_HZ`, which Linux has fixed for programs.
     const TICKS_A_SECOND: f64 = 100.0;
     Some(now - ticks / TICKS_A_SECOND)
-}
-
-impl Settings {
-    /// The side of the pictures.
-    pub(crate) fn side(&self) -> Result<i64> {
-        self.resolution.map_or_else(|| ModelFolder::open(&self.model)?.image_size(), Ok)
-    }
-}
-
-/// [batch, 3, side, side], uniform in [-1, 1), f32 on the CPU.
-pub(crate) fn images(settings: &Settings) -> Result<Tensor> {
-    let side = settings.side()?;
-    Ok(random::uniform(3, &[settings.batch_size, 3, side, side]) * 2.0 - 1.0)
-}
-
-/// [batch, channels, side / 8, side / 8], standard normal, f32 on the CPU.
-pub(crate) fn latents(settings: &Settings, channels: i64) -> Result<Tensor> {
-    let side = settings.side()? / 8;
-    Ok(random::normal(1, &[settings.batch_size, channels, side, side]))
-}
-
-/// `[batch]`, int64: spread over the schedule.
-pub(crate) fn timesteps(batch: i64) -> Tensor {
-    let each: Vec<i64> = (1..=batch).map(|i| 1000 * i / (batch + 1)).collect();
-    Tensor::from_slice(&each)
 }

@@ -42,7 +42,7 @@ fn the_work_is_pythons() {
 fn a_run_is_measured_from_photos_to_files() {
     tch::set_num_threads(1);
     let settings = Settings {
-        pictures: golden::fixtures().join("subjects/penguin"),
+        images: golden::fixtures().join("subjects/penguin"),
         category: "photo".to_owned(),
         changes: ["embedding", "cross_attention", "unet"]
             .map(|stage| (format!("{stage}.steps"), "1".to_owned()))
@@ -51,7 +51,7 @@ fn a_run_is_measured_from_photos_to_files() {
         iterations: 1,
         ..Settings::new(golden::fixtures().join("tiny-sd21"))
     };
-    let measured = measure(Work::Recipe, &settings).unwrap();
+    let measured = measure(Work::Training, &settings).unwrap();
     assert!(measured.check.is_finite());
     assert!(measured.first_step_seconds.unwrap() > 0.0);
 }

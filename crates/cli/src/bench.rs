@@ -15,7 +15,7 @@ use crate::train::split_change;
 /// Time a piece of work: prints a line of JSON with the seconds of each run.
 ///
 /// The work: unet-forward, embedding-step, cross-attention-step, unet-step (a step of stage 1, 2, 3 with the VAE's
-/// encoding of its batch), text-encoder, vae-encode, vae-decode, adamw, sampling, loading, features, recipe.
+/// encoding of its batch), text-encoder, vae-encode, vae-decode, adamw, sampling, loading, features, training.
 #[derive(Args, Debug)]
 pub(crate) struct Bench {
     /// The work
@@ -36,13 +36,13 @@ pub(crate) struct Bench {
     /// Compute activations again in the backward pass
     #[arg(long)]
     gradient_checkpointing: bool,
-    /// For features, the folder with pictures; for recipe, that with photos
+    /// For features, the folder with pictures; for training, that with photos
     #[arg(long, default_value = "fixtures/subjects/penguin")]
     pictures: PathBuf,
-    /// For recipe: the word for what the subject is
+    /// For training: the class noun of the subject
     #[arg(long, default_value = "bird")]
     category: String,
-    /// For recipe: a value that is other than the recipe's, such as unet.steps=10; may be given several times
+    /// For training: a value other than the preset's, such as unet.steps=10; may be given several times
     #[arg(long, value_name = "PATH=VALUE")]
     set: Vec<String>,
     /// Runs before the clock starts
@@ -110,7 +110,7 @@ impl Bench {
             work,
             &Settings {
                 model: self.model,
-                pictures: self.pictures,
+                images: self.pictures,
                 category: self.category,
                 changes,
                 kind,

@@ -150,8 +150,7 @@ impl Evaluate {
         let photos = match &self.concept {
             Some(concept) => {
                 let found = PhotoFolder::open(concept).context("the photos to compare with (--concept)")?;
-                let skipped = found.skipped.iter().map(|skipped| format!("{skipped}; it is left out"));
-                skipped.chain(found.notes).for_each(|note| terminal::note!("{note}"));
+                found.notes.iter().for_each(|note| terminal::note!("{note}"));
                 found.photos
             }
             None => run.photos().context("the photos to compare with")?,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use pretrainer::{Dtype, Part, Pretraining, Recipe, Sources};
+use pretrainer::{Config, Dtype, Part, Pretraining, Sources};
 use runs::ResultsFolder;
 
 use crate::interrupt::{self, Interrupted};
@@ -21,7 +21,7 @@ pub(crate) struct Pretrain {
     /// The folder with the drawings, as the emoji package has them
     #[arg(long)]
     drawings: PathBuf,
-    /// The repository's fixtures, for the world and the vocabulary
+    /// The repository's fixtures, for the vocabulary
     #[arg(long, default_value = "fixtures")]
     fixtures: PathBuf,
     /// The folder for everything: new, empty, or of a call before
@@ -81,7 +81,7 @@ impl Pretrain {
         self.seed.announce();
         let device = libtorch::resolve(self.device)?;
         let results = ResultsFolder::check(&self.out, "pretrain", &pretrainer::MADE)?;
-        let sources = Sources::open(&self.fixtures, &self.drawings)?;
+        let sources = Sources::open(&self.fixtures.join("tokenizer"), &self.drawings)?;
         results.create()?;
         if let Some(model) = &self.from {
             pretrainer::start_from(model, &self.out, &sources)?;
@@ -91,8 +91,8 @@ impl Pretrain {
         parts.iter().try_for_each(|part| self.given(*part).check(*part))?;
         let deferral = interrupt::defer();
         for part in parts.into_iter().filter(|_| !self.assemble) {
-            let recipe = self.recipe(part, &sources, device)?;
-            let mut pretraining = Pretraining::open(part, recipe, &sources, &self.out, device)?;
+            let config = self.config(part, &sources, device)?;
+            let mut pretraining = Pretraining::open(part, config, &sources, &self.out, device)?;
             if let Some(note) = pretraining.note() {
                 terminal::note!("{note}");
             }
@@ -118,27 +118,27 @@ impl Pretrain {
         Ok(())
     }
 
-    /// The part's recipe with what was asked for, but for its steps.
-    fn given(&self, part: Part) -> Recipe {
-        let mut recipe = Recipe { seed: self.seed.get(), ..Recipe::of(part) };
-        recipe.learning_rate = self.learning_rate.unwrap_or(recipe.learning_rate);
-        recipe.batch_size = self.batch_size.unwrap_or(recipe.batch_size);
-        recipe.dtype = self.dtype.unwrap_or(recipe.dtype);
-        recipe
+    /// The part's configuration with what was asked for, but for its steps.
+    fn given(&self, part: Part) -> Config {
+        let mut config = Config { seed: self.seed.get(), ..Config::preset(part) };
+        config.learning_rate = self.learning_rate.unwrap_or(config.learning_rate);
+        config.batch_size = self.batch_size.unwrap_or(config.batch_size);
+        config.dtype = self.dtype.unwrap_or(config.dtype);
+        config
     }
 
-    fn recipe(&self, part: Part, sources: &Sources, device: tch::Device) -> Result<Recipe> {
-        let mut recipe = self.given(part);
+    fn config(&self, part: Part, sources: &Sources, device: tch::Device) -> Result<Config> {
+        let mut config = self.given(part);
         // What was begun goes on to the end that was planned, if no other is asked for.
-        recipe.steps = match (self.steps, pretrainer::recorded_steps(part, &self.out)?, self.budget) {
+        config.steps = match (self.steps, pretrainer::recorded_steps(part, &self.out)?, self.budget) {
             (Some(steps), _, _) | (None, Some(steps), _) => steps,
-            (None, None, None) => recipe.steps,
+            (None, None, None) => config.steps,
             (None, None, Some(budget)) => {
-                let seconds = pretrainer::seconds_per_step(part, &recipe, sources, &self.out, device)?;
+                let seconds = pretrainer::seconds_per_step(part, &config, sources, &self.out, device)?;
                 (budget.as_secs_f64() * share(part) / seconds).max(1.0) as u64
             }
         };
-        Ok(recipe)
+        Ok(config)
     }
 
     /// The model's folder, its measures and its pictures.

@@ -193,7 +193,7 @@ fn a_single_photo_may_stand_for_a_folder() {
     assert_eq!(files, ["1.png"]);
 
     let (notes, output) = run("notes.txt");
-    let expected = format!("error: the photo {notes} is not a JPEG, PNG, WebP, BMP, GIF or TIFF picture\n");
+    let expected = format!("error: the photo {notes} is not a JPEG, PNG, WebP, BMP, GIF or TIFF image\n");
     assert!(stderr(&output).ends_with(&expected) && !folder.join("notes.txt").exists(), "{}", stderr(&output));
 }
 

@@ -51,7 +51,6 @@ mod config;
 mod encoder;
 mod folder;
 mod model;
-mod pillow;
 mod processor;
 mod text;
 mod vision;

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use images::{Filter, RgbImage};
+use libtorch::HostBytes;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
-
-use crate::pillow;
 
 /// Turns pictures of any size into the tensors that an image encoder takes (`CLIPImageProcessor`), by the rules of
 /// a preprocessor_config.json; absent keys have transformers' defaults, which are OpenAI's.
@@ -179,7 +179,15 @@ impl ImageProcessor {
                 let batch = image.unsqueeze(0);
                 Ok(batch.internal_upsample_bicubic2d_aa([new_height, new_width], false, None, None).squeeze_dim(0))
             }
-            Resampler::Pillow => pillow::resize(image, new_height, new_width),
+            Resampler::Pillow => {
+                let pixels = HostBytes::of(&image.permute([1, 2, 0]))?.to_vec();
+                let image = RgbImage::from_raw(width.try_into()?, height.try_into()?, pixels)
+                    .context("the image has fewer bytes than pixels")?;
+                let resized = images::resize(&image, new_width.try_into()?, new_height.try_into()?, Filter::Bicubic);
+                let shape = [new_height, new_width, 3];
+                let resized = libtorch::tensor_from_bytes(&resized, Kind::Uint8, &shape, (Kind::Uint8, Device::Cpu))?;
+                Ok(resized.permute([2, 0, 1]))
+            }
         }
     }
 

@@ -152,12 +152,37 @@ impl ClipTextModel {
         self.forward_embeddings(&self.embed(ids)?)
     }
 
-    /// The same for token embeddings [batch, n, hidden_size], some rows of which may have been replaced. Their kind is
-    /// what the model computes in.
+    /// What [`ClipTextModel::forward`] gives without the last `clip_skip` layers, but with the final norm: diffusers'
+    /// `clip_skip`.
+    ///
+    /// # Errors
+    /// As [`ClipTextModel::embed`], and when there are fewer layers.
+    pub fn forward_skipping(&self, ids: &Tensor, clip_skip: usize) -> Result<Tensor> {
+        Ok(self.final_layer_norm.forward(&self.hidden_state(ids, clip_skip)?))
+    }
+
+    /// The hidden state [batch, n, hidden_size] before the last `clip_skip` layers and without the final norm, that is
+    /// transformers' `hidden_states[-1 - clip_skip]`; the penultimate one for a `clip_skip` of 1.
+    ///
+    /// # Errors
+    /// As [`ClipTextModel::embed`], and when there are fewer layers.
+    pub fn hidden_state(&self, ids: &Tensor, clip_skip: usize) -> Result<Tensor> {
+        let _span = profile::span("text_encoder");
+        let layers = self.encoder.depth();
+        ensure!(clip_skip <= layers, "clip_skip is {clip_skip}, but this text encoder has {layers} layers");
+        self.encode(&self.embed(ids)?, clip_skip)
+    }
+
+    /// What [`ClipTextModel::forward`] gives for token embeddings [batch, n, hidden_size], rows of which may be replaced. Their
+    /// dtype is what the model computes in.
     ///
     /// # Errors
     /// When the embeddings have another width than the model or there are more than positions.
     pub fn forward_embeddings(&self, token_embeddings: &Tensor) -> Result<Tensor> {
+        Ok(self.final_layer_norm.forward(&self.encode(token_embeddings, 0)?))
+    }
+
+    fn encode(&self, token_embeddings: &Tensor, clip_skip: usize) -> Result<Tensor> {
         let (size, width) = (token_embeddings.size(), self.config.hidden_size);
         ensure!(size.len() == 3, "token embeddings have shape {size:?} instead of [batch, positions, {width}]");
         ensure!(
@@ -168,7 +193,7 @@ impl ClipTextModel {
         );
         self.check_positions(size[1])?;
         let positions = self.position_embedding.narrow(0, 0, size[1]).to_kind(token_embeddings.kind());
-        Ok(self.final_layer_norm.forward(&self.encoder.forward(&(token_embeddings + positions))))
+        Ok(self.encoder.forward(&(token_embeddings + positions), clip_skip))
     }
 
     /// What stands for each text as a whole, [batch, hidden_size]: the hidden state (of [`ClipTextModel::forward`])

@@ -95,7 +95,7 @@ impl ClipVisionModel {
         let patches = self.patch_embedding.forward(pixel_values).flatten(2, 3).transpose(1, 2);
         let class = self.class_embedding.to_kind(kind).expand([size[0], 1, -1], false);
         let tokens = Tensor::cat(&[class, patches], 1) + self.position_embedding.to_kind(kind);
-        Ok(self.encoder.forward(&self.pre_layernorm.forward(&tokens)))
+        Ok(self.encoder.forward(&self.pre_layernorm.forward(&tokens), 0))
     }
 
     /// What stands for each image as a whole, [batch, hidden_size]: the class token of the last hidden state (of

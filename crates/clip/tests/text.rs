@@ -31,6 +31,24 @@ fn hidden_states_and_pooled_equal_the_reference() {
 }
 
 #[test]
+fn states_before_the_last_layers_equal_the_reference() {
+    let golden = Golden::open("clip/hidden.safetensors");
+    for ((_, model, ids), (name, _)) in cases().zip(FAMILIES) {
+        let ids = ids.narrow(0, 0, 1);
+        for skip in 0..3 {
+            let hidden = model.hidden_state(&ids, skip).unwrap().narrow(1, 0, 12);
+            golden.assert_close(&format!("{name}.hidden.{skip}"), &hidden, 1e-5);
+            let normed = model.forward_skipping(&ids, skip).unwrap().narrow(1, 0, 12);
+            golden.assert_close(&format!("{name}.clip_skip.{skip}"), &normed, 1e-5);
+        }
+        assert_eq!(model.forward_skipping(&ids, 0).unwrap(), model.forward(&ids).unwrap());
+        assert!(model.hidden_state(&ids, 3).is_ok(), "before all layers");
+        let error = model.forward_skipping(&ids, 4).unwrap_err().to_string();
+        assert_eq!(error, "clip_skip is 4, but this text encoder has 3 layers");
+    }
+}
+
+#[test]
 fn both_families_differ_where_they_should() {
     let [sd21, sd15] = FAMILIES.map(|(name, _)| load(name));
     assert_eq!(sd21.config().hidden_act, layers::Activation::Gelu);

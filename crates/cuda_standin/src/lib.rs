@@ -13,8 +13,8 @@
 //!
 //! It counts what is asked of it ([`COUNTS`]), for tests of what should not be: copies that the host waits for.
 //!
-//! Invariants: a dev-dependency, never part of the product, which knows nothing of it. The library does not come into a process
-//! but by the loader's own `LD_PRELOAD`. Where this crate's build script cannot build it, no test that needs it is built.
+//! Invariants: a dev-dependency, never part of the product, which knows nothing of it. The library comes into a process by the loader's own
+//! `LD_PRELOAD`, or where a test opens it. Where this crate's build script cannot build it, no test that needs it is built.
 
 use std::env;
 use std::ffi::OsString;
@@ -30,6 +30,11 @@ pub const BYTES: &str = "CUDA_STANDIN_BYTES";
 pub const COUNTS: &str = "CUDA_STANDIN_COUNTS";
 
 const NAME: &str = "libcuda_standin.so";
+
+/// The library's file.
+pub fn library() -> PathBuf {
+    Path::new(env!("CUDA_STANDIN_FOLDER")).join(NAME)
+}
 
 /// Lets `command` have the stand-in as its CUDA device.
 pub fn preload(command: &mut Command) -> &mut Command {

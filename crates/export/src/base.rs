@@ -1,4 +1,4 @@
-//! The model that the learned parts belong to.
+//! The base model of an export.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use weights::{Archive, Source, Tensors, is_training_state};
 
-use crate::Family;
+use crate::family::Family;
 
 /// A U-Net in place of the base model's own, such as a trained one: all of its parameters.
 #[derive(Debug, Clone, Copy)]
@@ -19,14 +19,14 @@ pub enum Unet<'a> {
     Tensors(&'a Tensors),
 }
 
-/// What the configs say of a model.
+/// A model, and what its configs say.
 #[derive(Debug)]
 pub(crate) struct Base<'a> {
     pub(crate) model: &'a BaseModel,
     pub(crate) family: Family,
     /// Whether the U-Net predicts velocity rather than noise.
     pub(crate) predicts_velocity: bool,
-    /// The pictures' height and width in pixels that the U-Net was trained for.
+    /// The height and width in pixels of the images that the U-Net was trained for.
     pub(crate) resolution: i64,
 }
 
@@ -74,13 +74,17 @@ impl<'a> Base<'a> {
         })
     }
 
-    /// Makes sure that a U-Net has the same parameters as the base model's.
+    /// Checks that a U-Net has the same parameters as the base model's.
     pub(crate) fn check(&self, unet: &Unet) -> Result<()> {
         let of_model = |(name, _): &(&str, &[i64])| !is_training_state(name);
         let own = self.model.archive(Component::Unet)?;
         let other = match unet {
             Unet::Folder(folder) => {
-                ensure!(folder.join("config.json").exists(), "{} is no U-Net: it has no config.json", folder.display());
+                ensure!(
+                    folder.join("config.json").exists(),
+                    "{} is not a U-Net: it has no config.json",
+                    folder.display()
+                );
                 Archive::open_folder(folder)?.shapes().filter(of_model).map(owned).collect()
             }
             Unet::Tensors(tensors) => tensors.iter().map(|(name, t)| (name.clone(), t.size())).collect::<Vec<_>>(),

@@ -1,47 +1,15 @@
 //! A model's networks, and the layout in which the original code keeps them in one file.
 
-use std::path::Path;
-
-use anyhow::{Context, Result, bail, ensure};
-use model_files::names::{CLIP, Names, OPEN_CLIP, TEXT, UNET, VAE, unet, vae};
+use anyhow::{Context, Result, ensure};
+use model_files::names::{Names, TEXT, UNET, VAE, unet, vae};
 use model_files::{BaseModel, Component};
 use tch::{Kind, Tensor};
 use weights::{Archive, Tensors, is_training_state};
 
 use crate::base::{Base, Unet};
+use crate::family::Family;
+use crate::names::renamed;
 use crate::open_clip;
-
-/// Which text encoder a model has, and so which layout its single file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// Stable Diffusion 1.x: CLIP ViT-L/14.
-    V1,
-    /// Stable Diffusion 2.x: OpenCLIP ViT-H/14 without its last layer.
-    V2,
-}
-
-impl Family {
-    /// Tells them apart by the `hidden_act` of the text encoder's config.
-    pub(crate) fn of_activation(hidden_act: Option<&str>, model: &Path) -> Result<Self> {
-        match hidden_act {
-            None | Some("quick_gelu") => Ok(Self::V1),
-            Some("gelu") => Ok(Self::V2),
-            Some(other) => bail!(
-                "the text encoder in {} has hidden_act {other:?}, but that of Stable Diffusion 1.x has \"quick_gelu\" and \
-                 that of 2.x \"gelu\"; no other has a single-file layout",
-                model.display()
-            ),
-        }
-    }
-
-    /// What the text encoder's names begin with.
-    fn text_prefix(self) -> &'static str {
-        match self {
-            Self::V1 => CLIP,
-            Self::V2 => OPEN_CLIP,
-        }
-    }
-}
 
 /// The embeddings of all tokens.
 const TOKEN_TABLE: &str = "text_model.embeddings.token_embedding.weight";
@@ -86,7 +54,7 @@ impl Components {
             },
             vae: {
                 let mut vae = read(Component::Vae)?;
-                // What it was trained with.
+                // The loss that it was trained with.
                 vae.retain(|name, _| !name.starts_with("loss."));
                 map_names(vae, vae::present_name)
             },
@@ -94,8 +62,7 @@ impl Components {
         })
     }
 
-    /// The same without the rows of the text encoder's table that were added to make their number round: those from `tokens`
-    /// on.
+    /// The same without the padding of the text encoder's table: its rows from `tokens` on.
     pub(crate) fn without_padding(mut self, tokens: Option<i64>) -> Self {
         if let (Some(tokens), Some(table)) = (tokens, self.text_encoder.get_mut(TOKEN_TABLE))
             && table.dim() == 2
@@ -130,7 +97,7 @@ impl Components {
         .collect()
     }
 
-    /// The way back: the networks among a single file's tensors. Others, such as those of an EMA, are left out.
+    /// The way back: the networks among a single file's tensors. Others, such as those of an EMA, are ignored.
     ///
     /// # Errors
     /// When a network is missing, or has a parameter that diffusers has no place for.
@@ -163,21 +130,6 @@ impl Components {
     }
 }
 
-/// Gives every parameter its name in the other layout.
-pub(crate) fn renamed(
-    tensors: Tensors,
-    network: &str,
-    table: impl Fn(&[&str]) -> Names,
-    rename: impl Fn(&Names, &str) -> Option<String>,
-) -> Result<Tensors> {
-    let names = table(&tensors.keys().map(String::as_str).collect::<Vec<_>>());
-    let renamed = tensors.into_iter().map(|(name, tensor)| match rename(&names, &name) {
-        Some(renamed) => Ok((renamed, tensor)),
-        None => bail!("{network} has a tensor {name}, which is in no Stable Diffusion 1.x or 2.x"),
-    });
-    renamed.collect()
-}
-
 fn map_names(tensors: Tensors, rename: impl Fn(&str) -> String) -> Tensors {
     tensors.into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect()
 }
@@ -195,7 +147,7 @@ fn text_encoder(tensors: Tensors) -> Tensors {
     tensors
 }
 
-/// The tensor in another kind, if that can hold its values.
+/// The tensor in another dtype, if that can hold its values.
 fn converted(tensor: &Tensor, kind: Kind) -> Result<Tensor> {
     let converted = libtorch::catch(|| tensor.detach().to_kind(kind))?;
     let overflow = kind == Kind::Half && !bool::try_from(converted.isfinite().all())?;

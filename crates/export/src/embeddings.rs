@@ -12,13 +12,13 @@ use weights::Archive;
 /// the file's.
 ///
 /// # Errors
-/// When `rows` are no embeddings, or the file cannot be written.
+/// When `rows` are not embeddings, or the file cannot be written.
 pub fn save_embeddings(path: &Path, placeholder: &str, rows: &Tensor) -> Result<()> {
     check_rows(&format!("the embedding of {placeholder}"), rows, rows.size().last().copied().unwrap_or(0))?;
     weights::save(path, [(placeholder, rows)])
 }
 
-/// What prompts call an embedding by the name of its file, in A1111's web UI. In ComfyUI `embedding:` stands before it.
+/// The name of an embedding in prompts of A1111's web UI: that of its file. In ComfyUI `embedding:` stands before it.
 pub fn name_in_prompts(file: &Path) -> String {
     file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
@@ -32,7 +32,7 @@ pub fn name_in_prompts(file: &Path) -> String {
 /// # Errors
 /// When the file cannot be read, holds something else, or belongs to a model of another family.
 pub fn load_embeddings(path: &Path, expected_width: i64) -> Result<(String, Tensor)> {
-    /// Names that say what a tensor is, not what it is of.
+    /// Names that do not name a token.
     const GENERIC: [&str; 3] = ["emb_params", "emp_params", "*"];
     let archive = Archive::open(path)?;
     let shown = path.display();
@@ -60,12 +60,12 @@ pub fn load_embeddings(path: &Path, expected_width: i64) -> Result<(String, Tens
     Ok((token, rows.to_kind(Kind::Float)))
 }
 
-/// Makes sure that `rows` are embeddings for a text encoder of width `expected`.
+/// Checks that `rows` are embeddings for a text encoder of width `expected`.
 pub(crate) fn check_rows(what: &str, rows: &Tensor, expected: i64) -> Result<()> {
     let size = rows.size();
     ensure!(
         size.len() == 2 && size[0] > 0 && rows.is_floating_point(),
-        "{what} is a tensor of shape {size:?} and type {:?}, but embeddings are numbers of shape [vectors, width]",
+        "{what} is a tensor of shape {size:?} and type {:?}, but embeddings are floating-point numbers of shape [vectors, width]",
         rows.kind()
     );
     ensure!(
@@ -74,7 +74,7 @@ pub(crate) fn check_rows(what: &str, rows: &Tensor, expected: i64) -> Result<()>
         with_family(size[1]),
         with_family(expected)
     );
-    ensure!(bool::try_from(rows.isfinite().all())?, "{what} holds NaN or infinite values; learn it again");
+    ensure!(bool::try_from(rows.isfinite().all())?, "{what} holds NaN or infinite values; train it again");
     Ok(())
 }
 

@@ -14,21 +14,21 @@ use crate::text_encoder::{self, load_as_f32};
 
 /// Components that a pipeline can do without.
 const OPTIONAL: [&str; 3] = ["feature_extractor", "image_encoder", "safety_checker"];
-/// What describes a model to people.
-const PAPERS: [&str; 4] = ["LICENSE", "LICENSE.md", "LICENSE.txt", "README.md"];
+/// A model's card and licence.
+const DOCUMENTS: [&str; 4] = ["LICENSE", "LICENSE.md", "LICENSE.txt", "README.md"];
 
-/// The file in an exported folder that says what its prompts call the subject.
+/// The file in an exported folder that names the placeholder token.
 pub const USAGE: &str = "usage.txt";
 
 /// Writes the model `base` to the new folder `out`, with another `unet` and with a new token, its name and its
 /// embedding(s) [vectors, width], in the tokenizer and the text encoder, where these are given.
 ///
 /// `StableDiffusionPipeline.from_pretrained(out)` loads it, all components as f32. A variant of weights
-/// (`*.fp16.safetensors`) that stands alone gets the plain name, without which nobody finds it. Everything else is copied as it
+/// (`*.fp16.safetensors`) that stands alone gets the plain name, which loaders look for. Everything else is copied as it
 /// is; [`USAGE`] says how prompts name the new token. `out` appears when it is complete.
 ///
 /// # Errors
-/// When `out` is there and not empty, a component is missing, or what was learned does not belong to the model.
+/// When `out` exists and is not empty, a component is missing, or the U-Net or the embedding does not belong to the model.
 pub fn diffusers_folder(
     base: &BaseModel,
     out: &Path,
@@ -54,7 +54,7 @@ pub fn diffusers_folder(
     })
 }
 
-/// Takes over a folder's components and papers; tokenizer and text encoder not where they are `changed`.
+/// Copies a folder's components, card and licence; tokenizer and text encoder only where they are not `changed`.
 fn from_folder(
     folder: &ModelFolder,
     out: &Path,
@@ -80,13 +80,13 @@ fn from_folder(
             atomic::write(&config, serde_json::to_vec_pretty(&values)?)?;
         }
     }
-    for name in PAPERS.iter().filter(|name| folder.path().join(name).is_file()) {
+    for name in DOCUMENTS.iter().filter(|name| folder.path().join(name).is_file()) {
         copy_file(&folder.path().join(name), &out.join(name))?;
     }
     Ok(())
 }
 
-/// A component as it is, but that its weights have the plain name.
+/// Copies a component, its weights under the plain name.
 fn copy_component(from: &Path, to: &Path) -> Result<()> {
     let archive = Archive::open_folder(from).ok();
     let Some((archive, variant)) = archive.as_ref().and_then(|archive| Some((archive, archive.variant()?))) else {
@@ -100,7 +100,7 @@ fn copy_component(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes a single file's components; tokenizer and text encoder not where they are `changed`.
+/// Writes a single file's components; tokenizer and text encoder only where they are not `changed`.
 fn from_single_file(model: &BaseModel, out: &Path, unet: Option<Unet>, changed: bool) -> Result<()> {
     let write_json = |path: &Path, json: &Map<String, Value>| atomic::write(path, serde_json::to_vec_pretty(json)?);
     for component in Component::ALL {
@@ -141,7 +141,7 @@ fn is_component(class: &Value) -> bool {
     class.get(0).is_some_and(Value::is_string)
 }
 
-/// The model's model_index.json, or one made up where it has none, without the optional components that it lacks.
+/// The model's model_index.json, or a new one where it has none, without the optional components that it lacks.
 fn model_index(base: &Base) -> Result<Map<String, Value>> {
     let path = base.model.path().join("model_index.json");
     let mut index: Map<String, Value> = if path.exists() {

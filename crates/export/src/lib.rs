@@ -1,10 +1,10 @@
-//! What was learned, as files for other programs.
+//! Trained models and embeddings as files for other programs.
 //!
 //! - [`save_embeddings`]: `learned_embeds.safetensors`, which diffusers, A1111's web UI and ComfyUI read.
 //!   [`load_embeddings`] reads theirs, kohya's and OneTrainer's.
 //! - [`diffusers_folder`]: a whole model folder for Python's `StableDiffusionPipeline.from_pretrained`.
 //! - [`single_file`]: a checkpoint in the layout of the original code (LDM), for A1111's web UI and ComfyUI.
-//!   [`Components`] is the way there and back.
+//!   [`Components`] converts both ways.
 //!
 //! ```
 //! use export::{SingleFile, Unet};
@@ -21,7 +21,7 @@
 //! assert!(out.join("tokenizer/added_tokens.json").exists());
 //!
 //! let file = folder.path().join("dog.safetensors");
-//! let unet = Some(Unet::Folder(&path.join("unet"))); // that of a run, say
+//! let unet = Some(Unet::Folder(&path.join("unet"))); // for example of a run
 //! export::single_file(&base, &file, unet, &SingleFile { kind: Kind::Half, ..SingleFile::default() })?;
 //! let embedding = folder.path().join("dog_embeds.safetensors");
 //! export::save_embeddings(&embedding, "<dog>", &rows)?;
@@ -29,7 +29,7 @@
 //! # anyhow::Ok(())
 //! ```
 //!
-//! # What loaders make of a single file
+//! # How loaders read a single file
 //!
 //! A new token has no place in it. A1111 and ComfyUI read the embedding from a file of its own in their `embeddings`
 //! folder and know it by that file's name, `dog_embeds` above ([`name_in_prompts`]); ComfyUI reads the name up to the first
@@ -38,23 +38,26 @@
 //! Of OpenCLIP, Stable Diffusion 2.x needs 23 of 24 layers, and diffusers keeps no more. The file has a copy of the
 //! 23rd layer in place of the last one, and a `text_projection` and a `logit_scale` that nothing computes with: loaders
 //! that build the whole OpenCLIP find all of its parameters. The schedule's tables (`alphas_cumprod` and the like) are
-//! left out; no loader reads them.
+//! not written; no loader reads them.
 //!
-//! Invariants: knows nothing of training, and of models only names and shapes. What is written is whole or absent:
+//! Invariants: knows nothing of training, and of models only names and shapes. What is written is complete or absent:
 //! folders are filled under a temporary name beside their own.
-//! Nothing that is there is written over, and what was written shares nothing with what it was made from. The same input makes the same bytes.
+//! Nothing is overwritten, and an exported folder shares no files with its base model. The same input makes the same bytes.
 
 mod base;
 mod components;
 mod embeddings;
+mod family;
 mod folder;
+mod names;
 mod open_clip;
 mod single_file;
 mod staging;
 mod text_encoder;
 
 pub use base::{Unet, notes};
-pub use components::{Components, Family};
+pub use components::Components;
 pub use embeddings::{load_embeddings, name_in_prompts, save_embeddings};
+pub use family::Family;
 pub use folder::{USAGE, diffusers_folder};
 pub use single_file::{SingleFile, single_file};

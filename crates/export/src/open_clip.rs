@@ -7,7 +7,7 @@ use model_files::names::{Names, count_after, number_after};
 use tch::{Device, Kind, Tensor};
 use weights::Tensors;
 
-use crate::components::renamed;
+use crate::names::renamed;
 
 /// Where CLIP's training clips the temperature of its loss: ln 100.
 const LOGIT_SCALE: f32 = 4.605_170_2;

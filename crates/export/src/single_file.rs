@@ -7,14 +7,15 @@ use model_files::BaseModel;
 use tch::Kind;
 
 use crate::base::{Base, Unet};
-use crate::{Components, Family};
+use crate::components::Components;
+use crate::family::Family;
 
 /// How a single file is written.
 #[derive(Debug, Clone, Copy)]
 pub struct SingleFile<'a> {
-    /// [`Kind::Float`], [`Kind::Half`] or [`Kind::BFloat16`]: the kind of all tensors.
+    /// The dtype of all tensors: [`Kind::Float`], [`Kind::Half`] or [`Kind::BFloat16`].
     pub kind: Kind,
-    /// What programs that list models call it (`modelspec.title`).
+    /// The title in programs that list models (`modelspec.title`).
     pub title: &'a str,
     /// Further metadata, such as `("modelspec.license", ...)`.
     pub metadata: &'a [(&'a str, &'a str)],

@@ -1,4 +1,4 @@
-//! What an exported folder is made of.
+//! The files of an exported folder.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -15,24 +15,24 @@ pub(crate) fn new_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) ->
         bail!("{shown} is a file; choose another name for the folder");
     }
     if path.exists() && fs::read_dir(path).with_context(|| format!("cannot read {shown}"))?.next().is_some() {
-        bail!("{shown} is there already and is not empty; choose another folder, or remove that one first");
+        bail!("{shown} exists already and is not empty; choose another folder, or remove that one first");
     }
     atomic::new_folder(path, fill)
 }
 
-/// Copies the files of `from` for which `wanted` holds into the new folder `to`, hidden ones left out.
-pub(crate) fn copy_folder(from: &Path, to: &Path, wanted: impl Fn(&str) -> bool + Copy) -> Result<()> {
+/// Copies the files of `from` for which `keep` holds into the new folder `to`, hidden ones excepted.
+pub(crate) fn copy_folder(from: &Path, to: &Path, keep: impl Fn(&str) -> bool + Copy) -> Result<()> {
     let reading = || format!("cannot read {}", from.display());
     new_subfolder(to)?;
     for entry in fs::read_dir(from).with_context(reading)? {
         let entry = entry.with_context(reading)?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let target = to.join(entry.file_name());
-        if name.starts_with('.') || !wanted(&name) {
+        if name.starts_with('.') || !keep(&name) {
             continue;
         }
         if entry.path().is_dir() {
-            copy_folder(&entry.path(), &target, wanted)?;
+            copy_folder(&entry.path(), &target, keep)?;
         } else {
             copy_file(&entry.path(), &target)?;
         }
@@ -42,10 +42,10 @@ pub(crate) fn copy_folder(from: &Path, to: &Path, wanted: impl Fn(&str) -> bool 
 
 /// A folder that must not be there yet.
 pub(crate) fn new_subfolder(path: &Path) -> Result<()> {
-    fs::create_dir(path).with_context(|| format!("cannot make {}", path.display()))
+    fs::create_dir(path).with_context(|| format!("cannot create {}", path.display()))
 }
 
-/// Copies one file, so that what becomes of the copy is nothing to the original. Where the file system can share contents
+/// Copies one file, so that changes of the copy do not reach the original. Where the file system can share contents
 /// until one of them is written to (btrfs, XFS), the copy takes neither time nor space.
 pub(crate) fn copy_file(from: &Path, to: &Path) -> Result<()> {
     let copy = || -> Result<()> {

@@ -1,4 +1,4 @@
-//! A text encoder that knows a new token.
+//! The text encoder and the tokenizer with a new token.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ pub(crate) fn write(base: &BaseModel, out: &Path, placeholder: &str, rows: &Tens
     let table = found.and_then(|name| tensors.get_mut(*name));
     let table = table.with_context(|| format!("the text encoder in {} has no {}", base.path().display(), TABLES[0]))?;
 
-    let (tokens, width) = table.size2().context("the text encoder's token_embedding is no matrix")?;
+    let (tokens, width) = table.size2().context("the text encoder's token_embedding is not a matrix")?;
     check_rows(&format!("the embedding of {placeholder}"), rows, width)?;
     let first = tokenizer.embedding_rows();
     ensure!(

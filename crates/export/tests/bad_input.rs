@@ -73,7 +73,7 @@ fn a_folder_that_is_taken() {
     fs::write(folder.path().join("precious"), "").unwrap();
     let shown = folder.path().display();
     let found = message(diffusers_folder(&open(&base("tiny-sd21")), folder.path(), None, None));
-    let expected = "is there already and is not empty; choose another folder, or remove that one first";
+    let expected = "exists already and is not empty; choose another folder, or remove that one first";
     assert_eq!(found, format!("{shown} {expected}"));
     let file = folder.path().join("precious");
     let found = message(diffusers_folder(&open(&base("tiny-sd21")), &file, None, None));

@@ -1,10 +1,10 @@
-//! What counts in a heat map.
+//! Which layers count in a heat map.
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use unet::CrossAttentionLayer;
 
-/// What counts in a heat map; absent keys have DAAM's values.
+/// Which layers count in a heat map; absent keys have DAAM's values.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {

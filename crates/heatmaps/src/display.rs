@@ -1,4 +1,4 @@
-//! Heat maps to look at.
+//! Heat maps as colours.
 
 use anyhow::{Result, ensure};
 use images::RgbImage;
@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::jet::color;
 
-/// Which values are coldest and hottest.
+/// The colour scale.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scale {
@@ -26,7 +26,7 @@ pub enum Scale {
 /// One map [h, w] at the given height and width (bicubic), as values from 0 to 1: [height, width], f64 on the CPU.
 ///
 /// # Errors
-/// When `heat` is no such map, or what LibTorch refuses.
+/// When `heat` is not such a map, or LibTorch fails.
 pub fn display(heat: &Tensor, (height, width): (i64, i64), scale: Scale) -> Result<Tensor> {
     ensure!(
         heat.dim() == 2 && heat.numel() > 0,
@@ -46,16 +46,16 @@ pub fn display(heat: &Tensor, (height, width): (i64, i64), scale: Scale) -> Resu
     })?)
 }
 
-/// The picture over the colours ([`jet`](crate::jet)) of one map [h, w], through which they show as much as they are
-/// hot: heat · colour + (1 - heat) · picture.
+/// The image over the colours ([`jet`](crate::jet)) of one map [h, w], through which they show as much as they are
+/// hot: heat · colour + (1 - heat) · image.
 ///
 /// # Errors
 /// As [`display`].
-pub fn overlay(picture: &RgbImage, heat: &Tensor, scale: Scale) -> Result<RgbImage> {
-    let (width, height) = picture.dimensions();
+pub fn overlay(image: &RgbImage, heat: &Tensor, scale: Scale) -> Result<RgbImage> {
+    let (width, height) = image.dimensions();
     let heat = display(heat, (height.into(), width.into()), scale)?;
     let heat = Vec::<f64>::try_from(heat.flatten(0, -1))?;
-    let mut over = picture.clone();
+    let mut over = image.clone();
     for (pixel, heat) in over.pixels_mut().zip(heat) {
         for (channel, color) in pixel.0.iter_mut().zip(color(heat)) {
             *channel = (heat * 255.0 * color + (1.0 - heat) * f64::from(*channel)).round() as u8;

@@ -1,4 +1,4 @@
-//! The result.
+//! Finished heat maps.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use tch::Tensor;
 /// How much each pixel attended to each token, summed over passes; see the [crate].
 #[derive(Debug)]
 pub struct HeatMaps {
-    /// [pictures, positions, height, width] of the latents' height and width, f32 or f64: the mean over layers and
+    /// [images, positions, height, width] of the latents' height and width, f32 or f64: the mean over layers and
     /// heads of sums over passes.
     pub maps: Tensor,
     /// The passes of the U-Net that were summed; divided by them, a value is a mean probability.
@@ -16,7 +16,7 @@ pub struct HeatMaps {
 }
 
 impl HeatMaps {
-    /// The map [pictures, height, width] of the word at these positions: the mean over its tokens.
+    /// The map [images, height, width] of the word at these positions: the mean over its tokens.
     ///
     /// # Errors
     /// When the positions are not all in the prompt, or there are none.

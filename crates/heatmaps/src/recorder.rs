@@ -1,4 +1,4 @@
-//! Watching the U-Net, and what is kept of what is seen.
+//! An observer of the U-Net that sums attention.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,17 +9,17 @@ use unet::{AttentionObserver, CrossAttentionLayer};
 use crate::config::factor;
 use crate::{Config, HeatMaps};
 
-/// Watches the attention to all tokens of a prompt over the passes that make a picture; see the [crate].
+/// Watches the attention to all tokens of a prompt over the passes that make a image; see the [crate].
 #[derive(Debug)]
 pub struct HeatMapRecorder {
     config: Config,
     tokens: Vec<i64>,
     /// Height and width.
     latents: (i64, i64),
-    pictures: i64,
+    images: i64,
     /// By the place in the order of execution.
     layers: BTreeMap<usize, LayerSum>,
-    /// The factors of layers that were seen and did not count.
+    /// The factors of observed layers that did not count.
     others: BTreeSet<i64>,
 }
 
@@ -29,24 +29,24 @@ struct LayerSum {
     height: i64,
     width: i64,
     passes: u64,
-    /// [pictures, tokens, heads, height · width].
+    /// [images, tokens, heads, height · width].
     sum: Tensor,
 }
 
 impl HeatMapRecorder {
     /// For a prompt of so many `positions`, with the start and the end of the text and without padding, and latents of
-    /// this height and width. Of each batch, the last `pictures` samples count: with guidance, those of the prompt.
+    /// this height and width. Of each batch, the last `images` samples count: with guidance, those of the prompt.
     ///
     /// # Errors
-    /// When a value of `config` is out of range, or there are fewer than two positions, no pictures or no latents.
-    pub fn new(config: Config, positions: usize, latents: (i64, i64), pictures: usize) -> Result<Self> {
+    /// When a value of `config` is out of range, or there are fewer than two positions, no images or no latents.
+    pub fn new(config: Config, positions: usize, latents: (i64, i64), images: usize) -> Result<Self> {
         config.validate()?;
         ensure!(positions >= 2, "heat maps are given {positions} position(s), but any text has a start and an end");
-        ensure!(pictures > 0, "heat maps need at least one picture");
+        ensure!(images > 0, "heat maps need at least one image");
         ensure!(latents.0 > 0 && latents.1 > 0, "heat maps are asked for latents of the size {latents:?}");
         let tokens = (0..positions as i64).collect();
         let (layers, others) = (BTreeMap::new(), BTreeSet::new());
-        Ok(Self { config, tokens, latents, pictures: pictures as i64, layers, others })
+        Ok(Self { config, tokens, latents, images: images as i64, layers, others })
     }
 
     /// The heat maps of all that was seen.
@@ -68,10 +68,10 @@ impl HeatMapRecorder {
         Ok(HeatMaps { maps, passes })
     }
 
-    /// [pictures, positions, height, width].
+    /// [images, positions, height, width].
     fn mean(&self, normalize: bool) -> Tensor {
         let (height, width) = self.latents;
-        let shape = [self.pictures, self.tokens.len() as i64, height, width];
+        let shape = [self.images, self.tokens.len() as i64, height, width];
         let of_layer = |layer: &LayerSum| {
             let maps = layer.sum.reshape([shape[0] * shape[1], -1, layer.height, layer.width]);
             let maps = maps.upsample_bicubic2d([height, width], false, None, None).clamp_min(0.0);
@@ -103,8 +103,8 @@ impl AttentionObserver for HeatMapRecorder {
             return;
         }
         let kind = if probabilities.kind() == Kind::Double { Kind::Double } else { Kind::Float };
-        let before = probabilities.size()[0] - self.pictures;
-        let maps = probabilities.detach().narrow(0, before, self.pictures).to_kind(kind);
+        let before = probabilities.size()[0] - self.images;
+        let maps = probabilities.detach().narrow(0, before, self.images).to_kind(kind);
         let &CrossAttentionLayer { index, height, width, .. } = layer;
         match self.layers.get_mut(&index) {
             Some(layer) => {

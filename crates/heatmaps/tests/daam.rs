@@ -35,7 +35,7 @@ fn uniform(name: &str, shape: &[i64]) -> Tensor {
     (values * (10.0 * 3f64.sqrt())).reshape(shape)
 }
 
-/// What generate.py did: a guided pass of one picture at each timestep.
+/// What generate.py did: a guided pass of one image at each timestep.
 fn record(case: &Case, kind: Kind) -> HeatMaps {
     let (unet, _) = UNet::from_folder(&fixtures().join("tiny-sd21/unet"), (kind, Device::Cpu)).unwrap();
     let text = uniform("text", &[2, 77, 32]).to_kind(kind) * 3.0;

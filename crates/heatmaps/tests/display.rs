@@ -1,4 +1,4 @@
-//! Maps over pictures against Python.
+//! Maps over images against Python.
 #![allow(clippy::unwrap_used)]
 
 use golden::Golden;
@@ -12,12 +12,12 @@ fn golden() -> Golden {
     Golden::open("heatmaps/display.safetensors")
 }
 
-fn picture(golden: &Golden) -> RgbImage {
+fn image(golden: &Golden) -> RgbImage {
     RgbImage::from_raw(72, 48, Vec::<u8>::try_from(golden.get("picture").flatten(0, -1)).unwrap()).unwrap()
 }
 
 #[test]
-fn a_map_has_the_pictures_size_and_values_from_0_to_1() {
+fn a_map_has_the_images_size_and_values_from_0_to_1() {
     let golden = golden();
     for (name, scale) in SCALES {
         let shown = display(&golden.get("heat"), (48, 72), scale).unwrap();
@@ -26,16 +26,16 @@ fn a_map_has_the_pictures_size_and_values_from_0_to_1() {
 }
 
 #[test]
-fn the_picture_shows_through_where_it_is_cold() {
+fn the_image_shows_through_where_it_is_cold() {
     let golden = golden();
-    let picture = picture(&golden);
+    let image = image(&golden);
     for (name, scale) in SCALES {
-        let over = overlay(&picture, &golden.get("heat"), scale).unwrap();
+        let over = overlay(&image, &golden.get("heat"), scale).unwrap();
         let expected = Vec::<u8>::try_from(golden.get(&format!("{name}.overlay")).flatten(0, -1)).unwrap();
         assert!(over.as_raw().iter().zip(&expected).all(|(a, b)| a.abs_diff(*b) <= 1), "{name}");
     }
-    let cold = overlay(&picture, &golden.get("heat"), Scale::Range { from: 100.0, to: 200.0 }).unwrap();
-    assert_eq!(cold, picture);
+    let cold = overlay(&image, &golden.get("heat"), Scale::Range { from: 100.0, to: 200.0 }).unwrap();
+    assert_eq!(cold, image);
 }
 
 #[test]

@@ -27,12 +27,12 @@ fn show(recorder: &mut HeatMapRecorder, maps: &[Tensor]) {
     }
 }
 
-fn recorder(pictures: usize) -> HeatMapRecorder {
-    HeatMapRecorder::new(Config::default(), POSITIONS, LATENTS, pictures).unwrap()
+fn recorder(images: usize) -> HeatMapRecorder {
+    HeatMapRecorder::new(Config::default(), POSITIONS, LATENTS, images).unwrap()
 }
 
-fn maps(pictures: usize, passes: &[Vec<Tensor>]) -> Tensor {
-    let mut recorder = recorder(pictures);
+fn maps(images: usize, passes: &[Vec<Tensor>]) -> Tensor {
+    let mut recorder = recorder(images);
     passes.iter().for_each(|pass| show(&mut recorder, pass));
     let maps = recorder.finish().unwrap();
     assert_eq!(maps.passes as usize, passes.len());
@@ -113,12 +113,12 @@ fn no_graph_and_no_map_is_kept() {
 #[test]
 fn what_cannot_be_is_said() {
     let says = |error: anyhow::Error, words: &str| assert!(error.to_string().contains(words), "{error}");
-    let new = |config: Config, positions, latents, pictures| {
-        HeatMapRecorder::new(config, positions, latents, pictures).unwrap_err()
+    let new = |config: Config, positions, latents, images| {
+        HeatMapRecorder::new(config, positions, latents, images).unwrap_err()
     };
     says(new(Config::default(), 1, LATENTS, 1), "1 position(s)");
     says(new(Config::default(), 5, (0, 4), 1), "(0, 4)");
-    says(new(Config::default(), 5, LATENTS, 0), "at least one picture");
+    says(new(Config::default(), 5, LATENTS, 0), "at least one image");
     says(new(Config { factors: vec![], ..Config::default() }, 5, LATENTS, 1), "factors is empty");
 
     let config = Config { factors: vec![3, 16], ..Config::default() };

@@ -1,4 +1,5 @@
-//! What people look at: PNG files with text chunks, labelled grids, line plots.
+//! Images without tensors: PNG files with text chunks, labelled grids, line plots, and resizing and rotation that equal
+//! Pillow's bit by bit.
 //!
 //! ```
 //! use images::{Grid, RgbImage};
@@ -14,23 +15,22 @@
 //! # anyhow::Ok(())
 //! ```
 //!
-//! Invariants: knows nothing of tensors or models; a picture it writes is complete or absent, and what
-//! a model has generated says so ([`save_generated`]).
+//! Invariants: knows nothing of tensors or models; a file it writes is complete or absent, and what a model has generated
+//! says so ([`save_generated`]); text is drawn from a font of its own, and only characters that it lacks from the system's.
 
 mod axis;
-mod canvas;
-mod escaped;
-mod generated;
 mod grid;
-mod ink;
-mod label;
 mod plot;
 mod png_file;
+mod resample;
+mod rotate;
+mod svg;
 
 pub use axis::Scale;
-pub use escaped::Escaped;
-pub use generated::mark_generated;
 pub use grid::Grid;
 pub use image::RgbImage;
 pub use plot::Plot;
-pub use png_file::{png_texts, save_generated, save_new_generated, save_png};
+pub use png_file::{mark_generated, png_texts, save_generated, save_new_generated, save_png};
+pub use resample::{Filter, resize, resize_part, with_short_side};
+pub use rotate::Rotation;
+pub use svg::Escaped;

@@ -1,28 +1,25 @@
 //! Lines over numbers.
 
-mod svg;
+use std::fmt::{self, Display};
 
-use embedded_graphics::mono_font::MonoFont;
-use embedded_graphics::mono_font::iso_8859_1::{FONT_7X13, FONT_9X15_BOLD};
-use embedded_graphics::text::Alignment;
-use image::{Rgb, RgbImage, imageops};
+use image::RgbImage;
 
 use crate::axis::{Axis, Scale, Tick};
-use crate::ink::Ink;
+use crate::svg::{self, Escaped, rasterise};
 
-/// Lines are drawn this many times too large and then made smaller, which smooths their edges.
-const FINE: u32 = 3;
 const MARGIN: i32 = 20;
-const SMALL: MonoFont = FONT_7X13;
-const LARGE: MonoFont = FONT_9X15_BOLD;
 const ROW: i32 = 17;
+const FONT_SIZE: f64 = 12.5;
 
-const PAPER: [u8; 3] = [255; 3];
-const TITLE: [u8; 3] = [31, 35, 40];
-const TEXT: [u8; 3] = [87, 94, 104];
-const GRID: [u8; 3] = [233, 236, 240];
-const BASE: [u8; 3] = [160, 167, 176];
-const MARK: [u8; 3] = [176, 183, 192];
+// What is not a line has the colour of the text around the plot.
+const GRID: &str = r#"class="grid" stroke="currentColor" stroke-opacity=".13""#;
+const BASE: &str = r#"class="base" stroke="currentColor" stroke-opacity=".5""#;
+const MARK: &str = r#"class="mark" stroke="currentColor" stroke-opacity=".35" stroke-dasharray="4 4""#;
+const TITLE: &str = r#"font-weight="600" fill="currentColor""#;
+const NAME: &str = r#"fill="currentColor""#;
+const LEFT: &str = r#"fill="currentColor" fill-opacity=".75""#;
+const RIGHT: &str = r#"fill="currentColor" fill-opacity=".75" text-anchor="end""#;
+const CENTER: &str = r#"fill="currentColor" fill-opacity=".75" text-anchor="middle""#;
 
 /// A line plot: named series over a common x axis, with ticks, a legend and vertical marks.
 ///
@@ -106,71 +103,43 @@ impl Plot {
         self
     }
 
-    /// The picture. Any size will do; what has no room is left out.
+    /// The plot as an image with dark text on white. Any size will do; what has no room is left out.
     pub fn draw(&self, width: u32, height: u32) -> RgbImage {
+        rasterise(&self.svg(width, height))
+    }
+
+    /// The plot as an `<svg>` element that takes the colour of the text around it, but for the lines.
+    ///
+    /// For scripts that tell the values under a pointer, the group of each line has `data-name`, its own
+    /// `stroke`, and `data-points`: for each point its place across, x, y and the smoothed y, with spaces between them and a
+    /// semicolon between points. `data-top` and `data-bottom` of the whole say between which heights the lines are.
+    pub fn svg(&self, width: u32, height: u32) -> String {
         let (width, height) = (width.max(1), height.max(1));
         let frame = Frame::new(self, width.cast_signed(), height.cast_signed());
-        let mut fine = RgbImage::from_pixel(width * FINE, height * FINE, Rgb(PAPER));
-        self.draw_lines(&frame, &mut Ink::new(&mut fine, FINE));
-        let mut picture = imageops::thumbnail(&fine, width, height);
-        self.draw_texts(&frame, &mut Ink::new(&mut picture, 1));
-        picture
-    }
-
-    fn draw_lines(&self, frame: &Frame, ink: &mut Ink) {
-        let Frame { left, right, top, bottom, .. } = *frame;
-        for tick in &frame.y_ticks {
-            let y = frame.y_at(tick.at);
-            ink.line((f64::from(left), y), (f64::from(right), y), 1.0, GRID);
-        }
-        for tick in &frame.x_ticks {
-            let x = frame.x_at(tick.at);
-            ink.line((x, f64::from(bottom)), (x, f64::from(bottom + 4)), 1.0, BASE);
-        }
-        let bottom = f64::from(bottom);
-        ink.line((f64::from(left), bottom), (f64::from(right), bottom), 1.0, BASE);
-        for caption in &frame.captions {
-            let from = if caption.text.is_empty() { top } else { caption.y + 2 };
-            ink.dashes(caption.x, (f64::from(from), bottom), MARK);
-        }
-        let faint = |color: [u8; 3]| color.map(|c| (255 - (255 - u16::from(c)) * 3 / 10) as u8);
-        if self.window > 1 {
-            for series in &self.series {
-                ink.curve(frame.places(&series.points), 1.2, faint(series.color));
-            }
-        }
+        let mut svg = Svg(format!(
+            r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="{}" data-top="{}" data-bottom="{}" fill="none" stroke-linecap="round" stroke-linejoin="round" font-family="system-ui, sans-serif" font-size="{FONT_SIZE}">"#,
+            Escaped(&self.title),
+            frame.top,
+            frame.bottom
+        ));
+        svg.axes(self, &frame);
         for series in &self.series {
-            let points = smoothed(&series.points, self.window, self.scale);
-            ink.curve(frame.places(&points), 2.0, series.color);
+            svg.series(self, &frame, series);
         }
-        for entry in &frame.legend {
-            let y = f64::from(entry.y + SMALL.character_size.height as i32 / 2);
-            let x = f64::from(entry.x);
-            ink.line((x, y), (x + 16.0, y), 3.0, entry.series.color);
-        }
-    }
-
-    fn draw_texts(&self, frame: &Frame, ink: &mut Ink) {
-        let Frame { left, right, bottom, .. } = *frame;
-        ink.text(&self.title, (MARGIN, 14), Alignment::Left, &LARGE, TITLE);
-        let half = SMALL.character_size.height as i32 / 2;
-        for tick in &frame.y_ticks {
-            ink.text(&tick.label, (left - 8, frame.y_at(tick.at) as i32 - half), Alignment::Right, &SMALL, TEXT);
-        }
-        for tick in &frame.x_ticks {
-            ink.text(&tick.label, (frame.x_at(tick.at) as i32, bottom + 8), Alignment::Center, &SMALL, TEXT);
-        }
-        ink.text(&self.x_label, (left.midpoint(right), bottom + 8 + ROW), Alignment::Center, &SMALL, TEXT);
-        for caption in &frame.captions {
-            ink.text(caption.text, (caption.x as i32 + 5, caption.y), Alignment::Left, &SMALL, TEXT);
-        }
-        for entry in &frame.legend {
-            ink.text(&entry.series.name, (entry.x + 22, entry.y), Alignment::Left, &SMALL, TITLE);
+        for LegendEntry { series, x, y } in &frame.legend {
+            let [x, y] = [x, y].map(|place| f64::from(*place));
+            svg.path(
+                &format!(r#"stroke="{}" stroke-width="3""#, Color(series.color)),
+                format_args!("M{x} {}h15", y + 6.5),
+            );
+            svg.text(NAME, (x + 22.0, y + 11.0), &series.name);
         }
         if self.series.iter().all(|series| frame.places(&series.points).all(|place| place.is_none())) {
-            let middle = (left.midpoint(right), frame.top.midpoint(bottom) - half);
-            ink.text("no data", middle, Alignment::Center, &SMALL, TEXT);
+            let middle = [frame.left.midpoint(frame.right), frame.top.midpoint(frame.bottom)].map(f64::from);
+            svg.text(CENTER, (middle[0], middle[1] + 4.0), "no data");
         }
+        svg.0.push_str("</svg>");
+        svg.0
     }
 }
 
@@ -210,7 +179,7 @@ impl<'a> Frame<'a> {
         let (legend, top) = legend(plot, width);
         let bottom = height - 8 - 2 * ROW - 8;
         let y_ticks = y.ticks(((bottom - top) / 48).max(2) as usize);
-        let widest = y_ticks.iter().map(|tick| text_width(&tick.label, &SMALL)).max().unwrap_or(0);
+        let widest = y_ticks.iter().map(|tick| text_width(&tick.label)).max().unwrap_or(0);
         let left = MARGIN + widest + 8;
         let right = (width - MARGIN - 4).max(left + 1);
         let x_ticks = x.ticks(((right - left) / 110).max(4) as usize);
@@ -234,7 +203,7 @@ impl<'a> Frame<'a> {
             if row == ends.len() {
                 ends.push(x);
             }
-            ends[row] = x + f64::from(text_width(text, &SMALL)) + 15.0;
+            ends[row] = x + f64::from(text_width(text)) + 15.0;
             self.captions.push(Caption { text, x, y: self.top + row as i32 * ROW });
         }
         self.top += ends.len() as i32 * ROW;
@@ -255,11 +224,11 @@ impl<'a> Frame<'a> {
 
 /// The legend, beside the title where it fits and else in rows below; and where the plot may start.
 fn legend(plot: &Plot, width: i32) -> (Vec<LegendEntry<'_>>, i32) {
-    let entry_width = |series: &Series| text_width(&series.name, &SMALL) + 22 + 20;
+    let entry_width = |series: &Series| text_width(&series.name) + 22 + 20;
     let named = || plot.series.iter().filter(|series| !series.name.is_empty());
     let total: i32 = named().map(entry_width).sum();
     let title_row = 15;
-    let beside = total + text_width(&plot.title, &LARGE) + 3 * MARGIN <= width;
+    let beside = total + text_width(&plot.title) + 3 * MARGIN <= width;
     let (mut x, mut y) = if beside { (width - total, title_row) } else { (MARGIN, title_row + ROW + 4) };
     let mut entries = Vec::new();
     for series in named() {
@@ -272,8 +241,8 @@ fn legend(plot: &Plot, width: i32) -> (Vec<LegendEntry<'_>>, i32) {
     (entries, y + ROW + 10)
 }
 
-fn text_width(text: &str, font: &MonoFont) -> i32 {
-    text.chars().count() as i32 * font.character_size.width as i32
+fn text_width(text: &str) -> i32 {
+    svg::text_width(text, FONT_SIZE).ceil() as i32
 }
 
 /// Each point's y as the mean over a window around it, fewer at the ends. A gap stays one and counts in no mean.
@@ -286,6 +255,89 @@ fn smoothed(points: &[(f64, f64)], window: usize, scale: Scale) -> Vec<(f64, f64
     };
     let smooth = |i: usize| (points[i].0, visible(&points[i]).map_or(f64::NAN, |_| mean(i)));
     (0..points.len()).map(smooth).collect()
+}
+
+/// An element that is being written.
+struct Svg(String);
+
+impl Svg {
+    fn path(&mut self, style: &str, path: impl Display) {
+        self.0 += &format!(r#"<path {style} d="{path}"/>"#);
+    }
+
+    fn text(&mut self, style: &str, (x, y): (f64, f64), text: &str) {
+        if !text.is_empty() {
+            self.0 += &format!(r#"<text {style} x="{x:.1}" y="{y:.1}">{}</text>"#, Escaped(text));
+        }
+    }
+
+    fn axes(&mut self, plot: &Plot, frame: &Frame) {
+        let Frame { left, right, top, bottom, .. } = *frame;
+        for tick in &frame.y_ticks {
+            let y = frame.y_at(tick.at);
+            self.path(GRID, format_args!("M{left} {y:.1}H{right}"));
+            self.text(RIGHT, (f64::from(left - 8), y + 4.0), &tick.label);
+        }
+        for tick in &frame.x_ticks {
+            let x = frame.x_at(tick.at);
+            self.path(BASE, format_args!("M{x:.1} {bottom}v4"));
+            self.text(CENTER, (x, f64::from(bottom + 19)), &tick.label);
+        }
+        self.path(BASE, format_args!("M{left} {bottom}H{right}"));
+        self.text(CENTER, (f64::from(left.midpoint(right)), f64::from(bottom + 19 + ROW)), &plot.x_label);
+        self.text(TITLE, (f64::from(MARGIN), 26.0), &plot.title);
+        for caption in &frame.captions {
+            let from = if caption.text.is_empty() { top } else { caption.y + 2 };
+            self.path(MARK, format_args!("M{:.1} {from}V{bottom}", caption.x));
+            self.text(LEFT, (caption.x + 5.0, f64::from(caption.y + 11)), caption.text);
+        }
+    }
+
+    fn series(&mut self, plot: &Plot, frame: &Frame, series: &Series) {
+        let smooth = smoothed(&series.points, plot.window, plot.scale);
+        let places: Vec<_> = frame.places(&series.points).collect();
+        let points = places.iter().zip(&series.points).zip(&smooth).filter_map(|((place, (x, y)), (_, mean))| {
+            place.map(|(across, _)| format!("{across:.1} {x} {y:.4e} {mean:.4e}"))
+        });
+        let points = points.collect::<Vec<_>>().join(";");
+        let (name, color) = (Escaped(&series.name), Color(series.color));
+        self.0 += &format!(r#"<g data-name="{name}" data-points="{points}" stroke="{color}">"#);
+        if plot.window > 1 {
+            self.path(r#"class="raw" stroke-opacity=".3""#, Runs(&places));
+        }
+        let places: Vec<_> = frame.places(&smooth).collect();
+        self.path(r#"class="line" stroke-width="2""#, Runs(&places));
+        for alone in places.split(Option::is_none).filter(|run| run.len() == 1) {
+            self.path(r#"class="line" stroke-width="5""#, Runs(alone));
+        }
+        self.0 += "</g>";
+    }
+}
+
+/// A line through places, interrupted at each `None`; a place that stands alone is a dot.
+struct Runs<'a>(&'a [Option<(f64, f64)>]);
+
+impl Display for Runs<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for run in self.0.split(Option::is_none) {
+            for (i, (x, y)) in run.iter().flatten().enumerate() {
+                write!(f, "{}{x:.1} {y:.1}", if i == 0 { 'M' } else { 'L' })?;
+            }
+            if run.len() == 1 {
+                f.write_str("h0")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Color([u8; 3]);
+
+impl Display for Color {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [r, g, b] = self.0;
+        write!(f, "#{r:02x}{g:02x}{b:02x}")
+    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,40 @@
-//! PNG files with text in them.
+//! PNG files with text in them, and the mark of generated images.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use image::RgbImage;
 
-use crate::generated;
+/// The keyword that the XMP specification, part 3, gives the packet in a PNG file.
+const KEYWORD: &str = "XML:com.adobe.xmp";
+
+/// An XMP packet with IPTC's digital source type of what a trained model has generated.
+const PACKET: &str = concat!(
+    "<?xpacket begin=\"\u{feff}\" id=\"W5M0MpCehiHzreSzNTczkc9d\"?>\n",
+    r#"<x:xmpmeta xmlns:x="adobe:ns:meta/">
+ <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+  <rdf:Description rdf:about=""
+    xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+    xmlns:xmp="http://ns.adobe.com/xap/1.0/">
+   <Iptc4xmpExt:DigitalSourceType>http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia</Iptc4xmpExt:DigitalSourceType>
+   <xmp:CreatorTool>attndreambooth "#,
+    env!("CARGO_PKG_VERSION"),
+    r#"</xmp:CreatorTool>
+  </rdf:Description>
+ </rdf:RDF>
+</x:xmpmeta>
+<?xpacket end="r"?>"#
+);
+
+static MARKED: AtomicBool = AtomicBool::new(true);
+
+/// Whether generated images are marked as such from now on, in the whole process; they are if this is never called.
+pub fn mark_generated(marked: bool) {
+    MARKED.store(marked, Ordering::Relaxed);
+}
 
 /// Writes an image that no model has generated (a plot, a contact sheet) with text chunks (keyword, UTF-8 text).
 ///
@@ -19,7 +46,7 @@ pub fn save_png(path: &Path, image: &RgbImage, texts: &[(&str, &str)]) -> Result
 
 /// Writes a generated image, or several in one, with text chunks such as the `parameters` it was generated with. The file
 /// also says that it was generated, by an XMP packet with IPTC's digital source type `trainedAlgorithmicMedia`, unless
-/// [`mark_generated`](crate::mark_generated) has turned that off.
+/// [`mark_generated`] has turned that off.
 ///
 /// # Errors
 /// As [`save_png`].
@@ -36,7 +63,7 @@ pub fn save_new_generated(path: &Path, image: &RgbImage, texts: &[(&str, &str)])
 }
 
 fn with_mark<'a>(texts: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
-    let mark = generated::marked().then_some((generated::KEYWORD, generated::PACKET));
+    let mark = MARKED.load(Ordering::Relaxed).then_some((KEYWORD, PACKET));
     texts.iter().copied().chain(mark).collect()
 }
 
@@ -46,7 +73,7 @@ fn encode(file: &mut File, image: &RgbImage, texts: &[(&str, &str)]) -> Result<(
     encoder.set_depth(png::BitDepth::Eight);
     for (keyword, text) in texts {
         // Plain Latin text goes where every viewer looks for it; the rest, and XMP, needs the international chunk.
-        if text.is_ascii() && *keyword != generated::KEYWORD {
+        if text.is_ascii() && *keyword != KEYWORD {
             encoder.add_text_chunk((*keyword).to_owned(), (*text).to_owned())?;
         } else {
             encoder.add_itxt_chunk((*keyword).to_owned(), (*text).to_owned())?;
@@ -83,10 +110,10 @@ mod tests {
     fn pixels_and_texts_come_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.png");
-        let picture = RgbImage::from_fn(5, 3, |x, y| image::Rgb([x as u8 * 50, y as u8 * 80, 7]));
+        let image = RgbImage::from_fn(5, 3, |x, y| image::Rgb([x as u8 * 50, y as u8 * 80, 7]));
         let texts = [("parameters", "a cat\nSteps: 50"), ("Title", "ein Kätzchen 🐱")];
-        save_png(&path, &picture, &texts).unwrap();
-        assert_eq!(image::open(&path).unwrap().into_rgb8(), picture);
+        save_png(&path, &image, &texts).unwrap();
+        assert_eq!(image::open(&path).unwrap().into_rgb8(), image);
         assert_eq!(png_texts(&path).unwrap(), texts.map(|(k, v)| (k.to_owned(), v.to_owned())));
     }
 
@@ -121,7 +148,7 @@ mod tests {
     fn another_file_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.png");
-        std::fs::write(&path, "not a picture").unwrap();
+        std::fs::write(&path, "not an image").unwrap();
         assert!(png_texts(&path).unwrap_err().to_string().contains("a.png as a PNG"));
     }
 }

@@ -68,9 +68,10 @@ mod tests {
     /// The attention of seeded q, k, v computed in `kind`, and the gradients of a sum of it, all in f32.
     fn computed_in(kind: Kind, tokens: [i64; 2], causal: bool) -> [Tensor; 4] {
         tch::manual_seed(7);
-        let leaf = |tokens| Tensor::randn([2, 3, tokens, 16], (Kind::Float, Device::Cpu)).set_requires_grad(true);
-        let [q, k, v] = [tokens[0], tokens[1], tokens[1]].map(leaf);
-        let weight = Tensor::randn([2, 3, tokens[0], 16], (Kind::Float, Device::Cpu));
+        let normal = |seed, tokens| libtorch::random::normal(seed, &[2, 3, tokens, 16]);
+        let leaf = |(seed, tokens)| normal(seed, tokens).set_requires_grad(true);
+        let [q, k, v] = [(1, tokens[0]), (2, tokens[1]), (3, tokens[1])].map(leaf);
+        let weight = normal(4, tokens[0]);
         let [q_in, k_in, v_in] = [&q, &k, &v].map(|xs| xs.to_kind(kind));
         let out = attention(&q_in, &k_in, &v_in, causal);
         assert_eq!(out.kind(), kind);

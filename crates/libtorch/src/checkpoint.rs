@@ -7,10 +7,10 @@ use std::panic::{self, AssertUnwindSafe};
 use std::slice;
 use std::sync::{Mutex, PoisonError};
 
-use tch::{TchError, Tensor};
+use tch::Tensor;
 use torch_sys::{C_tensor, at_grad_set_enabled};
 
-use crate::shim::{check, pointers, shim_checkpoint};
+use crate::shim::{check, or_panic, pointers, shim_checkpoint};
 use crate::{Error, catch};
 
 /// What C++ holds. LibTorch may call it from any thread (with a GPU, the backward pass runs on threads of its own) and
@@ -61,14 +61,10 @@ pub fn checkpoint(inputs: &[&Tensor], segment: impl Fn(&[Tensor]) -> Vec<Tensor>
         let made: Vec<*mut C_tensor> = outputs.iter_mut().map(Tensor::as_mut_ptr).collect();
         // Safety: the tensors live in `inputs` and `outputs` during the call. The segment is C++'s from here on; `run`
         // and `drop_segment` fit it, and what they need of threads is said at `Segment`.
-        let result = unsafe {
+        or_panic(unsafe {
             let segment = Box::into_raw(segment).cast();
             check(shim_checkpoint(given.as_ptr(), given.len(), made.as_ptr(), made.len(), segment, run, drop_segment))
-        };
-        if let Err(Error::OutOfMemory(message) | Error::Torch(message)) = result {
-            // As tch itself panics, and `catch` expects.
-            panic!("{:?}", TchError::Torch(message));
-        }
+        });
     }
     outputs
 }

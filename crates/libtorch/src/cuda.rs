@@ -13,8 +13,9 @@ use crate::shim::shim_cuda_registered;
 
 /// `None` when CUDA can be used, else the sentence that says why not.
 ///
-/// The library is opened by the first call, and never again. That must come before anything else that has LibTorch ask
-/// for CUDA, as every draw of [`random`](crate::random) does: LibTorch looks once and remembers that there was none.
+/// The library is opened by the first call, and never again. Nothing else in this crate asks LibTorch for CUDA, which looks
+/// once and remembers that there was none; a caller who asks it otherwise, as [`tch::Cuda`] and [`tch::manual_seed`] do, is to
+/// call this first.
 pub fn cuda_unavailable() -> Option<&'static str> {
     static REASON: OnceLock<Option<String>> = OnceLock::new();
     REASON.get_or_init(look_for_cuda).as_deref()

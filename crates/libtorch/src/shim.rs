@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 
-use tch::Tensor;
+use tch::{TchError, Tensor};
 use torch_sys::C_tensor;
 
 use crate::Error;
@@ -17,6 +17,12 @@ pub(crate) type RunSegment = unsafe extern "C" fn(
     outputs: *mut *mut C_tensor,
     output_count: usize,
 ) -> *mut c_char;
+
+/// C++'s `at::Generator`.
+#[repr(C)]
+pub(crate) struct CGenerator {
+    _private: [u8; 0],
+}
 
 /// C++'s `c10::Event`.
 #[repr(C)]
@@ -52,6 +58,7 @@ unsafe extern "C" {
     pub(crate) fn shim_cuda_reset_peak(device: i8) -> *mut c_char;
     pub(crate) fn shim_cuda_empty_cache() -> *mut c_char;
     pub(crate) fn shim_upload(tensor: *const C_tensor, device: i8, copy: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn shim_version(tensor: *const C_tensor, version: *mut i64) -> *mut c_char;
     pub(crate) fn shim_pack_conv2d(
         weight: *const C_tensor,
         input: *const C_tensor,
@@ -73,6 +80,27 @@ unsafe extern "C" {
         packed: *const C_tensor,
         bias: *const C_tensor,
         output: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn shim_generator_new(seed: u64, generator: *mut *mut CGenerator) -> *mut c_char;
+    pub(crate) fn shim_generator_free(generator: *mut CGenerator);
+    pub(crate) fn shim_normal(
+        generator: *const CGenerator,
+        shape: *const i64,
+        dims: usize,
+        numbers: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn shim_uniform(
+        generator: *const CGenerator,
+        shape: *const i64,
+        dims: usize,
+        numbers: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn shim_integers(
+        generator: *const CGenerator,
+        high: i64,
+        shape: *const i64,
+        dims: usize,
+        numbers: *mut *mut C_tensor,
     ) -> *mut c_char;
     pub(crate) fn shim_event_record(device: i8, event: *mut *mut CudaEvent) -> *mut c_char;
     pub(crate) fn shim_event_wait(event: *const CudaEvent) -> *mut c_char;
@@ -105,7 +133,15 @@ pub(crate) unsafe fn check(message: *mut c_char) -> Result<(), Error> {
     Err(Error::from_message(&text))
 }
 
-/// The tensors as the shim wants them. They must outlive the call.
+/// What there is, or a panic like `tch`'s own, which [`crate::catch`] turns into an error.
+pub(crate) fn or_panic<T>(result: Result<T, Error>) -> T {
+    result.unwrap_or_else(|error| {
+        let (Error::OutOfMemory(message) | Error::Torch(message)) = error;
+        panic!("{:?}", TchError::Torch(message))
+    })
+}
+
+/// The tensors as the shim takes them. They must outlive the call.
 pub(crate) fn pointers(tensors: &[&Tensor]) -> Vec<*const C_tensor> {
     tensors.iter().map(|tensor| tensor.as_ptr()).collect()
 }

@@ -2,10 +2,10 @@
 
 use std::ptr;
 
-use tch::{Device, TchError, Tensor};
+use tch::{Device, Tensor};
 
 use crate::Error;
-use crate::shim::{self, CudaEvent, check};
+use crate::shim::{self, CudaEvent, check, made, or_panic};
 
 /// `tensor` on `device`. A copy to a GPU is queued there, from page-locked memory, and not waited for; the plain
 /// `Tensor::to_device` waits until the GPU has done all that was asked of it before.
@@ -17,12 +17,7 @@ pub fn upload(tensor: &Tensor, device: Device) -> Tensor {
         (Device::Cpu, Device::Cuda(index)) => {
             let index = i8::try_from(index).unwrap_or(i8::MAX);
             // Safety: `tensor` outlives the call, which writes a new tensor unless it fails.
-            let copied = unsafe { shim::made(|copy| shim::shim_upload(tensor.as_ptr(), index, copy)) };
-            match copied {
-                Ok(copied) => copied,
-                // As tch does it, which `catch` knows.
-                Err(Error::OutOfMemory(message) | Error::Torch(message)) => panic!("{:?}", TchError::Torch(message)),
-            }
+            or_panic(unsafe { made(|copy| shim::shim_upload(tensor.as_ptr(), index, copy)) })
         }
         _ => tensor.to_device(device),
     }

@@ -89,6 +89,32 @@ fn a_download_before_it_arrives() {
     refused("invalid device ordinal", || Tensor::zeros([8], (Kind::Float, Device::Cuda(1))));
 }
 
+/// LibTorch looks for CUDA once and remembers it; seeded numbers do not make it look.
+#[test]
+fn a_device_may_come_after_random_numbers() {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--ignored", "--exact", "random_numbers_before_the_device"]).env("CUDA_STANDIN_LATE", "1");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+#[ignore = "part of a_device_may_come_after_random_numbers"]
+fn random_numbers_before_the_device() {
+    if std::env::var_os("CUDA_STANDIN_LATE").is_none() {
+        return;
+    }
+    let numbers = random::normals(1, &[8], 2);
+    let _ = (random::uniform(1, &[8]), random::integers(1, 9, &[8]));
+    let path = std::ffi::CString::new(cuda_standin::library().into_os_string().into_encoded_bytes()).unwrap();
+    #[allow(unsafe_code)]
+    // Safety: the library registers a device and touches nothing else.
+    let opened = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+    assert!(!opened.is_null(), "{}", path.to_string_lossy());
+    assert_eq!(libtorch::cuda_unavailable(), None);
+    assert_eq!(numbers.to_device(GPU).to_device(Device::Cpu), numbers);
+}
+
 #[test]
 fn the_host_cannot_read_the_devices_memory() {
     const SEGMENTATION_FAULT: i32 = 11;

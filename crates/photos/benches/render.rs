@@ -1,4 +1,4 @@
-//! Rendering a view of a small photo and of a phone's.
+//! Rendering a crop of a small photo and of a phone's.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark may panic")]
 
@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use image::{Rgb, RgbImage};
-use photos::View;
+use photos::AugmentedCrop;
 
 fn render(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("render 512px");
@@ -14,8 +14,8 @@ fn render(criterion: &mut Criterion) {
     for (name, width, height) in [("1 MP", 1152, 864), ("12 MP", 4000, 3000)] {
         let photo = RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, (x * y) as u8]));
         for (what, angle) in [("", None), (" rotated", Some(30.0))] {
-            let view = View { angle, flip: true, left: 20, top: 0, resolution: 512 };
-            group.bench_function(format!("{name}{what}"), |bencher| bencher.iter(|| view.render(black_box(&photo))));
+            let crop = AugmentedCrop { angle, flip: true, left: 20, top: 0, resolution: 512 };
+            group.bench_function(format!("{name}{what}"), |bencher| bencher.iter(|| crop.render(black_box(&photo))));
         }
     }
     group.finish();

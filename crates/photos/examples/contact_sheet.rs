@@ -1,7 +1,7 @@
-//! Shows what training would see of a folder of photos: the whole of each, and random views.
+//! Shows what training would see of a folder of photos: the whole of each, and augmented crops.
 //!
 //! ```console
-//! $ cargo run -p attndreambooth-photos --example contact_sheet                          # the pictures in fixtures
+//! $ cargo run -p attndreambooth-photos --example contact_sheet                          # the photos in fixtures
 //! $ cargo run -p attndreambooth-photos --example contact_sheet -- FOLDER OUT.png 256    # yours; cells of 256 pixels
 //! ```
 
@@ -20,21 +20,18 @@ fn main() -> Result<()> {
     let side = arguments.get(2).map_or(Ok(192), |side| side.parse())?;
 
     let opened = PhotoFolder::open(&folder)?;
-    for skipped in &opened.skipped {
-        println!("skipped: {skipped}");
-    }
     for note in &opened.notes {
         println!("note: {note}");
     }
     let random = Augmentation::default();
     let whole = Augmentation::none(random.resolution);
-    let mut views = Vec::new();
+    let mut crops = Vec::new();
     for (photo, first) in opened.photos.iter().zip((0..).step_by(4)) {
         let (width, height) = photo.pixels.dimensions();
-        views.push((photo, whole.draw(0, width, height)));
-        views.extend((first..first + 4).map(|seed| (photo, random.draw(seed, width, height))));
+        crops.push((photo, whole.sample(0, width, height)));
+        crops.extend((first..first + 4).map(|seed| (photo, random.sample(seed, width, height))));
     }
-    images::save_png(&out, &contact_sheet(&views, 5, side).draw(), &[])?;
-    println!("{} photos, {} views: {}", opened.photos.len(), views.len(), out.display());
+    images::save_png(&out, &contact_sheet(&crops, 5, side).draw(), &[])?;
+    println!("{} photos, {} crops: {}", opened.photos.len(), crops.len(), out.display());
     Ok(())
 }

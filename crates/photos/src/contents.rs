@@ -8,7 +8,7 @@ use image::ImageFormat;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Contents {
     /// Decode it.
-    Picture(ImageFormat),
+    Image(ImageFormat),
     /// Refuse it: somebody takes it for a photo, but it cannot be one here. Holds what follows its name in a sentence.
     Unusable(String),
     /// Leave it aside.
@@ -37,16 +37,17 @@ impl Contents {
     /// Judges a file by its extension (any case) and first [`HEAD`] bytes (fewer if it is shorter).
     pub(crate) fn of(extension: &str, head: &[u8]) -> Self {
         let extension = extension.to_ascii_lowercase();
-        let unread = |kind: &str| Self::Unusable(format!("is {kind}, which is not read here: save it as JPEG or PNG"));
+        let unread =
+            |format: &str| Self::Unusable(format!("is {format}, which is not read here: save it as JPEG or PNG"));
         if RAW.contains(&extension.as_str()) {
             return unread("a camera's raw file");
         }
-        if let Some(kind) = unread_kind(head) {
-            return unread(kind);
+        if let Some(format) = unread_format(head) {
+            return unread(format);
         }
         match image::guess_format(head) {
             Ok(ImageFormat::Bmp) if !is_bmp(head) => {}
-            Ok(format) if READ.contains(&format) => return Self::Picture(format),
+            Ok(format) if READ.contains(&format) => return Self::Image(format),
             _ => {}
         }
         if !PHOTO.contains(&extension.as_str()) && extension != "webp" {
@@ -54,13 +55,13 @@ impl Contents {
         } else if head.is_empty() {
             Self::Unusable("is empty".to_owned())
         } else {
-            Self::Unusable("is called a picture, but does not begin like one".to_owned())
+            Self::Unusable("is named like an image, but does not begin like one".to_owned())
         }
     }
 }
 
-/// Pictures that people have and that are not decoded.
-fn unread_kind(head: &[u8]) -> Option<&'static str> {
+/// Image formats that people have and that are not decoded.
+fn unread_format(head: &[u8]) -> Option<&'static str> {
     let brand = if head.get(4..8) == Some(b"ftyp") { head.get(8..12) } else { None };
     match brand {
         Some(b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"mif1" | b"msf1") => return Some("HEIC"),
@@ -93,8 +94,8 @@ mod tests {
 
     #[test]
     fn contents_win_over_names() {
-        assert_eq!(Contents::of("txt", &[0xFF, 0xD8, 0xFF, 0xE0]), Contents::Picture(ImageFormat::Jpeg));
-        assert_eq!(Contents::of("jpg", b"RIFF\x10\0\0\0WEBPVP8 "), Contents::Picture(ImageFormat::WebP));
+        assert_eq!(Contents::of("txt", &[0xFF, 0xD8, 0xFF, 0xE0]), Contents::Image(ImageFormat::Jpeg));
+        assert_eq!(Contents::of("jpg", b"RIFF\x10\0\0\0WEBPVP8 "), Contents::Image(ImageFormat::WebP));
         assert_eq!(Contents::of("", b"BM...something about cars"), Contents::Other);
         assert_eq!(Contents::of("md", b"P1 is a text"), Contents::Other);
         assert_eq!(Contents::of("mov", b"\0\0\0\x14ftypqt  "), Contents::Other);

@@ -1,14 +1,14 @@
 //! One file's bytes to upright RGB pixels.
 
-use std::fmt::Display;
 use std::io::Cursor;
 
 use image::codecs::tiff::TiffDecoder;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
+use crate::error::damaged;
+use crate::icc::{self, Profile};
 use crate::jpeg;
-use crate::profile::{self, Profile};
 
 /// Larger photos are refused before they are decoded. So many pixels are 400 MB; a phone's 108 megapixels pass.
 pub const MAX_PIXELS: u64 = 1 << 27;
@@ -36,7 +36,7 @@ pub(crate) fn size(bytes: &[u8], format: ImageFormat) -> Result<(u32, u32), Stri
     Ok((width, height))
 }
 
-/// Decodes a picture whose [`size`] is acceptable: the first frame, 8 bits of sRGB, its orientation applied, transparency
+/// Decodes an image whose [`size`] is acceptable: the first frame, 8 bits of sRGB, its orientation applied, transparency
 /// over `background` (or dropped without one); and what its colour profile has led to.
 pub(crate) fn decode(
     bytes: &[u8],
@@ -44,29 +44,29 @@ pub(crate) fn decode(
     background: Option<[u8; 3]>,
 ) -> Result<(RgbImage, Profile), String> {
     size(bytes, format)?;
-    let (picture, orientation, embedded) = match format {
+    let (image, orientation, embedded) = match format {
         ImageFormat::Jpeg => {
-            let (picture, orientation, embedded) = jpeg::decode(bytes)?;
-            (DynamicImage::ImageRgb8(picture), orientation, embedded)
+            let (image, orientation, embedded) = jpeg::decode(bytes)?;
+            (DynamicImage::ImageRgb8(image), orientation, embedded)
         }
         _ => {
             let mut decoder = decoder(bytes, format)?;
             // A camera's data that cannot be understood is no reason to refuse its photo.
             let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
             let embedded = match format {
-                // `image` gives TIFF's tags the room of the pixels, too little for the profile of a small picture.
+                // `image` gives TIFF's tags the room of the pixels, too little for the profile of a small image.
                 ImageFormat::Tiff => TiffDecoder::new(Cursor::new(bytes)).and_then(|mut tiff| tiff.icc_profile()),
                 _ => decoder.icc_profile(),
             };
             let embedded = embedded.unwrap_or_default();
-            let picture = DynamicImage::from_decoder(decoder).map_err(unusable)?;
-            (picture, orientation, embedded)
+            let image = DynamicImage::from_decoder(decoder).map_err(unusable)?;
+            (image, orientation, embedded)
         }
     };
-    let (picture, profile) = profile::to_srgb(picture, embedded.as_deref());
-    let mut picture = DynamicImage::ImageRgb8(flatten(picture, background)?);
-    picture.apply_orientation(orientation);
-    Ok((picture.into_rgb8(), profile))
+    let (image, profile) = icc::to_srgb(image, embedded.as_deref());
+    let mut image = DynamicImage::ImageRgb8(flatten(image, background)?);
+    image.apply_orientation(orientation);
+    Ok((image.into_rgb8(), profile))
 }
 
 fn decoder(bytes: &[u8], format: ImageFormat) -> Result<impl ImageDecoder, String> {
@@ -85,21 +85,16 @@ fn unusable(error: image::ImageError) -> String {
     }
 }
 
-/// What a decoder says, on one line.
-pub(crate) fn damaged(error: &dyn Display) -> String {
-    format!("is damaged: {}", error.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
-}
-
-fn flatten(picture: DynamicImage, background: Option<[u8; 3]>) -> Result<RgbImage, String> {
-    let Some(background) = background.filter(|_| picture.color().has_alpha()) else {
-        return Ok(picture.into_rgb8());
+fn flatten(image: DynamicImage, background: Option<[u8; 3]>) -> Result<RgbImage, String> {
+    let Some(background) = background.filter(|_| image.color().has_alpha()) else {
+        return Ok(image.into_rgb8());
     };
-    let picture = picture.into_rgba8();
-    if picture.pixels().all(|pixel| pixel.0[3] == 0) {
-        return Err("is wholly transparent, so nothing would be seen of it: save it without transparency".to_owned());
+    let image = image.into_rgba8();
+    if image.pixels().all(|pixel| pixel.0[3] == 0) {
+        return Err("is wholly transparent, so that nothing is visible: save it without transparency".to_owned());
     }
-    let mut flat = RgbImage::new(picture.width(), picture.height());
-    for (to, from) in flat.pixels_mut().zip(picture.pixels()) {
+    let mut flat = RgbImage::new(image.width(), image.height());
+    for (to, from) in flat.pixels_mut().zip(image.pixels()) {
         let [red, green, blue, alpha] = from.0.map(u32::from);
         for ((to, from), behind) in to.0.iter_mut().zip([red, green, blue]).zip(background) {
             *to = ((from * alpha + u32::from(behind) * (255 - alpha) + 127) / 255) as u8;

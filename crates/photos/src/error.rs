@@ -1,6 +1,6 @@
 //! What is wrong with a folder or a setting, in sentences.
 
-use std::fmt;
+use std::fmt::{self, Display};
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -14,10 +14,22 @@ pub struct Rejected {
     pub reason: String,
 }
 
+impl Rejected {
+    /// What to tell the user where the others are used.
+    pub fn note(&self) -> String {
+        format!("{self}; it is ignored")
+    }
+}
+
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.path.file_name().unwrap_or_default().display(), self.reason)
     }
+}
+
+/// What a decoder says, on one line.
+pub(crate) fn damaged(error: &dyn Display) -> String {
+    format!("is damaged: {}", error.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 /// Why there are no photos to train on; each message is one sentence.
@@ -42,7 +54,7 @@ pub enum Error {
         /// What is in it instead.
         skipped: Vec<Rejected>,
     },
-    /// Pictures that cannot be used, all of them, so that they can be repaired at once.
+    /// Photos that cannot be used, all of them, so that they can be repaired at once.
     #[error(
         "{} of the {total} photos in {} cannot be used, so repair or remove: {}",
         photos.len(), folder.display(), List(photos, 20)
@@ -52,10 +64,10 @@ pub enum Error {
         folder: PathBuf,
         /// Those that cannot be used.
         photos: Vec<Rejected>,
-        /// How many pictures there are, good ones included.
+        /// How many photos there are, good ones included.
         total: usize,
     },
-    /// More than fits in memory; probably somebody's whole album.
+    /// More than fits in memory; probably a whole album.
     #[error(
         "the {photos} photos in {} have {megapixels} megapixels together, more than the {limit} that are read: \
          choose fewer (three to ten photos of one subject are enough)",
@@ -64,7 +76,7 @@ pub enum Error {
     TooMany {
         /// As given.
         folder: PathBuf,
-        /// How many pictures there are.
+        /// How many photos there are.
         photos: usize,
         /// Their size together, in millions of pixels.
         megapixels: u64,

@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use image::{ImageFormat, RgbImage};
+use images::{Filter, resize, with_short_side};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -14,8 +15,7 @@ use crate::companions::Companions;
 use crate::contents::{Contents, HEAD};
 use crate::decode;
 use crate::error::{Error, Names, Rejected};
-use crate::profile::Profile;
-use crate::resample;
+use crate::icc::Profile;
 
 /// The photos of a folder are held in memory; so many pixels are 6 GB.
 const MAX_FOLDER_PIXELS: u64 = 2_000_000_000;
@@ -32,7 +32,7 @@ pub struct Options {
     /// shows the colours hidden under it, as the authors' `convert("RGB")` does.
     pub background: Option<[u8; 3]>,
     /// Photos whose shorter side is longer than this are shrunk to it once, when they are read. Off by default, because
-    /// it changes the pixels of views (they are resized twice). Twice the resolution of training or more keeps the
+    /// it changes the pixels of crops (they are resized twice). Twice the resolution of training or more keeps the
     /// detail; large photos then take less memory and render several times faster.
     pub max_short_side: Option<u32>,
 }
@@ -58,7 +58,7 @@ impl Photo {
     /// Reads a single file as those of a folder are read.
     ///
     /// # Errors
-    /// When the file cannot be read or is not a usable picture.
+    /// When the file cannot be read or is not a usable image.
     pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Self, Rejected> {
         Self::open_alone(path.as_ref(), options).map(|(photo, _)| photo)
     }
@@ -89,10 +89,11 @@ impl fmt::Debug for Photo {
 pub struct PhotoFolder {
     /// Sorted by name.
     pub photos: Vec<Photo>,
-    /// What else is in the folder (nothing for a single photo), sorted by name: hidden files, sub-folders, files that are no pictures.
+    /// What else is in the folder (nothing for a single photo), sorted by name: hidden files, sub-folders, files that are
+    /// not images.
     pub skipped: Vec<Rejected>,
-    /// What else the user should know, in sentences: captions and masks, which are not used, and colours that were
-    /// converted or could not be.
+    /// What the user should know, in sentences: files that are skipped, captions and masks, which are not used, and colours
+    /// that were converted or could not be.
     pub notes: Vec<String>,
 }
 
@@ -107,8 +108,8 @@ impl PhotoFolder {
     /// Reads all photos of a folder, in parallel; or the photo alone, where `folder` is a file.
     ///
     /// # Errors
-    /// When the file is no usable photo; when the folder cannot be read, holds no photos or far too many, or when any picture in it is damaged, larger
-    /// than [`MAX_PIXELS`](crate::MAX_PIXELS) or of a kind that is not read; all such pictures are named.
+    /// When the file is no usable photo; when the folder cannot be read, holds no photos or far too many, or when any photo in it is damaged, larger
+    /// than [`MAX_PIXELS`](crate::MAX_PIXELS) or of a format that is not read; all of these are named.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, Error> {
         Self::open_with(folder, &Options::default())
     }
@@ -163,14 +164,15 @@ impl PhotoFolder {
             let profiles: Vec<_> =
                 photos.iter().map(|(photo, profile)| (photo.path.clone(), profile.clone())).collect();
             let photos = photos.into_iter().map(|(photo, _)| photo).collect();
-            return Ok(Self { photos, skipped, notes: notes(&companions, &profiles) });
+            let notes = skipped.iter().map(Rejected::note).chain(notes(&companions, &profiles)).collect();
+            return Ok(Self { photos, skipped, notes });
         }
         unusable.sort_by(|a, b| a.path.cmp(&b.path));
         Err(Error::Unusable { folder: folder.to_owned(), photos: unusable, total })
     }
 }
 
-/// What is to be known about files beside photos and about photos' colours: a sentence for each kind, whatever the number.
+/// Notes on files beside photos and on photos' colours: one for each kind, however many files.
 fn notes(companions: &Companions, profiles: &[(PathBuf, Profile)]) -> Vec<String> {
     let Companions { captions, masks } = companions;
     let mut notes = Vec::new();
@@ -182,8 +184,8 @@ fn notes(companions: &Companions, profiles: &[(PathBuf, Profile)]) -> Vec<String
             unused.join(" and ")
         ));
     }
-    let with = |wanted: &dyn Fn(&Profile) -> bool| -> Vec<PathBuf> {
-        profiles.iter().filter(|(_, profile)| wanted(profile)).map(|(path, _)| path.clone()).collect()
+    let with = |matches: &dyn Fn(&Profile) -> bool| -> Vec<PathBuf> {
+        profiles.iter().filter(|(_, profile)| matches(profile)).map(|(path, _)| path.clone()).collect()
     };
     let converted = with(&|profile| *profile == Profile::Converted);
     if !converted.is_empty() {
@@ -231,10 +233,10 @@ fn inspect(path: PathBuf, options: &Options) -> Entry {
     };
     let extension = path.extension().unwrap_or_default().to_string_lossy();
     let format = match Contents::of(&extension, &head) {
-        Contents::Picture(format) => format,
+        Contents::Image(format) => format,
         Contents::Unusable(reason) => return unusable(path, reason),
         Contents::Other => {
-            let reason = "is not a JPEG, PNG, WebP, BMP, GIF or TIFF picture".to_owned();
+            let reason = "is not a JPEG, PNG, WebP, BMP, GIF or TIFF image".to_owned();
             return Entry::Skipped(Rejected { path, reason });
         }
     };
@@ -255,9 +257,11 @@ fn read(path: PathBuf, format: ImageFormat, options: &Options) -> Result<(Photo,
         let bytes = limits::read_at_most(&path, MAX_FILE_BYTES).map_err(|error| unreadable(&error))?;
         let (mut pixels, profile) = decode::decode(&bytes, format, options.background)?;
         if let Some(short) = shrinks_to(pixels.dimensions(), options) {
-            pixels = resample::resize(&pixels, short);
+            let (width, height) = with_short_side(pixels.width(), pixels.height(), short);
+            let [width, height] = [width, height].map(|side| side.try_into().unwrap_or(u32::MAX));
+            pixels = resize(&pixels, width, height, Filter::Bilinear);
         }
-        let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = hex::encode(Sha256::digest(&bytes));
         Ok((sha256, pixels, profile))
     };
     match result() {
@@ -273,7 +277,7 @@ fn shrinks_to((width, height): (u32, u32), options: &Options) -> Option<u32> {
 
 fn kept_pixels((width, height): (u32, u32), options: &Options) -> u64 {
     let (width, height) = match shrinks_to((width, height), options) {
-        Some(short) => resample::with_short_side(width, height, short),
+        Some(short) => with_short_side(width, height, short),
         None => (u64::from(width), u64::from(height)),
     };
     width * height

@@ -7,7 +7,7 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use crate::decode::damaged;
+use crate::error::damaged;
 
 /// Width and height as stored, before the orientation.
 ///
@@ -33,8 +33,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(RgbImage, Orientation, Option<Vec<
     let mut decoder = decoder(&guarded);
     let pixels = decoder.decode().map_err(|error| damaged(&error))?;
     let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
-    let picture = RgbImage::from_raw(width, height, pixels).ok_or("is damaged: pixels are missing")?;
-    Ok((picture, orientation.unwrap_or(Orientation::NoTransforms), decoder.icc_profile()))
+    let image = RgbImage::from_raw(width, height, pixels).ok_or("is damaged: pixels are missing")?;
+    Ok((image, orientation.unwrap_or(Orientation::NoTransforms), decoder.icc_profile()))
 }
 
 fn decoder(bytes: &[u8]) -> JpegDecoder<ZCursor<&[u8]>> {
@@ -81,7 +81,7 @@ fn without_strays(bytes: &[u8]) -> Vec<u8> {
 /// The image up to its end, with a run of ones before the end marker; none when the markers lead to no end.
 ///
 /// No Huffman code is all ones (ITU T.81, C), so decoding fails when a header promises more pixels than there are,
-/// where zeros would pass for pixels. What follows the end (other pictures, a phone's data) is left out.
+/// where zeros would pass for pixels. What follows the end (other images, a phone's data) is left out.
 fn guarded(bytes: &[u8]) -> Option<Vec<u8>> {
     // 128 ones are more than any code and its value take; the zero after each byte says that it is data.
     let ones = [0xFF, 0].repeat(16);

@@ -62,7 +62,7 @@ fn everything_in_a_folder_is_accounted_for() {
     assert!(opened.photos.iter().skip(1).all(|opened| opened.pixels == photo(8, 6)));
     assert_eq!(opened.photos[1].sha256, hex_sha256(&picture));
     let skipped: Vec<_> = opened.skipped.iter().map(ToString::to_string).collect();
-    let not_a_picture = "is not a JPEG, PNG, WebP, BMP, GIF or TIFF picture";
+    let not_a_picture = "is not a JPEG, PNG, WebP, BMP, GIF or TIFF image";
     let expected = [
         "._b.png is hidden".to_owned(),
         ".hidden.png is hidden".to_owned(),
@@ -96,7 +96,7 @@ fn a_file_is_read_in_place_of_a_folder() {
     let open = |name: &str| PhotoFolder::open(folder.path().join(name));
     let opened = open("b.png").unwrap();
     assert_eq!((opened.photos.len(), opened.photos[0].name(), opened.skipped.len()), (1, "b.png".to_owned(), 0));
-    for (name, reason) in [("c.jpg", "is empty"), ("d.txt", "is not a JPEG, PNG, WebP, BMP, GIF or TIFF picture")] {
+    for (name, reason) in [("c.jpg", "is empty"), ("d.txt", "is not a JPEG, PNG, WebP, BMP, GIF or TIFF image")] {
         let path = folder.path().join(name);
         assert_eq!(open(name).unwrap_err().to_string(), format!("the photo {} {reason}", path.display()));
     }
@@ -127,7 +127,7 @@ fn all_that_is_wrong_is_told_at_once() {
         "b.png is damaged",
         "c.jpg is cut off before its end",
         "d.jpg is empty",
-        "e.webp is called a picture, but does not begin like one",
+        "e.webp is named like an image, but does not begin like one",
         "f.heic is HEIC, which is not read here: save it as JPEG or PNG",
         "g.dng is a camera's raw file",
         "i.png cannot be read: No such file",
@@ -273,10 +273,10 @@ fn captions_and_masks_beside_photos_are_not_used_and_one_note_says_so() {
     let names: Vec<_> = opened.photos.iter().map(photos::Photo::name).collect();
     assert_eq!(names, ["01.png", "02.png", "03.png", "other-mask.png"]);
     let skipped: Vec<_> = opened.skipped.iter().map(ToString::to_string).collect();
-    assert_eq!(skipped, ["notes.txt is not a JPEG, PNG, WebP, BMP, GIF or TIFF picture"]);
+    assert_eq!(skipped, ["notes.txt is not a JPEG, PNG, WebP, BMP, GIF or TIFF image"]);
     let note = "captions (01.txt, 02.caption, 03.txt, metadata.jsonl) and masks (01-mask.png, 02.mask.png, 02_mask.jpg) are \
                 not used: every photo is learned whole, with the configured prompt";
-    assert_eq!(opened.notes, [note]);
+    assert_eq!(opened.notes, [format!("{}; it is ignored", skipped[0]), note.to_owned()]);
 }
 
 #[test]

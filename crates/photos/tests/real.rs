@@ -10,14 +10,14 @@ use photos::{Augmentation, PhotoFolder, contact_sheet};
 use rayon::prelude::*;
 
 #[test]
-fn every_subject_opens_and_every_view_shows_it() {
+fn every_subject_opens_and_every_crop_shows_it() {
     let seen = look(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/subjects"));
     assert!(seen >= 6);
 }
 
 #[test]
 #[ignore = "needs PHOTOS, a folder of folders of photos"]
-fn every_folder_of_photos_opens_and_every_view_shows_it() {
+fn every_folder_of_photos_opens_and_every_crop_shows_it() {
     let folder = std::env::var_os("PHOTOS").expect("PHOTOS names a folder of folders of photos");
     assert!(look(Path::new(&folder)) > 0);
 }
@@ -32,21 +32,21 @@ fn look(parent: &Path) -> usize {
         let opened = PhotoFolder::open(&folder).unwrap();
         assert!(opened.skipped.is_empty(), "{:?}", opened.skipped);
         let photos = &opened.photos;
-        let draw = |photo: usize, seed| {
+        let sample = |photo: usize, seed| {
             let (width, height) = photos[photo].pixels.dimensions();
-            (&photos[photo], augmentation.draw(seed, width, height))
+            (&photos[photo], augmentation.sample(seed, width, height))
         };
-        let drawn: Vec<_> = (0..24).map(|seed| draw(seed as usize % photos.len(), seed)).collect();
+        let sampled: Vec<_> = (0..24).map(|seed| sample(seed as usize % photos.len(), seed)).collect();
         // In whatever thread, in whatever order.
-        let parallel: Vec<_> = drawn.par_iter().map(|(photo, view)| view.render(&photo.pixels)).collect();
-        for ((photo, view), rendered) in drawn.iter().zip(&parallel) {
-            assert_eq!(*rendered, view.render(&photo.pixels));
+        let parallel: Vec<_> = sampled.par_iter().map(|(photo, crop)| crop.render(&photo.pixels)).collect();
+        for ((photo, crop), rendered) in sampled.iter().zip(&parallel) {
+            assert_eq!(*rendered, crop.render(&photo.pixels));
             assert_eq!(rendered.dimensions(), (128, 128));
             let black = rendered.pixels().filter(|pixel| pixel.0 == [0; 3]).count();
-            // Turned by 45 degrees, half of a square canvas is black, and of a wide one a little more.
-            assert!(black < 128 * 128 * 3 / 4, "{} {view:?}: {black}", photo.path.display());
+            // Rotated by 45 degrees, half of a square canvas is black, and of a wide one a little more.
+            assert!(black < 128 * 128 * 3 / 4, "{} {crop:?}: {black}", photo.path.display());
         }
-        let sheet = contact_sheet(&drawn, 6, 64).draw();
+        let sheet = contact_sheet(&sampled, 6, 64).draw();
         assert_eq!(sheet.width(), 6 * (64 + 8) + 8);
     }
     count

@@ -1,4 +1,4 @@
-//! The VAE learns to rebuild scenes.
+//! The VAE's training: to rebuild scenes.
 
 use anyhow::Result;
 use libtorch::random;
@@ -9,13 +9,13 @@ use weights::{Parameters, Source};
 use crate::part::Component;
 use crate::prefetch::Prefetch;
 use crate::sources::{Sources, to_tensor};
-use crate::{Recipe, shapes};
+use crate::{Config, shapes};
 
-/// The weight of the latents' divergence from normal numbers, in nats a picture, beside the mean absolute error in [-1, 1].
+/// The weight of the latents' divergence from normal numbers, in nats a image, beside the mean absolute error in [-1, 1].
 const KL_WEIGHT: f64 = 4e-7;
 /// The logarithm of the posterior's first variance.
 const FIRST_LOGVAR: f64 = -6.0;
-/// The side of the parts of scenes that are seen, in pixels: a quarter of the area, so more scenes in the same time.
+/// The side of the crops of scenes in pixels: a quarter of the area, so more scenes in the same time.
 const CROP: i64 = 64;
 
 pub(crate) struct Autoencoder {
@@ -28,20 +28,20 @@ pub(crate) struct Autoencoder {
 }
 
 impl Autoencoder {
-    pub(crate) fn new(source: &dyn Source, recipe: &Recipe, sources: &Sources, device: Device) -> Result<Self> {
-        let config: vae::Config = serde_json::from_value(shapes::vae(1.0))?;
-        let (model, parameters) = weights::build(source, (Kind::Float, device), |vs| AutoencoderKl::new(vs, &config))?;
+    pub(crate) fn new(source: &dyn Source, config: &Config, sources: &Sources, device: Device) -> Result<Self> {
+        let shape: vae::Config = serde_json::from_value(shapes::vae(1.0))?;
+        let (model, parameters) = weights::build(source, (Kind::Float, device), |vs| AutoencoderKl::new(vs, &shape))?;
         if source.names().is_empty() {
-            quiet(&parameters, config.latent_channels);
+            quiet(&parameters, shape.latent_channels);
         }
-        let seed = random::derive(recipe.seed, "vae", 0);
+        let seed = random::derive(config.seed, "vae", 0);
         Ok(Self {
             model,
             parameters,
-            scenes: Prefetch::new(sources, seed, recipe.batch_size),
+            scenes: Prefetch::new(sources, seed, config.batch_size),
             seed,
             device,
-            kind: recipe.dtype.kind(),
+            kind: config.dtype.kind(),
         })
     }
 }
@@ -52,13 +52,12 @@ impl Component for Autoencoder {
     }
 
     fn losses(&mut self, step: u64) -> Result<Vec<(&'static str, Tensor)>> {
-        let (pictures, _) = self.scenes.batch(step)?;
+        let (images, _) = self.scenes.batch(step)?;
         let [top, left] = ["top", "left"].map(|side| {
             let free = i64::from(shapes::IMAGE_SIZE) - CROP;
             random::derive(self.seed, side, step).cast_signed().rem_euclid(free + 1)
         });
-        let images =
-            to_tensor(&pictures).narrow(2, top, CROP).narrow(3, left, CROP).contiguous().to_device(self.device);
+        let images = to_tensor(&images).narrow(2, top, CROP).narrow(3, left, CROP).contiguous().to_device(self.device);
         let moments = self.model.encode(&images.to_kind(self.kind))?.moments();
         let posterior = Posterior::from_moments(&moments.to_kind(Kind::Float))?;
         let noise = random::normal(random::derive(self.seed, "posterior", step), &posterior.mean().size());

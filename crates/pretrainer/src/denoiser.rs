@@ -1,4 +1,4 @@
-//! The U-Net learns to take noise out of latents.
+//! The U-Net's training: to take noise out of latents.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use weights::{Parameters, Source};
 use crate::part::Component;
 use crate::prefetch::Prefetch;
 use crate::sources::{Sources, to_tensor};
-use crate::{Recipe, assemble, shapes};
+use crate::{Config, shapes, trained};
 
 /// How often each is seen, with ever new noise, before the next ones come: encoding a scene takes as long as half a step.
 const USES: usize = 8;
@@ -52,20 +52,20 @@ impl Denoiser {
     /// `run` holds the VAE and CLIP, trained.
     pub(crate) fn new(
         source: &dyn Source,
-        recipe: &Recipe,
+        config: &Config,
         sources: &Sources,
         run: &Path,
         device: Device,
     ) -> Result<Self> {
-        let config = serde_json::from_value(shapes::unet())?;
+        let shape = serde_json::from_value(shapes::unet())?;
         let to = (Kind::Float, device);
-        let (model, parameters) = weights::build(source, to, |vs| UNet::new(vs, &config))?;
-        let vae = assemble::trained_vae(run, sources, to)?;
-        let text_encoder = assemble::trained_text_encoder(run, sources, to)?;
+        let (model, parameters) = weights::build(source, to, |vs| UNet::new(vs, &shape))?;
+        let vae = trained::vae(run, sources, to)?;
+        let text_encoder = trained::text_encoder(run, sources, to)?;
         let schedule: SchedulerConfig = serde_json::from_value(shapes::scheduler())?;
         let forward = ForwardProcess::new(&schedule, device)?;
-        let seed = random::derive(recipe.seed, "unet", 0);
-        let (scenes, batch_size) = (Prefetch::new(sources, seed, recipe.pool), recipe.batch_size);
+        let seed = random::derive(config.seed, "unet", 0);
+        let (scenes, batch_size) = (Prefetch::new(sources, seed, config.pool), config.batch_size);
         let sources = sources.clone();
         Ok(Self {
             model,
@@ -77,10 +77,10 @@ impl Denoiser {
             chunk: None,
             sources,
             batch_size,
-            pool: recipe.pool,
+            pool: config.pool,
             seed,
             device,
-            kind: recipe.dtype.kind(),
+            kind: config.dtype.kind(),
         })
     }
 
@@ -90,9 +90,9 @@ impl Denoiser {
 
     fn chunk(&mut self, number: u64) -> Result<&Chunk> {
         if self.chunk.as_ref().is_none_or(|chunk| chunk.number != number) {
-            let (pictures, captions) = self.scenes.batch(number)?;
+            let (images, captions) = self.scenes.batch(number)?;
             let moments = tch::no_grad(|| {
-                let parts = pictures.chunks(ENCODED);
+                let parts = images.chunks(ENCODED);
                 let encode = |part| {
                     let images = to_tensor(part).to_device_(self.device, self.kind, false, false);
                     anyhow::Ok(self.vae.encode(&images)?.moments().to_kind(Kind::Float))

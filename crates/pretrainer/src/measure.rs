@@ -1,4 +1,4 @@
-//! How good a miniature is, on compositions that no training scene had.
+//! Measuring a miniature on compositions that no training scene had.
 
 use std::path::Path;
 
@@ -19,29 +19,29 @@ use crate::sources::to_tensor;
 const CAPTIONS: usize = 100;
 /// Sets of captions that CLIP is measured on.
 const SETS: u64 = 5;
-/// How strongly prompts count in generated pictures: what suits so small a model; 7.5 makes its colours glaring.
+/// The guidance scale of generated images; 7.5 makes the colours of so small a model glaring.
 const GUIDANCE: f64 = 3.0;
-/// Pictures computed together.
+/// Images computed together.
 const BATCH: usize = 20;
 
-/// What was measured.
+/// The measurements.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Measures {
-    /// Of the VAE, in decibels, the mean over 100 scenes.
+    /// The VAE's peak signal-to-noise ratio in decibels, the mean over 100 scenes.
     pub vae_psnr: f64,
-    /// How often CLIP finds a caption's scene among 100, in [0, 1].
+    /// How often CLIP finds the scene of a caption among 100, in [0, 1].
     pub text_to_image_recall: f64,
-    /// How often CLIP finds a scene's caption among 100, in [0, 1].
+    /// How often CLIP finds the caption of a scene among 100, in [0, 1].
     pub image_to_text_recall: f64,
-    /// How often CLIP finds the prompt of a generated picture among 100, in [0, 1].
+    /// How often CLIP finds the prompt of a generated image among 100, in [0, 1].
     pub generated_recall: f64,
-    /// The guidance scale of the generated pictures.
+    /// The guidance scale of the generated images.
     pub guidance_scale: f64,
-    /// The prompts of the generated pictures.
+    /// The prompts of the generated images.
     pub prompts: Vec<String>,
 }
 
-/// Measures the model in `folder`; returns the generated pictures too. `progress` is told what is done of each part.
+/// Measures the model in `folder`; returns the generated images too. `progress` is called with what is measured next.
 ///
 /// # Errors
 /// When the model cannot be loaded.
@@ -57,9 +57,9 @@ pub fn measure(
         let sets = (0..SETS).map(|set| distinct(sources, set)).collect::<Result<Vec<_>>>()?;
 
         progress("VAE");
-        let (pictures, captions) = sources.pairs(&sets[0], Split::HeldOut);
+        let (images, captions) = sources.pairs(&sets[0], Split::HeldOut);
         let mut psnr = 0.0;
-        for part in pictures.chunks(BATCH) {
+        for part in images.chunks(BATCH) {
             let images = to_tensor(part).to_device(device);
             let rebuilt = pipeline.vae.decode(&pipeline.vae.encode(&images)?.mode())?.clamp(-1.0, 1.0);
             let squared = ((rebuilt - images) / 2.0).square().mean_dim([1i64, 2, 3].as_slice(), false, Kind::Float);
@@ -69,19 +69,19 @@ pub fn measure(
         progress("CLIP");
         let mut recalls = [0.0; 2];
         for seeds in &sets {
-            let (pictures, captions) = sources.pairs(seeds, Split::HeldOut);
-            let logits = similarities(&clip, sources, &pictures, &captions, device)?;
+            let (images, captions) = sources.pairs(seeds, Split::HeldOut);
+            let logits = similarities(&clip, sources, &images, &captions, device)?;
             recalls = [recalls[0] + recall(&logits.tr()) / SETS as f64, recalls[1] + recall(&logits) / SETS as f64];
         }
 
-        progress("pictures");
+        progress("images");
         let settings = Settings { steps: 25, guidance_scale: GUIDANCE, ..pipeline.default_settings() };
         let requests: Vec<Request> =
             captions.iter().zip(0..).map(|(caption, seed)| Request::new(caption.as_str(), seed)).collect();
         let mut generated = Vec::new();
         for part in requests.chunks(BATCH) {
             generated.extend(pipeline.generate(part, &settings, &mut |_| {})?);
-            progress(&format!("pictures: {} of {CAPTIONS}", generated.len()));
+            progress(&format!("images: {} of {CAPTIONS}", generated.len()));
         }
         let logits = similarities(&clip, sources, &generated, &captions, device)?;
         let measures = Measures {
@@ -100,21 +100,21 @@ pub fn measure(
 fn distinct(sources: &Sources, set: u64) -> Result<Vec<u64>> {
     let mut seen = std::collections::BTreeSet::new();
     let seeds = (0..100 * CAPTIONS as u64).map(|i| random::derive(set, "measured", i));
-    let new = |seed: &u64| seen.insert(Scene::draw(&sources.world, *seed, Split::HeldOut).caption(&sources.world));
+    let new = |seed: &u64| seen.insert(Scene::sample(&sources.world, *seed, Split::HeldOut).caption(&sources.world));
     let distinct: Vec<u64> = seeds.filter(new).take(CAPTIONS).collect();
     ensure!(distinct.len() == CAPTIONS, "the world has too few scenes: {CAPTIONS} different captions are measured");
     Ok(distinct)
 }
 
-/// [pictures, captions].
+/// [images, captions].
 fn similarities(
     clip: &ClipModel,
     sources: &Sources,
-    pictures: &[RgbImage],
+    images: &[RgbImage],
     captions: &[String],
     device: Device,
 ) -> Result<Tensor> {
-    let images = clip.image_features(&prepare(pictures).to_device(device))?;
+    let images = clip.image_features(&prepare(images).to_device(device))?;
     let texts = clip.text_features(&sources.ids(captions)?)?;
     clip.logits_per_image(&images, &texts)
 }

@@ -1,4 +1,4 @@
-//! How long training will take.
+//! The duration of a step.
 
 use std::path::Path;
 use std::time::Instant;
@@ -10,20 +10,20 @@ use weights::Random;
 
 use crate::part::Component;
 use crate::pretraining::build;
-use crate::{Part, Recipe, Sources};
+use crate::{Config, Part, Sources};
 
 const WARM_UP: u64 = 2;
 const MEASURED: u64 = 8;
 
-/// How long a step takes, in seconds: the mean of a few after two to warm up, with its share of what is done once in many
-/// steps, such as encoding scenes. No step counts.
+/// Measures how long a step takes, in seconds: the mean of a few after two to warm up, with its share of what is done once
+/// in many steps, such as encoding scenes. Nothing is kept.
 ///
 /// # Errors
 /// As [`Pretraining::open`](crate::Pretraining::open).
-pub fn seconds_per_step(part: Part, recipe: &Recipe, sources: &Sources, run: &Path, device: Device) -> Result<f64> {
-    let mut component = build(part, &Random { seed: recipe.seed }, recipe, sources, run, device)?;
+pub fn seconds_per_step(part: Part, config: &Config, sources: &Sources, run: &Path, device: Device) -> Result<f64> {
+    let mut component = build(part, &Random { seed: config.seed }, config, sources, run, device)?;
     let trained = component.parameters().train(|_| true);
-    let mut optimizer = AdamW::new(trained, &recipe.optimizer)?;
+    let mut optimizer = AdamW::new(trained, &config.optimizer)?;
     mean_step(&mut *component, &mut optimizer, device)
 }
 

@@ -1,4 +1,4 @@
-//! The three components.
+//! The three parts of the model.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,20 +8,20 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use weights::Parameters;
 
-/// What is trained.
+/// A part of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
-    /// Pictures to latents and back.
+    /// Images to latents and back.
     Vae,
-    /// Pictures and captions in one space.
+    /// Images and captions in one space.
     Clip,
-    /// Noise out of latents, under a caption.
+    /// Noise out of latents, given a caption.
     Unet,
 }
 
 impl Part {
-    /// In the order in which they need each other.
+    /// In the order of training.
     pub const ALL: [Self; 3] = [Self::Vae, Self::Clip, Self::Unet];
 
     /// Its name in files and messages.
@@ -60,11 +60,11 @@ impl FromStr for Part {
     }
 }
 
-/// A component that can be trained.
+/// A part that can be trained.
 pub(crate) trait Component {
     fn parameters(&self) -> &Parameters;
 
-    /// The losses of step `step` (from 0) as scalars; the first is the one to descend.
+    /// The losses of step `step` (from 0) as scalars; the first is the one to minimise.
     fn losses(&mut self, step: u64) -> Result<Vec<(&'static str, Tensor)>>;
 
     /// After how many steps something is prepared for the next ones; `None` where all steps are alike.

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clip::ImageProcessor;
 use serde_json::{Value, json};
 
-/// The side of the pictures in pixels; latents have an eighth of it.
+/// The side of the images in pixels; latents have an eighth of it.
 pub(crate) const IMAGE_SIZE: u32 = 128;
 /// The tokens of a prompt, BOS, EOS and padding included.
 pub(crate) const POSITIONS: i64 = 40;
@@ -123,7 +123,7 @@ pub(crate) fn scheduler() -> Value {
     })
 }
 
-/// How CLIP sees pictures.
+/// How CLIP sees images.
 pub(crate) fn image_processor() -> ImageProcessor {
     ImageProcessor::square(i64::from(IMAGE_SIZE))
 }

@@ -1,4 +1,4 @@
-//! What is learned from.
+//! The training data.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::{shapes, vocabulary};
 /// The world, its drawings, and the words for it. Clones share everything.
 #[derive(Clone)]
 pub struct Sources {
-    /// What there is.
+    /// The world.
     pub world: Arc<World>,
     /// The drawings.
     pub album: Arc<Album>,
@@ -22,27 +22,27 @@ pub struct Sources {
     pub tokenizer: Arc<Tokenizer>,
 }
 
-/// Scenes as pictures with captions.
+/// Scenes as images with captions.
 pub(crate) type Pairs = (Vec<RgbImage>, Vec<String>);
 
 impl Sources {
-    /// Reads `scenes/world.json` and `tokenizer/` in `fixtures`, and the drawings.
+    /// The miniature's world, with the folder of CLIP's tokenizer (`vocab.json`, `merges.txt`) and that of the drawings.
     ///
     /// # Errors
     /// Names the file that cannot be used.
-    pub fn open(fixtures: &Path, drawings: &Path) -> Result<Self> {
-        let world = World::open(&fixtures.join("scenes/world.json"))?;
+    pub fn open(tokenizer: &Path, drawings: &Path) -> Result<Self> {
+        let world = World::miniature();
         let album = Album::open(&world, drawings)?;
-        Self::new(fixtures, world, album)
+        Self::new(tokenizer, world, album)
     }
 
-    /// The same with the world and its drawings at hand.
+    /// The same with a world and its drawings.
     ///
     /// # Errors
     /// As [`Sources::open`].
-    pub fn new(fixtures: &Path, world: World, album: Album) -> Result<Self> {
-        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-        vocabulary::write_truncated(&fixtures.join("tokenizer"), &world.words(), folder.path())?;
+    pub fn new(tokenizer: &Path, world: World, album: Album) -> Result<Self> {
+        let folder = tempfile::tempdir().context("cannot create a temporary folder")?;
+        vocabulary::write_truncated(tokenizer, &world.words(), folder.path())?;
         let tokenizer = Arc::new(Tokenizer::load(folder.path())?);
         Ok(Self { world: Arc::new(world), album: Arc::new(album), tokenizer })
     }
@@ -68,8 +68,8 @@ impl Sources {
     }
 }
 
-/// Pictures as [n, 3, height, width] in [-1, 1].
-pub(crate) fn to_tensor(pictures: &[RgbImage]) -> Tensor {
-    let each: Vec<Tensor> = pictures.iter().map(sampling::from_picture).collect();
+/// Images as [n, 3, height, width] in [-1, 1].
+pub(crate) fn to_tensor(images: &[RgbImage]) -> Tensor {
+    let each: Vec<Tensor> = images.iter().map(sampling::from_picture).collect();
     Tensor::cat(&each, 0)
 }

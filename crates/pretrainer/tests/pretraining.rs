@@ -1,9 +1,10 @@
-//! All three parts on placeholder drawings: training goes on bit by bit, and what it makes is a model that draws.
+//! All three parts on placeholder drawings: a resumed training equals an uninterrupted one, and the parts make a model that
+//! generates.
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 
-use pretrainer::{Part, Pretraining, Recipe, Sources};
+use pretrainer::{Config, Part, Pretraining, Sources};
 use sampling::{Pipeline, Request, Settings};
 use scenes::{Album, World};
 use tch::{Device, Kind};
@@ -13,20 +14,20 @@ fn fixtures() -> PathBuf {
 }
 
 fn sources() -> Sources {
-    let world = World::open(&fixtures().join("scenes/world.json")).unwrap();
+    let world = World::miniature();
     let album = Album::placeholder(&world);
-    Sources::new(&fixtures(), world, album).unwrap()
+    Sources::new(&fixtures().join("tokenizer"), world, album).unwrap()
 }
 
-fn recipe(part: Part, steps: u64) -> Recipe {
+fn config(part: Part, steps: u64) -> Config {
     let batch_size = if part == Part::Clip { 8 } else { 2 };
-    Recipe { steps, batch_size, pool: 4, warm_up: 2, checkpoint_every: 2, ..Recipe::of(part) }
+    Config { steps, batch_size, pool: 4, warm_up: 2, checkpoint_every: 2, ..Config::preset(part) }
 }
 
 fn train(part: Part, steps: u64, sources: &Sources, run: &Path, stop_after: Option<u64>) {
-    let mut pretraining = Pretraining::open(part, recipe(part, steps), sources, run, Device::Cpu).unwrap();
-    let begun = pretraining.progress().0;
-    let count = std::cell::Cell::new(begun);
+    let mut pretraining = Pretraining::open(part, config(part, steps), sources, run, Device::Cpu).unwrap();
+    let start = pretraining.progress().0;
+    let count = std::cell::Cell::new(start);
     let stop = || {
         count.set(count.get() + 1);
         Some(count.get()) == stop_after
@@ -50,8 +51,8 @@ fn a_stopped_training_ends_in_the_same_bytes_and_the_parts_make_a_model() {
     pretrainer::assemble(whole.path(), &sources, &model).unwrap();
     let pipeline = Pipeline::from_folder(&model, (Kind::Float, Device::Cpu)).unwrap();
     let settings = Settings { steps: 1, ..pipeline.default_settings() };
-    let drawn = pipeline.generate(&[Request::new("a red apple on a table", 0)], &settings, &mut |_| {}).unwrap();
-    assert_eq!(drawn[0].dimensions(), (128, 128));
+    let generated = pipeline.generate(&[Request::new("a red apple on a table", 0)], &settings, &mut |_| {}).unwrap();
+    assert_eq!(generated[0].dimensions(), (128, 128));
     assert_eq!(pipeline.unet.cross_attention_layers().len(), 16);
     let clip = clip::ClipModel::from_folder(&model.join("clip"), (Kind::Float, Device::Cpu));
     assert!(clip.is_ok());
@@ -60,7 +61,7 @@ fn a_stopped_training_ends_in_the_same_bytes_and_the_parts_make_a_model() {
 #[test]
 fn the_unet_needs_the_other_parts_first() {
     let run = tempfile::tempdir().unwrap();
-    let refused = Pretraining::open(Part::Unet, recipe(Part::Unet, 1), &sources(), run.path(), Device::Cpu);
+    let refused = Pretraining::open(Part::Unet, config(Part::Unet, 1), &sources(), run.path(), Device::Cpu);
     let message = format!("{:#}", refused.err().unwrap());
     assert!(message.contains("train the parts vae and clip in"), "{message}");
 }
@@ -72,7 +73,7 @@ fn only_the_number_of_steps_may_change() {
     train(Part::Clip, 3, &sources, run.path(), None);
     assert_eq!(pretrainer::recorded_steps(Part::Clip, run.path()).unwrap(), Some(3));
     assert_eq!(pretrainer::recorded_steps(Part::Vae, run.path()).unwrap(), None);
-    let other = Recipe { learning_rate: 0.5, ..recipe(Part::Clip, 4) };
+    let other = Config { learning_rate: 0.5, ..config(Part::Clip, 4) };
     let refused = Pretraining::open(Part::Clip, other, &sources, run.path(), Device::Cpu);
     let message = format!("{:#}", refused.err().unwrap());
     assert!(message.contains("learning_rate was 0.001, is 0.5"), "{message}");
@@ -99,7 +100,7 @@ fn the_worlds_words_have_clips_own_tokens() {
 }
 
 #[test]
-fn a_part_begins_where_a_finished_model_has_got_and_the_others_serve_it() {
+fn a_part_starts_from_a_finished_model_and_the_others_are_used_as_they_are() {
     let (sources, run, next) = (sources(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     for part in Part::ALL {
         train(part, 2, &sources, run.path(), None);
@@ -113,17 +114,17 @@ fn a_part_begins_where_a_finished_model_has_got_and_the_others_serve_it() {
     }
 
     // Of another seed, whose random weights would be quite different ones, and with hardly any learning rate.
-    let recipe = Recipe { seed: 1, learning_rate: 1e-6, ..recipe(Part::Unet, 2) };
+    let config = Config { seed: 1, learning_rate: 1e-6, ..config(Part::Unet, 2) };
     let train = |stop: bool| {
-        let part = Pretraining::open(Part::Unet, recipe.clone(), &sources, next.path(), Device::Cpu);
+        let part = Pretraining::open(Part::Unet, config.clone(), &sources, next.path(), Device::Cpu);
         part.unwrap().run(&|| stop, &mut |_| {}).unwrap()
     };
     assert!(!train(true) && train(false));
     let name = "conv_in.weight";
     let read = |path: &Path| weights::Archive::open(path).unwrap().tensors().unwrap()[name].to_kind(Kind::Float);
-    let begun = read(&model.join("unet/diffusion_pytorch_model.safetensors"));
+    let start = read(&model.join("unet/diffusion_pytorch_model.safetensors"));
     let now = read(&next.path().join("unet/model.safetensors"));
-    let change = (&now - &begun).abs().max().double_value(&[]);
+    let change = (&now - &start).abs().max().double_value(&[]);
     assert!(change > 0.0 && change < 1e-5, "{change}");
 
     pretrainer::start_from(&model, next.path(), &sources).unwrap();
@@ -133,23 +134,23 @@ fn a_part_begins_where_a_finished_model_has_got_and_the_others_serve_it() {
     };
     let nothing = tempfile::tempdir().unwrap();
     refused(nothing.path(), &nothing.path().join("new"), "tokenizer/vocab.json");
-    refused(&model, run.path(), "vae has begun from something else");
+    refused(&model, run.path(), "vae was started from something else");
     std::fs::write(model.join("clip/model.safetensors"), "another").unwrap();
-    refused(&model, next.path(), "clip has begun from another model");
+    refused(&model, next.path(), "clip was started from another model");
 }
 
 #[test]
-fn a_recipe_that_cannot_be_is_refused_and_leaves_nothing() {
+fn an_impossible_configuration_is_refused_and_leaves_nothing() {
     let (sources, run) = (sources(), tempfile::tempdir().unwrap());
     for (part, batch_size, words) in
         [(Part::Vae, 0, "at least one scene"), (Part::Clip, 12, "families of 8"), (Part::Unet, 3, "the pool of 4")]
     {
-        let wrong = Recipe { batch_size, ..recipe(part, 1) };
+        let wrong = Config { batch_size, ..config(part, 1) };
         let message = format!("{:#}", Pretraining::open(part, wrong, &sources, run.path(), Device::Cpu).err().unwrap());
         assert!(message.contains(words), "{message}");
     }
     assert_eq!(std::fs::read_dir(run.path()).unwrap().count(), 0);
     train(Part::Clip, 2, &sources, run.path(), None);
-    let fewer = Pretraining::open(Part::Clip, recipe(Part::Clip, 1), &sources, run.path(), Device::Cpu);
+    let fewer = Pretraining::open(Part::Clip, config(Part::Clip, 1), &sources, run.path(), Device::Cpu);
     assert!(format!("{:#}", fewer.err().unwrap()).contains("has done 2 steps already"));
 }

@@ -21,9 +21,9 @@ const SIDE: u32 = 256;
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [animations, out] = arguments.as_slice() else { bail!("give the folder of the animations and where to write") };
-    let world = World::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/scenes/world.json"))?;
+    let world = World::miniature();
     for (number, subject) in world.subjects.iter().enumerate() {
-        let path = Path::new(animations).join(format!("{}.webp", subject.pictures[0]));
+        let path = Path::new(animations).join(format!("{}.webp", subject.drawings[0]));
         if !path.exists() {
             continue;
         }
@@ -32,7 +32,7 @@ fn main() -> Result<()> {
         std::fs::create_dir_all(&folder)?;
         for (turn, pose) in poses.into_iter().enumerate() {
             let scene = Scene::of_subject(&world, subject, turn, (100 * number + turn) as u64);
-            let album = Album::of([(scene.objects[0].picture.clone(), pose)]);
+            let album = Album::of([(scene.objects[0].drawing.clone(), pose)]);
             let file = BufWriter::new(File::create(folder.join(format!("{turn:02}.jpg")))?);
             JpegEncoder::new_with_quality(file, 92).encode_image(&scene.render(&world, &album, SIDE))?;
             println!("{} {turn}: {}", subject.name, scene.caption(&world));

@@ -26,8 +26,8 @@ impl Album {
         let names: Vec<&String> = names(world).collect();
         let read = |name: &&String| -> Result<(String, Rgba32FImage)> {
             let path = folder.join(format!("{name}.webp"));
-            let picture = image::open(&path).with_context(|| format!("cannot read the drawing {}", path.display()))?;
-            Ok(((*name).clone(), prepared(picture.into_rgba32f(), SIDE)))
+            let image = image::open(&path).with_context(|| format!("cannot read the drawing {}", path.display()))?;
+            Ok(((*name).clone(), prepared(image.into_rgba32f(), SIDE)))
         };
         Ok(Self(names.par_iter().map(read).collect::<Result<_>>()?))
     }
@@ -36,12 +36,12 @@ impl Album {
     pub fn placeholder(world: &World) -> Self {
         let disc = |name: &String| {
             let shade = f32::from(name.bytes().fold(0u8, u8::wrapping_add)) / 255.0;
-            let picture = Rgba32FImage::from_fn(SIDE, SIDE, |x, y| {
+            let image = Rgba32FImage::from_fn(SIDE, SIDE, |x, y| {
                 let middle = SIDE as f32 / 2.0;
                 let inside = (x as f32 - middle).hypot(y as f32 - middle) < 0.9 * middle;
                 if inside { Rgba([shade, 0.5, 1.0 - shade, 1.0]) } else { Rgba([0.0; 4]) }
             });
-            (name.clone(), picture)
+            (name.clone(), image)
         };
         Self(names(world).map(disc).collect())
     }
@@ -61,14 +61,14 @@ impl Album {
 }
 
 /// Colours multiplied by alpha, so that scaling mixes them rightly.
-fn prepared(mut picture: Rgba32FImage, side: u32) -> Rgba32FImage {
-    for Rgba([r, g, b, a]) in picture.pixels_mut() {
+fn prepared(mut image: Rgba32FImage, side: u32) -> Rgba32FImage {
+    for Rgba([r, g, b, a]) in image.pixels_mut() {
         (*r, *g, *b) = (*r * *a, *g * *a, *b * *a);
     }
-    imageops::resize(&picture, side, side, FilterType::Triangle)
+    imageops::resize(&image, side, side, FilterType::Triangle)
 }
 
 fn names(world: &World) -> impl Iterator<Item = &String> {
-    let nouns = world.nouns.iter().flat_map(|noun| &noun.pictures);
-    nouns.chain(world.subjects.iter().flat_map(|subject| &subject.pictures))
+    let nouns = world.nouns.iter().flat_map(|noun| &noun.drawings);
+    nouns.chain(world.subjects.iter().flat_map(|subject| &subject.drawings))
 }

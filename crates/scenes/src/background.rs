@@ -2,7 +2,7 @@
 
 use image::{Rgb, Rgb32FImage};
 
-use crate::draws::Draws;
+use crate::rng::Rng;
 use crate::{Background, World};
 
 /// The places that [`paint`] knows.
@@ -16,16 +16,16 @@ pub(crate) fn has_ground(place: &str) -> bool {
 
 type Color = [f32; 3];
 
-/// A square picture of the background alone.
-pub(crate) fn paint(background: &Background, world: &World, draws: &mut Draws, side: u32) -> Rgb32FImage {
-    let shade = draws.range(-0.03, 0.03);
+/// A square image of the background alone.
+pub(crate) fn paint(background: &Background, world: &World, rng: &mut Rng, side: u32) -> Rgb32FImage {
+    let shade = rng.range(-0.03, 0.03);
     let painter: Box<dyn Fn(f32, f32) -> Color> = match background {
         Background::Plain => Box::new(|_, y| [0.92 - 0.08 * y; 3]),
         Background::Color(color) => {
             let rgb = world.colors.get(color).map_or([0.5; 3], |rgb| rgb.map(|v| f32::from(v) / 255.0));
             Box::new(move |_, y| rgb.map(|v| v + 0.05 - 0.1 * y))
         }
-        Background::Place(place) => scenery(place, draws),
+        Background::Place(place) => scenery(place, rng),
     };
     Rgb32FImage::from_fn(side, side, |x, y| {
         let part = |v: u32| (v as f32 + 0.5) / side as f32;
@@ -42,8 +42,8 @@ fn mix(a: Color, b: Color, t: f32) -> Color {
 }
 
 /// Discs (x, y, radius) at random places between two heights.
-fn discs(draws: &mut Draws, count: usize, heights: (f32, f32), radii: (f32, f32)) -> Vec<(f32, f32, f32)> {
-    let disc = |_| (draws.unit(), draws.range(heights.0, heights.1), draws.range(radii.0, radii.1));
+fn discs(rng: &mut Rng, count: usize, heights: (f32, f32), radii: (f32, f32)) -> Vec<(f32, f32, f32)> {
+    let disc = |_| (rng.unit(), rng.range(heights.0, heights.1), rng.range(radii.0, radii.1));
     (0..count).map(disc).collect()
 }
 
@@ -55,13 +55,13 @@ fn cover(discs: &[(f32, f32, f32)], x: f32, y: f32, stretch: f32) -> f32 {
 }
 
 /// The colour at each point, x to the right and y down, both in [0, 1].
-fn scenery(place: &str, draws: &mut Draws) -> Box<dyn Fn(f32, f32) -> Color> {
-    let horizon = draws.range(0.56, 0.66);
-    let (waves, phase) = (draws.range(3.0, 7.0), draws.range(0.0, 6.3));
+fn scenery(place: &str, rng: &mut Rng) -> Box<dyn Fn(f32, f32) -> Color> {
+    let horizon = rng.range(0.56, 0.66);
+    let (waves, phase) = (rng.range(3.0, 7.0), rng.range(0.0, 6.3));
     let ground = move |x: f32| horizon + 0.025 * (waves * x + phase).sin();
     match place {
         "snow" => {
-            let flakes = discs(draws, 16, (0.0, horizon), (0.01, 0.018));
+            let flakes = discs(rng, 16, (0.0, horizon), (0.01, 0.018));
             Box::new(move |x, y| {
                 let sky = mix(rgb(160, 195, 230), rgb(205, 225, 242), y / horizon);
                 let sky = mix(sky, [1.0; 3], cover(&flakes, x, y, 1.0));
@@ -79,7 +79,7 @@ fn scenery(place: &str, draws: &mut Draws) -> Box<dyn Fn(f32, f32) -> Color> {
         }),
         "forest" => {
             let trunks: Vec<(f32, f32)> =
-                (0..6).map(|i| ((i as f32 + draws.range(0.2, 0.8)) / 6.0, draws.range(0.018, 0.03))).collect();
+                (0..6).map(|i| ((i as f32 + rng.range(0.2, 0.8)) / 6.0, rng.range(0.018, 0.03))).collect();
             Box::new(move |x, y| {
                 let leaves = mix(rgb(46, 105, 58), rgb(30, 76, 46), y + 0.1 * (waves * 4.0 * x + phase).sin());
                 let trunk = trunks.iter().any(|(middle, half)| (x - middle).abs() < *half);
@@ -96,21 +96,21 @@ fn scenery(place: &str, draws: &mut Draws) -> Box<dyn Fn(f32, f32) -> Color> {
             y => mix(rgb(252, 226, 170), rgb(253, 240, 205), y / horizon),
         }),
         "water" => {
-            let bubbles = discs(draws, 9, (0.0, 1.0), (0.012, 0.03));
+            let bubbles = discs(rng, 9, (0.0, 1.0), (0.012, 0.03));
             Box::new(move |x, y| {
                 let water = mix(rgb(70, 185, 225), rgb(12, 70, 145), y);
                 mix(water, rgb(190, 235, 250), 0.7 * cover(&bubbles, x, y, 1.0))
             })
         }
         "sky" => {
-            let clouds = discs(draws, 5, (0.08, 0.95), (0.05, 0.08));
+            let clouds = discs(rng, 5, (0.08, 0.95), (0.05, 0.08));
             Box::new(move |x, y| {
                 let sky = mix(rgb(85, 165, 240), rgb(175, 220, 250), y);
                 mix(sky, rgb(250, 252, 255), cover(&clouds, x, y, 2.2))
             })
         }
         "space" => {
-            let stars = discs(draws, 26, (0.0, 1.0), (0.006, 0.013));
+            let stars = discs(rng, 26, (0.0, 1.0), (0.006, 0.013));
             Box::new(move |x, y| {
                 let cloud = 0.5 + 0.5 * (waves * (x + y) + phase).sin();
                 let dark = mix(rgb(10, 10, 30), rgb(52, 26, 84), 0.7 * cloud * (1.0 - (y - 0.5).abs()));
@@ -118,7 +118,7 @@ fn scenery(place: &str, draws: &mut Draws) -> Box<dyn Fn(f32, f32) -> Color> {
             })
         }
         "city" => {
-            let heights: Vec<f32> = (0..7).map(|_| draws.range(0.12, 0.45)).collect();
+            let heights: Vec<f32> = (0..7).map(|_| rng.range(0.12, 0.45)).collect();
             Box::new(move |x, y| {
                 let house = ((x * 7.0) as usize).min(6);
                 let (within, up) = ((x * 7.0).fract(), y - heights[house]);
@@ -133,8 +133,8 @@ fn scenery(place: &str, draws: &mut Draws) -> Box<dyn Fn(f32, f32) -> Color> {
             })
         }
         "night" => {
-            let moon = [(draws.range(0.12, 0.88), draws.range(0.12, 0.2), 0.085)];
-            let stars = discs(draws, 10, (0.0, horizon), (0.006, 0.01));
+            let moon = [(rng.range(0.12, 0.88), rng.range(0.12, 0.2), 0.085)];
+            let stars = discs(rng, 10, (0.0, horizon), (0.006, 0.01));
             Box::new(move |x, y| {
                 let sky = mix(rgb(14, 20, 62), rgb(44, 52, 118), y / horizon);
                 let sky = mix(sky, rgb(235, 235, 220), cover(&stars, x, y, 1.0));
@@ -143,7 +143,7 @@ fn scenery(place: &str, draws: &mut Draws) -> Box<dyn Fn(f32, f32) -> Color> {
             })
         }
         "sunset" => {
-            let sun = [(draws.range(0.2, 0.8), horizon + 0.1, 0.15)];
+            let sun = [(rng.range(0.2, 0.8), horizon + 0.1, 0.15)];
             Box::new(move |x, y| {
                 let sky = match y / (horizon + 0.1) {
                     t if t < 0.5 => mix(rgb(96, 62, 138), rgb(226, 96, 110), t * 2.0),

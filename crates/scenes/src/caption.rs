@@ -3,7 +3,7 @@
 use crate::{Background, Scene, World};
 
 impl Scene {
-    /// What a person would write below the picture: "a photo of a red apple and a fox in the snow".
+    /// What a person would write below the image: "a photo of a red apple and a fox in the snow".
     pub fn caption(&self, world: &World) -> String {
         let lead = match &self.style {
             Some(style) => world.styles.get(style).map(String::as_str),

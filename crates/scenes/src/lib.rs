@@ -1,34 +1,32 @@
-//! The miniature's world: captioned pictures without end, composed from a few hundred drawings with alpha.
+//! The miniature's world: captioned images without end, composed from a few hundred drawings with alpha.
 //!
 //! A [`World`] names what there is: nouns with their drawings, colours, places, styles, and the subjects that are kept
-//! from training. A [`Scene`] is drawn from a seed, says itself in words and is rendered with an [`Album`] of drawings:
+//! from training. A [`Scene`] is sampled from a seed, has a caption and is rendered with an [`Album`] of drawings:
 //!
 //! ```
-//! use std::path::Path;
 //! use scenes::{Album, Scene, Split, World};
 //!
-//! let world = World::open(Path::new("../../fixtures/scenes/world.json"))?;
-//! let scene = Scene::draw(&world, 7, Split::Training);
+//! let world = World::miniature();
+//! let scene = Scene::sample(&world, 7, Split::Training);
 //! let caption = scene.caption(&world);
 //! assert!(caption.contains(scene.objects[0].said(&world)));
 //!
 //! // A program reads the drawings from the folder of the emoji package: Album::open(&world, folder)?
 //! let album = Album::placeholder(&world);
 //! assert_eq!(scene.render(&world, &album, 128).dimensions(), (128, 128));
-//! # anyhow::Ok(())
 //! ```
 //!
 //! One composition in 32 is held out ([`Split::HeldOut`]): no caption of training has the same things, colours and
 //! background together.
 //!
-//! Invariants: knows nothing of tensors or models; a seed means the same scene and picture everywhere; no drawing and no
+//! Invariants: knows nothing of tensors or models; a seed means the same scene and image everywhere; no drawing and no
 //! name of a subject is in any scene of [`Split::Training`] or [`Split::HeldOut`].
 
 mod album;
 mod background;
 mod caption;
-mod draws;
 mod render;
+mod rng;
 mod scene;
 mod style;
 mod world;

@@ -1,9 +1,9 @@
-//! A scene as a picture.
+//! A scene as an image.
 
 use image::imageops::{self, FilterType};
 use image::{Rgb, Rgb32FImage, RgbImage, Rgba, Rgba32FImage};
 
-use crate::draws::Draws;
+use crate::rng::Rng;
 use crate::{Album, Background, Object, Placement, Scene, World, background, style};
 
 /// How far sizes and places go, in parts of the canvas.
@@ -32,25 +32,25 @@ impl Placement {
 impl Scene {
     /// Paints the scene on a square canvas. A drawing that the album lacks is left out.
     pub fn render(&self, world: &World, album: &Album, side: u32) -> RgbImage {
-        let mut draws = Draws::new(self.seed);
-        let mut canvas = background::paint(&self.background, world, &mut draws, side);
+        let mut rng = Rng::new(self.seed);
+        let mut canvas = background::paint(&self.background, world, &mut rng, side);
         let grounded = matches!(&self.background, Background::Place(place) if background::has_ground(place));
         let (alone, room) = (self.objects.len() == 1, self.placement.room());
         for (turn, object) in self.objects.iter().enumerate() {
             let shared = if alone { 1.0 } else { 0.6 };
-            let size = shared * draws.range(room.size.0, room.size.1);
+            let size = shared * rng.range(room.size.0, room.size.1);
             let middle = match (alone, turn) {
                 (true, _) => 0.5,
                 (false, 0) => 0.26,
                 (false, _) => 0.74,
-            } + shared * draws.range(-room.aside, room.aside);
+            } + shared * rng.range(-room.aside, room.aside);
             let height = if grounded {
-                draws.range(room.ground.0, room.ground.1) - size / 2.0
+                rng.range(room.ground.0, room.ground.1) - size / 2.0
             } else {
-                0.5 + draws.range(-room.aloft, room.aloft)
+                0.5 + rng.range(-room.aloft, room.aloft)
             };
-            let mirrored = draws.chance(room.mirrored);
-            if let Some(drawing) = album.get(&object.picture) {
+            let mirrored = rng.chance(room.mirrored);
+            if let Some(drawing) = album.get(&object.drawing) {
                 place(&mut canvas, &dressed(drawing, object, world), (middle, height), size, mirrored);
             }
         }

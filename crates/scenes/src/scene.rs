@@ -1,7 +1,7 @@
-//! What a picture shows, drawn from a seed.
+//! What an image shows, sampled from a seed.
 
 use crate::World;
-use crate::draws::Draws;
+use crate::rng::Rng;
 
 /// One composition in so many is held out.
 const HELD_OUT: u64 = 32;
@@ -18,7 +18,7 @@ pub enum Split {
     HeldOut,
 }
 
-/// A picture before it is painted.
+/// An image before it is painted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scene {
     /// One thing, or two from left to right.
@@ -40,7 +40,7 @@ pub struct Scene {
 /// How things stand in a scene.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
-    /// Large, in the middle and as drawn, nearly the same in every scene: a small model learns shapes soonest that way.
+    /// Large, in the middle and unmirrored, nearly the same in every scene: a small model learns shapes soonest that way.
     Steady,
     /// Larger and smaller, aside, mirrored: as photos of a subject show it.
     Free,
@@ -54,7 +54,7 @@ pub struct Object {
     /// The word, where there is no noun.
     pub word: String,
     /// The name of the drawing.
-    pub picture: String,
+    pub drawing: String,
     /// A colour word, if it is tinted.
     pub color: Option<String>,
     /// Whether the caption says the wider word.
@@ -91,11 +91,11 @@ impl Object {
 }
 
 impl Scene {
-    /// A scene of one kind of compositions.
-    pub fn draw(world: &World, seed: u64, split: Split) -> Self {
-        let mut draws = Draws::new(seed);
+    /// Samples a scene of the compositions of one split.
+    pub fn sample(world: &World, seed: u64, split: Split) -> Self {
+        let mut rng = Rng::new(seed);
         loop {
-            let scene = Self::any(world, &mut draws);
+            let scene = Self::any(world, &mut rng);
             if scene.is_held_out() == (split == Split::HeldOut) {
                 return scene;
             }
@@ -105,18 +105,18 @@ impl Scene {
     /// A scene, and others that are said alike but for their first thing, `size` in all (fewer where the world has too few
     /// things). Colours and backgrounds do not tell them apart: a model that has to do so must know the things.
     pub fn family(world: &World, seed: u64, split: Split, size: usize) -> Vec<Self> {
-        let first = Self::draw(world, seed, split);
+        let first = Self::sample(world, seed, split);
         // Not the numbers that paint the first one.
-        let mut draws = Draws::new(fnv(&first.seed.to_le_bytes()));
+        let mut rng = Rng::new(fnv(&first.seed.to_le_bytes()));
         let mut family = vec![first];
         for _ in 0..100 * size {
             if family.len() >= size {
                 break;
             }
-            let thing = Object { by_kind: false, ..Self::object(world, &mut draws, 0.0) };
+            let thing = Object { by_kind: false, ..Self::object(world, &mut rng, 0.0) };
             let clear = |scene: &Self| scene.objects.iter().all(|object| !object.may_be(&thing, world));
             if family.iter().all(clear) {
-                let scene = family[0].with_first(thing, draws.seed());
+                let scene = family[0].with_first(thing, rng.seed());
                 if scene.is_held_out() == (split == Split::HeldOut) {
                     family.push(scene);
                 }
@@ -137,68 +137,68 @@ impl Scene {
     pub fn of_subject(world: &World, subject: &crate::Subject, turn: usize, seed: u64) -> Self {
         let places: Vec<&String> = world.places.keys().collect();
         let colors: Vec<&String> = world.colors.keys().collect();
-        let mut draws = Draws::new(seed);
+        let mut rng = Rng::new(seed);
         let background = match turn % 2 {
-            0 => Background::Place(places[draws.below(places.len())].clone()),
-            _ => Background::Color(colors[draws.below(colors.len())].clone()),
+            0 => Background::Place(places[rng.below(places.len())].clone()),
+            _ => Background::Color(colors[rng.below(colors.len())].clone()),
         };
         let object = Object {
             noun: None,
             word: subject.category.clone(),
-            picture: subject.pictures[turn % subject.pictures.len()].clone(),
+            drawing: subject.drawings[turn % subject.drawings.len()].clone(),
             color: None,
             by_kind: false,
         };
-        let (objects, seed) = (vec![object], draws.seed());
+        let (objects, seed) = (vec![object], rng.seed());
         let placement = Placement::Free;
         Self { objects, background, tells_background: true, style: None, says_photo: true, placement, seed }
     }
 
-    fn any(world: &World, draws: &mut Draws) -> Self {
-        let pick = |draws: &mut Draws, names: Vec<&String>| names[draws.below(names.len())].clone();
-        let kind_of_scene = draws.unit();
-        let mut first = Self::object(world, draws, 0.3);
+    fn any(world: &World, rng: &mut Rng) -> Self {
+        let pick = |rng: &mut Rng, names: Vec<&String>| names[rng.below(names.len())].clone();
+        let kind_of_scene = rng.unit();
+        let mut first = Self::object(world, rng, 0.3);
         let objects = if kind_of_scene < 0.82 {
             vec![first]
         } else if kind_of_scene < 0.94 {
-            let mut second = Self::object(world, draws, 0.25);
+            let mut second = Self::object(world, rng, 0.25);
             while second.noun == first.noun {
-                second = Self::object(world, draws, 0.25);
+                second = Self::object(world, rng, 0.25);
             }
             vec![first, second]
         } else {
             first.by_kind = false;
             vec![first.clone(), first]
         };
-        let background = match draws.unit() {
+        let background = match rng.unit() {
             u if u < 0.42 => Background::Color(loop {
-                let color = pick(draws, world.colors.keys().collect());
+                let color = pick(rng, world.colors.keys().collect());
                 if objects.iter().all(|object| object.color.as_ref() != Some(&color)) {
                     break color;
                 }
             }),
-            u if u < 0.9 => Background::Place(pick(draws, world.places.keys().collect())),
+            u if u < 0.9 => Background::Place(pick(rng, world.places.keys().collect())),
             _ => Background::Plain,
         };
-        let tells_background = background != Background::Plain && draws.chance(0.93);
-        let style = draws.chance(0.15).then(|| pick(draws, world.styles.keys().collect()));
-        let says_photo = style.is_none() && draws.chance(0.6);
+        let tells_background = background != Background::Plain && rng.chance(0.93);
+        let style = rng.chance(0.15).then(|| pick(rng, world.styles.keys().collect()));
+        let says_photo = style.is_none() && rng.chance(0.6);
         let placement = Placement::Steady;
-        Self { objects, background, tells_background, style, says_photo, placement, seed: draws.seed() }
+        Self { objects, background, tells_background, style, says_photo, placement, seed: rng.seed() }
     }
 
-    fn object(world: &World, draws: &mut Draws, tinted: f32) -> Object {
+    fn object(world: &World, rng: &mut Rng, tinted: f32) -> Object {
         let common = world.common();
-        let noun = if !common.is_empty() && draws.chance(COMMON) {
-            common[draws.below(common.len())]
+        let noun = if !common.is_empty() && rng.chance(COMMON) {
+            common[rng.below(common.len())]
         } else {
-            draws.below(world.nouns.len())
+            rng.below(world.nouns.len())
         };
-        let pictures = &world.nouns[noun].pictures;
-        let picture = pictures[draws.below(pictures.len())].clone();
+        let drawings = &world.nouns[noun].drawings;
+        let drawing = drawings[rng.below(drawings.len())].clone();
         let colors: Vec<&String> = world.colors.keys().collect();
-        let color = draws.chance(tinted).then(|| colors[draws.below(colors.len())].clone());
-        Object { noun: Some(noun), word: world.nouns[noun].word.clone(), picture, color, by_kind: draws.chance(0.15) }
+        let color = rng.chance(tinted).then(|| colors[rng.below(colors.len())].clone());
+        Object { noun: Some(noun), word: world.nouns[noun].word.clone(), drawing, color, by_kind: rng.chance(0.15) }
     }
 
     /// Whether the things, their colours and the background together are kept from training.

@@ -1,4 +1,4 @@
-//! What there is.
+//! The nouns, subjects, colours, places and styles that scenes are made of.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -34,7 +34,8 @@ pub struct Noun {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plural: Option<String>,
     /// Names of drawings.
-    pub pictures: Vec<String>,
+    #[serde(rename = "pictures")]
+    pub drawings: Vec<String>,
     /// A wider word, which captions use now and then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
@@ -49,14 +50,22 @@ pub struct Noun {
 pub struct Subject {
     /// What it is called here.
     pub name: String,
-    /// A word that training teaches: the super-category.
+    /// Its class noun, one of the nouns that are taught.
     pub category: String,
     /// Names of drawings.
-    pub pictures: Vec<String>,
+    #[serde(rename = "pictures")]
+    pub drawings: Vec<String>,
 }
 
 impl World {
-    /// Reads `world.json`.
+    /// The miniature's world, which this crate carries (`data/world.json`).
+    pub fn miniature() -> Self {
+        let world: Self = serde_json::from_str(include_str!("../data/world.json")).expect("a test reads it");
+        debug_assert!(world.validate().is_ok());
+        world
+    }
+
+    /// Reads another `world.json`.
     ///
     /// # Errors
     /// When the file cannot be read or what it says is not consistent: a drawing or a subject's name is also taught, a
@@ -78,34 +87,34 @@ impl World {
             ensure!(count >= least, "it has {count} {what} where scenes need {least}");
         }
         let taught = self.taught();
-        let drawings: BTreeSet<&str> = self.nouns.iter().flat_map(|noun| &noun.pictures).map(String::as_str).collect();
+        let drawings: BTreeSet<&str> = self.nouns.iter().flat_map(|noun| &noun.drawings).map(String::as_str).collect();
         for noun in &self.nouns {
-            ensure!(!noun.pictures.is_empty(), "the noun {:?} has no pictures", noun.word);
+            ensure!(!noun.drawings.is_empty(), "the noun {:?} has no drawings", noun.word);
         }
-        for Subject { name, category, pictures } in &self.subjects {
+        for Subject { name, category, drawings: own } in &self.subjects {
             ensure!(!taught.contains(name.as_str()), "the subject {name:?} is also a noun or a kind");
             ensure!(taught.contains(category.as_str()), "the category {category:?} of {name:?} is not taught");
-            ensure!(!pictures.is_empty(), "the subject {name:?} has no pictures");
-            if let Some(picture) = pictures.iter().find(|picture| drawings.contains(picture.as_str())) {
-                anyhow::bail!("the picture {picture} of the subject {name:?} is also one of a noun");
+            ensure!(!own.is_empty(), "the subject {name:?} has no drawings");
+            if let Some(drawing) = own.iter().find(|drawing| drawings.contains(drawing.as_str())) {
+                anyhow::bail!("the drawing {drawing} of the subject {name:?} is also one of a noun");
             }
         }
         let known = |name: &String, painters: &[&str]| painters.contains(&name.as_str());
         for place in self.places.keys() {
-            ensure!(known(place, &crate::background::PLACES), "nobody can paint the place {place:?}");
+            ensure!(known(place, &crate::background::PLACES), "the place {place:?} has no painter");
         }
         for style in self.styles.keys() {
-            ensure!(known(style, &crate::style::STYLES), "nobody can draw in the style {style:?}");
+            ensure!(known(style, &crate::style::STYLES), "the style {style:?} has no painter");
         }
         Ok(())
     }
 
-    /// The places of the nouns that are common.
+    /// The indices of the nouns that are common.
     pub fn common(&self) -> Vec<usize> {
         (0..self.nouns.len()).filter(|&noun| self.nouns[noun].common).collect()
     }
 
-    /// All words that stand for things in captions: nouns and kinds.
+    /// All words that stand for things in captions: nouns and wider words.
     pub fn taught(&self) -> BTreeSet<&str> {
         self.nouns.iter().flat_map(|noun| [Some(noun.word.as_str()), noun.kind.as_deref()]).flatten().collect()
     }

@@ -2,27 +2,26 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use scenes::{Album, Background, Object, Placement, Scene, Split, World};
 
 fn world() -> World {
-    World::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/scenes/world.json")).unwrap()
+    World::miniature()
 }
 
 fn scenes(world: &World, split: Split) -> Vec<Scene> {
-    (0..3000).map(|seed| Scene::draw(world, seed, split)).collect()
+    (0..3000).map(|seed| Scene::sample(world, seed, split)).collect()
 }
 
 #[test]
 fn subjects_are_never_seen_or_named() {
     let world = world();
     assert!(world.subjects.len() >= 8);
-    let drawings: BTreeSet<&String> = world.subjects.iter().flat_map(|subject| &subject.pictures).collect();
+    let drawings: BTreeSet<&String> = world.subjects.iter().flat_map(|subject| &subject.drawings).collect();
     let names: BTreeSet<&str> = world.subjects.iter().map(|subject| subject.name.as_str()).collect();
     for split in [Split::Training, Split::HeldOut] {
         for scene in scenes(&world, split) {
-            assert!(scene.objects.iter().all(|object| !drawings.contains(&object.picture)));
+            assert!(scene.objects.iter().all(|object| !drawings.contains(&object.drawing)));
             assert!(scene.caption(&world).split(' ').all(|word| !names.contains(word)));
         }
     }
@@ -48,7 +47,7 @@ fn a_familys_captions_differ_in_a_thing_alone() {
         let family = Scene::family(&world, seed, split, 8);
         // Of 189 things in one composition about six are held out.
         assert!(family.len() == 8 || split == Split::HeldOut, "{}", family.len());
-        assert_eq!(family[0], Scene::draw(&world, seed, split));
+        assert_eq!(family[0], Scene::sample(&world, seed, split));
         assert_eq!(family, Scene::family(&world, seed, split, 8));
         let frame = |scene: &Scene| {
             // Two of a kind have a plural, which may differ in more than its ending.
@@ -62,7 +61,7 @@ fn a_familys_captions_differ_in_a_thing_alone() {
         assert_eq!((captions.len(), frames.len()), (family.len(), 1), "{captions:?}");
         assert!(family.iter().all(|scene| scene.is_held_out() == (split == Split::HeldOut)));
         tinted += usize::from(family[0].objects[0].color.is_some());
-        // No caption is true of another's picture.
+        // No caption is true of another's image.
         for (i, scene) in family.iter().enumerate() {
             for other in family.iter().skip(i + 1) {
                 let kind = world.nouns[other.objects[0].noun.unwrap()].kind.as_deref();
@@ -92,7 +91,7 @@ fn captions_say_what_is_there() {
         Object {
             noun: Some(noun),
             word: word.to_owned(),
-            picture: world.nouns[noun].pictures[0].clone(),
+            drawing: world.nouns[noun].drawings[0].clone(),
             color: color.map(str::to_owned),
             by_kind: false,
         }
@@ -127,7 +126,7 @@ fn most_things_are_common_ones_and_all_are_shown() {
     let nouns: Vec<usize> =
         scenes(&world, Split::Training).iter().flat_map(|scene| &scene.objects).filter_map(|o| o.noun).collect();
     let share = nouns.iter().filter(|noun| common.contains(noun)).count() as f64 / nouns.len() as f64;
-    // Those that are drawn from all nouns may be common too: 0.8 + 0.2 * 60 / 189.
+    // Those that are sampled from all nouns may be common too: 0.8 + 0.2 * 60 / 189.
     let expected = 0.8 + 0.2 * common.len() as f64 / world.nouns.len() as f64;
     assert!((share - expected).abs() < 0.03, "{share}");
     let shown: BTreeSet<usize> = nouns.into_iter().collect();
@@ -135,15 +134,15 @@ fn most_things_are_common_ones_and_all_are_shown() {
 }
 
 #[test]
-fn a_seed_is_a_picture() {
+fn a_seed_is_an_image() {
     let world = world();
     let album = Album::placeholder(&world);
     for seed in 0..20 {
-        let scene = Scene::draw(&world, seed, Split::Training);
-        assert_eq!(scene, Scene::draw(&world, seed, Split::Training));
-        let picture = scene.render(&world, &album, 64);
-        assert_eq!(picture, scene.render(&world, &album, 64));
-        assert!(picture.pixels().any(|pixel| pixel != picture.get_pixel(0, 0)), "seed {seed} is blank");
+        let scene = Scene::sample(&world, seed, Split::Training);
+        assert_eq!(scene, Scene::sample(&world, seed, Split::Training));
+        let image = scene.render(&world, &album, 64);
+        assert_eq!(image, scene.render(&world, &album, 64));
+        assert!(image.pixels().any(|pixel| pixel != image.get_pixel(0, 0)), "seed {seed} is blank");
     }
 }
 
@@ -152,12 +151,12 @@ fn taught_things_stand_where_they_stand_and_subjects_do_not() {
     let world = world();
     let album = Album::placeholder(&world);
     let color = Background::Color("white".to_owned());
-    // The left edge and the width of what is no background, in parts of the picture.
+    // The left edge and the width of what is no background, in parts of the image.
     let extent = |placement, seed| {
         let subject = &world.subjects[0];
         let scene = Scene { placement, background: color.clone(), ..Scene::of_subject(&world, subject, 1, seed) };
-        let picture = scene.render(&world, &album, 100);
-        let columns = (0..100).filter(|&x| (0..100).any(|y| picture.get_pixel(x, y).0.iter().min() < Some(&200)));
+        let image = scene.render(&world, &album, 100);
+        let columns = (0..100).filter(|&x| (0..100).any(|y| image.get_pixel(x, y).0.iter().min() < Some(&200)));
         let columns: Vec<u32> = columns.collect();
         (columns[0], columns.len())
     };
@@ -184,12 +183,12 @@ fn a_world_that_teaches_its_subjects_is_refused() {
         std::fs::write(&path, serde_json::to_string(&world).unwrap()).unwrap();
         format!("{:#}", World::open(&path).unwrap_err())
     };
-    let message = refused(&|world| world.nouns[0].pictures = world.subjects[0].pictures.clone());
+    let message = refused(&|world| world.nouns[0].drawings = world.subjects[0].drawings.clone());
     assert!(message.contains("is also one of a noun"), "{message}");
     let message = refused(&|world| world.subjects[0].name = "cat".to_owned());
     assert!(message.contains("\"cat\" is also a noun"), "{message}");
     let message = refused(&|world| world.subjects[0].category = "yacht".to_owned());
     assert!(message.contains("\"yacht\" of \"penguin\" is not taught"), "{message}");
     let message = refused(&|world| _ = world.places.insert("moon".to_owned(), "on the moon".to_owned()));
-    assert!(message.contains("nobody can paint the place \"moon\""), "{message}");
+    assert!(message.contains("the place \"moon\" has no painter"), "{message}");
 }

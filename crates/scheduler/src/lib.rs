@@ -56,6 +56,7 @@
 //! Invariants: knows nothing of models, prompts or guidance; draws no random number (noise is always an argument), so
 //! equal inputs give equal outputs.
 
+mod build;
 mod config;
 mod ddim;
 mod ddpm;
@@ -69,8 +70,8 @@ mod pndm;
 mod prediction;
 mod sigmas;
 mod spacing;
-mod stand_in;
 mod step;
+mod timesteps;
 
 pub use config::{BetaSchedule, FinalSigmas, SchedulerConfig, VarianceType};
 pub use error::Error;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use libtorch::random;
-use photos::{Augmentation, Photo, View};
+
+use photos::{Augmentation, AugmentedCrop, Photo};
 use runs::{Stage, StageConfig, TrainConfig};
 use sampling::Pipeline;
 use tch::Device;
@@ -95,7 +96,7 @@ impl PhotoBatches {
     }
 
     /// The views of the subject in a batch, for looking at.
-    pub fn views(&self, place: Place) -> Vec<(&Photo, View)> {
+    pub fn views(&self, place: Place) -> Vec<(&Photo, AugmentedCrop)> {
         let samples = self.photos.choose_subject(&self.config, place);
         samples.into_iter().map(|(photo, view)| (&self.photos.all[photo], view)).collect()
     }
@@ -173,7 +174,7 @@ fn choose(config: &TrainConfig, purpose: &str, photos: &[Photo], place: Place) -
         let index = permutation(random::derive(config.seed, purpose, key(place.stage, epoch)), photos.len())[turn];
         let seed = random::derive(config.seed, &format!("{purpose}: views"), key(place.stage, sample));
         let (width, height) = photos[index].pixels.dimensions();
-        (index, augmentation.draw(seed, width, height))
+        (index, augmentation.sample(seed, width, height))
     };
     (first..first + batch_size).map(choose_one).collect()
 }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use images::Grid;
-use photos::{Photo, View};
+
+use photos::{AugmentedCrop, Photo};
 use runs::{SampleTime, Stage, TrainConfig, Validation, layout};
 use sampling::{NotFinite, Request, Settings};
 
@@ -28,7 +29,7 @@ impl Outputs {
     }
 
     /// `contact_sheet.png`: the first views that the model will see.
-    pub(crate) fn contact_sheet(&self, views: &[(&Photo, View)]) -> Result<()> {
+    pub(crate) fn contact_sheet(&self, views: &[(&Photo, AugmentedCrop)]) -> Result<()> {
         let sheet = photos::contact_sheet(views, 4, THUMBNAIL);
         images::save_png(&self.folder.join(layout::CONTACT_SHEET), &sheet.draw(), &[])
     }

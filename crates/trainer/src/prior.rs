@@ -19,9 +19,7 @@ const PARAMETERS: &str = "parameters";
 pub(crate) struct PriorPictures {
     folder: PathBuf,
     found: Vec<Photo>,
-    /// What else is in the folder.
-    pub(crate) skipped: Vec<Rejected>,
-    /// What else the user should know of them.
+    /// What the user should know of them, and of what else is in the folder.
     pub(crate) notes: Vec<String>,
     /// How many of them, or of those still to come, are drawn.
     drawn: usize,
@@ -36,13 +34,13 @@ impl PriorPictures {
     /// When a picture in it is damaged.
     pub(crate) fn open(prior: &Prior, run: &Path, base: &ModelFingerprint) -> Result<Self> {
         let folder = prior.folder.clone().unwrap_or_else(|| run.join(layout::PRIOR));
-        let (found, skipped, notes) = match PhotoFolder::open(&folder) {
-            Ok(PhotoFolder { photos, skipped, notes }) => (photos, skipped, notes),
-            Err(photos::Error::NoPhotos { skipped, .. }) => (Vec::new(), skipped, Vec::new()),
+        let (found, notes) = match PhotoFolder::open(&folder) {
+            Ok(PhotoFolder { photos, notes, .. }) => (photos, notes),
+            Err(photos::Error::NoPhotos { skipped, .. }) => (Vec::new(), skipped.iter().map(Rejected::note).collect()),
             Err(_) if !folder.exists() => Default::default(),
             Err(error) => return Err(error).context("the pictures for prior preservation"),
         };
-        let mut opened = Self { folder, found, skipped, notes, drawn: 0, model: base.hash() };
+        let mut opened = Self { folder, found, notes, drawn: 0, model: base.hash() };
         opened.drawn = prior.images.saturating_sub(opened.own().count());
         Ok(opened)
     }

@@ -70,23 +70,22 @@ impl Session {
         let base = ModelFingerprint::of(model.path(), model.files()?)?;
         saved.map_or(Ok(()), |saved| saved.check_base(&base, model.path()))?;
         let found = PhotoFolder::open(&config.concept).map_err(|error| moved(error.into(), "photos", "--concept"));
-        let PhotoFolder { mut photos, skipped, notes: about_photos } = found?;
+        let PhotoFolder { mut photos, notes: about_photos, .. } = found?;
         if let Some(saved) = saved {
             photos = saved.arrange(photos, &config.concept)?;
         }
         libtorch::set_tf32(config.dtype == Dtype::Tf32)?;
         libtorch::set_deterministic(config.deterministic)?;
         let prior = config.prior.as_ref().map(|prior| PriorPictures::open(prior, out, &base)).transpose()?;
-        let pipeline = Pipeline::open(&model, (Kind::Float, device))?;
+        let mut pipeline = Pipeline::open(&model, (Kind::Float, device))?;
+        pipeline.set_compute_dtype(libtorch::kind(config.dtype));
         if own_resolution {
             config.augmentation.resolution = u32::try_from(pipeline.default_settings().height)?;
         }
         let trainer = Trainer::new(config, pipeline)?;
         outputs::check(&trainer)?;
 
-        let skipped = skipped.iter().chain(prior.iter().flat_map(|prior| &prior.skipped));
         let mut notes: Vec<String> = model.notes().to_vec();
-        notes.extend(skipped.map(|skipped| format!("{skipped}; it is left out")));
         notes.extend(about_photos.into_iter().chain(prior.iter().flat_map(|prior| prior.notes.clone())));
         notes.extend(trainer_notes(&trainer)?);
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 use images::RgbImage;
-use photos::{Photo, View};
+use photos::{AugmentedCrop, Photo};
 use rayon::prelude::*;
 use tch::Tensor;
 
@@ -14,7 +14,7 @@ use crate::LatentEncoder;
 const MOST_KNOWN: usize = 512;
 
 /// A photo's number, and the view of it.
-pub(crate) type Sample = (usize, View);
+pub(crate) type Sample = (usize, AugmentedCrop);
 
 /// Renders and encodes views.
 #[derive(Debug)]

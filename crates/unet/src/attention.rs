@@ -1,24 +1,28 @@
 //! Attention within a feature map, and from a feature map to the text.
 
+use std::collections::BTreeMap;
+
 use layers::{Linear, attention, attention_probabilities, merge_heads, split_heads};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 use weights::Scope;
 
-/// What attention reads: a context's keys and values, each [batch or 1, heads, positions, d].
+/// A context's keys and values, each [batch or 1, heads, positions, d].
 pub(crate) type KeysValues = [Tensor; 2];
 
-/// The text that cross-attention reads.
-#[derive(Clone, Copy)]
-pub(crate) struct Text<'a> {
-    /// As each transformer block's cross-attention has projected it, in the order of the blocks.
-    pub(crate) read: &'a [KeysValues],
-    /// The positions of the tokens that somebody wants to see attended to.
-    pub(crate) tokens: Option<&'a Tensor>,
+/// The keys and values of a text in all cross-attention layers of a U-Net: see [`crate::UNet::project`].
+#[derive(Debug)]
+pub struct KvCache {
+    /// By the layers' names.
+    pub(crate) layers: BTreeMap<String, KeysValues>,
+    /// [batch or 1, positions, `cross_attention_dim`], the text's.
+    pub(crate) size: Vec<i64>,
+    pub(crate) dtype: Kind,
 }
 
 /// Multi-head attention; diffusers' `Attention`.
 #[derive(Debug)]
 pub(crate) struct Attention {
+    name: String,
     to_q: Linear,
     to_k: Linear,
     to_v: Linear,
@@ -31,6 +35,7 @@ impl Attention {
     /// From `channels` to a context of `context_dim`.
     pub(crate) fn new(vs: &Scope, channels: i64, context_dim: i64, heads: i64, upcast: bool) -> Self {
         Self {
+            name: vs.prefix().to_owned(),
             to_q: Linear::without_bias(&(vs / "to_q"), channels, channels),
             to_k: Linear::without_bias(&(vs / "to_k"), context_dim, channels),
             to_v: Linear::without_bias(&(vs / "to_v"), context_dim, channels),
@@ -40,17 +45,22 @@ impl Attention {
         }
     }
 
+    /// Where it is in the model, such as `mid_block.attentions.0.transformer_blocks.0.attn2`.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The keys and values of `context` [batch or 1, positions, `context_dim`].
-    pub(crate) fn read(&self, context: &Tensor) -> KeysValues {
+    pub(crate) fn keys_values(&self, context: &Tensor) -> KeysValues {
         [&self.to_k, &self.to_v].map(|projection| split_heads(&projection.forward(context), self.heads))
     }
 
-    /// Maps [batch, pixels, channels] to the same shape, given what [`Attention::read`] has made of the context.
+    /// Maps [batch, pixels, channels] to the same shape, given the context's [`Attention::keys_values`].
     ///
     /// `upcast` needs no care here: it is for half precision, in which `attention` keeps its scores in f32 but for few
     /// bf16 ones on a CPU, and those cannot overflow.
-    pub(crate) fn forward(&self, xs: &Tensor, read: &KeysValues) -> Tensor {
-        let [q, k, v] = self.project(xs, read);
+    pub(crate) fn forward(&self, xs: &Tensor, context: &KeysValues) -> Tensor {
+        let [q, k, v] = self.queries_keys_values(xs, context);
         self.to_out.forward(&merge_heads(&attention(&q, &k, &v, false)))
     }
 
@@ -58,11 +68,11 @@ impl Attention {
     pub(crate) fn forward_shown(
         &self,
         xs: &Tensor,
-        read: &KeysValues,
+        context: &KeysValues,
         tokens: &Tensor,
         shown: &mut Vec<Tensor>,
     ) -> Tensor {
-        let [q, k, v] = self.project(xs, read);
+        let [q, k, v] = self.queries_keys_values(xs, context);
         let probabilities = attention_probabilities(&q, &k, self.upcast);
         shown.push(probabilities.index_select(3, tokens).permute([0, 3, 1, 2]));
         self.to_out.forward(&merge_heads(&probabilities.matmul(&v)))
@@ -70,9 +80,8 @@ impl Attention {
 
     /// Queries, keys and values, each [batch, heads, tokens, d].
     ///
-    /// Keys and values of a text that all samples share are there once. At batch 8 and latents of 16 x 16 those of eight
-    /// texts would be 8 % more work for Stable Diffusion 2.1's U-Net.
-    fn project(&self, xs: &Tensor, read: &KeysValues) -> [Tensor; 3] {
+    /// Keys and values of a text that all samples share are computed once.
+    fn queries_keys_values(&self, xs: &Tensor, context: &KeysValues) -> [Tensor; 3] {
         let batch = xs.size()[0];
         let for_all = |xs: &Tensor| {
             if xs.size()[0] == batch {
@@ -82,7 +91,7 @@ impl Attention {
             // Whether each of a GPU's kernels takes the same memory for all samples is not known; the copy is small.
             if xs.device().is_cuda() { xs.contiguous() } else { xs }
         };
-        let [k, v] = read.each_ref().map(for_all);
+        let [k, v] = context.each_ref().map(for_all);
         [split_heads(&self.to_q.forward(xs), self.heads), k, v]
     }
 }

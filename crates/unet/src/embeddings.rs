@@ -33,9 +33,9 @@ impl TimeEmbedding {
         4 * config.block_out_channels[0]
     }
 
-    /// Maps timesteps [batch] to embeddings [batch, width] of the given kind.
-    pub(crate) fn forward(&self, timesteps: &Tensor, kind: Kind) -> Tensor {
-        let hidden = self.linear_1.forward(&self.sinusoids(timesteps).to_kind(kind));
+    /// Maps timesteps [batch] to embeddings [batch, width] of the given dtype.
+    pub(crate) fn forward(&self, timesteps: &Tensor, dtype: Kind) -> Tensor {
+        let hidden = self.linear_1.forward(&self.sinusoids(timesteps).to_kind(dtype));
         self.linear_2.forward(&hidden.silu())
     }
 

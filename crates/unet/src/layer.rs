@@ -2,13 +2,12 @@
 
 use std::cell::Cell;
 use std::iter;
-use std::slice::Iter;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use layers::ResnetBlock2d;
 use tch::Tensor;
 
-use crate::attention::{KeysValues, Text};
+use crate::attention::{KeysValues, KvCache};
 use crate::observer::Watch;
 use crate::transformer::Transformer2d;
 
@@ -16,8 +15,8 @@ use crate::transformer::Transformer2d;
 pub(crate) struct Pass<'a> {
     /// The timesteps' embeddings [batch, width].
     pub(crate) temb: Tensor,
-    /// What the cross-attention layers that are still to come read in the text.
-    pub(crate) text: Iter<'a, KeysValues>,
+    /// The text; it has keys and values for every cross-attention layer.
+    pub(crate) text: &'a KvCache,
     pub(crate) watch: Option<Watch<'a>>,
     pub(crate) gradient_checkpointing: bool,
 }
@@ -29,8 +28,8 @@ pub(crate) struct Pass<'a> {
 #[derive(Debug)]
 pub(crate) struct Layer {
     parts: Arc<Mutex<Parts>>,
-    /// Layers of cross-attention within.
-    reads: usize,
+    /// The names of the cross-attention layers within.
+    cross_attention: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -41,29 +40,36 @@ struct Parts {
 
 impl Layer {
     pub(crate) fn new(resnet: ResnetBlock2d, attention: Option<Transformer2d>) -> Self {
-        let reads = attention.as_ref().map_or(0, Transformer2d::depth);
-        Self { parts: Arc::new(Mutex::new(Parts { resnet, attention })), reads }
+        let names = attention.iter().flat_map(Transformer2d::cross_attention).map(|layer| layer.name().to_owned());
+        let cross_attention = names.collect();
+        Self { parts: Arc::new(Mutex::new(Parts { resnet, attention })), cross_attention }
     }
 
-    /// What its cross-attention reads in the text [batch or 1, positions, `cross_attention_dim`].
-    pub(crate) fn read(&self, text: &Tensor) -> Vec<KeysValues> {
+    /// The names of the cross-attention layers within, in the order of execution.
+    pub(crate) fn cross_attention(&self) -> &[String] {
+        &self.cross_attention
+    }
+
+    /// The keys and values of a text [batch or 1, positions, `cross_attention_dim`] in each cross-attention layer.
+    pub(crate) fn project(&self, text: &Tensor) -> Vec<(String, KeysValues)> {
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        parts.attention.iter().flat_map(|attention| attention.read(text)).collect()
+        let layers = parts.attention.iter().flat_map(Transformer2d::cross_attention);
+        layers.map(|layer| (layer.name().to_owned(), layer.keys_values(text))).collect()
     }
 
     /// Maps feature maps, whose channels are put together, to one.
     pub(crate) fn forward(&self, maps: &[&Tensor], pass: &mut Pass<'_>) -> Tensor {
-        let (parts, reads) = (Arc::clone(&self.parts), self.reads);
+        let (parts, texts) = (Arc::clone(&self.parts), self.cross_attention.len());
         let tokens = pass.watch.as_ref().map(|watch| watch.tokens.shallow_clone());
         let again = Cell::new(false);
         // The inputs are the timesteps' embeddings, the feature maps, and the keys and values of the text.
         let segment = move |inputs: &[Tensor]| {
             let _span = again.replace(true).then(|| profile::span("unet/recomputed"));
-            let (maps, read) = inputs[1..].split_at(inputs.len() - 1 - 2 * reads);
-            let text = Text { read: read.as_chunks().0, tokens: tokens.as_ref() };
-            parts.lock().unwrap_or_else(PoisonError::into_inner).forward(maps, &inputs[0], text)
+            let (maps, text) = inputs[1..].split_at(inputs.len() - 1 - 2 * texts);
+            let parts = parts.lock().unwrap_or_else(PoisonError::into_inner);
+            parts.forward(maps, &inputs[0], text.as_chunks().0, tokens.as_ref())
         };
-        let text: Vec<&Tensor> = pass.text.by_ref().take(reads).flatten().collect();
+        let text: Vec<&Tensor> = self.cross_attention.iter().flat_map(|name| &pass.text.layers[name]).collect();
         let inputs = [&[&pass.temb], maps, &text].concat();
         let mut outputs = if pass.gradient_checkpointing {
             libtorch::checkpoint(&inputs, segment)
@@ -75,8 +81,8 @@ impl Layer {
         let hidden = outputs.remove(0);
         if let Some(watch) = &mut pass.watch {
             let _span = profile::span("unet/observer");
-            for probabilities in &outputs {
-                watch.show((hidden.size()[2], hidden.size()[3]), probabilities);
+            for (name, probabilities) in self.cross_attention.iter().zip(&outputs) {
+                watch.show(name, (hidden.size()[2], hidden.size()[3]), probabilities);
             }
         }
         hidden
@@ -86,14 +92,14 @@ impl Layer {
 impl Parts {
     /// Returns the new feature map and, if there are tokens to be shown, their probabilities in each cross-attention
     /// layer.
-    fn forward(&self, maps: &[Tensor], temb: &Tensor, text: Text<'_>) -> Vec<Tensor> {
+    fn forward(&self, maps: &[Tensor], temb: &Tensor, text: &[KeysValues], tokens: Option<&Tensor>) -> Vec<Tensor> {
         let hidden = match maps {
             [xs] => self.resnet.forward(xs, Some(temb)),
             maps => self.resnet.forward(&Tensor::cat(maps, 1), Some(temb)),
         };
         let Some(attention) = &self.attention else { return vec![hidden] };
         let mut shown = Vec::new();
-        let hidden = attention.forward(&hidden, text, &mut shown);
+        let hidden = attention.forward(&hidden, text, tokens, &mut shown);
         iter::once(hidden).chain(shown).collect()
     }
 }

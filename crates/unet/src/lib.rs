@@ -25,9 +25,9 @@
 //! let noise = unet.forward(&latents, &timesteps, &text, None)?;
 //! assert_eq!(noise.size(), latents.size());
 //!
-//! // Many passes with the same text read it once.
-//! let read = unet.read_text(&text)?;
-//! assert_eq!(unet.forward_read(&latents, &timesteps, &read, None)?, noise);
+//! // Many passes with the same text project it once.
+//! let cache = unet.project(&text)?;
+//! assert_eq!(unet.forward_cached(&latents, &timesteps, &cache, None)?, noise);
 //!
 //! // Where do the words at positions 5 and 6 act?
 //! let mut attention = AttentionMaps::new([5, 6]);
@@ -51,6 +51,7 @@ mod model;
 mod observer;
 mod transformer;
 
+pub use attention::KvCache;
 pub use config::{Config, PerBlock};
-pub use model::{ReadText, UNet};
+pub use model::UNet;
 pub use observer::{AttentionMap, AttentionMaps, AttentionObserver, CrossAttentionLayer};

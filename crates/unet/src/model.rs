@@ -8,8 +8,8 @@ use tch::{Device, Kind, Tensor};
 use weights::{Archive, Parameters, Scope};
 
 use crate::Config;
-use crate::attention::KeysValues;
-use crate::blocks::{DownBlock, MidBlock, Plan, UpBlock};
+use crate::attention::KvCache;
+use crate::blocks::{DownBlock, MidBlock, UpBlock};
 use crate::embeddings::TimeEmbedding;
 use crate::layer::{Layer, Pass};
 use crate::observer::{AttentionObserver, Watch};
@@ -37,24 +37,25 @@ impl UNet {
     /// What [`Config::validate`] finds.
     pub fn new(vs: &Scope, config: &Config) -> Result<Self> {
         config.validate()?;
-        let plan = Plan::new(config);
         let blocks = config.block_out_channels.len();
         let channels = config.block_out_channels[0];
-        Ok(Self {
+        let mut unet = Self {
             conv_in: Conv2d::new(&(vs / "conv_in"), config.in_channels, channels, 3),
             time_embedding: TimeEmbedding::new(&(vs / "time_embedding"), config),
-            down_blocks: (0..blocks).map(|i| DownBlock::new(&(vs / "down_blocks" / i), i, &plan)).collect(),
-            mid_block: MidBlock::new(&(vs / "mid_block"), &plan),
-            up_blocks: (0..blocks).map(|i| UpBlock::new(&(vs / "up_blocks" / i), i, &plan)).collect(),
+            down_blocks: (0..blocks).map(|i| DownBlock::new(&(vs / "down_blocks" / i), i, config)).collect(),
+            mid_block: MidBlock::new(&(vs / "mid_block"), config),
+            up_blocks: (0..blocks).map(|i| UpBlock::new(&(vs / "up_blocks" / i), i, config)).collect(),
             conv_norm_out: GroupNorm::new(&(vs / "conv_norm_out"), config.norm_num_groups, channels, config.norm_eps),
             conv_out: Conv2d::new(&(vs / "conv_out"), channels, config.out_channels, 3),
-            cross_attention_layers: plan.cross_attention_layers(),
+            cross_attention_layers: Vec::new(),
             config: config.clone(),
             gradient_checkpointing: false,
-        })
+        };
+        unet.cross_attention_layers = unet.layers().flat_map(Layer::cross_attention).cloned().collect();
+        Ok(unet)
     }
 
-    /// Loads a `unet` folder of a diffusers model, `config.json` and weights, to the given kind and device.
+    /// Loads a `unet` folder of a diffusers model, `config.json` and weights, as parameters of the dtype and on the device `to`.
     ///
     /// # Errors
     /// Names the file, and the config's key or all tensors that do not fit.
@@ -84,14 +85,14 @@ impl UNet {
 
     /// Predicts what was mixed into the latents: noise or velocity, as the model was trained.
     ///
-    /// - `sample` [batch, `in_channels`, height, width]: noisy latents of any size. Their kind, f32, bf16 or f16, is
-    ///   the kind that is computed in, whatever the kind of the parameters.
-    /// - `timesteps`, one for each image or one for all: in 0..1000, of any kind and possibly fractional.
+    /// - `sample` [batch, `in_channels`, height, width]: noisy latents of any size. Their dtype, f32, bf16 or f16, is
+    ///   what is computed in, whatever the parameters' dtype.
+    /// - `timesteps`, one for each image or one for all: in 0..1000, of any dtype and possibly fractional.
     /// - `encoder_hidden_states` [batch, positions, `cross_attention_dim`]: the text encoder's output. Where it is the same
     ///   for all images, [1, positions, `cross_attention_dim`] gives the same for less work.
     /// - `observer`: who watches the cross-attention, if anybody. The prediction is the same up to rounding.
     ///
-    /// Returns [batch, `out_channels`, height, width] of the kind of `sample`.
+    /// Returns [batch, `out_channels`, height, width] of the dtype of `sample`.
     ///
     /// # Errors
     /// When the inputs do not fit the model or each other; the message names both sides.
@@ -102,43 +103,40 @@ impl UNet {
         encoder_hidden_states: &Tensor,
         observer: Option<&mut dyn AttentionObserver>,
     ) -> Result<Tensor> {
-        // Before the text is brought to their kind.
+        // Before the text is brought to their dtype.
         self.check_latents(sample)?;
-        let text = self.read_text(&encoder_hidden_states.to_kind(sample.kind()))?;
-        self.forward_read(sample, timesteps, &text, observer)
+        let text = self.project(&encoder_hidden_states.to_kind(sample.kind()))?;
+        self.forward_cached(sample, timesteps, &text, observer)
     }
 
-    /// What each cross-attention layer reads in a text, for as many passes as see the same text by the same parameters,
-    /// such as the steps of sampling: see [`UNet::forward_read`].
+    /// The keys and values of a text in each cross-attention layer, for all passes with the same text and the same
+    /// parameters, such as the steps of sampling: see [`UNet::forward_cached`].
     ///
-    /// - `encoder_hidden_states`: as in [`UNet::forward`], of the kind that is to be computed in.
+    /// - `encoder_hidden_states`: as in [`UNet::forward`], of the dtype to compute in.
     ///
     /// # Errors
     /// When the text does not fit the model; the message names both sides.
-    pub fn read_text(&self, encoder_hidden_states: &Tensor) -> Result<ReadText> {
+    pub fn project(&self, encoder_hidden_states: &Tensor) -> Result<KvCache> {
         let _span = profile::span("unet/text");
-        check_kind("text embeddings", encoder_hidden_states.kind())?;
+        check_dtype("text embeddings", encoder_hidden_states.kind())?;
         self.check_text(encoder_hidden_states)?;
-        let layers = self.layers().flat_map(|layer| layer.read(encoder_hidden_states)).collect();
-        Ok(ReadText { layers, size: encoder_hidden_states.size(), kind: encoder_hidden_states.kind() })
+        let layers = self.layers().flat_map(|layer| layer.project(encoder_hidden_states)).collect();
+        Ok(KvCache { layers, size: encoder_hidden_states.size(), dtype: encoder_hidden_states.kind() })
     }
 
-    /// [`UNet::forward`] with a text that this U-Net has read before, by the parameters that it has now.
-    ///
-    /// At latents of 16 x 16 the keys and values of one text for each sample are 9 % of the arithmetic of Stable Diffusion
-    /// 2.1's U-Net, at 64 x 64 less than 1 %.
+    /// [`UNet::forward`] with a text that this U-Net has projected before, by the parameters that it has now.
     ///
     /// # Errors
     /// When the inputs do not fit the model or each other; the message names both sides.
-    pub fn forward_read(
+    pub fn forward_cached(
         &self,
         sample: &Tensor,
         timesteps: &Tensor,
-        text: &ReadText,
+        text: &KvCache,
         observer: Option<&mut dyn AttentionObserver>,
     ) -> Result<Tensor> {
         let _span = profile::span("unet");
-        let (kind, device) = (sample.kind(), sample.device());
+        let (dtype, device) = (sample.kind(), sample.device());
         let batch = self.check_latents(sample)?;
         let prompts = text.size[0];
         ensure!(
@@ -147,22 +145,24 @@ impl UNet {
              for all"
         );
         ensure!(
-            text.kind == kind,
-            "the text was read in {:?} but the latents are of type {kind:?}: read it in the latents' type",
-            text.kind
+            text.dtype == dtype,
+            "the text was projected in {:?} but the latents have dtype {dtype:?}: project it in the latents' dtype",
+            text.dtype
         );
-        let (read, layers) = (text.layers.len(), self.cross_attention_layers());
+        let layers = self.cross_attention_layers();
         ensure!(
-            read == layers.len(),
-            "the text was read by {read} cross-attention layers but this U-Net has {}: let this one read it",
+            text.layers.len() == layers.len() && layers.iter().all(|name| text.layers.contains_key(name)),
+            "the text was projected by {} cross-attention layers of another U-Net, but this one has {}: project it by \
+             this one",
+            text.layers.len(),
             layers.len()
         );
         let timesteps = expand_timesteps(&libtorch::upload(timesteps, device), batch)?;
         let positions = text.size[1];
-        let watch = observer.map(|observer| Watch::new(observer, layers, positions, device)).transpose()?;
+        let watch = observer.map(|observer| Watch::new(observer, positions, device)).transpose()?;
         let mut pass = Pass {
-            temb: profile::timed("unet/time_embedding", || self.time_embedding.forward(&timesteps, kind)),
-            text: text.layers.iter(),
+            temb: profile::timed("unet/time_embedding", || self.time_embedding.forward(&timesteps, dtype)),
+            text,
             watch,
             gradient_checkpointing: self.gradient_checkpointing,
         };
@@ -187,7 +187,7 @@ impl UNet {
     /// Returns the batch size.
     fn check_latents(&self, sample: &Tensor) -> Result<i64> {
         let size = sample.size();
-        check_kind("latents", sample.kind())?;
+        check_dtype("latents", sample.kind())?;
         match size[..] {
             [batch, channels, height, width] if channels == self.config.in_channels && height > 0 && width > 0 => {
                 Ok(batch)
@@ -221,20 +221,10 @@ impl UNet {
     }
 }
 
-/// What a U-Net's cross-attention layers read in a text: see [`UNet::read_text`].
-#[derive(Debug)]
-pub struct ReadText {
-    /// Keys and values, in the order of execution.
-    layers: Vec<KeysValues>,
-    /// [batch or 1, positions, `cross_attention_dim`], the text's.
-    size: Vec<i64>,
-    kind: Kind,
-}
-
-fn check_kind(what: &str, kind: Kind) -> Result<()> {
+fn check_dtype(what: &str, dtype: Kind) -> Result<()> {
     ensure!(
-        matches!(kind, Kind::Float | Kind::BFloat16 | Kind::Half | Kind::Double),
-        "{what} are of type {kind:?} but must be floating-point numbers"
+        matches!(dtype, Kind::Float | Kind::BFloat16 | Kind::Half | Kind::Double),
+        "{what} have dtype {dtype:?} but must be floating-point numbers"
     );
     Ok(())
 }

@@ -1,8 +1,5 @@
 //! Watching cross-attention.
 
-use std::iter::Enumerate;
-use std::slice::Iter;
-
 use anyhow::{Result, bail};
 use tch::{Device, Tensor};
 
@@ -14,7 +11,7 @@ pub trait AttentionObserver {
 
     /// Shows one layer's `probabilities` [batch, tokens, heads, height · width], in the order of execution.
     ///
-    /// Each pixel's probabilities are a softmax over *all* positions of the text. They are of the kind of the latents
+    /// Each pixel's probabilities are a softmax over *all* positions of the text. They have the latents' dtype
     /// and on the autograd graph, where they may stay: what is not kept here is freed as if nobody had watched.
     fn observe(&mut self, layer: &CrossAttentionLayer<'_>, probabilities: &Tensor);
 }
@@ -83,18 +80,13 @@ pub(crate) struct Watch<'a> {
     observer: &'a mut dyn AttentionObserver,
     /// [`AttentionObserver::tokens`] as a tensor on the model's device.
     pub(crate) tokens: Tensor,
-    /// The names of the layers that are still to come.
-    layers: Enumerate<Iter<'a, String>>,
+    /// Layers that were shown in this pass.
+    shown: usize,
 }
 
 impl<'a> Watch<'a> {
-    /// Asks which tokens to show, of a text with so many `positions`, in the given cross-attention `layers`.
-    pub(crate) fn new(
-        observer: &'a mut dyn AttentionObserver,
-        layers: &'a [String],
-        positions: i64,
-        device: Device,
-    ) -> Result<Self> {
+    /// Asks which tokens to show, of a text with so many `positions`.
+    pub(crate) fn new(observer: &'a mut dyn AttentionObserver, positions: i64, device: Device) -> Result<Self> {
         let tokens = observer.tokens();
         if let Some(token) = tokens.iter().find(|token| !(0..positions).contains(*token)) {
             bail!(
@@ -103,14 +95,13 @@ impl<'a> Watch<'a> {
             );
         }
         let tokens = libtorch::upload(&Tensor::from_slice(tokens), device);
-        Ok(Self { observer, tokens, layers: layers.iter().enumerate() })
+        Ok(Self { observer, tokens, shown: 0 })
     }
 
-    /// Shows the next layer's `probabilities` [batch, tokens, heads, pixels], those of a feature map of this size.
-    pub(crate) fn show(&mut self, (height, width): (i64, i64), probabilities: &Tensor) {
-        if let Some((index, name)) = self.layers.next() {
-            let layer = CrossAttentionLayer { name, index, heads: probabilities.size()[2], height, width };
-            self.observer.observe(&layer, probabilities);
-        }
+    /// Shows the `probabilities` [batch, tokens, heads, pixels] of the layer `name`, for a feature map of this size.
+    pub(crate) fn show(&mut self, name: &str, (height, width): (i64, i64), probabilities: &Tensor) {
+        let layer = CrossAttentionLayer { name, index: self.shown, heads: probabilities.size()[2], height, width };
+        self.shown += 1;
+        self.observer.observe(&layer, probabilities);
     }
 }

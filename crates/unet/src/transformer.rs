@@ -4,8 +4,8 @@ use layers::{Conv2d, GroupNorm, LayerNorm, Linear};
 use tch::Tensor;
 use weights::Scope;
 
-use crate::attention::{Attention, KeysValues, Text};
-use crate::blocks::Plan;
+use crate::Config;
+use crate::attention::{Attention, KeysValues};
 
 /// diffusers' `Transformer2DModel`: transformer blocks over the pixels, plus the input.
 #[derive(Debug)]
@@ -27,9 +27,8 @@ enum Projection {
 
 impl Transformer2d {
     /// With the widths of down block number `block`.
-    pub(crate) fn new(vs: &Scope, block: usize, plan: &Plan<'_>) -> Self {
+    pub(crate) fn new(vs: &Scope, block: usize, config: &Config) -> Self {
         const EPS: f64 = 1e-6;
-        let config = plan.config;
         let channels = config.block_out_channels[block];
         let projection = |name: &str| {
             let vs = vs / name;
@@ -44,24 +43,26 @@ impl Transformer2d {
             norm: GroupNorm::new(&(vs / "norm"), config.norm_num_groups, channels, EPS),
             proj_in: projection("proj_in"),
             transformer_blocks: (0..depth)
-                .map(|i| TransformerBlock::new(&(vs / "transformer_blocks" / i), block, plan))
+                .map(|i| TransformerBlock::new(&(vs / "transformer_blocks" / i), block, config))
                 .collect(),
             proj_out: projection("proj_out"),
         }
     }
 
-    /// The number of transformer blocks, each with one layer of cross-attention.
-    pub(crate) fn depth(&self) -> usize {
-        self.transformer_blocks.len()
+    /// The cross-attention layer of each transformer block.
+    pub(crate) fn cross_attention(&self) -> impl Iterator<Item = &Attention> {
+        self.transformer_blocks.iter().map(|block| &block.attn2)
     }
 
-    /// What each block's cross-attention reads in the text [batch or 1, positions, `cross_attention_dim`].
-    pub(crate) fn read(&self, text: &Tensor) -> impl Iterator<Item = KeysValues> {
-        self.transformer_blocks.iter().map(|block| block.attn2.read(text))
-    }
-
-    /// Maps [batch, channels, height, width] to the same shape; `shown` as in [`Attention::forward_shown`].
-    pub(crate) fn forward(&self, xs: &Tensor, text: Text<'_>, shown: &mut Vec<Tensor>) -> Tensor {
+    /// Maps [batch, channels, height, width] to the same shape, given the text's keys and values in each of
+    /// [`Transformer2d::cross_attention`]; `tokens` and `shown` as in [`Attention::forward_shown`].
+    pub(crate) fn forward(
+        &self,
+        xs: &Tensor,
+        text: &[KeysValues],
+        tokens: Option<&Tensor>,
+        shown: &mut Vec<Tensor>,
+    ) -> Tensor {
         let (height, width) = (xs.size()[2], xs.size()[3]);
         // Contiguous, or all later layers would inherit strange strides and run by slower kernels.
         let to_pixels = |xs: &Tensor| xs.flatten(2, 3).transpose(1, 2).contiguous();
@@ -71,8 +72,8 @@ impl Transformer2d {
             Projection::Linear(linear) => linear.forward(&to_pixels(&normed)),
             Projection::Conv(conv) => to_pixels(&conv.forward(&normed)),
         };
-        for (block, read) in self.transformer_blocks.iter().zip(text.read) {
-            hidden = block.forward(&hidden, read, text.tokens, shown);
+        for (block, text) in self.transformer_blocks.iter().zip(text) {
+            hidden = block.forward(&hidden, text, tokens, shown);
         }
         let hidden = match &self.proj_out {
             Projection::Linear(linear) => to_map(&linear.forward(&hidden)),
@@ -95,13 +96,11 @@ struct TransformerBlock {
 }
 
 impl TransformerBlock {
-    fn new(vs: &Scope, block: usize, plan: &Plan<'_>) -> Self {
+    fn new(vs: &Scope, block: usize, config: &Config) -> Self {
         const EPS: f64 = 1e-5;
-        let config = plan.config;
         let (channels, heads) = (config.block_out_channels[block], config.heads().at(block));
         let norm = |name: &str| LayerNorm::new(&(vs / name), channels, EPS);
         let attention = |name: &str, dim| Attention::new(&(vs / name), channels, dim, heads, config.upcast_attention);
-        plan.count_cross_attention(vs.path("attn2"));
         Self {
             norm1: norm("norm1"),
             attn1: attention("attn1", channels),
@@ -115,7 +114,7 @@ impl TransformerBlock {
     /// Maps [batch, height · width, channels] to the same shape.
     fn forward(&self, xs: &Tensor, text: &KeysValues, tokens: Option<&Tensor>, shown: &mut Vec<Tensor>) -> Tensor {
         let normed = self.norm1.forward(xs);
-        let xs = xs + self.attn1.forward(&normed, &self.attn1.read(&normed));
+        let xs = xs + self.attn1.forward(&normed, &self.attn1.keys_values(&normed));
         let normed = self.norm2.forward(&xs);
         let attended = match tokens {
             Some(tokens) => self.attn2.forward_shown(&normed, text, tokens, shown),

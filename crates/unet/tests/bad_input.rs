@@ -60,7 +60,7 @@ fn inputs_that_do_not_fit() {
         ),
         (
             message(&sample.to_kind(Kind::Int64), &timesteps, &text),
-            "latents are of type Int64 but must be floating-point numbers",
+            "latents have dtype Int64 but must be floating-point numbers",
         ),
         (
             message(&sample, &Tensor::from_slice(&[1_i64, 2, 3]), &text),
@@ -79,7 +79,7 @@ fn inputs_that_do_not_fit() {
 }
 
 #[test]
-fn texts_read_for_something_else() {
+fn a_cache_for_something_else() {
     let config = Config { block_out_channels: vec![32; 4], ..Config::sd21_base() };
     let config = Config { attention_head_dim: unet::PerBlock::Same(2), ..config };
     let build = |config: &Config| weights::build(&Formula, TO, |vs| UNet::new(vs, config)).unwrap().0;
@@ -87,23 +87,24 @@ fn texts_read_for_something_else() {
     let (unet, other) = (build(&config), build(&deep));
     let (sample, timesteps) = (Tensor::zeros([2, 4, 8, 8], TO), Tensor::from(1_i64));
     let text = Tensor::zeros([3, 77, 1024], TO);
-    let message = |read: unet::ReadText| unet.forward_read(&sample, &timesteps, &read, None).unwrap_err().to_string();
+    let message =
+        |cache: unet::KvCache| unet.forward_cached(&sample, &timesteps, &cache, None).unwrap_err().to_string();
     assert_eq!(
-        message(unet.read_text(&text).unwrap()),
+        message(unet.project(&text).unwrap()),
         "there are text embeddings for 3 prompts but latents of 2 images: give one for each, or one for all"
     );
     let text = text.narrow(0, 0, 2);
     assert_eq!(
-        message(unet.read_text(&text.to_kind(Kind::BFloat16)).unwrap()),
-        "the text was read in BFloat16 but the latents are of type Float: read it in the latents' type"
+        message(unet.project(&text.to_kind(Kind::BFloat16)).unwrap()),
+        "the text was projected in BFloat16 but the latents have dtype Float: project it in the latents' dtype"
     );
     assert_eq!(
-        message(other.read_text(&text).unwrap()),
-        "the text was read by 32 cross-attention layers but this U-Net has 16: let this one read it"
+        message(other.project(&text).unwrap()),
+        "the text was projected by 32 cross-attention layers of another U-Net, but this one has 16: project it by this one"
     );
-    let error = unet.read_text(&text.to_kind(Kind::Int64)).unwrap_err().to_string();
-    assert_eq!(error, "text embeddings are of type Int64 but must be floating-point numbers");
-    let error = unet.read_text(&text.narrow(2, 0, 768)).unwrap_err().to_string();
+    let error = unet.project(&text.to_kind(Kind::Int64)).unwrap_err().to_string();
+    assert_eq!(error, "text embeddings have dtype Int64 but must be floating-point numbers");
+    let error = unet.project(&text.narrow(2, 0, 768)).unwrap_err().to_string();
     assert!(error.starts_with("text embeddings have width 768 but this U-Net expects 1024"), "{error}");
 }
 

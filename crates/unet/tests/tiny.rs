@@ -87,6 +87,7 @@ fn attention_equals_diffusers_in_all_layers() {
         for (i, map) in maps.iter().enumerate() {
             case.golden.assert_close(&format!("probabilities.{i}"), &map.probabilities, TOLERANCE);
             assert_eq!((map.index, &map.name), (i, &case.unet.cross_attention_layers()[i]));
+            assert!(case.parameters.get(&format!("{}.to_k.weight", map.name)).is_some(), "{}", map.name);
         }
         let sides: Vec<i64> = maps.iter().map(|map| map.height).collect();
         assert_eq!(sides, [16, 16, 8, 8, 4, 4, 2, 4, 4, 4, 8, 8, 8, 16, 16, 16]);

@@ -35,7 +35,7 @@ fn is_at_or_below(name: &str, place: &str) -> bool {
 /// nothing to a model are passed over, with a note: those that it ignores, and what training programs leave in files.
 ///
 /// # Errors
-/// A [`LoadError`] that lists all missing, unexpected, mis-shaped and mis-typed tensors, or the error of `new`. Want of
+/// A [`LoadError`] that lists all missing, unexpected, mis-shaped, mis-typed and repeated tensors, or the error of `new`. Want of
 /// memory is a [`libtorch::Error`] of its own: which tensors it hits says nothing of them.
 pub fn build<M>(
     source: &dyn Source,

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::ops::Div;
 
+use libtorch::Weight;
 use tch::{Device, Kind, Tensor};
 
-use crate::{Init, Parameters};
+use crate::Parameters;
 
 /// Anything that parameters can be taken from: files, tensors in memory, a random initialisation.
 pub trait Source {
@@ -31,6 +32,17 @@ pub trait Source {
     /// # Errors
     /// What is wrong with the tensor of that name.
     fn fetch(&self, name: &str, shape: &[i64], init: Init, to: (Kind, Device)) -> Result<Tensor, Problem>;
+}
+
+/// How a new parameter starts; PyTorch's defaults for the layers that use them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// One value everywhere.
+    Const(f64),
+    /// Normal numbers of mean zero and this standard deviation.
+    Normal(f64),
+    /// Uniform numbers in ±1/√`fan_in`, as PyTorch's `Linear` and convolutions start (weights and biases).
+    FanIn(i64),
 }
 
 /// What can be wrong with one tensor.
@@ -58,6 +70,9 @@ pub enum Problem {
         /// The model's.
         expected: Kind,
     },
+    /// Two parameters of the model have this name.
+    #[error("is asked for twice by the model")]
+    Repeated,
     /// LibTorch could not copy it.
     #[error(transparent)]
     Copy(libtorch::Error),
@@ -90,7 +105,7 @@ impl Source for Tensors {
 
 /// A place in a model's tree of parameters, such as `down_blocks.0.resnets.1`.
 ///
-/// `vs / "resnets" / 1` goes down; [`Scope::get`] takes a parameter. A parameter that is missing or wrong is
+/// `vs / "resnets" / 1` goes down; [`Scope::get`] takes a parameter. A parameter that is missing, wrong or asked for twice is
 /// remembered, and [`crate::build`] reports all of them together; until then a stand-in of the right shape is used.
 #[derive(Clone)]
 pub struct Scope<'a> {
@@ -124,15 +139,29 @@ impl<'a> Scope<'a> {
         self.get_any(&[name], shape, init)
     }
 
-    /// The same for a parameter that older files call otherwise: the first of `names` that the source has. It is
-    /// known, and saved, under the first name.
+    /// The parameter `weight`, that of a layer, which [`Parameters::frozen`] can keep packed.
+    pub fn weight(&self, shape: &[i64], init: Init) -> Weight {
+        self.weight_any(&["weight"], shape, init)
+    }
+
+    /// The same for a weight that has one of several names, as in [`Scope::get_any`].
+    pub fn weight_any(&self, names: &[&str], shape: &[i64], init: Init) -> Weight {
+        let weight = Weight::new(self.get_any(names, shape, init));
+        self.store.taken.borrow_mut().parameters.insert_weight(weight.clone());
+        weight
+    }
+
+    /// The parameter of `shape` that has one of `names`, as older files call some otherwise: the first name that the source
+    /// has. It is known, and saved, under the first of all.
     pub fn get_any(&self, names: &[&str], shape: &[i64], init: Init) -> Tensor {
         let name = self.path(names[0]);
         let found = names.iter().map(|name| self.path(name)).find(|name| self.store.source.contains(name));
         let found = found.unwrap_or_else(|| name.clone());
         let mut taken = self.store.taken.borrow_mut();
-        taken.used.insert(found.clone());
-        let tensor = self.store.source.fetch(&found, shape, init, self.store.to).unwrap_or_else(|problem| {
+        let first = taken.used.insert(found.clone()) && taken.parameters.get(&name).is_none();
+        let fetched =
+            if first { self.store.source.fetch(&found, shape, init, self.store.to) } else { Err(Problem::Repeated) };
+        let tensor = fetched.unwrap_or_else(|problem| {
             taken.problems.insert(found, problem);
             Tensor::zeros([0i64; 0], self.store.to).expand(shape, false)
         });
@@ -149,6 +178,11 @@ impl<'a> Scope<'a> {
     /// that are there are named in [`Parameters::notes`].
     pub fn ignore(&self, name: &str) {
         self.store.taken.borrow_mut().ignored.insert(self.path(name));
+    }
+
+    /// The full name of this place, empty for the whole model's.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// The full name of `name` at this place.

@@ -96,6 +96,25 @@ fn everything_that_does_not_fit_is_listed_at_once() {
 }
 
 #[test]
+fn a_name_asked_for_twice_is_an_error() {
+    let get = |vs: &Scope, name: &str| vs.get(name, &[2], Init::Const(0.0));
+    let problems = |model: &dyn Fn(&Scope)| {
+        let tensors: weights::Tensors = [("a.w".to_owned(), numbers(&[2]))].into();
+        let sources: [&dyn weights::Source; 2] = [&tensors, &weights::Random { seed: 0 }];
+        sources.map(|source| match weights::build(source, F32, |vs| Ok(model(vs))) {
+            Ok(_) => Vec::new(),
+            Err(error) => error.downcast::<LoadError>().unwrap().problems,
+        })
+    };
+    let repeated = vec![("a.w".to_owned(), Problem::Repeated)];
+    assert_eq!(problems(&|vs| drop(get(vs, "a.w"))), [vec![], vec![]]);
+    assert_eq!(problems(&|vs| drop([get(vs, "a.w"), get(&(vs / "a"), "w")])), [repeated.clone(), repeated.clone()]);
+    // Two parameters, but one tensor of the file for both.
+    let older = |vs: &Scope| drop([get(vs, "a.w"), vs.get_any(&["a.new", "a.w"], &[2], Init::Const(0.0))]);
+    assert_eq!(problems(&older), [repeated, vec![]]);
+}
+
+#[test]
 fn older_names_are_found_and_saved_under_the_new_one() {
     let folder = tempfile::tempdir().unwrap();
     let (old, new) = (folder.path().join("old.safetensors"), folder.path().join("new.safetensors"));

@@ -156,10 +156,10 @@ fn comparisons(bench: &Bench, workers: &Workers<'_>) -> anyhow::Result<Vec<Compa
     // Of the large model a CPU does a twentieth, and hardly draws the picture at the end, which is larger; the whole takes
     // hours. Python writes checkpoints where a stage ends.
     let (name, args, target) = match (bench.full, large) {
-        (false, _) => ("recipe", "", Some(0.7)),
-        (true, false) => ("recipe", "--category photo --set checkpoint_every=100000", None),
+        (false, _) => ("training", "", Some(0.7)),
+        (true, false) => ("training", "--category photo --set checkpoint_every=100000", None),
         (true, true) => (
-            "recipe, a twentieth of its steps",
+            "training, a twentieth of its steps",
             "--category photo --set embedding.steps=3 --set cross_attention.steps=5 --set unet.steps=25 --set \
              validation.steps=1",
             None,
@@ -167,7 +167,7 @@ fn comparisons(bench: &Bench, workers: &Workers<'_>) -> anyhow::Result<Vec<Compa
     };
     all.push(Comparison {
         name,
-        args: words(&format!("recipe {args} {size} --iterations 1 --warm-up 0")),
+        args: words(&format!("training {args} {size} --iterations 1 --warm-up 0")),
         rivals: vec![Rival::authors(target).unchecked()],
     });
     Ok(all)

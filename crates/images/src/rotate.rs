@@ -7,11 +7,13 @@ use image::RgbImage;
 /// Fractional bits of a position.
 const FRACTION: u32 = 16;
 
-/// A rotated picture that is computed row by row.
-pub(crate) struct Rotation {
-    /// Width and height of the canvas that holds all of the rotated picture.
-    pub(crate) width: u32,
-    pub(crate) height: u32,
+/// A rotation of images of one size, computed row by row.
+#[derive(Debug, Clone)]
+pub struct Rotation {
+    /// Width of the canvas that holds all of the rotated image.
+    pub width: u32,
+    /// Its height.
+    pub height: u32,
     /// For the canvas pixel (column, row) the source position is `origin + column * right + row * down`.
     origin: [i64; 2],
     right: [i64; 2],
@@ -19,12 +21,12 @@ pub(crate) struct Rotation {
 }
 
 impl Rotation {
-    /// Turns a picture of this size by so many degrees counter-clockwise about its center.
+    /// Rotates images of this size by so many degrees counter-clockwise about their center: `image.rotate(degrees, expand=True)`.
     ///
     /// Pillow's arithmetic, step by step, because each rounding decides about pixels: the sine and cosine rounded to
-    /// 15 decimals, the size of the canvas from the turned corners, positions in 16.16 fixed point. (Pillow leaves
+    /// 15 decimals, the size of the canvas from the rotated corners, positions in 16.16 fixed point. (Pillow leaves
     /// the fixed point where positions pass 32767; here it has the bits for any size.)
-    pub(crate) fn new(degrees: f64, width: u32, height: u32) -> Self {
+    pub fn new(degrees: f64, width: u32, height: u32) -> Self {
         let (sin, cos) = (-degrees.rem_euclid(360.0).to_radians()).sin_cos();
         let (sin, cos) = (round15(sin), round15(cos));
         let turn = |x: f64, y: f64, [c, f]: [f64; 2]| [cos * x + sin * y + c, -sin * x + cos * y + f];
@@ -55,9 +57,9 @@ impl Rotation {
         }
     }
 
-    /// Writes some columns of a row of the turned `picture`, which has the size that was given to [`Rotation::new`].
-    pub(crate) fn row(&self, picture: &RgbImage, row: u32, columns: Range<u32>, line: &mut [u8]) {
-        let (width, height) = (i64::from(picture.width()), i64::from(picture.height()));
+    /// Writes some columns of a row of the rotated `image`, which has the size that was given to [`Rotation::new`].
+    pub(crate) fn row(&self, image: &RgbImage, row: u32, columns: Range<u32>, line: &mut [u8]) {
+        let (width, height) = (i64::from(image.width()), i64::from(image.height()));
         let at = |axis: usize| {
             self.origin[axis] + i64::from(row) * self.down[axis] + i64::from(columns.start) * self.right[axis]
         };
@@ -66,7 +68,7 @@ impl Rotation {
             let (column, row) = (x >> FRACTION, y >> FRACTION);
             if (0..width).contains(&column) && (0..height).contains(&row) {
                 let start = (row * width + column) as usize * 3;
-                pixel.copy_from_slice(&picture.as_raw()[start..start + 3]);
+                pixel.copy_from_slice(&image.as_raw()[start..start + 3]);
             } else {
                 pixel.fill(0);
             }

@@ -1,9 +1,9 @@
-//! Embedded colour profiles (ICC.1): what a photo's numbers mean, converted to sRGB.
+//! Embedded colour profiles (ICC.1) and their conversion to sRGB.
 
 use image::DynamicImage;
 use moxcms::{ColorProfile, DataColorSpace, Layout, TransformOptions};
 
-/// What an embedded profile has led to.
+/// What was done about an embedded profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Profile {
     /// There is none, or it is sRGB's: the pixels are as stored.
@@ -19,27 +19,27 @@ const CHUNK: usize = 1 << 14;
 /// A profile that changes no channel of any colour by more is sRGB's, as somebody has rounded it.
 const ROUNDING: u8 = 1;
 
-/// Converts a decoded picture from the profile that was embedded in it to sRGB, 8 bits a channel; transparency stays.
-pub(crate) fn to_srgb(picture: DynamicImage, embedded: Option<&[u8]>) -> (DynamicImage, Profile) {
-    let Some(embedded) = embedded else { return (picture, Profile::Srgb) };
-    let mut converted = match picture.color().has_alpha() {
-        true => DynamicImage::ImageRgba8(picture.to_rgba8()),
-        false => DynamicImage::ImageRgb8(picture.to_rgb8()),
+/// Converts a decoded image from the profile that was embedded in it to sRGB, 8 bits a channel; transparency stays.
+pub(crate) fn to_srgb(image: DynamicImage, embedded: Option<&[u8]>) -> (DynamicImage, Profile) {
+    let Some(embedded) = embedded else { return (image, Profile::Srgb) };
+    let mut converted = match image.color().has_alpha() {
+        true => DynamicImage::ImageRgba8(image.to_rgba8()),
+        false => DynamicImage::ImageRgb8(image.to_rgb8()),
     };
     match convert(&mut converted, embedded) {
         Ok(true) => (converted, Profile::Converted),
-        Ok(false) => (picture, Profile::Srgb),
-        Err(reason) => (picture, Profile::Ignored(reason)),
+        Ok(false) => (image, Profile::Srgb),
+        Err(reason) => (image, Profile::Ignored(reason)),
     }
 }
 
 /// Returns whether anything had to be changed.
-fn convert(picture: &mut DynamicImage, embedded: &[u8]) -> Result<bool, String> {
+fn convert(image: &mut DynamicImage, embedded: &[u8]) -> Result<bool, String> {
     let profile = ColorProfile::new_from_slice(embedded).map_err(|error| format!("is damaged ({error})"))?;
-    let channels = usize::from(picture.color().channel_count());
-    let pixels = match picture {
-        DynamicImage::ImageRgb8(picture) => picture.as_flat_samples_mut().samples,
-        DynamicImage::ImageRgba8(picture) => picture.as_flat_samples_mut().samples,
+    let channels = usize::from(image.color().channel_count());
+    let pixels = match image {
+        DynamicImage::ImageRgb8(image) => image.as_flat_samples_mut().samples,
+        DynamicImage::ImageRgba8(image) => image.as_flat_samples_mut().samples,
         _ => unreachable!("the caller has made it 8 bits of RGB or RGBA"),
     };
     let grey = match profile.color_space {
@@ -52,7 +52,7 @@ fn convert(picture: &mut DynamicImage, embedded: &[u8]) -> Result<bool, String> 
     let (layout, of_pixel) = if grey { (Layout::Gray, 1) } else { (Layout::Rgb, 3) };
     let transform = profile
         .create_transform_8bit(layout, &ColorProfile::new_srgb(), Layout::Rgb, options)
-        .map_err(|error| format!("is of a kind that is not read ({error})"))?;
+        .map_err(|error| format!("is of a form that is not read ({error})"))?;
     let apply = |from: &[u8], to: &mut [u8]| transform.transform(from, to).map_err(|error| error.to_string());
 
     let grid: Vec<u8> = if grey { (0..=255).collect() } else { grid() };

@@ -1,18 +1,17 @@
-//! Random views of a photo, drawn first and rendered later.
+//! Augmented crops of a photo: sampled first, rendered later.
 
 use std::ops::RangeInclusive;
 
 use image::RgbImage;
+use images::{Filter, Rotation, resize_part, with_short_side};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use crate::error::InvalidAugmentation;
-use crate::resample::{Axis, resample, row_of, with_short_side};
-use crate::rotate::Rotation;
 
-/// What may happen to a photo before the model sees it; the default is the code of AttnDreamBooth's authors
-/// (their paper does not mention it).
+/// How photos are augmented for training; the default is that of the code of AttnDreamBooth's authors (their paper does
+/// not mention it).
 ///
 /// In this order: rotation, resize of the shorter side to `resolution`, mirroring, crop to a square.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,13 +20,13 @@ use crate::rotate::Rotation;
 pub struct Augmentation {
     /// Rotations are uniform in ±this many degrees; corners become black.
     pub rotation_degrees: f32,
-    /// The probability of a rotation; 0 switches it off.
+    /// Probability of a rotation; 0 switches it off.
     pub rotation_p: f64,
-    /// The probability of mirroring left and right; 0 switches it off.
+    /// Probability of mirroring left to right; 0 switches it off.
     pub flip_p: f64,
-    /// A random square of the resized photo rather than the central one.
+    /// Crop a random square of the resized photo rather than the central one.
     pub random_crop: bool,
-    /// Side of a view in pixels.
+    /// Side of a crop in pixels.
     pub resolution: u32,
 }
 
@@ -38,7 +37,7 @@ impl Default for Augmentation {
 }
 
 impl Augmentation {
-    /// No chance at all: the central square of the resized photo, the same for every seed.
+    /// No augmentation: the central square of the resized photo, the same for every seed.
     pub fn none(resolution: u32) -> Self {
         Self { rotation_p: 0.0, flip_p: 0.0, random_crop: false, resolution, ..Self::default() }
     }
@@ -58,13 +57,13 @@ impl Augmentation {
         check("resolution", f64::from(self.resolution), 1.0..=16384.0)
     }
 
-    /// Draws a view of a photo of this size. The same seed gives the same view on every machine and in every version.
+    /// Samples a crop of a photo of this size. The same seed gives the same crop on every machine and in every version.
     ///
     /// The seed, in the first 8 bytes of the key (little-endian), sets a ChaCha8 generator; neighbouring seeds are as
     /// independent as any. Of its 64-bit outputs the upper 53 bits, divided by 2^53, decide in this order: rotate?
-    /// angle, mirror? left edge, top edge. All five are always drawn, so switching one step off
-    /// leaves the chances of the others as they are.
-    pub fn draw(&self, seed: u64, width: u32, height: u32) -> View {
+    /// angle, mirror? left edge, top edge. All five are always sampled, so switching one step off
+    /// leaves the others as they are.
+    pub fn sample(&self, seed: u64, width: u32, height: u32) -> AugmentedCrop {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());
         let mut generator = ChaCha8Rng::from_seed(key);
@@ -75,15 +74,16 @@ impl Augmentation {
         let flip = unit() < self.flip_p;
         let (left, top) = (unit(), unit());
 
-        let mut view = View { angle: rotated.then_some(angle), flip, left: 0, top: 0, resolution: self.resolution };
-        let (width, height) = view.resized(width, height);
+        let mut crop =
+            AugmentedCrop { angle: rotated.then_some(angle), flip, left: 0, top: 0, resolution: self.resolution };
+        let (width, height) = crop.resized(width, height);
         let side = u64::from(self.resolution);
         let offset = |extent: u64, unit: f64| {
             let room = extent.saturating_sub(side);
             if self.random_crop { (unit * (room + 1) as f64) as u64 } else { central(room) }
         };
-        (view.left, view.top) = (offset(width, left), offset(height, top));
-        view
+        (crop.left, crop.top) = (offset(width, left), offset(height, top));
+        crop
     }
 }
 
@@ -92,11 +92,11 @@ fn central(room: u64) -> u64 {
     (room / 2).next_multiple_of(if room % 2 == 1 { 2 } else { 1 })
 }
 
-/// One view of a photo: all that chance decided, in numbers.
+/// A photo as one training step sees it: the random choices, in numbers.
 ///
-/// It belongs to photos of the size it was drawn for; for others the crop is moved inside.
+/// It belongs to photos of the size it was sampled for; for others the crop is moved inside.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct View {
+pub struct AugmentedCrop {
     /// Degrees counter-clockwise; none leaves the photo as it is.
     pub angle: Option<f32>,
     /// Mirrored left to right, after the rotation.
@@ -109,11 +109,11 @@ pub struct View {
     pub resolution: u32,
 }
 
-impl View {
-    /// Makes the view: `resolution` x `resolution` pixels.
+impl AugmentedCrop {
+    /// Renders the crop of `photo`: `resolution` x `resolution` pixels.
     ///
     /// The pixels are those of torchvision's `rotate(expand=True)`, `resize`, `hflip` and `crop` on Pillow images,
-    /// bit by bit. Neither the rotated nor the resized photo is ever held: rows are turned as the resize needs them,
+    /// bit by bit. Neither the rotated nor the resized photo is ever held: rows are rotated as the resize needs them,
     /// and only as much as the crop shows. Photos smaller than `resolution` are enlarged.
     pub fn render(&self, photo: &RgbImage) -> RgbImage {
         let side = u64::from(self.resolution);
@@ -124,20 +124,16 @@ impl View {
         let (width, height) = rotation.as_ref().map_or(photo.dimensions(), |r| (r.width, r.height));
         let (resized_width, resized_height) = with_short_side(width, height, self.resolution);
         let (room, top) = (resized_width - side, self.top.min(resized_height - side));
-        // A crop of the mirrored picture is the mirrored crop from the other side.
+        // A crop of the mirrored photo is the mirrored crop from the other side.
         let left = self.left.min(room);
         let left = if self.flip { room - left } else { left };
 
-        let x = Axis::new(width, resized_width, left..left + side);
-        let y = Axis::new(height, resized_height, top..top + side);
-        let mut view = resample(&x, &y, |row, line| match &rotation {
-            Some(rotation) => rotation.row(photo, row, x.span(), line),
-            None => line.copy_from_slice(row_of(photo, row, x.span())),
-        });
+        let (x, y) = (left..left + side, top..top + side);
+        let mut crop = resize_part(photo, rotation.as_ref(), Filter::Bilinear, (resized_width, resized_height), x, y);
         if self.flip {
-            image::imageops::flip_horizontal_in_place(&mut view);
+            image::imageops::flip_horizontal_in_place(&mut crop);
         }
-        view
+        crop
     }
 
     fn rotation(&self, width: u32, height: u32) -> Option<Rotation> {

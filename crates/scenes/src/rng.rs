@@ -3,9 +3,9 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-pub(crate) struct Draws(ChaCha8Rng);
+pub(crate) struct Rng(ChaCha8Rng);
 
-impl Draws {
+impl Rng {
     pub(crate) fn new(seed: u64) -> Self {
         Self(ChaCha8Rng::seed_from_u64(seed))
     }
@@ -29,7 +29,7 @@ impl Draws {
         (self.0.next_u64() % n as u64) as usize
     }
 
-    /// A seed for something that draws for itself.
+    /// A seed for another generator.
     pub(crate) fn seed(&mut self) -> u64 {
         self.0.next_u64()
     }
