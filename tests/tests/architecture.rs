@@ -7,16 +7,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The layers from the bottom up. A crate may depend on crates of lower layers, not on its neighbours.
-const LAYERS: [&[&str]; 12] = [
+const LAYERS: [&[&str]; 13] = [
     &["options", "terminal", "limits", "atomic", "fingerprint", "profile", "cuda_standin"],
     &["json", "libtorch"],
-    &["weights", "scheduler", "tokenizer", "images", "scenes", "prompts"],
-    &["model_files", "photos"],
+    &["hub", "weights", "scheduler", "tokenizer", "images", "scenes", "prompts"],
+    &["model_files", "photos", "requests"],
     &["golden", "layers", "optimizer", "runs", "export"],
     &["vae", "clip", "unet"],
     &["regularizer", "heatmaps", "alignment", "sampling", "report"],
     &["trainer", "evaluation", "pretrainer"],
     &["benchmarks"],
+    &["operations"],
     &["cli"],
     &["tests"],
     &["xtask"],
@@ -95,6 +96,7 @@ fn parts_that_need_no_tensors_have_none() {
     let dependencies = dependencies();
     for name in [
         "options",
+        "requests",
         "prompts",
         "terminal",
         "limits",

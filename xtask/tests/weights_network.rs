@@ -31,7 +31,7 @@ fn a_model_is_fetched_once_and_verified() {
     assert_eq!(server.paths().len(), 2, "nothing is asked for twice");
     let said = succeeded(&place.run(&["verify"]));
     assert!(said.contains("model.safetensors: right, as published"), "{said}");
-    assert!(said.contains("config.json: unchanged since it was fetched"), "{said}");
+    assert!(said.contains("config.json: unchanged since it was downloaded"), "{said}");
     let said = succeeded(&place.run(&["list"]));
     assert!(said.contains("tiny") && said.contains("1.2 MB") && said.contains("MIT"), "{said}");
 }
@@ -161,7 +161,7 @@ fn the_next_source_is_asked_after_404_500_and_silence() {
 
     let place = Place::new(&[at(&missing), at(&broken), deaf]);
     let said = refused(&place.run(&["fetch", "tiny"]));
-    assert!(said.contains("2 of 2 files of tiny could not be had") && said.contains("HTTP 404"), "{said}");
+    assert!(said.contains("2 of 2 files of tiny could not be downloaded") && said.contains("HTTP 404"), "{said}");
     place.assert_nothing_unfinished();
 }
 

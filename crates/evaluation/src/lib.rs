@@ -43,7 +43,6 @@ mod features;
 mod gallery;
 mod picture;
 mod scores;
-mod table;
 
 pub use across_runs::{across_runs, paired_differences};
 pub use bootstrap::bootstrap_mean;
@@ -52,4 +51,3 @@ pub use features::FeatureExtractor;
 pub use gallery::{Drawing, Gallery};
 pub use picture::{Mask, Picture};
 pub use scores::{Drawn, Masks, Reference, estimate, evaluate_images};
-pub use table::table;

@@ -130,7 +130,7 @@ fn a_picture_compared_with_itself_has_one() {
 }
 
 #[test]
-fn a_record_comes_back_from_its_file_and_its_table_names_the_clip() {
+fn a_record_comes_back_from_its_file() {
     let extractor = extractor();
     let masks = masks(&fixtures().join("evaluation"));
     let scores = evaluate(&extractor, &drawn(), Some(masks)).unwrap();
@@ -160,14 +160,6 @@ fn a_record_comes_back_from_its_file_and_its_table_names_the_clip() {
     assert_eq!(Evaluation::read(folder.path()).unwrap(), Some(record.clone()));
     let json: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     assert!(json["variants"][0]["scores"]["prompts"][0]["images"][0]["clip_i"].is_f64());
-
-    let table = evaluation::table(&record);
-    assert!(table.starts_with("golden: 3 prompts x 2 images, 3 photos; scored by tiny-clip ("), "{table}");
-    let clip_i = scores.mean.clip_i;
-    let shown = format!("{:.4} [{:.4}, {:.4}]", clip_i.mean, clip_i.low, clip_i.high);
-    for part in ["CLIP-T without \"stuffed animal\"", "CLIP-I masked", &shown, "base, by kind", "  a {} on the beach"] {
-        assert!(table.contains(part), "{part} is not in\n{table}");
-    }
 }
 
 fn says<T: std::fmt::Debug>(result: anyhow::Result<T>, words: &[&str]) {

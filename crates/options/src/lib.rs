@@ -23,5 +23,5 @@ mod seed;
 pub use device::DeviceChoice;
 pub use generation::GenerationSettings;
 pub use model::ModelOptions;
-pub use named::{Dtype, PredictionType, SchedulerKind, UnknownName};
+pub use named::{Dtype, LearningRateSchedule, PredictionType, SchedulerKind, UnknownName};
 pub use seed::derive_seed;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use options::{Dtype, ModelOptions, optimizer, regularizer};
+use options::{Dtype, LearningRateSchedule, ModelOptions, optimizer, regularizer};
 use photos::Augmentation;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -72,8 +72,15 @@ pub struct TrainConfig {
 pub struct StageConfig {
     /// Optimiser steps; 0 leaves the stage out.
     pub steps: usize,
-    /// AdamW's learning rate, constant.
+    /// AdamW's learning rate.
     pub learning_rate: f64,
+    /// Steps in which the learning rate rises from zero; none in the paper.
+    // Left out of records of runs without, which are older than the key.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub warm_up: usize,
+    /// How the learning rate changes after them; it stays in the paper.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub schedule: LearningRateSchedule,
     /// Batch size.
     pub batch_size: usize,
     /// Batches whose gradients make one step.
@@ -87,6 +94,10 @@ pub struct StageConfig {
 
 fn one() -> usize {
     1
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// How attention is regularised.
@@ -164,6 +175,8 @@ impl TrainConfig {
         let stage = |steps, learning_rate, lambda_mean, lambda_variance| StageConfig {
             steps,
             learning_rate,
+            warm_up: 0,
+            schedule: LearningRateSchedule::Constant,
             batch_size: 8,
             gradient_accumulation: 1,
             lambda_mean,
@@ -228,6 +241,21 @@ impl TrainConfig {
 }
 
 impl StageConfig {
+    /// The learning rate of a step, counted from 0, as diffusers' `get_scheduler` with `num_warmup_steps` has it.
+    pub fn learning_rate_at(&self, step: usize) -> f64 {
+        if step < self.warm_up {
+            return self.learning_rate * step as f64 / self.warm_up as f64;
+        }
+        let rest = self.steps.saturating_sub(self.warm_up).max(1);
+        let progress = ((step - self.warm_up) as f64 / rest as f64).min(1.0);
+        self.learning_rate
+            * match self.schedule {
+                LearningRateSchedule::Constant => 1.0,
+                LearningRateSchedule::Linear => 1.0 - progress,
+                LearningRateSchedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
+            }
+    }
+
     /// Whether attention is regularised at all.
     pub fn regularizes(&self) -> bool {
         self.lambda_mean > 0.0 || self.lambda_variance > 0.0
@@ -238,4 +266,25 @@ impl StageConfig {
 /// is its documentation.
 pub fn config_schema() -> serde_json::Value {
     schemars::schema_for!(TrainConfig).to_value()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `get_scheduler(name, optimizer, num_warmup_steps=2, num_training_steps=6)` of diffusers with a learning rate of 1.
+    #[test]
+    fn learning_rates_are_diffusers() {
+        let rates = |schedule| {
+            let stage = StageConfig { steps: 6, learning_rate: 1.0, warm_up: 2, schedule, ..TrainConfig::paper().unet };
+            [0, 1, 2, 3, 4, 5].map(|step| (stage.learning_rate_at(step) * 1e6).round() / 1e6)
+        };
+        assert_eq!(rates(LearningRateSchedule::Constant), [0.0, 0.5, 1.0, 1.0, 1.0, 1.0]);
+        assert_eq!(rates(LearningRateSchedule::Linear), [0.0, 0.5, 1.0, 0.75, 0.5, 0.25]);
+        assert_eq!(rates(LearningRateSchedule::Cosine), [0.0, 0.5, 1.0, 0.853_553, 0.5, 0.146_447]);
+        let paper = TrainConfig::paper().unet;
+        assert_eq!([0, 1, 499].map(|step| paper.learning_rate_at(step)), [paper.learning_rate; 3]);
+        // What a configuration without them recorded is what it records now.
+        assert!(!serde_json::to_string(&paper).unwrap().contains("warm_up"));
+    }
 }

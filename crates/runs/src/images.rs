@@ -107,9 +107,14 @@ impl ImageFolder {
         added
     }
 
+    /// The name of an image's file.
+    pub fn file_name(number: u64, seed: u64) -> String {
+        format!("{number:04}-seed{seed}.png")
+    }
+
     fn add_locked(&mut self, image: &RgbImage, parameters: &str, entry: ImageEntry) -> Result<u64> {
         let number = self.next()?;
-        let file = format!("{number:04}-seed{}.png", entry.seed);
+        let file = Self::file_name(number, entry.seed);
         images::save_new_generated(&self.path.join(&file), image, &[("parameters", parameters)])?;
         let mut line = serde_json::to_string(&ImageEntry { file, ..entry })?;
         line.push('\n');

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use libtorch::random;
-
 use photos::{Augmentation, AugmentedCrop, Photo};
 use runs::{Stage, StageConfig, TrainConfig};
 use sampling::Pipeline;

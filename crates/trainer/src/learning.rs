@@ -190,7 +190,8 @@ impl Learning {
             let sound = losses.sum(Kind::Float).abs().le(DIVERGED).logical_and(&norm.isfinite());
             (sound.logical_not().to_kind(Kind::Float), Tensor::cat(&[losses, norm.reshape([1])], 0))
         })?;
-        profile::timed("train/optimizer", || self.optimizer.step_unless(config.learning_rate, Some(&diverged)))?;
+        let learning_rate = config.learning_rate_at(self.done);
+        profile::timed("train/optimizer", || self.optimizer.step_unless(learning_rate, Some(&diverged)))?;
         if let Some(ema) = &mut self.ema {
             profile::timed("train/running_average", || ema.update())?;
         }

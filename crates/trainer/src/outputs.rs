@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use images::Grid;
-
 use photos::{AugmentedCrop, Photo};
 use runs::{SampleTime, Stage, TrainConfig, Validation, layout};
 use sampling::{NotFinite, Request, Settings};

@@ -37,17 +37,22 @@ pub struct Session {
     notes: Vec<String>,
 }
 
-impl Session {
-    /// Prepares a run: everything that can be wrong is found out here, before anything slow.
-    ///
-    /// # Errors
-    /// An unusable configuration, model or photo; a folder that is in use, or holds another run or something else; a resumed
-    /// run whose configuration, model or photos have changed, wherever they are now; want of memory or disk.
-    pub fn open(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
-        Self::prepare(layers, out, device, resume).map_err(memory::explain)
-    }
+/// A run that has been checked, of which nothing is written yet.
+pub(crate) struct Checked {
+    /// What is resumed, and the hold on its folder.
+    started: Option<(SavedRun, RunFolder)>,
+    pub(crate) trainer: Trainer,
+    pub(crate) photos: Vec<Photo>,
+    pub(crate) prior: Option<PriorPictures>,
+    record: RunRecord,
+    outputs: Outputs,
+    learned: bool,
+    pub(crate) notes: Vec<String>,
+}
 
-    fn prepare(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
+impl Checked {
+    /// As [`Session::open`].
+    pub(crate) fn new(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
         let started = if resume { Some((SavedRun::read(out)?, RunFolder::resume(out)?)) } else { None };
         if !resume {
             runs::vacant(out, &[])?;
@@ -100,11 +105,29 @@ impl Session {
             saved.check_same(&record)?;
             notes.extend(saved.note());
         }
-        let (outputs, checkpoints) = (Outputs::new(out), out.join(layout::CHECKPOINTS));
+        let outputs = Outputs::new(out);
         let learned = resume && outputs.learned();
         if !learned {
             notes.extend(space::check(&trainer, prior.as_ref(), out)?);
         }
+        Ok(Self { started, trainer, photos, prior, record, outputs, learned, notes })
+    }
+}
+
+impl Session {
+    /// Prepares a run: everything that can be wrong is found out here, before anything slow.
+    ///
+    /// # Errors
+    /// An unusable configuration, model or photo; a folder that is in use, or holds another run or something else; a resumed
+    /// run whose configuration, model or photos have changed, wherever they are now; want of memory or disk.
+    pub fn open(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
+        Self::prepare(layers, out, device, resume).map_err(memory::explain)
+    }
+
+    fn prepare(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
+        let Checked { started, trainer, photos, prior, record, outputs, learned, mut notes } =
+            Checked::new(layers, out, device, resume)?;
+        let checkpoints = out.join(layout::CHECKPOINTS);
         let folder = match started {
             Some((saved, folder)) => {
                 // It is found there the next time.
@@ -271,7 +294,7 @@ impl Session {
     ) -> Result<()> {
         let Some(launched) = launched else { return Ok(()) };
         let report = launched.wait()?;
-        let learning_rate = self.trainer.config.stage(report.stage).learning_rate;
+        let learning_rate = self.trainer.config.stage(report.stage).learning_rate_at(report.step - 1);
         let peak_memory = record.add(self.step_number(report.stage, report.step), &report, learning_rate)?;
         watch(Event::Step { report: &report, peak_memory });
         Ok(())

@@ -61,6 +61,7 @@ fn config(category: &str, rates: Rates) -> TrainConfig {
         gradient_accumulation: 1,
         lambda_mean,
         lambda_variance,
+        ..TrainConfig::paper().unet
     });
     let regularizer = RegularizerConfig { category: Category::First, ..Default::default() };
     TrainConfig { category: category.to_owned(), embedding, cross_attention, unet, regularizer, ..TrainConfig::paper() }

@@ -6,12 +6,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::installation::Installation;
 use super::python::Python;
 use super::{VERSION, remove};
 use crate::children::Running;
-use crate::{checksum, workspace};
+use crate::workspace;
 
 /// What LibTorch needs to be loaded at all.
 const CPU: &[&str] = &["torch==2.11.0", "nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85"];
@@ -167,7 +169,7 @@ fn verify(site: &Path) -> anyhow::Result<usize> {
             let length = fs::metadata(&file).with_context(|| format!("{} is missing", file.display()))?.len();
             ensure!(length == size, "{} has {length} bytes, not {size}", file.display());
             if is_library(&file) {
-                let found = checksum::sha256_base64(&file)?;
+                let found = BASE64_URL_SAFE_NO_PAD.encode(hub::sha256(&file)?);
                 ensure!(hash.strip_prefix("sha256=") == Some(&found), "{} has another hash", file.display());
             }
             checked += 1;
