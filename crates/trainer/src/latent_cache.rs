@@ -18,7 +18,7 @@ pub(crate) type Sample = (usize, AugmentedCrop);
 
 /// Renders and encodes views.
 #[derive(Debug)]
-pub(crate) struct Views {
+pub(crate) struct LatentCache {
     pub(crate) encoder: LatentEncoder,
     known: HashMap<Key, Tensor>,
 }
@@ -31,7 +31,7 @@ fn key((photo, view): &Sample) -> Option<Key> {
     view.angle.is_none().then_some((*photo, view.flip, view.left, view.top))
 }
 
-impl Views {
+impl LatentCache {
     pub(crate) fn new(encoder: LatentEncoder) -> Self {
         Self { encoder, known: HashMap::new() }
     }
