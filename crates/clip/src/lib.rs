@@ -4,7 +4,7 @@
 //! - [`ClipVisionModel`]: the image encoder, a vision transformer.
 //! - [`ClipModel`]: both, with their projections into one space; [`ClipTextModelWithProjection`] and
 //!   [`ClipVisionModelWithProjection`]: one of them.
-//! - [`ImageProcessor`]: turns pictures into what the image encoder takes.
+//! - [`ImageProcessor`]: turns images into what the image encoder takes.
 //!
 //! ```
 //! use std::path::Path;
@@ -39,6 +39,9 @@
 //! let ids = Tensor::from_slice2(&[[1198i64, 1200, 1199]]); // 1200: the first id after the vocabulary
 //! let encoder_hidden_states = text_encoder.forward(&ids)?;
 //! assert_eq!(encoder_hidden_states.size(), [1, 3, 32]);
+//! let penultimate = text_encoder.hidden_state(&ids, 1)?; // transformers' hidden_states[-2]
+//! let skipped = text_encoder.forward_skipping(&ids, 1)?; // diffusers' clip_skip=1: after the final norm
+//! # assert_eq!(penultimate.size(), skipped.size());
 //! # anyhow::Ok(())
 //! ```
 //!

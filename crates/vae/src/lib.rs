@@ -33,7 +33,7 @@
 //! those that were published with Stable Diffusion 1 and 2, load as well.
 //!
 //! Invariants: draws no random numbers (the caller gives the noise) and reads no images; knows nothing of prompts,
-//! timesteps or pipelines. The kind of the input decides what is computed in. Gradients flow through everything;
+//! timesteps or pipelines. The dtype of the input decides what is computed in. Gradients flow through everything;
 //! whoever needs none says so with [`tch::no_grad`] or leaves the parameters frozen, as they are when loaded.
 
 mod attention;
