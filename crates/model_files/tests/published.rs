@@ -16,7 +16,7 @@ use serde_json::Map;
 use tch::{Device, Kind};
 use unet::UNet;
 use vae::AutoencoderKl;
-use weights::Parameters;
+use weights::{Init, Parameters};
 
 const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
 
