@@ -9,18 +9,19 @@
 mod bench;
 mod campaign;
 mod check;
-mod checksum;
 mod children;
+mod dist;
 mod miniature;
 mod program;
 mod setup;
 mod weights;
 mod workspace;
 
+use std::ffi::OsString;
 use std::panic;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Chores of this workspace; every command sets LibTorch up first where it needs it.
 #[derive(Parser)]
@@ -36,10 +37,19 @@ enum Command {
     Test(check::Test),
     Bench(bench::Bench),
     Campaign(campaign::Campaign),
-    Weights(weights::Weights),
-    #[command(flatten)]
-    Program(program::Program),
-    PretrainMiniature(miniature::PretrainMiniature),
+    Dist(dist::Dist),
+    /// Train the miniature base model from scratch, on drawings that are downloaded (16 MB, MIT)
+    ///
+    /// Takes about four hours on two cores, less with --budget 30m. Resumes what was interrupted.
+    #[command(disable_help_flag = true)]
+    PretrainMiniature {
+        /// Options of `pretrain`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<OsString>,
+    },
+    /// A command of the program.
+    #[command(external_subcommand)]
+    Program(Vec<OsString>),
 }
 
 fn main() -> ExitCode {
@@ -50,15 +60,22 @@ fn main() -> ExitCode {
 }
 
 fn run() -> ExitCode {
-    let result = match Cli::parse().command {
+    let commands =
+        format!("Commands of the program (`cargo xtask NAME --help` shows their options):{}", program::list());
+    let mut help = Cli::command().after_help(commands);
+    let parsed = help.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| Cli::from_arg_matches(&matches));
+    let result = match parsed.unwrap_or_else(|error| error.exit()).command {
         Some(Command::Setup(command)) => command.run(),
         Some(Command::Test(command)) => command.run(),
         Some(Command::Bench(command)) => command.run(),
         Some(Command::Campaign(command)) => command.run(),
-        Some(Command::Weights(command)) => command.run(),
-        Some(Command::Program(command)) => command.run(),
-        Some(Command::PretrainMiniature(command)) => command.run(),
-        None => Cli::command().print_help().map_err(Into::into),
+        Some(Command::Dist(command)) => command.run(),
+        Some(Command::PretrainMiniature { mut options }) => {
+            options.insert(0, "pretrain".into());
+            program::run(options)
+        }
+        Some(Command::Program(words)) => program::run(words),
+        None => help.print_help().map_err(Into::into),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,75 +1,23 @@
-//! The program's own commands: built in release mode, with LibTorch set up first, and the miniature where no model is
-//! named.
+//! The program's own commands, as `requests` defines them: built in release mode, with LibTorch set up first, and with the
+//! miniature and a penguin where nothing else is named.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::{setup, workspace};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use requests::{Cli, Command, Train};
 
-/// Each has the options that the program shows with --help.
-#[derive(clap::Subcommand)]
-pub(crate) enum Program {
-    /// Learn a subject from a few photos; without options, a penguin with the miniature
-    #[command(disable_help_flag = true)]
-    Train(Arguments),
-    /// Make pictures from a model folder and prompts; without options, a few with the miniature
-    #[command(disable_help_flag = true)]
-    Generate(Arguments),
-    /// Draw a learned subject in many prompts and score the pictures
-    #[command(disable_help_flag = true)]
-    Evaluate(Arguments),
-    /// Draw a prompt's picture and where in it each word acts
-    #[command(disable_help_flag = true)]
-    Attend(Arguments),
-    /// Compare a run's learned embedding with its start and the vocabulary
-    #[command(disable_help_flag = true)]
-    Inspect(Arguments),
-    /// Learn subjects by the whole method and without each of its parts, and compare
-    #[command(disable_help_flag = true)]
-    Ablate(Arguments),
-    /// Make one page of all that a run's folder holds
-    #[command(disable_help_flag = true)]
-    Report(Arguments),
-    /// Put several runs into one table and one page, with a blind side-by-side study
-    #[command(disable_help_flag = true)]
-    Compare(Arguments),
-    /// Write what a run has learned for other programs
-    #[command(disable_help_flag = true)]
-    Export(Arguments),
-    /// Run one component on tensors from a file
-    #[command(disable_help_flag = true)]
-    Probe(Arguments),
-}
-
-#[derive(clap::Args)]
-pub(crate) struct Arguments {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<OsString>,
-}
-
-impl Program {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
-        let (name, arguments) = match self {
-            Self::Train(arguments) => ("train", Arguments { args: for_training(arguments.args, workspace::root()) }),
-            Self::Generate(arguments) => ("generate", Arguments { args: for_generating(arguments.args) }),
-            Self::Evaluate(arguments) => ("evaluate", arguments),
-            Self::Attend(arguments) => ("attend", arguments),
-            Self::Inspect(arguments) => ("inspect", arguments),
-            Self::Ablate(arguments) => ("ablate", arguments),
-            Self::Report(arguments) => ("report", arguments),
-            Self::Compare(arguments) => ("compare", arguments),
-            Self::Export(arguments) => ("export", arguments),
-            Self::Probe(arguments) => ("probe", arguments),
-        };
-        run(name, &arguments.args)
-    }
-}
+use crate::{miniature, setup, weights, workspace};
 
 /// The base model that everyone has.
 const MINIATURE: &str = "fixtures/miniature";
-
-/// What `generate` draws when it is given nothing.
+/// What `train` learns unless told otherwise.
+const SUBJECT: &str = "fixtures/subjects/penguin";
+/// Its class noun.
+const CATEGORY: &str = "bird";
+/// What `generate` is given where it is given nothing.
 const EXAMPLE: [&str; 10] = [
     "--prompt",
     "a red apple on a blue background",
@@ -83,88 +31,81 @@ const EXAMPLE: [&str; 10] = [
     "2",
 ];
 
-fn for_generating(args: Vec<OsString>) -> Vec<OsString> {
-    let model = workspace::root().join(MINIATURE).into_os_string();
-    let mut args = if args.is_empty() { EXAMPLE.map(OsString::from).to_vec() } else { args };
-    if !has(&args, &["--model", "--run", "--help", "-h"]) {
-        args.extend(["--model".into(), model]);
+/// Runs the command that `words` begins with. Its help, and what is wrong with its options, need no LibTorch.
+pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<()> {
+    let words = completed(words, workspace::root());
+    match requests::parse(line(&words)).unwrap_or_else(|error| error.exit()).command {
+        Command::Weights(request) => return weights::run(request),
+        Command::Pretrain(request) if request.drawings == miniature::drawings() => miniature::fetch()?,
+        _ => {}
     }
-    args
-}
-
-/// Adds what a new run needs and was not told: photos with their category, the model, and a folder that is not there yet.
-fn for_training(mut args: Vec<OsString>, root: &Path) -> Vec<OsString> {
-    if has(&args, &["--help", "-h"]) {
-        return args;
-    }
-    let penguin = root.join("fixtures/subjects/penguin");
-    if has(&args, &["--resume"]) {
-        // The run says all but where it is: the last one of this name.
-        if !has(&args, &["--out"]) {
-            let name = subject(&value(&args, "--concept").unwrap_or(penguin));
-            let last = folders(&name).take_while(|path| Path::new(path).exists()).last();
-            args.extend(["--out".into(), last.unwrap_or(format!("runs/{name}")).into()]);
-        }
-        return args;
-    }
-    // A configuration that is read back says what to learn, and from what.
-    let configured = value(&args, "--config");
-    if configured.is_none() && !has(&args, &["--concept"]) {
-        args.extend(["--concept".into(), penguin.into()]);
-        if !has(&args, &["--category"]) {
-            args.extend(["--category", "bird"].map(OsString::from));
-        }
-    }
-    if configured.is_none() && !has(&args, &["--model"]) {
-        args.extend(["--model".into(), root.join(MINIATURE).into()]);
-    }
-    if !has(&args, &["--out"]) {
-        let name = subject(&value(&args, "--concept").or(configured).unwrap_or_default());
-        let free = folders(&name).find(|path| !Path::new(path).exists());
-        args.extend(["--out".into(), free.unwrap_or_default().into()]);
-    }
-    args
-}
-
-/// The folders of the runs of a name, without end.
-fn folders(name: &str) -> impl Iterator<Item = String> {
-    let first = format!("runs/{name}");
-    let numbered = first.clone();
-    std::iter::once(first).chain((2..).map(move |number| format!("{numbered}-{number}")))
-}
-
-/// The name of a folder of photos; of a single photo, that of its folder and its own, such as `penguin-01`.
-fn subject(concept: &Path) -> String {
-    let parts = match concept.is_file() {
-        true => vec![concept.parent().and_then(Path::file_name), concept.file_stem()],
-        false => vec![concept.file_name()],
-    };
-    let parts: Vec<_> = parts.into_iter().flatten().map(OsStr::to_string_lossy).collect();
-    if parts.is_empty() { "subject".to_owned() } else { parts.join("-") }
-}
-
-/// Whether one of the options is among `args`, as `NAME` or `NAME=VALUE`.
-pub(crate) fn has(args: &[OsString], names: &[&str]) -> bool {
-    let is = |arg: &OsString| {
-        arg.to_str().is_some_and(|arg| names.contains(&arg.split_once('=').map_or(arg, |(name, _)| name)))
-    };
-    args.iter().any(is)
-}
-
-/// The value of an option that stands as `NAME VALUE` or `NAME=VALUE`.
-fn value(args: &[OsString], name: &str) -> Option<PathBuf> {
-    let joined = |arg: &OsString| arg.to_str()?.strip_prefix(name)?.strip_prefix('=').map(PathBuf::from);
-    let apart = args.windows(2).find(|pair| pair[0] == name).map(|pair| PathBuf::from(&pair[1]));
-    apart.or_else(|| args.iter().find_map(joined))
-}
-
-/// Runs in the caller's folder, so that relative paths among `args` mean what the caller means.
-pub(crate) fn run(subcommand: &str, args: &[OsString]) -> anyhow::Result<()> {
     build()?;
-    // Quietly, so that all output is the program's own.
-    let mut command =
-        workspace::cargo(["run", "--quiet", "--release", "--package", "attndreambooth", "--", subcommand]);
-    workspace::become_command(command.args(args))
+    // Quietly, so that all output is the program's own; in the caller's folder, so that relative paths mean what the caller
+    // means.
+    let mut command = workspace::cargo(["run", "--quiet", "--release", "--package", "attndreambooth", "--"]);
+    if env::var_os("ATTNDREAMBOOTH_MODELS").is_none() {
+        command.env("ATTNDREAMBOOTH_MODELS", workspace::root().join("models"));
+    }
+    workspace::become_command(command.args(words))
+}
+
+/// The program's commands with a line on each.
+pub(crate) fn list() -> String {
+    let line = |command: &clap::Command| {
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        format!("\n  {:<11} {about}", command.get_name())
+    };
+    Cli::command().get_subcommands().filter(|command| command.get_name() != "bench").map(line).collect()
+}
+
+/// A command line, whose first word is what help calls the program.
+fn line(words: &[OsString]) -> impl Iterator<Item = OsString> {
+    [OsString::from("cargo xtask")].into_iter().chain(words.iter().cloned())
+}
+
+/// `words` with what the command needs and was not given.
+fn completed(mut words: Vec<OsString>, root: &Path) -> Vec<OsString> {
+    if words == ["generate"] {
+        words.extend(EXAMPLE.map(OsString::from));
+    }
+    // What is wrong is reported when the whole line is parsed.
+    let lenient = Cli::command().ignore_errors(true);
+    let Ok(matches) = lenient.try_get_matches_from(line(&words).map(requests::hyphenated)) else { return words };
+    let Some((name, options)) = matches.subcommand() else { return words };
+    let is_given = |id: &str| !matches!(options.value_source(id), None | Some(ValueSource::DefaultValue));
+    let mut add = |option: &str, value: &Path| words.extend([option.into(), value.into()]);
+    match name {
+        "generate" if !is_given("model") && !is_given("run") => add("--model", &root.join(MINIATURE)),
+        "pretrain" if !is_given("drawings") => add("--drawings", &miniature::drawings()),
+        "weights" if !is_given("dir") => add("--dir", &root.join("models")),
+        "train" => {
+            // A configuration that is read back, and a run that is resumed, say what to learn, and from what.
+            let is_new = !is_given("config") && !is_given("resume");
+            if is_new && !is_given("concept") {
+                add("--concept", &root.join(SUBJECT));
+                if !is_given("category") {
+                    add("--category", Path::new(CATEGORY));
+                }
+            }
+            if is_new && !is_given("model") {
+                add("--model", &root.join(MINIATURE));
+            }
+            if !is_given("out") {
+                add("--out", &folder(options, root));
+            }
+        }
+        _ => {}
+    }
+    words
+}
+
+/// The folder of the run that these options start or resume.
+fn folder(options: &ArgMatches, root: &Path) -> PathBuf {
+    let mut train = Train::from_arg_matches(options).unwrap_or_default();
+    if train.options.config.is_none() {
+        train.options.concept.get_or_insert_with(|| root.join(SUBJECT));
+    }
+    train.folder()
 }
 
 /// Builds the program in release mode, aloud, as it may take minutes.
@@ -183,32 +124,46 @@ pub(crate) fn path() -> PathBuf {
 mod tests {
     use super::*;
 
-    fn texts(args: &[&str]) -> Vec<String> {
-        let args = for_training(args.iter().map(OsString::from).collect(), Path::new("/ws"));
-        args.into_iter().map(|arg| arg.into_string().unwrap()).collect()
+    fn texts(words: &str) -> String {
+        let words = completed(words.split_whitespace().map(OsString::from).collect(), Path::new("/ws"));
+        words.into_iter().map(|word| word.into_string().unwrap()).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
     fn nothing_means_the_penguin_and_the_miniature() {
-        let line = texts(&[]).join(" ");
-        assert!(
-            line.starts_with("--concept /ws/fixtures/subjects/penguin --category bird --model /ws/fixtures/miniature --out runs/penguin"),
-            "{line}"
-        );
+        let all = "train --concept /ws/fixtures/subjects/penguin --category bird --model /ws/fixtures/miniature --out \
+                   runs/penguin";
+        assert_eq!(texts("train"), all);
+        assert!(texts("generate").ends_with("--images 2 --model /ws/fixtures/miniature"));
+        assert_eq!(texts("weights list"), "weights list --dir /ws/models");
     }
 
     #[test]
-    fn what_is_given_stays() {
-        let given = ["--concept=photos/my-dog", "--category", "dog", "--model", "m", "--out", "o"];
-        assert_eq!(texts(&given), given);
-        let line = texts(&["--concept", "photos/my-dog", "--category", "dog"]).join(" ");
-        assert_eq!(line, "--concept photos/my-dog --category dog --model /ws/fixtures/miniature --out runs/my-dog");
-        let photo = workspace::root().join("fixtures/subjects/penguin/01.jpg").display().to_string();
-        assert_eq!(texts(&["--concept", &photo, "--category", "bird"]).last().unwrap(), "runs/penguin-01");
-        assert_eq!(texts(&["--resume"]), ["--resume", "--out", "runs/penguin"]);
-        for alone in [["--out", "o", "--resume"], ["--config", "c.json", "--help"]] {
-            assert_eq!(texts(&alone), alone);
+    fn given_options_stay() {
+        for all in [
+            "train --concept=photos/my-dog --category dog --model m --out o",
+            "train --instance_data_dir photos/my-dog --category dog --pretrained_model_name_or_path m --output_dir=o",
+            "train --out o --resume",
+            "train --config c.json --help",
+            "generate --run r --prompt x",
+            "evaluate --run r",
+            "pretrain --drawings d",
+        ] {
+            assert_eq!(texts(all), all);
         }
-        assert_eq!(texts(&["--config=runs/my-dog/config.json"])[1..], ["--out", "runs/config.json"]);
+        let line = texts("train --concept photos/my-dog --category dog");
+        assert_eq!(
+            line,
+            "train --concept photos/my-dog --category dog --model /ws/fixtures/miniature --out runs/my-dog"
+        );
+        let photo = workspace::root().join("fixtures/subjects/penguin/01.jpg");
+        assert!(
+            texts(&format!("train --concept {} --category bird", photo.display())).ends_with("--out runs/penguin-01")
+        );
+        assert_eq!(texts("train --resume"), "train --resume --out runs/penguin");
+        assert_eq!(
+            texts("train --config=runs/my-dog/config.json"),
+            "train --config=runs/my-dog/config.json --out runs/config.json"
+        );
     }
 }

@@ -30,7 +30,7 @@ fn a_folder_that_cannot_be_written_is_named() {
     let place = Place::new(&[at(&server)]);
     fs::write(place.path("models"), "a file where the folder should be").unwrap();
     let said = refused(&place.run(&["fetch", "tiny"]));
-    assert!(said.contains("models/tiny cannot be made"), "{said}");
+    assert!(said.contains("models/tiny cannot be created"), "{said}");
     assert_eq!(server.paths().len(), 0);
 }
 
@@ -124,7 +124,7 @@ fn one_fetch_at_a_time_writes_a_file() {
     let other = fs::File::open(&partial).unwrap();
     other.lock().unwrap();
     let said = refused(&place.run(&["fetch", "tiny", "--jobs", "1"]));
-    assert!(said.contains("another fetch is writing"), "{said}");
+    assert!(said.contains("another download is writing"), "{said}");
     drop(other);
     succeeded(&place.run(&["fetch", "tiny"]));
 }
@@ -132,9 +132,9 @@ fn one_fetch_at_a_time_writes_a_file() {
 #[test]
 fn wrong_arguments_are_one_sentence() {
     let place = Place::new(&["hub:someone/tiny".to_owned()]);
-    assert!(refused(&place.run(&["fetch", "huge"])).contains("there is no model \"huge\" (there are tiny)"));
+    assert!(refused(&place.run(&["fetch", "huge"])).contains("there is no model \"huge\" (there are tiny, "));
     assert!(refused(&place.run(&["verify"])).contains("no model is in"));
-    assert!(refused(&place.run(&["verify", "tiny"])).contains("fetch it first"));
+    assert!(refused(&place.run(&["verify", "tiny"])).contains("download it first"));
     let mut command = place.command(&["fetch", "tiny"]);
     let said = refused(&command.env("HF_ENDPOINT", "hub.example").output().unwrap());
     assert!(said.contains("HF_ENDPOINT is \"hub.example\""), "{said}");

@@ -1,83 +1,20 @@
-//! The command `attndreambooth`: a thin layer of arguments and progress over the crates that do the work.
+//! The command `attndreambooth`: parses, shows events and results, hears signals. What it does is in `operations`.
 //!
-//! Invariants: no mathematics here; every failure is one sentence on standard error; nothing but `terminal` writes there.
+//! Invariants: computes nothing and decides nothing; every failure is one sentence on standard error; nothing but `terminal`
+//! writes there.
 
-mod ablate;
-mod attend;
-mod bench;
-mod compare;
-mod device;
-mod evaluate;
-mod export;
-mod generate;
-mod inspect;
 mod interrupt;
-mod learned;
-mod memory;
-mod model;
-mod number;
-mod pretrain;
-mod probe;
-mod profile;
 mod progress;
-mod report;
-mod results;
-mod sampler;
-mod seed;
-mod train;
+mod show;
+mod table;
 
 use std::panic::{self, AssertUnwindSafe};
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
-
-/// Subject personalisation of Stable Diffusion by attention-aligned DreamBooth (arXiv 2406.05000).
-#[derive(Parser)]
-#[command(name = "attndreambooth", version, about, after_help = EXIT_CODES)]
-struct Cli {
-    /// Do not mark generated images as such, by XMP metadata with IPTC's digital source type trainedAlgorithmicMedia
-    #[arg(long, global = true)]
-    no_digital_source_type: bool,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Make images of prompts with a Stable Diffusion model.
-    Generate(generate::Generate),
-    /// Learn a subject from a few photos.
-    Train(Box<train::Train>),
-    /// Draw a learned subject in many prompts and score the pictures with CLIP.
-    Evaluate(Box<evaluate::Evaluate>),
-    /// Learn subjects by the whole method and without each of its parts, and compare.
-    Ablate(ablate::Ablate),
-    /// Write a run as one HTML page.
-    Report(report::Report),
-    /// Put runs side by side, and make a blind study of them.
-    Compare(compare::Compare),
-    /// Draw a prompt's picture and where in it each word acts.
-    Attend(attend::Attend),
-    /// Compare a run's learned embedding with its start and the vocabulary.
-    Inspect(inspect::Inspect),
-    /// Write what a run has learned as files that other programs load.
-    Export(export::Export),
-    /// Train the miniature base model from nothing.
-    Pretrain(pretrain::Pretrain),
-    /// Run one component on tensors from a file, to compare it with any other implementation.
-    Probe(probe::Probe),
-    /// Time a piece of work.
-    Bench(bench::Bench),
-}
-
-const EXIT_CODES: &str = "\
-Exit codes:
-  0      done
-  2      something that you can mend: an option, a file, a full disk; the message says what
-  75     interrupted by SIGINT (Ctrl-C), SIGTERM or SIGHUP: what was done is kept, the same command goes on
-         (train: with --resume)
-  128+N  ended at once by a second signal, of number N
-  1      a defect of this program";
+use clap::{CommandFactory, FromArgMatches};
+use operations::{Context, Outcome, Stop};
+use requests::{Cli, Command};
+use show::Show;
 
 fn main() {
     // Whatever happens, the process is left by `interrupt`.
@@ -92,48 +29,58 @@ fn main() {
 
 /// Returns the exit code.
 fn run() -> i32 {
-    if let Err(error) = interrupt::watch() {
+    let stop = Stop::default();
+    if let Err(error) = interrupt::watch(stop.clone()) {
         terminal::note!("{error:#}; Ctrl-C ends the program without a checkpoint");
     }
     libtorch::keep_freed_memory();
-    let command = match Cli::try_parse() {
-        Ok(cli) => {
-            images::mark_generated(!cli.no_digital_source_type);
-            cli.command
-        }
+    let line = std::env::args_os().map(requests::hyphenated);
+    let parsed = command().try_get_matches_from(line).and_then(|matches| Cli::from_arg_matches(&matches));
+    let Cli { global, command } = match parsed {
+        Ok(cli) => cli,
         Err(error) => {
             // A reader of the help may have gone.
             let _ = error.print();
             return error.exit_code();
         }
     };
-    let run = || -> Result<()> {
-        match command {
-            Command::Generate(command) => command.execute(),
-            Command::Train(command) => command.run(),
-            Command::Evaluate(command) => command.execute(),
-            Command::Ablate(command) => command.run(),
-            Command::Report(command) => command.run(),
-            Command::Compare(command) => command.run(),
-            Command::Attend(command) => command.run(),
-            Command::Inspect(command) => command.run(),
-            Command::Export(command) => command.run(),
-            Command::Pretrain(command) => command.run(),
-            Command::Probe(command) => command.run(),
-            Command::Bench(command) => command.run(),
-        }
+    let logged = match (global.quiet, global.verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        (false, 1) => "info",
+        (false, 2) => "debug",
+        (false, _) => "trace",
     };
-    // What LibTorch refuses deep inside a model arrives here as an error too.
-    match libtorch::catch(run).map_err(Into::into).flatten() {
-        Ok(()) => 0,
-        Err(error) if interrupt::is_interruption(&error) => {
-            terminal::say!("{error:#}");
-            interrupt::TRY_AGAIN
-        }
-        Err(error) => {
-            let error = memory::explain(error);
-            terminal::say!("error: {error:#}");
-            2
-        }
+    if let Err(error) = profile::install(logged, |line| terminal::say!("{line}")) {
+        terminal::note!("{error:#}");
     }
+    images::mark_generated(!global.no_digital_source_type);
+    let show = Show::new(global);
+    match execute(&command, &show, stop) {
+        Ok(()) => 0,
+        Err(error) if operations::is_interruption(&error) => {
+            show.end(&format!("{error:#}"), "interrupted", interrupt::TRY_AGAIN)
+        }
+        Err(error) => show.end(&format!("error: {error:#}"), "error", 2),
+    }
+}
+
+fn execute(command: &Command, show: &Show, stop: Stop) -> Result<()> {
+    if let Command::Completions { shell } = command {
+        let mut script = Vec::new();
+        clap_complete::generate(*shell, &mut self::command(), "attndreambooth", &mut script);
+        terminal::output!("{}", String::from_utf8_lossy(&script).trim_end());
+        return Ok(());
+    }
+    let events = |event| show.event(event);
+    let outcome: Outcome = operations::execute(command, &Context::new(&events, stop))?;
+    show.outcome(&outcome)
+}
+
+/// The command line with what only this program knows of itself.
+fn command() -> clap::Command {
+    let commit = option_env!("ATTNDREAMBOOTH_COMMIT").map_or(String::new(), |commit| format!(" ({commit})"));
+    let (version, libtorch) = (env!("CARGO_PKG_VERSION"), libtorch::LIBTORCH_VERSION);
+    let long: &str = format!("{version}{commit}\nLibTorch {libtorch}").leak();
+    Cli::command().version(version).long_version(long)
 }

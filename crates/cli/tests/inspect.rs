@@ -25,7 +25,7 @@ fn the_embedding_is_compared_with_its_start_and_the_vocabulary() {
     let fixed = ["inspect", "--device", "cpu", "--run", &run, "--images", "2", "--steps", "3"];
     let output = succeed(&fixed);
     let table = String::from_utf8(output.stdout).unwrap();
-    assert!(table.contains("<new>, vector 1 of 1") && table.contains("ball (of the category)"), "{table}");
+    assert!(table.contains("<new>, vector 1 of 1") && table.contains("ball (of the class noun)"), "{table}");
 
     let out = folder.join("run/inspect");
     let record = json(&out.join("inspect.json"));

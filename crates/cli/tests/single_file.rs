@@ -9,7 +9,8 @@ use std::path::Path;
 use common::{CHANGED, json, model, photos, program, refuses, stderr, succeed, train, trained};
 use export::SingleFile;
 use golden::fixtures;
-use model_files::{BaseModel, ModelOptions};
+use model_files::BaseModel;
+use options::ModelOptions;
 use tch::{Kind, Tensor};
 
 /// The tiny model as a single file, and the flags that it needs, for its configs are not the published ones.

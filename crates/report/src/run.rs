@@ -109,8 +109,8 @@ impl Run {
     }
 
     /// The log; none before the first step.
-    pub(crate) fn log(&self) -> Result<Vec<journal::Entry>> {
-        if self.file("log.jsonl").is_none() { Ok(Vec::new()) } else { journal::read_log(&self.folder) }
+    pub(crate) fn log(&self) -> Result<Vec<runs::Entry>> {
+        if self.file("log.jsonl").is_none() { Ok(Vec::new()) } else { runs::read_log(&self.folder) }
     }
 
     /// The scores of each prompt set: its name and `scores.json`, sorted.
@@ -149,7 +149,7 @@ pub(crate) fn json(path: &Path) -> Result<Option<Value>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         bytes => bytes.with_context(|| format!("cannot read {}", path.display()))?,
     };
-    let damaged = || format!("{} is damaged; remove it, or have it made again", path.display());
+    let damaged = || format!("{} is damaged; remove it or make it again", path.display());
     ::json::parse(&bytes).map(Some).with_context(damaged)
 }
 

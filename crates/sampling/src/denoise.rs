@@ -36,7 +36,7 @@ impl Denoising<'_> {
         let total = self.scheduler.timesteps().len();
         let mut noisy_steps = 0;
         for index in 0..total {
-            let _span = profile::span("sampling/step");
+            let _span = tracing::trace_span!("sampling/step").entered();
             let input = self.scheduler.scale_model_input(index, &latents).to_kind(self.dtype);
             let timestep = Tensor::from(self.scheduler.timesteps()[index]);
             let observer = observer.as_mut().map(|observer| &mut **observer as &mut dyn AttentionObserver);
@@ -46,7 +46,7 @@ impl Denoising<'_> {
                 self.step_noise(noisy_steps - 1)
             });
             let step = || self.scheduler.step(index, &output, &latents, noise.as_ref());
-            latents = profile::timed("sampling/scheduler", step)?;
+            latents = tracing::trace_span!("sampling/scheduler").in_scope(step)?;
             self.watch.see(Origin::Denoising { step: index + 1, total }, &latents)?;
             on_step(Step { done: index + 1, total });
         }

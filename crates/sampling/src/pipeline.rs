@@ -18,6 +18,7 @@ use crate::finite::{Origin, Watch};
 use crate::image::to_images;
 use crate::noise::Noise;
 use crate::notes::foreign_syntax;
+use crate::request::{check_settings, guides};
 use crate::words::{SUBJECT, Word, words};
 use crate::{Request, Settings, Step};
 
@@ -259,7 +260,7 @@ impl Pipeline {
         let ids = prompts.iter().map(|prompt| Ok(self.tokenizer.encode(&self.resolve(prompt)?)?.ids));
         let ids = ids.collect::<Result<Vec<_>>>()?;
         let encode = || {
-            let _span = profile::span("text_encoder");
+            let _span = tracing::trace_span!("text_encoder").entered();
             let embeddings = self.text_encoder.embed(&Tensor::from_slice2(&ids))?;
             self.text_encoder.forward_embeddings(&embeddings.to_kind(self.compute_dtype))
         };
@@ -272,7 +273,7 @@ impl Pipeline {
     /// Sizes, steps or initial latents that the model or scheduler cannot work with.
     pub fn check(&self, requests: &[Request], settings: &Settings) -> Result<()> {
         ensure!(!requests.is_empty(), "a batch needs at least one image");
-        settings.validate(self.vae.config().downscale_factor())?;
+        check_settings(settings, self.vae.config().downscale_factor())?;
         self.sampler(settings)?;
         let shape = self.latents_shape(settings);
         requests.iter().try_for_each(|request| request.validate(shape))
@@ -342,10 +343,10 @@ impl Pipeline {
             let noisy_steps = (0..scheduler.timesteps().len()).filter(|&i| scheduler.needs_noise(i)).count() as i64;
             let shape = self.latents_shape(settings);
             let negative = requests.iter().map(|request| request.negative_prompt.as_str());
-            let negative = negative.filter(|_| settings.guides());
+            let negative = negative.filter(|_| guides(settings));
             let prompts = negative.chain(requests.iter().map(|request| request.prompt.as_str()));
             let states = self.encode_prompts(&prompts.collect::<Vec<_>>())?;
-            let mut watch = Watch::new(requests, self.compute_dtype, settings.guides());
+            let mut watch = Watch::new(requests, self.compute_dtype, guides(settings));
             watch.see(Origin::TextEncoder, &states)?;
             let text = self.unet.project(&states)?;
             // From here on: the weights that have projected the text are not needed again.
@@ -355,7 +356,7 @@ impl Pipeline {
                 dtype: self.compute_dtype,
                 device: self.to.1,
                 text,
-                guidance_scale: settings.guides().then_some(settings.guidance_scale),
+                guidance_scale: guides(settings).then_some(settings.guidance_scale),
                 noise: requests.iter().map(|request| Noise::new(request, shape, noisy_steps)).collect(),
                 scheduler,
                 watch,

@@ -2,13 +2,13 @@
 
 use anyhow::Result;
 use regularizer::AttentionRegularizer;
+use runs::{StageConfig, TrainConfig};
 use sampling::Pipeline;
 use scheduler::{ForwardProcess, PredictionType};
 use tch::{Device, Kind, Tensor};
 use unet::AttentionObserver;
 
 use crate::Subject;
-use crate::config::{StageConfig, TrainConfig};
 
 /// One batch with all its randomness.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ impl Objective {
         let mut regularizer = stage.regularizes().then(|| self.regularizer(subject, stage, size)).transpose()?;
         let observer = regularizer.as_mut().map(|regularizer| regularizer as &mut dyn AttentionObserver);
         let prediction = pipeline.unet.forward(&noisy, timesteps, &text, observer)?;
-        let _span = profile::span("train/loss");
+        let _span = tracing::trace_span!("train/loss").entered();
         let attention = match regularizer {
             Some(mut regularizer) => regularizer.finish()?.loss,
             None => Tensor::zeros([0i64; 0], (Kind::Float, self.device)),

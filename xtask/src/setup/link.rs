@@ -1,13 +1,14 @@
 //! `.libtorch/{include,lib}`: links to the LibTorch in use, wherever it lies.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
 
 use super::installation::Installation;
-use super::{loader, remove};
+use super::loader;
 
 /// The installation that the links in `dir` lead to, if they all do and the loader finds everything through them.
 pub(super) fn current(dir: &Path) -> Option<Installation> {
@@ -18,9 +19,9 @@ pub(super) fn current(dir: &Path) -> Option<Installation> {
     (complete && check(&lib).is_ok()).then_some(found)
 }
 
-/// Makes the links anew; an interruption leaves some missing, never wrong.
+/// Creates the links anew; an interruption leaves some missing, never wrong.
 pub(super) fn make(dir: &Path, installation: &Installation) -> anyhow::Result<()> {
-    let cannot = || format!("the links in {} cannot be made", dir.display());
+    let cannot = || format!("the links in {} cannot be created", dir.display());
     let (include, lib, partial) = (dir.join("include"), dir.join("lib"), dir.join("lib.partial"));
     remove(&partial).with_context(cannot)?;
     fs::create_dir_all(&partial).with_context(cannot)?;
@@ -30,6 +31,16 @@ pub(super) fn make(dir: &Path, installation: &Installation) -> anyhow::Result<()
     check(&partial)?;
     remove(&include).and_then(|()| remove(&lib)).with_context(cannot)?;
     symlink(installation.root().join("include"), include).and_then(|()| fs::rename(partial, lib)).with_context(cannot)
+}
+
+/// Removes a file, link or folder that may be there.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 /// Seen through the links, a library's `$ORIGIN` is their folder: all it needs must be there too.

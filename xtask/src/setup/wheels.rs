@@ -6,12 +6,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::installation::Installation;
+use super::installation::VERSION;
+use super::link::remove;
 use super::python::Python;
-use super::{VERSION, remove};
 use crate::children::Running;
-use crate::{checksum, workspace};
+use crate::workspace;
 
 /// What LibTorch needs to be loaded at all.
 const CPU: &[&str] = &["torch==2.11.0", "nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85"];
@@ -81,7 +84,7 @@ pub(super) fn install(site: &Path, pythons: &[Python], cuda: bool) -> anyhow::Re
     if site.exists() {
         fs::rename(site, &former)?;
     }
-    fs::rename(&partial, site).with_context(|| format!("{} cannot be made", site.display()))?;
+    fs::rename(&partial, site).with_context(|| format!("{} cannot be created", site.display()))?;
     remove(&former)?;
     terminal::say!("{checked} files are as their wheels list them; every library is found by the loader.");
     Ok(())
@@ -117,7 +120,7 @@ fn check_room(folder: &Path, megabytes: u64) -> anyhow::Result<()> {
 fn pip(python: &Python, target: &Path, cuda: bool) -> anyhow::Result<()> {
     // pip builds the tree elsewhere first: within the target's file system, not in a /tmp that may be small.
     let temporary = target.join("tmp");
-    fs::create_dir_all(&temporary).with_context(|| format!("{} cannot be made", temporary.display()))?;
+    fs::create_dir_all(&temporary).with_context(|| format!("{} cannot be created", temporary.display()))?;
     // The libraries are the same for every Python: asking for one fixed version lets any Python's pip fetch them.
     let fixed = ["--no-deps", "--only-binary=:all:", "--python-version=3.11", "--implementation=cp", "--target"];
     let mut command = python.command(["-m", "pip", "install"]);
@@ -167,7 +170,7 @@ fn verify(site: &Path) -> anyhow::Result<usize> {
             let length = fs::metadata(&file).with_context(|| format!("{} is missing", file.display()))?.len();
             ensure!(length == size, "{} has {length} bytes, not {size}", file.display());
             if is_library(&file) {
-                let found = checksum::sha256_base64(&file)?;
+                let found = BASE64_URL_SAFE_NO_PAD.encode(hub::sha256(&file)?);
                 ensure!(hash.strip_prefix("sha256=") == Some(&found), "{} has another hash", file.display());
             }
             checked += 1;

@@ -1,0 +1,26 @@
+//! Devices, dtypes and schedulers from their names to LibTorch's.
+
+use anyhow::Result;
+use options::{Dtype, SchedulerKind};
+use requests::{Compute, Sampler};
+use sampling::{Pipeline, Settings};
+use tch::{Device, Kind};
+
+/// The dtype and the device that models are to be made on. CUDA is looked for now.
+pub(crate) fn resolve(compute: Compute) -> Result<(Kind, Device)> {
+    let device = libtorch::resolve(compute.device)?;
+    libtorch::set_tf32(compute.dtype == Dtype::Tf32)?;
+    Ok((libtorch::kind(compute.dtype), device))
+}
+
+/// What was asked for in place of the defaults.
+pub(crate) fn settings(sampler: &Sampler, default: Settings) -> Settings {
+    let steps = sampler.steps.unwrap_or(default.steps);
+    let guidance_scale = sampler.guidance_scale.unwrap_or(default.guidance_scale);
+    Settings { steps, guidance_scale, scheduler: sampler.scheduler, ..default }
+}
+
+/// diffusers' name of the scheduler that generates.
+pub(crate) fn scheduler_name(settings: &Settings, pipeline: &Pipeline) -> &'static str {
+    settings.scheduler.map_or_else(|| pipeline.scheduler.kind(), Ok).map_or("unknown", SchedulerKind::class_name)
+}

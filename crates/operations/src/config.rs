@@ -1,0 +1,157 @@
+//! `config`, and the configuration that options make: a preset, a file, the flags.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use requests::{Config, ConfigAction, ConfigFormat, Preset, TrainOptions};
+use runs::{ConfigLayers, TrainConfig, config_schema};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::models;
+
+/// What was to be printed.
+#[derive(Debug, Clone, Serialize)]
+pub struct Configured {
+    /// JSON or TOML.
+    pub text: String,
+}
+
+pub(crate) fn run(request: &Config) -> Result<Configured> {
+    let text = match &request.action {
+        ConfigAction::Print { format, options } => {
+            let config = layers(options, None)?.finish()?;
+            match format {
+                ConfigFormat::Json => serde_json::to_string_pretty(&config)?,
+                ConfigFormat::Toml => toml::to_string_pretty(&config)?,
+            }
+        }
+        ConfigAction::Schema => serde_json::to_string_pretty(&config_schema())?,
+    };
+    Ok(Configured { text })
+}
+
+/// The layers of a configuration; of a run that is resumed, over its own, which need not be given again.
+pub(crate) fn layers(options: &TrainOptions, resumed: Option<&Path>) -> Result<ConfigLayers> {
+    let preset = options.preset.map(|preset| match preset {
+        Preset::Paper => TrainConfig::paper(),
+        Preset::Fast => TrainConfig::fast(),
+    });
+    if let Some(run) = resumed {
+        let mut layers = ConfigLayers::of_run(run)?;
+        if let Some(preset) = preset {
+            layers.preset(&preset)?;
+        }
+        return over(options, layers);
+    }
+    match preset {
+        Some(preset) => over(options, ConfigLayers::new(&preset)?),
+        // Wherever the model is named.
+        None => {
+            let model = over(options, ConfigLayers::new(&TrainConfig::paper())?)?.finish()?.model;
+            over(options, ConfigLayers::of_model(&model)?)
+        }
+    }
+}
+
+/// Lays the file and the flags over `layers`; each `--set` wins over all else.
+fn over(options: &TrainOptions, mut layers: ConfigLayers) -> Result<ConfigLayers> {
+    if let Some(path) = &options.config {
+        layers.file(path)?;
+    }
+    // What a run says of itself is true wherever it is read.
+    let path = |path: &Option<PathBuf>| {
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        path.as_ref().map(|path| Value::from(absolute(path).display().to_string()))
+    };
+    let number = |number: Option<usize>| number.map(Value::from);
+    let stages = &options.stages;
+    let flags = [
+        ("model", path(&models::located(options.model.as_deref())?)),
+        ("concept", path(&options.concept)),
+        ("category", options.category.clone().map(Value::from)),
+        ("seed", options.seed.map(|seed| Value::from(seed.get()))),
+        ("embedding.steps", number(stages.embedding_steps)),
+        ("embedding.learning_rate", stages.embedding_learning_rate.map(Value::from)),
+        ("cross_attention.steps", number(stages.cross_attention_steps)),
+        ("cross_attention.learning_rate", stages.cross_attention_learning_rate.map(Value::from)),
+        ("unet.steps", number(stages.unet_steps)),
+        ("unet.learning_rate", stages.unet_learning_rate.map(Value::from)),
+        ("augmentation.resolution", options.resolution.map(Value::from)),
+        ("dtype", options.dtype.map(|dtype| Value::from(dtype.name()))),
+        ("gradient_checkpointing", options.gradient_checkpointing.then(|| Value::from(true))),
+        ("deterministic", options.deterministic.then(|| Value::from(true))),
+        // No value of its own: the others keep theirs.
+        ("prior", options.prior_preservation.then(|| Value::Object(Map::new()))),
+        ("prior.images", number(options.prior_images)),
+        ("prior.folder", path(&options.prior_folder)),
+        ("checkpoint_every", number(options.checkpoint_every)),
+        ("validation.every", number(options.validate_every)),
+        ("validation.results", options.results.clone().map(Value::from)),
+        ("model_options.tokenizer", path(&options.single_file.tokenizer)),
+        (
+            "model_options.prediction_type",
+            options.single_file.prediction_type.map(|kind| Value::from(kind.to_string())),
+        ),
+        ("model_options.config", path(&options.single_file.model_config)),
+    ];
+    for (path, value) in flags {
+        if let Some(value) = value {
+            layers.put(path, value)?;
+        }
+    }
+    let of_all_stages = [
+        ("warm_up", number(options.warm_up)),
+        ("schedule", options.schedule.map(serde_json::to_value).transpose()?),
+        ("batch_size", number(options.batch_size)),
+        ("gradient_accumulation", number(options.gradient_accumulation)),
+    ];
+    for (key, value) in of_all_stages {
+        for stage in ["embedding", "cross_attention", "unet"] {
+            if let Some(value) = &value {
+                layers.put(&format!("{stage}.{key}"), value.clone())?;
+            }
+        }
+    }
+    for pair in &options.set {
+        let (path, value) = split_change(pair)?;
+        layers.set(path, value)?;
+    }
+    Ok(layers)
+}
+
+/// The path and the value of a `--set PATH=VALUE`.
+pub(crate) fn split_change(pair: &str) -> Result<(&str, &str)> {
+    pair.split_once('=').with_context(|| format!("--set {pair:?} has no =; write it as --set unet.steps=200"))
+}
+
+#[cfg(test)]
+mod tests {
+    use requests::{Command, parse};
+
+    use super::*;
+
+    fn config(more: &[&str]) -> TrainConfig {
+        let line = ["attndreambooth", "train", "--concept", "photos", "--category", "bird", "--out", "run"];
+        let Command::Train(train) = parse([&line, more].concat()).unwrap().command else { panic!() };
+        layers(&train.options, None).unwrap().finish().unwrap()
+    }
+
+    #[test]
+    fn a_models_own_preset_is_taken_wherever_the_model_is_named() {
+        let miniature = golden::fixtures().join("miniature").display().to_string();
+        let steps = |more: &[&str]| config(more).unet.steps;
+        assert_eq!(steps(&[]), TrainConfig::paper().unet.steps);
+        let own = steps(&["--model", &miniature]);
+        assert_ne!(own, TrainConfig::paper().unet.steps);
+        assert_eq!(steps(&["--set", &format!("model={miniature}")]), own);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("mine.json");
+        std::fs::write(&file, serde_json::json!({ "model": miniature, "seed": 3 }).to_string()).unwrap();
+        let file = file.display().to_string();
+        assert_eq!(steps(&["--config", &file]), own);
+        assert_eq!(steps(&["--config", &file, "--unet-steps", "9"]), 9);
+        assert_eq!(steps(&["--config", &file, "--unet-steps", "9", "--set", "unet.steps=7"]), 7);
+        assert_eq!(steps(&["--config", &file, "--preset", "fast"]), TrainConfig::fast().unet.steps);
+    }
+}

@@ -1,0 +1,220 @@
+//! `generate`: prompts to PNG files.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use images::{Grid, RgbImage};
+use requests::Generate;
+use runs::{ImageEntry, ImageFolder};
+use sampling::{Pipeline, Request, Settings};
+use serde::Serialize;
+use tch::Tensor;
+use weights::Archive;
+
+use crate::compute::{self, scheduler_name};
+use crate::profiling::Profiler;
+use crate::{Context, models};
+
+/// What was generated.
+#[derive(Debug, Clone, Serialize)]
+pub struct Generated {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Images, by prompt and seed.
+    pub images: Vec<PathBuf>,
+    /// Grids of them, where there are several.
+    pub grids: Vec<PathBuf>,
+}
+
+pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated> {
+    let request = &Generate { model: models::located(request.model.as_deref())?, ..request.clone() };
+    let to = compute::resolve(request.compute)?;
+    let profiler = Profiler::start(request.profiling, to.1);
+    let (pipeline, source, guidance_scale) =
+        tracing::trace_span!("generate/load").in_scope(|| match (&request.run, &request.model) {
+            (Some(folder), model) => {
+                let run = models::finished(folder, model.as_deref(), context)?;
+                Ok((run.pipeline(to)?, folder, run.config.validation.guidance_scale))
+            }
+            (None, Some(model)) => {
+                let pipeline = Pipeline::open(&models::open(model, &request.single_file, context)?, to)?;
+                Ok((pipeline, model, models::guidance_scale(model)?))
+            }
+            (None, None) => bail!("give a model with --model, or a training run with --run"),
+        })?;
+    context.notes(pipeline.notes());
+    if request.check {
+        check_finite(&pipeline).with_context(|| format!("--check of {}", source.display()))?;
+    }
+    let default = pipeline.default_settings();
+    let [height, width] = request.size.or(default.height);
+    let settings = compute::settings(&request.sampler, Settings { height, width, guidance_scale, ..default });
+    let images = images_of(request)?;
+    pipeline.check(&images, &settings)?;
+    for prompt in request.prompts.iter().chain([&request.negative_prompt]) {
+        context.notes(pipeline.prompt_notes(prompt)?);
+    }
+    context.seed(request.seed);
+    let out = folder(request);
+    let mut folder = ImageFolder::open(&out)?;
+
+    let batch_size = request.size.batch_size.max(1) as usize;
+    let batches = images.len().div_ceil(batch_size) as u64;
+    let mut progress = context.progress("steps");
+    let columns = columns(request.prompts.len(), request.images as usize);
+    // However many images there are, memory holds those of one grid.
+    let mut grid = FilledGrid { first: None, images: 0, grid: Grid::new(columns) };
+    let mut generated = Generated { folder: out, images: Vec::new(), grids: Vec::new() };
+    for (batch, chunk) in images.chunks(batch_size).enumerate() {
+        context.check()?;
+        let made = pipeline.generate(chunk, &settings, &mut |step| {
+            progress.step(batches * step.total as u64, format!("batch {}/{batches}", batch + 1));
+        })?;
+        let _span = tracing::trace_span!("generate/save").entered();
+        for (image, pixels) in chunk.iter().zip(made) {
+            let parameters = parameters(request, image, &settings, &pipeline);
+            let number = folder.add(&pixels, &parameters, entry(request, image, &settings, &pipeline))?;
+            let file = generated.folder.join(ImageFolder::file_name(number, image.seed));
+            context.image(file.clone());
+            generated.images.push(file);
+            grid.push(pixels, format!("{} (seed {})", image.prompt, image.seed), number);
+            if grid.images == MOST_IN_GRID / columns * columns {
+                generated.grids.extend(grid.write(&folder)?.map(|grid| generated.folder.join(grid)));
+            }
+        }
+    }
+    let last = tracing::trace_span!("generate/save").in_scope(|| grid.write(&folder))?;
+    generated.grids.extend(last.map(|grid| generated.folder.join(grid)));
+    profiler.finish(&generated.folder, context)?;
+    Ok(generated)
+}
+
+/// The folder to write to.
+fn folder(request: &Generate) -> PathBuf {
+    match (&request.out, &request.run) {
+        (Some(out), _) => out.clone(),
+        (None, Some(run)) => run.join("images"),
+        (None, None) => PathBuf::from("runs/generate"),
+    }
+}
+
+/// What to ask of the pipeline, image by image, prompt by prompt.
+fn images_of(request: &Generate) -> Result<Vec<Request>> {
+    let images = request.prompts.len() as u64 * u64::from(request.images);
+    limits::within("the number of images (prompts times --images)", images, 1..=10_000, "all of them are generated")?;
+    let mut requests: Vec<Request> = Vec::new();
+    for prompt in &request.prompts {
+        for i in 0..u64::from(request.images) {
+            let seed = request.seed.get().wrapping_add(i);
+            let negative_prompt = request.negative_prompt.clone();
+            requests.push(Request { negative_prompt, ..Request::new(prompt, seed) });
+        }
+    }
+    if let Some(path) = &request.latents {
+        let latents = read_latents(path)?;
+        let count = latents.size()[0];
+        ensure!(
+            count == requests.len() as i64,
+            "{} has the latents of {count} images, but {} are asked for (prompts times --images)",
+            path.display(),
+            requests.len()
+        );
+        for (i, request) in requests.iter_mut().enumerate() {
+            request.latents = Some(latents.get(i as i64));
+        }
+    }
+    Ok(requests)
+}
+
+/// The parameters in the words that other programs read from PNG files.
+fn parameters(request: &Generate, image: &Request, settings: &Settings, pipeline: &Pipeline) -> String {
+    let source = request.run.as_ref().or(request.model.as_ref());
+    let model = source.and_then(|path| path.file_name()).unwrap_or_default().to_string_lossy();
+    image.describe(settings, scheduler_name(settings, pipeline), &model)
+}
+
+/// What the log says of an image: what was asked for, what it became, and with which versions.
+fn entry(request: &Generate, image: &Request, settings: &Settings, pipeline: &Pipeline) -> ImageEntry {
+    let (kind, device) = pipeline.placement();
+    let path =
+        |path: &Option<PathBuf>| path.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
+    let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    ImageEntry {
+        file: String::new(),
+        prompt: image.prompt.clone(),
+        negative_prompt: image.negative_prompt.clone(),
+        seed: image.seed,
+        steps: settings.steps,
+        guidance_scale: settings.guidance_scale,
+        width: settings.width,
+        height: settings.height,
+        scheduler: scheduler_name(settings, pipeline).to_owned(),
+        run: path(&request.run),
+        model: path(&request.model),
+        latents: path(&request.latents),
+        device: format!("{device:?}"),
+        dtype: format!("{kind:?}"),
+        time: time.as_secs_f64(),
+        versions: models::versions(),
+    }
+}
+
+/// Images in one grid at most.
+const MOST_IN_GRID: usize = 64;
+
+/// Columns of a grid, eight at most: a row a prompt, or several as long as each other; where each prompt has a single
+/// image, about as many as rows.
+fn columns(prompts: usize, images: usize) -> usize {
+    const MOST: usize = 8;
+    match images {
+        1 => ((prompts as f64).sqrt().ceil() as usize).min(MOST),
+        images => images.div_ceil(images.div_ceil(MOST)),
+    }
+}
+
+/// A grid that is being filled.
+struct FilledGrid {
+    /// The number of its first image.
+    first: Option<u64>,
+    images: usize,
+    grid: Grid,
+}
+
+impl FilledGrid {
+    fn push(&mut self, image: RgbImage, caption: String, number: u64) {
+        self.first.get_or_insert(number);
+        self.images += 1;
+        self.grid.push(image, caption);
+    }
+
+    /// Writes what there is, if it is more than one image, and begins anew. Returns the file's name.
+    fn write(&mut self, folder: &ImageFolder) -> Result<Option<String>> {
+        let (first, images) = (self.first.take(), std::mem::take(&mut self.images));
+        let grid = self.grid.take();
+        first.filter(|_| images > 1).map(|first| folder.add_grid(&grid.draw(), first)).transpose()
+    }
+}
+
+fn read_latents(path: &Path) -> Result<Tensor> {
+    let latents = Archive::open(path)?.tensor("latents")?;
+    match latents {
+        Some(latents) if latents.dim() == 4 => Ok(latents),
+        Some(latents) => bail!(
+            "the tensor `latents` in {} has shape {:?}, but must be [images, channels, height/8, width/8]",
+            path.display(),
+            latents.size()
+        ),
+        None => bail!("{} has no tensor called `latents`", path.display()),
+    }
+}
+
+fn check_finite(pipeline: &Pipeline) -> Result<()> {
+    let parameters = &pipeline.parameters;
+    for (name, parameters) in
+        [("text_encoder", &parameters.text_encoder), ("unet", &parameters.unet), ("vae", &parameters.vae)]
+    {
+        parameters.check_finite().context(name)?;
+    }
+    Ok(())
+}

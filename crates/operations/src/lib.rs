@@ -1,0 +1,239 @@
+//! Everything that `attndreambooth` can do as typed calls: a request in, a result out, one stream of events on the way.
+//!
+//! ```no_run
+//! use operations::{Context, Event, Stop};
+//! use requests::{Generate, Train};
+//!
+//! let stop = Stop::default(); // another thread may ask a clone of it to stop
+//! let show = |event: Event| println!("{}", serde_json::to_string(&event).expect("events are plain data"));
+//! let context = Context::new(&show, stop);
+//!
+//! let mut train = Train { out: Some("runs/rex".into()), ..Train::default() };
+//! train.options.model = Some("fixtures/miniature".into());
+//! train.options.concept = Some("photos/rex".into());
+//! train.options.category = Some("dog".to_owned());
+//! let trained = operations::train(&train, &context)?;
+//!
+//! let generate = Generate { run: Some(trained.run), ..Generate::new("a [V] dog on the moon") };
+//! println!("{:?}", operations::generate(&generate, &context)?.images);
+//! # anyhow::Ok(())
+//! ```
+//!
+//! Invariants: prints nothing; what is known to be wrong is found before anything slow or lasting is done; no operation calls
+//! another through a command line; what LibTorch raises is an error, and memory that has run out is explained.
+
+mod ablate;
+mod attend;
+mod bench;
+mod compare;
+mod compute;
+mod config;
+mod context;
+mod evaluate;
+mod export;
+mod generate;
+mod inspect;
+mod memory;
+mod models;
+mod pretrain;
+mod probe;
+mod profiling;
+mod report;
+mod results;
+mod train;
+mod weights;
+
+use anyhow::Result;
+use requests::Command;
+use serde::Serialize;
+
+pub use ablate::Ablated;
+pub use attend::Attended;
+pub use bench::Benched;
+pub use compare::Compared;
+pub use config::Configured;
+pub use context::{Context, Deferral, Event, Interrupted, Stop, is_interruption};
+pub use evaluate::Evaluated;
+pub use export::Exported;
+pub use generate::Generated;
+pub use inspect::Inspected;
+pub use pretrain::Pretrained;
+pub use probe::{Probed, ProbedTensor};
+pub use report::Reported;
+pub use results::FinishedResults;
+pub use train::{Planned, PlannedStage, Trained};
+pub use weights::{PublishedModel, PublishedModels};
+
+/// What a command has come to.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "each is what the function of its name returns")]
+pub enum Outcome {
+    Train(Trained),
+    Plan(Planned),
+    Generate(Generated),
+    Evaluate(Box<Evaluated>),
+    Ablate(Box<Ablated>),
+    Attend(Attended),
+    Inspect(Box<Inspected>),
+    Report(Reported),
+    Compare(Compared),
+    Export(Exported),
+    Weights(PublishedModels),
+    Config(Configured),
+    Probe(Probed),
+    Pretrain(Box<Pretrained>),
+    Bench(Benched),
+}
+
+/// Does what a command asks for.
+///
+/// # Errors
+/// As the function of the command's name.
+pub fn execute(command: &Command, context: &Context<'_>) -> Result<Outcome> {
+    Ok(match command {
+        Command::Train(request) if request.dry_run => Outcome::Plan(plan(request, context)?),
+        Command::Train(request) => Outcome::Train(train(request, context)?),
+        Command::Generate(request) => Outcome::Generate(generate(request, context)?),
+        Command::Evaluate(request) => Outcome::Evaluate(Box::new(evaluate(request, context)?)),
+        Command::Ablate(request) => Outcome::Ablate(Box::new(ablate(request, context)?)),
+        Command::Attend(request) => Outcome::Attend(attend(request, context)?),
+        Command::Inspect(request) => Outcome::Inspect(Box::new(inspect(request, context)?)),
+        Command::Report(request) => Outcome::Report(report(request, context)?),
+        Command::Compare(request) => Outcome::Compare(compare(request, context)?),
+        Command::Export(request) => Outcome::Export(export(request, context)?),
+        Command::Config(request) => Outcome::Config(config(request)?),
+        Command::Probe(request) => Outcome::Probe(probe(request, context)?),
+        Command::Pretrain(request) => Outcome::Pretrain(Box::new(pretrain(request, context)?)),
+        Command::Bench(request) => Outcome::Bench(bench(request)?),
+        Command::Weights(request) => Outcome::Weights(weights(request, context)?),
+        Command::Completions { .. } => anyhow::bail!("completions are printed by the program that is completed"),
+    })
+}
+
+/// LibTorch's exceptions as errors, and memory that has run out with what helps.
+fn guarded<T>(operation: impl FnOnce() -> Result<T>) -> Result<T> {
+    libtorch::catch(operation).map_err(Into::into).flatten().map_err(memory::explain)
+}
+
+/// Learns a subject from photos, and shows the finished run beside its base model.
+///
+/// # Errors
+/// [`Interrupted`] when it was asked to stop, with a checkpoint saved; else what is wrong with the configuration, the photos, the
+/// model or the folder, or lack of memory or disk.
+pub fn train(request: &requests::Train, context: &Context<'_>) -> Result<Trained> {
+    guarded(|| train::run(request, context))
+}
+
+/// What training would take: checks everything, and takes two steps of each stage whose results are thrown away. Nothing is
+/// written.
+///
+/// # Errors
+/// As [`train`].
+pub fn plan(request: &requests::Train, context: &Context<'_>) -> Result<Planned> {
+    guarded(|| train::plan(request, context))
+}
+
+/// Generates images from prompts into numbered files, with their parameters in them and in generate.jsonl.
+///
+/// # Errors
+/// [`Interrupted`], with all finished images written; or an unusable model, run, prompt or folder.
+pub fn generate(request: &requests::Generate, context: &Context<'_>) -> Result<Generated> {
+    guarded(|| generate::run(request, context))
+}
+
+/// Generates what is missing of an evaluation and scores it, in scores.json.
+///
+/// # Errors
+/// As [`generate`]; a folder that holds images of another configuration, or a CLIP that cannot be used.
+pub fn evaluate(request: &requests::Evaluate, context: &Context<'_>) -> Result<Evaluated> {
+    guarded(|| evaluate::run(request, context))
+}
+
+/// Trains and evaluates every variant of the method for every subject and seed, as far as that has not been done.
+///
+/// # Errors
+/// As [`train`] and [`evaluate`]; a run that was made with other options.
+pub fn ablate(request: &requests::Ablate, context: &Context<'_>) -> Result<Ablated> {
+    guarded(|| ablate::run(request, context))
+}
+
+/// Writes attention heat maps of a prompt's words.
+///
+/// # Errors
+/// As [`generate`]; words that the prompt does not have.
+pub fn attend(request: &requests::Attend, context: &Context<'_>) -> Result<Attended> {
+    guarded(|| attend::run(request, context))
+}
+
+/// Compares a learned embedding with its initial value and the vocabulary, in inspect.json and images.
+///
+/// # Errors
+/// As [`generate`].
+pub fn inspect(request: &requests::Inspect, context: &Context<'_>) -> Result<Inspected> {
+    guarded(|| inspect::run(request, context))
+}
+
+/// Writes a run as a page.
+///
+/// # Errors
+/// When there is no run, a file in it is damaged, or the page cannot be written.
+pub fn report(request: &requests::Report, context: &Context<'_>) -> Result<Reported> {
+    guarded(|| report::run(request, context))
+}
+
+/// Writes several runs as one page with a blind study, or counts the study's answers.
+///
+/// # Errors
+/// When a folder holds no run, or a file in it is damaged.
+pub fn compare(request: &requests::Compare, context: &Context<'_>) -> Result<Compared> {
+    guarded(|| compare::run(request, context))
+}
+
+/// Writes what a run has learned for other programs.
+///
+/// # Errors
+/// When the run is not finished, or there is something at the destination.
+pub fn export(request: &requests::Export, context: &Context<'_>) -> Result<Exported> {
+    guarded(|| export::run(request, context))
+}
+
+/// Lists, downloads or verifies published models.
+///
+/// # Errors
+/// [`Interrupted`], with what has come kept; a name that nothing has, no network, or files that are not as published.
+pub fn weights(request: &requests::Weights, context: &Context<'_>) -> Result<PublishedModels> {
+    weights::run(request, context)
+}
+
+/// The configuration of a run before it starts, or the schema of all.
+///
+/// # Errors
+/// Names a value that is not valid, or a file that cannot be read.
+pub fn config(request: &requests::Config) -> Result<Configured> {
+    config::run(request)
+}
+
+/// Runs one component on tensors from a file.
+///
+/// # Errors
+/// When inputs are missing or of other shapes than the component takes.
+pub fn probe(request: &requests::Probe, context: &Context<'_>) -> Result<Probed> {
+    guarded(|| probe::run(request, context))
+}
+
+/// Trains the miniature base model, assembles and measures it.
+///
+/// # Errors
+/// [`Interrupted`], with a checkpoint saved; or sources that cannot be read.
+pub fn pretrain(request: &requests::Pretrain, context: &Context<'_>) -> Result<Pretrained> {
+    guarded(|| pretrain::run(request, context))
+}
+
+/// Times a piece of work, or makes what it is timed on.
+///
+/// # Errors
+/// When the model cannot do the work.
+pub fn bench(request: &requests::Bench) -> Result<Benched> {
+    guarded(|| bench::run(request))
+}

@@ -1,0 +1,174 @@
+//! `probe`: one component on tensors from a file.
+
+mod components;
+mod tensors;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use model_files::BaseModel;
+use requests::{Probe, ProbedComponent as Component};
+use scheduler::SchedulerConfig;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tch::{Device, Kind};
+use tokenizer::Tokenizer;
+use weights::{Archive, Scope};
+
+use crate::{Context, compute, models};
+use tensors::Inputs;
+
+/// What a component has returned.
+#[derive(Debug, Clone, Serialize)]
+pub struct Probed {
+    /// The file.
+    pub outputs: PathBuf,
+    /// The tensors in it.
+    pub tensors: Vec<ProbedTensor>,
+}
+
+/// A tensor of the outputs.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProbedTensor {
+    /// Its name.
+    pub name: String,
+    /// LibTorch's name of its dtype.
+    pub dtype: String,
+    /// Its shape.
+    pub shape: Vec<i64>,
+}
+
+pub(crate) fn run(request: &Probe, context: &Context<'_>) -> Result<Probed> {
+    atomic::ensure_ours(&request.outputs, "the outputs of a probe", is_own)?;
+    let to = compute::resolve(request.compute)?;
+    let inputs = Inputs::read(&request.inputs)?;
+    let model = models::locate(&request.model, hub::ModelKind::Diffusion)?;
+    let (component, config) = (request.component, request.config.as_deref());
+    let place = if model.is_file() || request.single_file.is_set() {
+        let model = models::open(&model, &request.single_file, context)?;
+        Place::of_model(model, component, config, to, context)?
+    } else {
+        Place::new(component, &model, config, to, context)?
+    };
+    let outputs = tch::no_grad(|| match component {
+        Component::Unet => components::unet(&place, &inputs),
+        Component::VaeEncoder => components::vae_encoder(&place, &inputs),
+        Component::VaeDecoder => components::vae_decoder(&place, &inputs),
+        Component::TextEncoder => components::text_encoder(&place, &inputs),
+        Component::ClipImage => components::clip_image(&place, &inputs),
+        Component::ClipText => components::clip_text(&place, &inputs),
+        Component::Tokenizer => components::tokenizer(&place, &inputs),
+        Component::Scheduler => components::scheduler(&place, &inputs, request.scheduler, request.steps),
+    })?;
+    weights::save_with_metadata(&request.outputs, &outputs, &[MARK])?;
+    let describe = |(name, tensor): (&String, &tch::Tensor)| ProbedTensor {
+        name: name.clone(),
+        dtype: format!("{:?}", tensor.kind()),
+        shape: tensor.size(),
+    };
+    Ok(Probed { outputs: request.outputs.clone(), tensors: outputs.iter().map(describe).collect() })
+}
+
+/// A component's folder in a model.
+fn folder(component: Component) -> &'static str {
+    match component {
+        Component::Unet => "unet",
+        Component::VaeEncoder | Component::VaeDecoder => "vae",
+        Component::TextEncoder => "text_encoder",
+        Component::Tokenizer => "tokenizer",
+        Component::Scheduler => "scheduler",
+        Component::ClipImage | Component::ClipText => ".",
+    }
+}
+
+/// What the outputs' metadata say of them.
+const MARK: (&str, &str) = ("software", "attndreambooth probe");
+
+fn is_own(outputs: &Path) -> bool {
+    Archive::open(outputs).is_ok_and(|file| file.metadata().get(MARK.0).is_some_and(|software| software == MARK.1))
+}
+
+/// A component's files, and where it is to be computed.
+struct Place<'a> {
+    context: &'a Context<'a>,
+    folder: PathBuf,
+    config: PathBuf,
+    to: (Kind, Device),
+    /// The model in a single file, in place of the folder, and which part of it.
+    model: Option<(BaseModel, Option<model_files::Component>)>,
+}
+
+impl<'a> Place<'a> {
+    fn new(
+        component: Component,
+        model: &Path,
+        config: Option<&Path>,
+        to: (Kind, Device),
+        context: &'a Context<'a>,
+    ) -> Result<Self> {
+        let inner = model.join(folder(component));
+        let folder = if inner.is_dir() { inner } else { model.to_owned() };
+        let name = if component == Component::Scheduler { "scheduler_config.json" } else { "config.json" };
+        let config = config.map_or_else(|| folder.join(name), Path::to_owned);
+        anyhow::ensure!(folder.is_dir(), "there is no folder {}", folder.display());
+        Ok(Self { context, folder, config, to, model: None })
+    }
+
+    /// A part of a model in a single file.
+    fn of_model(
+        model: BaseModel,
+        component: Component,
+        config: Option<&Path>,
+        to: (Kind, Device),
+        context: &'a Context<'a>,
+    ) -> Result<Self> {
+        let part = match component {
+            Component::Unet => Some(model_files::Component::Unet),
+            Component::VaeEncoder | Component::VaeDecoder => Some(model_files::Component::Vae),
+            Component::TextEncoder => Some(model_files::Component::TextEncoder),
+            Component::Tokenizer | Component::Scheduler => None,
+            Component::ClipImage | Component::ClipText => bail!(
+                "{} is a checkpoint of Stable Diffusion, which has no whole CLIP; name the folder of one",
+                model.path().display()
+            ),
+        };
+        let (folder, config) = (model.path().to_owned(), config.map(Path::to_owned).unwrap_or_default());
+        Ok(Self { context, folder, config, to, model: Some((model, part)) })
+    }
+
+    /// Builds the component from its config, whichever file that is, and its weights.
+    fn build<C: DeserializeOwned, M>(&self, new: impl FnOnce(&Scope, &C) -> Result<M>) -> Result<M> {
+        if let Some((model, Some(part))) = &self.model {
+            let config: C = match self.given_config() {
+                Some(path) => weights::read_config(path)?,
+                None => model.config(*part)?,
+            };
+            return Ok(model.build(*part, self.to, |vs| new(vs, &config))?.0);
+        }
+        let config: C = weights::read_config(&self.config)?;
+        let source = Archive::open_folder(&self.folder)?;
+        let (model, parameters) =
+            weights::build(&source, self.to, |vs| new(vs, &config).with_context(|| self.config.display().to_string()))?;
+        self.context.notes(parameters.notes());
+        Ok(model)
+    }
+
+    fn tokenizer(&self) -> Result<Tokenizer> {
+        match &self.model {
+            Some((model, _)) => model.tokenizer(),
+            None => Ok(Tokenizer::load(&self.folder)?),
+        }
+    }
+
+    fn scheduler(&self) -> Result<SchedulerConfig> {
+        match (&self.model, self.given_config()) {
+            (Some((model, _)), None) => model.scheduler(),
+            _ => Ok(SchedulerConfig::from_file(&self.config)?),
+        }
+    }
+
+    /// The config, unless it is the single file's own.
+    fn given_config(&self) -> Option<&Path> {
+        (!self.config.as_os_str().is_empty()).then_some(&self.config)
+    }
+}

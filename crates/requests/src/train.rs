@@ -1,0 +1,219 @@
+//! `train`.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use options::{DeviceChoice, Dtype, LearningRateSchedule};
+use serde::{Deserialize, Serialize};
+
+use crate::{Profiling, Seed, SingleFile, bounded};
+
+/// In place of a set of prompts.
+pub const NO_RESULTS: &str = "none";
+
+/// Learn a subject from a few photos, in three stages
+///
+/// Stage 1 learns the embedding of a new word, stage 2 tunes the U-Net's cross-attention, stage 3 the whole U-Net. Unset
+/// options come from the preset. Every value of the configuration, as `config print` shows it, can be set in a TOML or JSON
+/// file (--config) and with --set; flags win over the file.
+#[derive(Args, Debug, Clone, Default, Serialize, Deserialize)]
+#[command(args_override_self = true)]
+pub struct Train {
+    /// What decides the run's configuration.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub options: TrainOptions,
+    /// Folder of the run: new or empty, or with --resume the run's own
+    ///
+    /// Unset, runs/NAME after the photos' folder: the first such name that is free (-2, -3, ...), with --resume the last one
+    /// that is there.
+    #[arg(long, value_name = "FOLDER", alias = "output-dir", help_heading = "Run options")]
+    pub out: Option<PathBuf>,
+    /// Resume the run in --out from its last checkpoint
+    #[arg(long, help_heading = "Run options")]
+    #[serde(default)]
+    pub resume: bool,
+    /// Check everything, say what memory, disk and time to expect, and write nothing
+    #[arg(long, help_heading = "Run options")]
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Device to compute on: auto, cpu, cuda or cuda:N
+    #[arg(
+        long,
+        env = "ATTNDREAMBOOTH_DEVICE",
+        hide_env_values = true,
+        default_value_t,
+        help_heading = "Computing options"
+    )]
+    #[serde(default)]
+    pub device: DeviceChoice,
+    /// Whether to say where the time went.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub profiling: Profiling,
+}
+
+impl Train {
+    /// The folder of the run.
+    pub fn folder(&self) -> PathBuf {
+        if let Some(out) = &self.out {
+            return out.clone();
+        }
+        let name = self
+            .options
+            .concept
+            .as_deref()
+            .or(self.options.config.as_deref())
+            .map_or_else(|| "subject".to_owned(), name);
+        let first = format!("runs/{name}");
+        let numbered = (2..).map(|number| format!("runs/{name}-{number}"));
+        let mut folders = std::iter::once(first.clone()).chain(numbered);
+        match self.resume {
+            true => folders.take_while(|folder| Path::new(folder).exists()).last().unwrap_or(first),
+            false => folders.find(|folder| !Path::new(folder).exists()).unwrap_or(first),
+        }
+        .into()
+    }
+}
+
+/// The name of a folder of photos; of a single photo, that of its folder and its own, such as `penguin-01`.
+fn name(concept: &Path) -> String {
+    let parts = match concept.is_file() {
+        true => vec![concept.parent().and_then(Path::file_name), concept.file_stem()],
+        false => vec![concept.file_name()],
+    };
+    let parts: Vec<_> = parts.into_iter().flatten().map(|part| part.to_string_lossy()).collect();
+    if parts.is_empty() { "subject".to_owned() } else { parts.join("-") }
+}
+
+/// What decides the configuration of a run.
+#[derive(Args, Debug, Clone, Default, Serialize, Deserialize)]
+pub struct TrainOptions {
+    /// Base model: a name, a folder in the diffusers layout, or a .safetensors checkpoint of Stable Diffusion 1.x or 2.x
+    ///
+    /// With --resume, its present place.
+    #[arg(long, alias = "pretrained-model-name-or-path")]
+    pub model: Option<PathBuf>,
+    /// Folder with photos of the subject, or a single photo; with --resume, their present place
+    #[arg(long, value_name = "PHOTOS", visible_alias = "instance-data-dir", alias = "train-data-dir")]
+    pub concept: Option<PathBuf>,
+    /// Class noun of the subject, for example "dog"
+    #[arg(long, value_name = "NOUN", visible_alias = "class-noun")]
+    pub category: Option<String>,
+    /// Preset to start from
+    ///
+    /// Unset, the model's own (attndreambooth.json in its folder), else the paper's.
+    #[arg(long, value_enum)]
+    pub preset: Option<Preset>,
+    /// TOML or JSON file with values of the configuration; a run's config.json does as well
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One value of the configuration, for example unet.steps=200; can be repeated
+    #[arg(long, value_name = "PATH=VALUE")]
+    #[serde(default)]
+    pub set: Vec<String>,
+    /// Steps and learning rates.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub stages: StageFlags,
+    /// Steps in which the learning rate of each stage rises from zero
+    #[arg(long, value_name = "N", visible_alias = "lr-warmup-steps", help_heading = "Training options")]
+    pub warm_up: Option<usize>,
+    /// How the learning rate of each stage changes after its warm-up
+    #[arg(long, value_enum, visible_alias = "lr-scheduler", help_heading = "Training options")]
+    pub schedule: Option<LearningRateSchedule>,
+    /// Batch size of all stages
+    #[arg(long, value_name = "N", visible_alias = "train-batch-size", help_heading = "Training options")]
+    pub batch_size: Option<usize>,
+    /// Batches whose gradients make one step, in all stages
+    #[arg(long, value_name = "N", alias = "gradient-accumulation-steps", help_heading = "Training options")]
+    pub gradient_accumulation: Option<usize>,
+    /// Seed of everything random; -1 for a random one, which is shown
+    #[arg(long, allow_negative_numbers = true, help_heading = "Training options")]
+    pub seed: Option<Seed>,
+    /// Side of the augmented crops in pixels; unset, what the model was trained for
+    #[arg(long, value_name = "PIXELS", help_heading = "Training options")]
+    pub resolution: Option<u32>,
+    /// Precision of computation; parameters and losses are always fp32
+    #[arg(long, value_parser = training_dtype, value_name = "DTYPE", visible_alias = "mixed-precision", help_heading = "Computing options")]
+    pub dtype: Option<Dtype>,
+    /// Compute activations again in the backward pass: less memory, slower
+    #[arg(long, help_heading = "Computing options")]
+    #[serde(default)]
+    pub gradient_checkpointing: bool,
+    /// On a GPU, the same bits each time, at some cost in speed
+    #[arg(long, help_heading = "Computing options")]
+    #[serde(default)]
+    pub deterministic: bool,
+    /// Also learn images of the class noun, so that the model does not forget it (DreamBooth)
+    #[arg(long, alias = "with-prior-preservation", help_heading = "Prior preservation")]
+    #[serde(default)]
+    pub prior_preservation: bool,
+    /// Images of the class noun; the base model generates those that the folder lacks
+    #[arg(long, value_name = "N", alias = "num-class-images", help_heading = "Prior preservation")]
+    pub prior_images: Option<usize>,
+    /// Folder of the class noun's images; unset, prior/ in the run's folder
+    #[arg(long, value_name = "FOLDER", alias = "class-data-dir", help_heading = "Prior preservation")]
+    pub prior_folder: Option<PathBuf>,
+    /// Prompt set or file to generate, score and show on a page when the run is finished; none for nothing
+    ///
+    /// Unset, what the model's attndreambooth.json says, or ours24. Each prompt is generated with the base model and with what
+    /// was learned.
+    #[arg(long, value_name = "PROMPTS", help_heading = "Run options")]
+    pub results: Option<String>,
+    /// Save a checkpoint every N steps and after stages 1 and 2
+    #[arg(long, value_name = "N", alias = "checkpointing-steps", help_heading = "Run options")]
+    pub checkpoint_every: Option<usize>,
+    /// Generate the validation prompts every N steps; 0 for never
+    #[arg(long, value_name = "N", alias = "validation-steps", help_heading = "Run options")]
+    pub validate_every: Option<usize>,
+    /// What a model in a single file does not say of itself.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub single_file: SingleFile,
+}
+
+/// What people change most of each stage.
+#[derive(Args, Debug, Clone, Default, Serialize, Deserialize)]
+#[command(next_help_heading = "Training options")]
+pub struct StageFlags {
+    /// Steps of stage 1, which learns the embedding; 0 leaves it out
+    #[arg(long, value_name = "N")]
+    pub embedding_steps: Option<usize>,
+    /// Learning rate of stage 1
+    #[arg(long, value_name = "RATE", visible_alias = "embedding-lr", alias = "text-encoder-lr", value_parser = rate)]
+    pub embedding_learning_rate: Option<f64>,
+    /// Steps of stage 2, which tunes cross-attention; 0 leaves it out
+    #[arg(long, value_name = "N")]
+    pub cross_attention_steps: Option<usize>,
+    /// Learning rate of stage 2
+    #[arg(long, value_name = "RATE", visible_alias = "cross-attention-lr", value_parser = rate)]
+    pub cross_attention_learning_rate: Option<f64>,
+    /// Steps of stage 3, which tunes the whole U-Net; 0 leaves it out
+    #[arg(long, value_name = "N", visible_alias = "max-train-steps")]
+    pub unet_steps: Option<usize>,
+    /// Learning rate of stage 3
+    #[arg(long, value_name = "RATE", visible_aliases = ["unet-lr", "learning-rate"], value_parser = rate)]
+    pub unet_learning_rate: Option<f64>,
+}
+
+/// A configuration to start from.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preset {
+    /// 60 + 100 + 500 steps, batch size 8
+    Paper,
+    /// The authors' fast version: stage 3 in 200 steps of batch size 4
+    Fast,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    bounded::within(0.0..=1e3, "a learning rate is small")(text)
+}
+
+fn training_dtype(text: &str) -> Result<Dtype, String> {
+    match text.parse() {
+        Ok(dtype @ (Dtype::Fp32 | Dtype::Tf32 | Dtype::Bf16)) => Ok(dtype),
+        _ => Err("training computes in fp32, tf32 (faster on a GPU) or bf16".to_owned()),
+    }
+}
