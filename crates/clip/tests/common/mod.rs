@@ -39,24 +39,3 @@ pub(crate) fn picture(height: i64, width: i64) -> Vec<u8> {
     }
     bytes
 }
-
-/// A source whose tensors have a shape but hardly any memory.
-pub(crate) struct Hollow;
-
-impl Source for Hollow {
-    fn describe(&self) -> String {
-        "nothing".to_owned()
-    }
-
-    fn names(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    fn contains(&self, _: &str) -> bool {
-        false
-    }
-
-    fn fetch(&self, _: &str, shape: &[i64], _: Init, to: (Kind, Device)) -> Result<Tensor, weights::Problem> {
-        Ok(Tensor::zeros([0i64; 0], to).expand(shape, false))
-    }
-}
