@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use layers::Linear;
 use tch::{Device, Kind, Tensor};
 use weights::{Archive, Init, Parameters, Scope, Source};
 
@@ -16,7 +17,7 @@ const LOGIT_SCALE: f64 = 2.6592;
 #[derive(Debug)]
 pub struct ClipTextModelWithProjection {
     text_model: ClipTextModel,
-    text_projection: Tensor,
+    text_projection: Linear,
 }
 
 impl ClipTextModelWithProjection {
@@ -57,7 +58,7 @@ impl ClipTextModelWithProjection {
     /// As [`ClipTextModel::forward`] and [`ClipTextModel::pooled`].
     pub fn text_features(&self, ids: &Tensor) -> Result<Tensor> {
         let pooled = self.text_model.pooled(&self.text_model.forward(ids)?, ids)?;
-        Ok(project(&pooled, &self.text_projection))
+        Ok(self.text_projection.forward(&pooled))
     }
 }
 
@@ -65,7 +66,7 @@ impl ClipTextModelWithProjection {
 #[derive(Debug)]
 pub struct ClipVisionModelWithProjection {
     vision_model: ClipVisionModel,
-    visual_projection: Tensor,
+    visual_projection: Linear,
 }
 
 impl ClipVisionModelWithProjection {
@@ -106,7 +107,7 @@ impl ClipVisionModelWithProjection {
     /// As [`ClipVisionModel::forward`].
     pub fn image_features(&self, pixel_values: &Tensor) -> Result<Tensor> {
         let pooled = self.vision_model.pooled(&self.vision_model.forward(pixel_values)?);
-        Ok(project(&pooled, &self.visual_projection))
+        Ok(self.visual_projection.forward(&pooled))
     }
 }
 
@@ -205,10 +206,6 @@ pub fn cosine_similarity(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     Ok(normalize(a).matmul(&normalize(b).tr()))
 }
 
-fn projection(vs: &Scope, dim: i64, projection_dim: i64) -> Tensor {
-    vs.get("weight", &[projection_dim, dim], Init::Normal((dim as f64).powf(-0.5)))
-}
-
-fn project(pooled: &Tensor, weight: &Tensor) -> Tensor {
-    libtorch::linear(pooled, weight, None)
+fn projection(vs: &Scope, dim: i64, projection_dim: i64) -> Linear {
+    Linear::without_bias_with_init(vs, dim, projection_dim, Init::Normal((dim as f64).powf(-0.5)))
 }

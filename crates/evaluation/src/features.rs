@@ -11,6 +11,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use runs::ClipName;
 use tch::{Device, Kind, Tensor};
 use tokenizer::{Tokenizer, Truncation};
+use weights::Parameters;
 
 use crate::{Picture, clip_name};
 
@@ -24,7 +25,8 @@ pub struct FeatureExtractor {
     device: Device,
     batch_size: usize,
     preparers: ThreadPool,
-    notes: Vec<String>,
+    parameters: Parameters,
+    packed_bytes: u64,
 }
 
 impl FeatureExtractor {
@@ -45,7 +47,7 @@ impl FeatureExtractor {
         })?;
         let extractor = Self::new(clip_name(folder), model, processor, tokenizer, device)
             .with_context(|| format!("the parts in {} do not fit", folder.display()))?;
-        Ok(Self { notes: parameters.notes().to_vec(), ..extractor })
+        Ok(Self { parameters, ..extractor })
     }
 
     /// Puts the parts together; `model` is in f32 on `device`.
@@ -86,7 +88,8 @@ impl FeatureExtractor {
             device,
             batch_size: Self::BATCH_SIZE,
             preparers: preparers()?,
-            notes: Vec::new(),
+            parameters: Parameters::default(),
+            packed_bytes: u64::MAX,
         })
     }
 
@@ -95,9 +98,15 @@ impl FeatureExtractor {
         Self { batch_size: batch_size.max(1), ..self }
     }
 
+    /// Lets copies of CLIP's weights, packed for speed on a CPU, take no more than so many bytes; without a limit, they take as
+    /// many as the weights. Only those of a CLIP from [`FeatureExtractor::open`] are packed.
+    pub fn with_packed_bytes(self, packed_bytes: u64) -> Self {
+        Self { packed_bytes, ..self }
+    }
+
     /// What the user should know of the CLIP's files.
     pub fn notes(&self) -> &[String] {
-        &self.notes
+        self.parameters.notes()
     }
 
     /// Which CLIP it is.
@@ -164,15 +173,13 @@ impl FeatureExtractor {
                     }
                 }
             });
-            let each = || {
-                for batch in batches {
-                    let pixel_values = batch?.to_device(self.device);
-                    take(&unit(|| self.model.image_features(&pixel_values))?)?;
-                }
-                Ok(())
-            };
             // For a single batch it would not pay.
-            if pictures.len() > *batch_size { libtorch::with_constant_weights(each) } else { each() }
+            let _frozen = (pictures.len() > *batch_size).then(|| self.parameters.frozen(self.packed_bytes));
+            for batch in batches {
+                let pixel_values = batch?.to_device(self.device);
+                take(&unit(|| self.model.image_features(&pixel_values))?)?;
+            }
+            Ok(())
         })
     }
 }

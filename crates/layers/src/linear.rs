@@ -1,12 +1,13 @@
 //! Fully connected layers.
 
+use libtorch::Weight;
 use tch::Tensor;
 use weights::{Init, Scope};
 
 /// y = x Wᵀ + b, with `weight` `[out, in]` and, mostly, `bias` `[out]`.
 #[derive(Debug)]
 pub struct Linear {
-    weight: Tensor,
+    weight: Weight,
     bias: Option<Tensor>,
 }
 
@@ -19,17 +20,22 @@ impl Linear {
 
     /// A layer with a bias of zeros and a weight that starts as `init`, for models that start in a way of their own.
     pub fn with_init(vs: &Scope, in_features: i64, out_features: i64, init: Init) -> Self {
-        let weight = vs.get("weight", &[out_features, in_features], init);
+        let weight = vs.weight(&[out_features, in_features], init);
         Self { weight, bias: Some(vs.get("bias", &[out_features], Init::Const(0.0))) }
     }
 
     /// A layer without a bias.
     pub fn without_bias(vs: &Scope, in_features: i64, out_features: i64) -> Self {
-        Self { weight: vs.get("weight", &[out_features, in_features], Init::FanIn(in_features)), bias: None }
+        Self::without_bias_with_init(vs, in_features, out_features, Init::FanIn(in_features))
+    }
+
+    /// A layer without a bias whose weight starts as `init`.
+    pub fn without_bias_with_init(vs: &Scope, in_features: i64, out_features: i64, init: Init) -> Self {
+        Self { weight: vs.weight(&[out_features, in_features], init), bias: None }
     }
 
     /// Maps [..., in] to [..., out].
     pub fn forward(&self, xs: &Tensor) -> Tensor {
-        libtorch::linear(xs, &self.weight, self.bias.as_ref())
+        self.weight.linear(xs, self.bias.as_ref())
     }
 }

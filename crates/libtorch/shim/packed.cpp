@@ -42,6 +42,11 @@ void push_no_activation(Stack& stack) {
 
 extern "C" {
 
+// How often the tensor's numbers have been written to.
+char* shim_version(const at::Tensor* tensor, int64_t* version) {
+  return protect([&] { *version = tensor->_version(); });
+}
+
 // For inputs of the shape of `input`; others are right too.
 char* shim_pack_conv2d(const at::Tensor* weight, const at::Tensor* input, int64_t stride, int64_t padding,
                        at::Tensor** packed) {

@@ -94,6 +94,8 @@ char* shim_fused_adamw(at::Tensor* const (*slots)[5], size_t count, double lr, d
     at::_ops::_fused_adamw_::call(lists[0], lists[1], lists[2], lists[3], {}, lists[4], lr, beta1, beta2, weight_decay,
                                   eps, /*amsgrad=*/false, /*maximize=*/false, {}, found_inf);
     if (found_inf) at::_ops::_foreach_add__Tensor::call(lists[4], *found_inf, -1);
+    // As every other operation in place does, so that a packed weight is known to have changed.
+    for (const at::Tensor& parameter : lists[0]) parameter.unsafeGetTensorImpl()->bump_version();
   });
 }
 

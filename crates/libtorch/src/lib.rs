@@ -8,10 +8,10 @@
 //! - [`random`]: draws that depend on nothing but their seed.
 //! - [`fused_adamw`], [`grad_norm`], [`scale_all`], [`clear_grads`]: all parameters of a model in one call.
 //! - [`set_tf32`], [`set_deterministic`], [`peak_memory`], [`keep_freed_memory`]: LibTorch's switches and gauges.
-//! - [`conv2d`], [`linear`], [`with_constant_weights`]: weights kept in the layout that a CPU computes with.
+//! - [`Weight`], [`Frozen`]: layers' weights, kept in the layout that a CPU computes with.
 //! - [`checkpoint`]: computing activations again in the backward pass instead of keeping them.
 //!
-//! The last four go through a small C++ shim (`shim/`), which uses `libtorch_cpu` and `libc10` alone.
+//! What `tch` lacks goes through a small C++ shim (`shim/`), which uses `libtorch_cpu` and `libc10` alone.
 //!
 //! ```
 //! use libtorch::random;
@@ -51,9 +51,11 @@ pub use device::{DeviceError, kind, resolve, synchronize};
 pub use error::{Error, catch};
 pub use foreach::{AdamWRule, AdamWSlot, clear_grads, fused_adamw, grad_norm, scale_all};
 pub use mapped::MappedFile;
-pub use memory::{available_memory, keep_freed_memory, peak_memory, release_cached_memory, reset_peak_memory};
+pub use memory::{
+    available_memory, keep_freed_memory, peak_memory, release_cached_memory, reset_peak_memory, total_memory,
+};
 pub use options::{DeviceChoice, Dtype};
-pub use packed::{conv2d, linear, with_constant_weights};
+pub use packed::{Frozen, Weight};
 pub use switches::{set_deterministic, set_tf32};
 pub use transfer::{Download, upload};
 

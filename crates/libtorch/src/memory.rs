@@ -74,7 +74,7 @@ pub fn release_cached_memory(device: Device) -> Result<(), Error> {
 }
 
 /// The bytes of the host's memory in all, or as many as a container (cgroup v2) may have, where the system says.
-pub(crate) fn host_memory() -> Option<u64> {
+pub fn total_memory() -> Option<u64> {
     let machine = field(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")? * 1024;
     Some(cgroup_limit().map_or(machine, |limit| limit.min(machine)))
 }
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn this_machine_has_memory() {
-        let (free, all) = (available_memory().unwrap(), host_memory().unwrap());
+        let (free, all) = (available_memory().unwrap(), total_memory().unwrap());
         assert!(free > 1 << 20 && free <= all, "{free} of {all}");
     }
 }

@@ -1,159 +1,194 @@
-//! Weights that stay the same for many passes, in the layout that a CPU computes with.
+//! Layers' weights, and their copies in the layout that a CPU computes with.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tch::{Device, Kind, Tensor};
 
 use crate::Error;
 use crate::checkpoint::gradients_are_on;
-use crate::memory::host_memory;
-use crate::shim::{self, made};
+use crate::shim::{self, check, made};
 
-thread_local! {
-    /// What is packed; nothing outside [`with_constant_weights`].
-    static PACKED: RefCell<Option<Weights>> = const { RefCell::new(None) };
+/// The weight of a convolution or a fully connected layer.
+///
+/// While a [`Frozen`] has it, passes without gradients compute with a copy of it in oneDNN's layout, to which otherwise each
+/// pass brings it anew. Clones share the numbers and the copy.
+#[derive(Debug)]
+pub struct Weight {
+    tensor: Tensor,
+    slot: Slot,
 }
 
-struct Weights {
-    packed: HashMap<Key, Packed>,
-    /// The bytes that may still be taken.
-    room: u64,
+/// Where a frozen weight's copy is kept; empty for one that is not frozen.
+type Slot = Arc<Mutex<Option<Packing>>>;
+
+#[derive(Debug)]
+struct Packing {
+    /// The bytes that copies may still take, of all weights that were frozen together.
+    room: Arc<AtomicU64>,
+    copy: Option<Copy>,
 }
 
-/// Which numbers in memory a weight is: their place, sizes and strides.
-type Key = (usize, Vec<i64>, Vec<i64>);
-
-struct Packed {
-    /// As long as it is held, nothing else lies in its place.
-    _weight: Tensor,
+#[derive(Debug)]
+struct Copy {
     packed: Tensor,
+    /// What it is a copy of.
+    of: State,
 }
 
-/// The numbers of a weight that is worth it. Below, oneDNN takes longer to look up how to compute than the layout costs:
-/// with all its weights packed the miniature's sampling took 1.25 s instead of 1.05.
+/// Where a tensor's numbers are, and how often LibTorch has written to them.
+type State = (usize, i64);
+
+/// The numbers of a weight that is worth it. Below, oneDNN takes longer to look up how to compute than the layout costs.
 const LARGE: usize = 400_000;
 
-/// Runs `f` without gradients and lets [`conv2d`] and [`linear`] on this thread keep each large f32 weight on the CPU in
-/// oneDNN's layout after its first use, which otherwise a convolution brings it to in each pass. No weight may change
-/// meanwhile. Results differ by rounding. Calls may nest.
-///
-/// These weights are held twice: as many as fit into half of the memory that the machine has beyond 6 GiB, which is always
-/// the same, so that the same work gives the same numbers. Weights that are being trained are left alone.
-///
-/// Of 50 guided steps of sampling by Stable Diffusion 2.1 at 128 pixels, two threads, it takes 46 s to 33; of CLIP
-/// ViT-B/32's features of 768 pictures 40 s to 35.
-pub fn with_constant_weights<T>(f: impl FnOnce() -> T) -> T {
-    with_room(host_memory().map_or(u64::MAX, |bytes| bytes.saturating_sub(OTHERS) / 2), f)
-}
-
-/// What Stable Diffusion takes in f32 otherwise, and the system.
-const OTHERS: u64 = 6 << 30;
-
-fn with_room<T>(room: u64, f: impl FnOnce() -> T) -> T {
-    struct End {
-        outermost: bool,
+impl Weight {
+    /// A layer's weight, which shares the tensor's memory.
+    pub fn new(tensor: Tensor) -> Self {
+        Self { tensor, slot: Slot::default() }
     }
-    impl Drop for End {
-        fn drop(&mut self) {
-            if self.outermost {
-                PACKED.set(None);
-            }
-        }
+
+    /// The numbers themselves.
+    pub fn tensor(&self) -> &Tensor {
+        &self.tensor
     }
-    let outermost = PACKED.with_borrow_mut(|packed| {
-        let outermost = packed.is_none();
-        packed.get_or_insert_with(|| Weights { packed: HashMap::new(), room });
-        outermost
-    });
-    let _end = End { outermost };
-    let _without_gradients = tch::no_grad_guard();
-    f()
-}
 
-/// A convolution of `xs` [batch, in, height, width] with a square `weight` `[out, in, k, k]` and `bias` `[out]`, which are
-/// brought to the kind of `xs`. The result may lie in memory channels last.
-///
-/// # Panics
-/// As `tch` where shapes or devices do not fit; see [`crate::catch`].
-pub fn conv2d(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: i64, padding: i64) -> Tensor {
-    let bias = bias.map(|bias| bias.to_kind(xs.kind()));
-    let of_bias = bias.as_ref().map_or(ptr::null(), Tensor::as_ptr);
-    let packed = with_packed(
-        xs,
-        weight,
+    /// A convolution of `xs` [batch, in, height, width] with this weight, `[out, in, k, k]`, and `bias` `[out]`, which are
+    /// brought to the dtype of `xs`. The result may lie in memory channels last.
+    ///
+    /// # Panics
+    /// As `tch` where shapes or devices do not fit; see [`crate::catch`].
+    pub fn conv2d(&self, xs: &Tensor, bias: Option<&Tensor>, stride: i64, padding: i64) -> Tensor {
+        let bias = bias.map(|bias| bias.to_kind(xs.kind()));
+        let of_bias = bias.as_ref().map_or(ptr::null(), Tensor::as_ptr);
         // Safety: the tensors live during the call.
-        |weight| unsafe { made(|to| shim::shim_pack_conv2d(weight.as_ptr(), xs.as_ptr(), stride, padding, to)) },
+        let packed = self.packed(xs, |weight| unsafe {
+            made(|to| shim::shim_pack_conv2d(weight.as_ptr(), xs.as_ptr(), stride, padding, to))
+        });
         // Safety: as above; a null bias stands for none.
-        |packed| unsafe {
-            made(|to| shim::shim_conv2d_packed(xs.as_ptr(), packed.as_ptr(), of_bias, stride, padding, to))
-        },
-    );
-    packed.unwrap_or_else(|| xs.conv2d(&weight.to_kind(xs.kind()), bias.as_ref(), [stride; 2], [padding; 2], [1, 1], 1))
-}
+        let by_packed = packed.and_then(|packed| unsafe {
+            made(|to| shim::shim_conv2d_packed(xs.as_ptr(), packed.as_ptr(), of_bias, stride, padding, to)).ok()
+        });
+        // What oneDNN does not take, LibTorch's own function takes, or says what is wrong with it.
+        let own = || xs.conv2d(&self.tensor.to_kind(xs.kind()), bias.as_ref(), [stride; 2], [padding; 2], [1, 1], 1);
+        by_packed.unwrap_or_else(own)
+    }
 
-/// y = x Wᵀ + b of `xs` [..., in] with `weight` `[out, in]` and `bias` `[out]`, which are brought to the kind of `xs`.
-///
-/// # Panics
-/// As [`conv2d`].
-pub fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
-    let bias = bias.map(|bias| bias.to_kind(xs.kind()));
-    let of_bias = bias.as_ref().map_or(ptr::null(), Tensor::as_ptr);
-    let rows: i64 = xs.size().iter().rev().skip(1).product();
-    let packed = with_packed(
-        xs,
-        weight,
-        // Safety: the tensors live during the call.
-        |weight| unsafe { made(|to| shim::shim_pack_linear(weight.as_ptr(), rows, to)) },
-        // Safety: as above; a null bias stands for none.
-        |packed| unsafe { made(|to| shim::shim_linear_packed(xs.as_ptr(), packed.as_ptr(), of_bias, to)) },
-    );
-    packed.unwrap_or_else(|| xs.linear(&weight.to_kind(xs.kind()), bias.as_ref()))
-}
+    /// y = x Wᵀ + b of `xs` [..., in] with this weight, `[out, in]`, and `bias` `[out]`, which are brought to the dtype of
+    /// `xs`.
+    ///
+    /// # Panics
+    /// As [`Weight::conv2d`].
+    pub fn linear(&self, xs: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        let bias = bias.map(|bias| bias.to_kind(xs.kind()));
+        let of_bias = bias.as_ref().map_or(ptr::null(), Tensor::as_ptr);
+        let rows: i64 = xs.size().iter().rev().skip(1).product();
+        // Safety: as in `conv2d`.
+        let packed = self.packed(xs, |weight| unsafe { made(|to| shim::shim_pack_linear(weight.as_ptr(), rows, to)) });
+        let by_packed = packed.and_then(|packed| unsafe {
+            made(|to| shim::shim_linear_packed(xs.as_ptr(), packed.as_ptr(), of_bias, to)).ok()
+        });
+        by_packed.unwrap_or_else(|| xs.linear(&self.tensor.to_kind(xs.kind()), bias.as_ref()))
+    }
 
-/// What `compute` makes of the packed `weight`. None where weights are not to be packed, and for all that oneDNN does not
-/// take: LibTorch's own functions take it, or say what is wrong with it.
-fn with_packed(
-    xs: &Tensor,
-    weight: &Tensor,
-    pack: impl FnOnce(&Tensor) -> Result<Tensor, Error>,
-    compute: impl FnOnce(&Tensor) -> Result<Tensor, Error>,
-) -> Option<Tensor> {
-    let fits = |tensor: &Tensor| tensor.kind() == Kind::Float && tensor.device() == Device::Cpu;
-    PACKED.with_borrow_mut(|all| {
-        let all = all.as_mut().filter(|_| weight.numel() >= LARGE && fits(xs) && fits(weight))?;
-        if weight.requires_grad() || gradients_are_on() {
+    /// The copy for a pass with `xs`, made by `pack` where there is none or the weight has changed since. None where the
+    /// weight is not frozen, is being trained or is small, where gradients are on, and for all but f32 on the CPU.
+    fn packed(&self, xs: &Tensor, pack: impl FnOnce(&Tensor) -> Result<Tensor, Error>) -> Option<Tensor> {
+        let mut slot = lock(&self.slot);
+        let packing = slot.as_mut()?;
+        let fits = |tensor: &Tensor| tensor.kind() == Kind::Float && tensor.device() == Device::Cpu;
+        let large = self.tensor.numel() >= LARGE && fits(xs) && fits(&self.tensor);
+        if !large || self.tensor.requires_grad() || gradients_are_on() {
             return None;
         }
-        let packed = match all.packed.entry((weight.data_ptr() as usize, weight.size(), weight.stride())) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => {
-                let room = all.room.checked_sub(size_of::<f32>() as u64 * weight.numel() as u64)?;
-                let weight = weight.detach();
-                let packed = new.insert(Packed { packed: pack(&weight).ok()?, _weight: weight });
-                all.room = room;
-                packed
-            }
+        let state = state(&self.tensor)?;
+        if let Some(copy) = packing.copy.as_ref().filter(|copy| copy.of == state) {
+            return Some(copy.packed.shallow_clone());
+        }
+        let bytes = size_of::<f32>() as u64 * self.tensor.numel() as u64;
+        if packing.copy.take().is_none() {
+            let take = |room: u64| room.checked_sub(bytes);
+            packing.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
+        }
+        let Ok(packed) = pack(&self.tensor.detach()) else {
+            packing.room.fetch_add(bytes, Ordering::Relaxed);
+            return None;
         };
-        compute(&packed.packed).ok()
-    })
+        let copy = packing.copy.insert(Copy { packed, of: state });
+        Some(copy.packed.shallow_clone())
+    }
+}
+
+impl Clone for Weight {
+    fn clone(&self) -> Self {
+        Self { tensor: self.tensor.shallow_clone(), slot: Arc::clone(&self.slot) }
+    }
+}
+
+/// None for a tensor whose writes LibTorch does not count.
+fn state(tensor: &Tensor) -> Option<State> {
+    let mut version = 0;
+    // Safety: the tensor lives during the call, which writes a number.
+    unsafe { check(shim::shim_version(tensor.as_ptr(), &raw mut version)) }.ok()?;
+    Some((tensor.data_ptr() as usize, version))
+}
+
+fn lock(slot: &Slot) -> MutexGuard<'_, Option<Packing>> {
+    // A panic leaves a copy behind that is whole, or none.
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps weights packed as long as it lives: each large f32 weight on the CPU from its first use on, in passes without
+/// gradients. Results differ by rounding.
+///
+/// A weight that is written to meanwhile, by LibTorch's operations, is packed anew; one that is being trained is left alone.
+///
+/// ```
+/// use libtorch::{Frozen, Weight, random};
+///
+/// let (weight, xs) = (Weight::new(random::normal(1, &[1024, 1024])), random::normal(2, &[3, 1024]));
+/// let frozen = Frozen::new([&weight], u64::MAX);
+/// let ys = tch::no_grad(|| weight.linear(&xs, None));
+/// assert_eq!((ys.size(), frozen.packed()), (vec![3, 1024], 1));
+/// ```
+#[derive(Debug)]
+#[must_use = "weights are packed as long as this lives"]
+pub struct Frozen {
+    slots: Vec<Slot>,
+}
+
+impl Frozen {
+    /// Of `weights`, as many as fit into `most` bytes, in the order of their first use: the copies take as much memory as
+    /// the weights. Those that another one has frozen already are left to it.
+    pub fn new<'a>(weights: impl IntoIterator<Item = &'a Weight>, most: u64) -> Self {
+        let room = Arc::new(AtomicU64::new(most));
+        let slots = weights.into_iter().filter_map(|weight| {
+            let mut slot = lock(&weight.slot);
+            let free = slot.is_none();
+            slot.get_or_insert_with(|| Packing { room: Arc::clone(&room), copy: None });
+            free.then(|| Arc::clone(&weight.slot))
+        });
+        Self { slots: slots.collect() }
+    }
+
+    /// How many weights have been packed so far.
+    pub fn packed(&self) -> usize {
+        let is_packed = |slot: &&Slot| lock(slot).as_ref().is_some_and(|packing| packing.copy.is_some());
+        self.slots.iter().filter(is_packed).count()
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.slots.iter().for_each(|slot| drop(lock(slot).take()));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{catch, random};
-
-    /// With as much room as is wanted, whatever machine it is.
-    fn within<T>(f: impl FnOnce() -> T) -> T {
-        with_room(u64::MAX, f)
-    }
-
-    fn packed() -> Option<usize> {
-        PACKED.with_borrow(|all| all.as_ref().map(|all| all.packed.len()))
-    }
+    use crate::{AdamWRule, AdamWSlot, catch, fused_adamw, random, scale_all};
 
     fn assert_close(name: &str, found: &Tensor, expected: &Tensor) {
         assert_eq!(found.size(), expected.size(), "{name}");
@@ -161,124 +196,141 @@ mod tests {
         assert!(error.double_value(&[]) < 1e-5, "{name}: {error}");
     }
 
+    /// Inputs and a weight of a fully connected layer.
+    fn pair() -> (Tensor, Weight) {
+        (random::normal(1, &[3, 1024]), Weight::new(random::normal(2, &[1024, 1024])))
+    }
+
+    fn freeze(weight: &Weight) -> Frozen {
+        Frozen::new([weight], u64::MAX)
+    }
+
     #[test]
     fn packed_weights_compute_the_same() {
+        let _without = tch::no_grad_guard();
         let bias = random::normal(3, &[256]);
         for (side, kernel, stride, padding) in [(8, 3, 1, 1), (9, 3, 2, 1), (9, 3, 2, 0), (2, 5, 1, 2)] {
-            let (xs, weight) =
-                (random::normal(1, &[2, 192, side, side]), random::normal(2, &[256, 192, kernel, kernel]));
+            let xs = random::normal(1, &[2, 192, side, side]);
+            let weight = Weight::new(random::normal(2, &[256, 192, kernel, kernel]));
             for bias in [Some(&bias), None] {
-                let expected = conv2d(&xs, &weight, bias, stride, padding);
-                within(|| {
-                    for _ in 0..2 {
-                        assert_close("conv2d", &conv2d(&xs, &weight, bias, stride, padding), &expected);
-                    }
-                    // Packed for another shape.
-                    let more = Tensor::cat(&[&xs, &xs, &xs], 0);
-                    let found = conv2d(&more, &weight, bias, stride, padding).narrow(0, 4, 2);
-                    assert_close("conv2d of more", &found, &expected);
-                    assert_eq!(packed(), Some(1));
-                });
+                let expected = weight.conv2d(&xs, bias, stride, padding);
+                let frozen = freeze(&weight);
+                for _ in 0..2 {
+                    assert_close("conv2d", &weight.conv2d(&xs, bias, stride, padding), &expected);
+                }
+                // Packed for another shape.
+                let more = Tensor::cat(&[&xs, &xs, &xs], 0);
+                let found = weight.conv2d(&more, bias, stride, padding).narrow(0, 4, 2);
+                assert_close("conv2d of more", &found, &expected);
+                assert_eq!(frozen.packed(), 1);
             }
         }
-        let (xs, weight) = (random::normal(4, &[2, 7, 2048]), random::normal(5, &[256, 2048]));
+        let (xs, weight) = (random::normal(4, &[2, 7, 2048]), Weight::new(random::normal(5, &[256, 2048])));
         for bias in [Some(&bias), None] {
-            let expected = linear(&xs, &weight, bias);
-            within(|| {
-                assert_close("linear", &linear(&xs, &weight, bias), &expected);
-                let one = xs.narrow(0, 1, 1).narrow(1, 3, 1);
-                assert_close(
-                    "linear of one row",
-                    &linear(&one, &weight, bias),
-                    &expected.narrow(0, 1, 1).narrow(1, 3, 1),
-                );
-                let more = xs.repeat([300, 1, 1]);
-                assert_close("linear of more", &linear(&more, &weight, bias).narrow(0, 598, 2), &expected);
-                assert_eq!(packed(), Some(1));
-            });
+            let expected = weight.linear(&xs, bias);
+            let frozen = freeze(&weight);
+            assert_close("linear", &weight.linear(&xs, bias), &expected);
+            let one = weight.linear(&xs.narrow(0, 1, 1).narrow(1, 3, 1), bias);
+            assert_close("linear of one row", &one, &expected.narrow(0, 1, 1).narrow(1, 3, 1));
+            let more = weight.linear(&xs.repeat([300, 1, 1]), bias).narrow(0, 598, 2);
+            assert_close("linear of more", &more, &expected);
+            assert_eq!(frozen.packed(), 1);
         }
     }
 
     #[test]
-    fn weights_may_change_afterwards() {
-        let (xs, mut weight) = (random::normal(1, &[3, 1024]), random::normal(2, &[1024, 1024]));
-        let before = within(|| linear(&xs, &weight, None));
-        let _ = weight.g_mul_scalar_(2);
-        let after = within(|| linear(&xs, &weight, None));
-        assert_close("twice the weight", &after, &(before * 2));
-        assert_eq!(packed(), None);
+    fn a_weight_that_changes_is_packed_anew() {
+        let _without = tch::no_grad_guard();
+        let (xs, weight) = pair();
+        let frozen = freeze(&weight);
+        let check = |what: &str| {
+            assert_close(what, &weight.linear(&xs, None), &xs.linear(weight.tensor(), None::<&Tensor>));
+            assert_eq!(frozen.packed(), 1, "{what}");
+        };
+        check("before");
+        let _ = weight.tensor().shallow_clone().g_mul_scalar_(2);
+        check("twice the weight");
+        weight.tensor().detach().narrow(0, 3, 5).copy_(&random::normal(3, &[5, 1024]));
+        check("other rows");
+        let zeros = || weight.tensor().zeros_like();
+        let (gradient, exp_avg, exp_avg_sq, step) =
+            (&xs.repeat([342, 1]).narrow(0, 0, 1024), zeros(), zeros(), Tensor::from(0f32));
+        let slot =
+            AdamWSlot { parameter: weight.tensor(), gradient, exp_avg: &exp_avg, exp_avg_sq: &exp_avg_sq, step: &step };
+        let rule = AdamWRule { learning_rate: 0.5, beta1: 0.9, beta2: 0.999, weight_decay: 0.1, eps: 1e-8 };
+        let old = weight.tensor().copy();
+        fused_adamw(&[slot], &rule, None).unwrap();
+        assert_ne!(weight.tensor(), &old);
+        check("after an optimizer's step");
+        scale_all(&[weight.tensor()], &Tensor::from(3f32)).unwrap();
+        check("scaled");
     }
 
     #[test]
-    fn views_of_a_weight_are_weights_of_their_own() {
-        let (xs, weight) = (random::normal(1, &[3, 1024]), random::normal(2, &[1024, 1024]));
-        within(|| {
-            for view in [weight.shallow_clone(), weight.narrow(0, 0, 512), weight.tr(), weight.narrow(1, 0, 512)] {
-                let xs = xs.narrow(1, 0, view.size()[1]);
-                let expected = xs.linear(&view, None::<&Tensor>);
-                assert_close(&format!("{view:?}"), &linear(&xs, &view, None), &expected);
-            }
-        });
-    }
-
-    #[test]
-    fn what_is_packed_lasts_until_the_outermost_end() {
-        let (xs, weight) = (random::normal(1, &[3, 1024]), random::normal(2, &[1024, 1024]));
-        within(|| {
-            let _ = within(|| linear(&xs, &weight, None));
-            assert_eq!(packed(), Some(1));
-            // What does not fit is refused as ever, and ends nothing.
-            let narrow = xs.narrow(1, 0, 5);
-            let refused = catch(|| within(|| linear(&narrow, &weight, None))).unwrap_err();
-            assert_eq!(refused, catch(|| narrow.linear(&weight, None::<&Tensor>)).unwrap_err());
-            assert_eq!(packed(), Some(1));
-        });
-        let _ = catch(|| within(|| xs.matmul(&xs)));
-        assert_eq!(packed(), None);
+    fn weights_are_packed_as_long_as_they_are_frozen() {
+        let _without = tch::no_grad_guard();
+        let (xs, weight) = pair();
+        let plain = weight.linear(&xs, None);
+        let outer = freeze(&weight);
+        let inner = freeze(&weight.clone());
+        let _ = weight.linear(&xs, None);
+        assert_eq!([&outer, &inner].map(Frozen::packed), [1, 0], "the first has it");
+        drop(inner);
+        assert_eq!(outer.packed(), 1);
+        // What does not fit is refused as ever, and ends nothing.
+        let narrow = xs.narrow(1, 0, 5);
+        let refused = catch(|| weight.linear(&narrow, None)).unwrap_err();
+        assert_eq!(refused, catch(|| narrow.linear(weight.tensor(), None::<&Tensor>)).unwrap_err());
+        assert_eq!(outer.packed(), 1);
+        drop(outer);
+        assert!(lock(&weight.slot).is_none());
+        assert_eq!(weight.linear(&xs, None), plain);
     }
 
     #[test]
     fn gradients_are_never_lost() {
-        let xs = random::normal(1, &[3, 1024]);
-        let weight = random::normal(2, &[1024, 1024]).set_requires_grad(true);
-        within(|| {
-            let _ = linear(&xs, &weight, None);
-            assert_eq!(packed(), Some(0), "a weight that is being trained");
-            // Packed, it would have none.
-            let xs = xs.shallow_clone().set_requires_grad(true);
-            let frozen = weight.detach();
-            let _ = linear(&xs, &frozen, None);
-            assert_eq!(packed(), Some(1));
-            tch::with_grad(|| linear(&xs, &frozen, None).sum(Kind::Float).backward());
-            assert_close("gradient", &xs.grad().get(1), &frozen.sum_dim_intlist(0, false, Kind::Float));
-        });
-        let ys = within(|| tch::with_grad(|| linear(&xs, &weight, None)));
-        ys.sum(Kind::Float).backward();
-        assert_close("gradient", &weight.grad().get(7), &xs.sum_dim_intlist(0, false, Kind::Float));
+        let (xs, weight) = pair();
+        let trained = Weight::new(random::normal(2, &[1024, 1024]).set_requires_grad(true));
+        let frozen = Frozen::new([&weight, &trained], u64::MAX);
+        let _ = tch::no_grad(|| trained.linear(&xs, None));
+        assert_eq!(frozen.packed(), 0, "a weight that is being trained");
+        let _ = tch::no_grad(|| weight.linear(&xs, None));
+        assert_eq!(frozen.packed(), 1);
+        let xs = xs.set_requires_grad(true);
+        (weight.linear(&xs, None) + trained.linear(&xs, None)).sum(Kind::Float).backward();
+        let expected = (weight.tensor() + trained.tensor().detach()).sum_dim_intlist(0, false, Kind::Float);
+        assert_close("gradient", &xs.grad().get(1), &expected);
+        let expected = xs.detach().sum_dim_intlist(0, false, Kind::Float);
+        assert_close("gradient", &trained.tensor().grad().get(7), &expected);
     }
 
     #[test]
     fn no_more_is_packed_than_there_is_room() {
-        let (xs, weight) = (random::normal(1, &[3, 1024]), random::normal(2, &[2048, 1024]));
-        let halves = weight.chunk(2, 0);
-        with_room(6 << 20, || {
-            // The whole takes 8 MiB, a half 4.
-            for (weight, expected) in [(&weight, 0), (&halves[0], 1), (&halves[1], 1), (&halves[0], 1)] {
-                assert_close("linear", &linear(&xs, weight, None), &xs.linear(weight, None::<&Tensor>));
-                assert_eq!(packed(), Some(expected));
-            }
-        });
+        let _without = tch::no_grad_guard();
+        let xs = random::normal(1, &[3, 1024]);
+        let weights = [2048, 1024, 1024, 1024].map(|rows| Weight::new(random::normal(2, &[rows, 1024])));
+        // The first takes 8 MiB, the others 4.
+        let frozen = Frozen::new(&weights, 9 << 20);
+        let numbers = |weight: &Weight| drop(weight.linear(&xs, None));
+        for (i, packed) in [(1, 1), (0, 1), (2, 2), (3, 2), (1, 2)] {
+            numbers(&weights[i]);
+            assert_eq!(frozen.packed(), packed, "weight {i}");
+        }
+        // A new copy takes the place of the old one.
+        let _ = weights[1].tensor().shallow_clone().g_mul_scalar_(2);
+        numbers(&weights[1]);
+        assert_eq!(frozen.packed(), 2);
     }
 
     #[test]
-    fn small_weights_and_other_kinds_are_left_alone() {
-        let (xs, weight) = (random::normal(1, &[3, 1024]), random::normal(2, &[1024, 1024]));
-        within(|| {
-            let _ = linear(&xs, &weight.narrow(0, 0, 8), None);
-            let _ = linear(&xs.to_kind(Kind::Double), &weight, None);
-            // A copy of another kind is made for each call; it would be kept.
-            let _ = linear(&xs, &weight.to_kind(Kind::Double), None);
-            assert_eq!(packed(), Some(0));
-        });
+    fn small_weights_and_other_dtypes_are_left_alone() {
+        let _without = tch::no_grad_guard();
+        let (xs, weight) = pair();
+        let others = [weight.tensor().narrow(0, 0, 8), weight.tensor().to_kind(Kind::Double)].map(Weight::new);
+        let frozen = Frozen::new(others.iter().chain([&weight]), u64::MAX);
+        let _ = others[0].linear(&xs, None);
+        let _ = others[1].linear(&xs, None);
+        let _ = weight.linear(&xs.to_kind(Kind::Double), None);
+        assert_eq!(frozen.packed(), 0);
     }
 }

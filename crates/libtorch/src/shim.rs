@@ -58,6 +58,7 @@ unsafe extern "C" {
     pub(crate) fn shim_cuda_reset_peak(device: i8) -> *mut c_char;
     pub(crate) fn shim_cuda_empty_cache() -> *mut c_char;
     pub(crate) fn shim_upload(tensor: *const C_tensor, device: i8, copy: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn shim_version(tensor: *const C_tensor, version: *mut i64) -> *mut c_char;
     pub(crate) fn shim_pack_conv2d(
         weight: *const C_tensor,
         input: *const C_tensor,

@@ -9,7 +9,7 @@ use requests::{Compute, Evaluate};
 use runs::{Comparison, ComparisonRow, Validation};
 use serde::Serialize;
 
-use crate::Context;
+use crate::context::Context;
 use crate::evaluate::Evaluation;
 
 /// What shows a finished run.
@@ -29,7 +29,7 @@ pub(crate) fn show(
     device: DeviceChoice,
     context: &Context<'_>,
 ) -> Result<FinishedResults> {
-    let _span = profile::span("train/results");
+    let _span = tracing::trace_span!("train/results").entered();
     let prompts = Some(validation.results.clone());
     let compute = Compute { device, ..Compute::default() };
     let request = Evaluate { prompts, images: 1, base: true, compute, ..Evaluate::new(run) };

@@ -34,7 +34,7 @@ impl<'a> Denoising<'a> {
         }
         prompts.extend(requests.iter().map(|request| request.prompt.as_str()));
         let states = pipeline.encode_prompts(&prompts)?;
-        let mut watch = Watch::new(requests, pipeline.placement().0, guides(settings));
+        let mut watch = Watch::new(requests, pipeline.compute_dtype(), guides(settings));
         watch.see(Origin::TextEncoder, &states)?;
         let text = pipeline.unet.project(&states)?;
         Ok(Self { pipeline, settings, scheduler, text, noise, watch })
@@ -47,31 +47,29 @@ impl<'a> Denoising<'a> {
         mut observer: Option<&mut dyn AttentionObserver>,
         on_step: &mut dyn FnMut(Step),
     ) -> Result<Tensor> {
-        let (kind, device) = self.pipeline.placement();
+        let (dtype, device) = (self.pipeline.compute_dtype(), self.pipeline.placement().1);
         let initial: Vec<&Tensor> = self.noise.iter().map(|noise| &noise.initial).collect();
         let mut latents = Tensor::stack(&initial, 0).to_device(device) * self.scheduler.init_noise_sigma();
         let total = self.scheduler.timesteps().len();
         let mut draws = 0;
-        // The U-Net's; the text has been projected already.
-        libtorch::with_constant_weights(|| {
-            for index in 0..total {
-                let _span = profile::span("sampling/step");
-                let input = self.scheduler.scale_model_input(index, &latents).to_kind(kind);
-                let timestep = Tensor::from(self.scheduler.timesteps()[index]);
-                let observer = observer.as_mut().map(|observer| &mut **observer as &mut dyn AttentionObserver);
-                let output = self.predict(&input, &timestep, observer)?;
-                let noise = self.scheduler.needs_noise(index).then(|| {
-                    draws += 1;
-                    self.draw(draws - 1, device)
-                });
-                let step = || self.scheduler.step(index, &output, &latents, noise.as_ref());
-                latents = profile::timed("sampling/scheduler", step)?;
-                self.watch.see(Origin::Denoising { step: index + 1, total }, &latents)?;
-                on_step(Step { done: index + 1, total });
-            }
-            self.watch.finish()?;
-            Ok(latents)
-        })
+        let _frozen = self.pipeline.parameters.unet.frozen(self.pipeline.packed_bytes());
+        for index in 0..total {
+            let _span = tracing::trace_span!("sampling/step").entered();
+            let input = self.scheduler.scale_model_input(index, &latents).to_kind(dtype);
+            let timestep = Tensor::from(self.scheduler.timesteps()[index]);
+            let observer = observer.as_mut().map(|observer| &mut **observer as &mut dyn AttentionObserver);
+            let output = self.predict(&input, &timestep, observer)?;
+            let noise = self.scheduler.needs_noise(index).then(|| {
+                draws += 1;
+                self.draw(draws - 1, device)
+            });
+            let step = || self.scheduler.step(index, &output, &latents, noise.as_ref());
+            latents = tracing::trace_span!("sampling/scheduler").in_scope(step)?;
+            self.watch.see(Origin::Denoising { step: index + 1, total }, &latents)?;
+            on_step(Step { done: index + 1, total });
+        }
+        self.watch.finish()?;
+        Ok(latents)
     }
 
     /// The U-Net's answer in f32, led towards the prompt: ε = ε_u + s (ε_c − ε_u).

@@ -34,7 +34,10 @@ pub struct Pipeline {
     pub scheduler: SchedulerConfig,
     /// All parameters, by component.
     pub parameters: PipelineParameters,
+    /// The parameters' dtype and device.
     to: (Kind, Device),
+    compute_dtype: Kind,
+    packed_bytes: u64,
     notes: Vec<String>,
     /// The token that `[V]` in a prompt stands for.
     subject: Option<String>,
@@ -55,7 +58,7 @@ pub struct PipelineParameters {
 }
 
 impl Pipeline {
-    /// Loads a model, a folder in the diffusers layout or a single file that needs no options, as parameters of the kind
+    /// Loads a model, a folder in the diffusers layout or a single file that needs no options, as parameters of the dtype
     /// and on the device `to`.
     ///
     /// # Errors
@@ -64,7 +67,7 @@ impl Pipeline {
         Self::open(&BaseModel::open(model, &ModelOptions::default())?, to)
     }
 
-    /// Loads a model as parameters of the kind and on the device `to`.
+    /// Loads a model as parameters of the dtype and on the device `to`.
     ///
     /// # Errors
     /// As [`Pipeline::from_folder`].
@@ -117,7 +120,19 @@ impl Pipeline {
         let stand_in = stand_in.map(|note| format!("{}: {note}; --scheduler chooses another", place.display()));
         let PipelineParameters { text_encoder: text, unet: net, vae: images } = &parameters;
         let notes = [text, net, images].into_iter().flat_map(Parameters::notes).cloned().chain(stand_in).collect();
-        let mut pipeline = Self { tokenizer, text_encoder, unet, vae, scheduler, parameters, to, notes, subject: None };
+        let mut pipeline = Self {
+            tokenizer,
+            text_encoder,
+            unet,
+            vae,
+            scheduler,
+            parameters,
+            to,
+            compute_dtype: to.0,
+            packed_bytes: u64::MAX,
+            notes,
+            subject: None,
+        };
         pipeline
             .check_components()
             .with_context(|| format!("the components in {} do not fit", model.path().display()))?;
@@ -197,9 +212,30 @@ impl Pipeline {
         &self.notes
     }
 
-    /// The kind and the device of the parameters.
+    /// The dtype and the device of the parameters.
     pub fn placement(&self) -> (Kind, Device) {
         self.to
+    }
+
+    /// The dtype of all computation from now on, at first that of the parameters, which are converted on use: f32 parameters
+    /// that are being trained in bf16 give the images that they would give as bf16 ones.
+    pub fn set_compute_dtype(&mut self, dtype: Kind) {
+        self.compute_dtype = dtype;
+    }
+
+    /// What [`Pipeline::set_compute_dtype`] has set.
+    pub fn compute_dtype(&self) -> Kind {
+        self.compute_dtype
+    }
+
+    /// The most bytes that copies of the U-Net's weights, packed for faster sampling in f32 on a CPU, may take while
+    /// [`Pipeline::denoise`] runs; no limit at first, which is as much as these weights take. Results differ by rounding.
+    pub fn set_packed_bytes(&mut self, most: u64) {
+        self.packed_bytes = most;
+    }
+
+    pub(crate) fn packed_bytes(&self) -> u64 {
+        self.packed_bytes
     }
 
     /// 50 steps of the model's own scheduler, guidance 7.5, and the size that the model was trained for.
@@ -216,7 +252,12 @@ impl Pipeline {
     pub fn encode_prompts(&self, prompts: &[&str]) -> Result<Tensor> {
         let ids = prompts.iter().map(|prompt| Ok(self.tokenizer.encode(&self.resolve(prompt)?)?.ids));
         let ids = ids.collect::<Result<Vec<_>>>()?;
-        libtorch::catch(|| tch::no_grad(|| self.text_encoder.forward(&Tensor::from_slice2(&ids))))?
+        let encode = || {
+            let _span = tracing::trace_span!("text_encoder").entered();
+            let embeddings = self.text_encoder.embed(&Tensor::from_slice2(&ids))?;
+            self.text_encoder.forward_embeddings(&embeddings.to_kind(self.compute_dtype))
+        };
+        libtorch::catch(|| tch::no_grad(encode))?
     }
 
     /// Finds out whether [`Pipeline::generate`] can follow, without drawing anything.
@@ -297,10 +338,10 @@ impl Pipeline {
             latents.size()[0],
             requests.len()
         );
-        let latents = self.vae.unscale_latents(latents).to_kind(self.to.0);
+        let latents = self.vae.unscale_latents(latents).to_kind(self.compute_dtype);
         libtorch::catch(|| {
             let images = tch::no_grad(|| self.vae.decode_split(&latents, &self.splitting()))?;
-            let mut watch = Watch::new(requests, self.to.0, false);
+            let mut watch = Watch::new(requests, self.compute_dtype, false);
             watch.see(Origin::Decoder, &images)?;
             watch.finish()?;
             Ok(to_pictures(&images))

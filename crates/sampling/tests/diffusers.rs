@@ -46,6 +46,23 @@ fn each_scheduler_makes_the_same_pictures_from_the_same_seeds() {
 }
 
 #[test]
+fn f32_parameters_may_compute_in_bf16() {
+    let folder = fixtures().join("tiny-sd21");
+    let halves = Pipeline::from_folder(&folder, (Kind::BFloat16, Device::Cpu)).unwrap();
+    let mut mixed = pipeline("tiny-sd21");
+    let generate = |pipeline: &Pipeline| {
+        let settings = Settings { steps: 4, ..pipeline.default_settings() };
+        pipeline.generate(&[Request::new(PROMPTS[0], 11)], &settings, &mut |_| {}).unwrap()
+    };
+    let exact = generate(&mixed);
+    mixed.set_compute_dtype(Kind::BFloat16);
+    assert_eq!((mixed.placement().0, mixed.compute_dtype()), (Kind::Float, Kind::BFloat16));
+    let rounded = generate(&mixed);
+    assert_eq!(rounded, generate(&halves));
+    assert_ne!(rounded, exact);
+}
+
+#[test]
 fn each_scheduler_makes_the_same_picture_from_the_same_latents() {
     let reference = reference();
     for name in PIPELINES {

@@ -124,14 +124,14 @@ impl Batches for PhotoBatches {
 
 impl Maker {
     fn batch(&mut self, place: Place) -> Result<Batch> {
-        let _span = profile::span("batches/batch");
+        let _span = tracing::trace_span!("batches/batch").entered();
         let samples = self.photos.choose(&self.config, place);
         let moments = self.views.moments(&self.photos.all, &samples)?;
         let size = moments.size()[0];
         let parts = self.config.stage(place.stage).gradient_accumulation;
         let seed =
             |purpose| random::derive(self.config.seed, purpose, key(place.stage, place.step * parts + place.part));
-        let _span = profile::span("batches/noise");
+        let _span = tracing::trace_span!("batches/noise").entered();
         libtorch::catch(|| {
             // Means and logarithms of variances, half of the channels each.
             let shape = moments.chunk(2, 1)[0].size();

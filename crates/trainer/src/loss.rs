@@ -103,7 +103,7 @@ impl Objective {
         let mut regularizer = stage.regularizes().then(|| self.regularizer(subject, stage, size)).transpose()?;
         let observer = regularizer.as_mut().map(|regularizer| regularizer as &mut dyn AttentionObserver);
         let prediction = pipeline.unet.forward(&noisy, timesteps, &text, observer)?;
-        let _span = profile::span("train/loss");
+        let _span = tracing::trace_span!("train/loss").entered();
         let attention = match regularizer {
             Some(mut regularizer) => regularizer.finish()?.loss,
             None => Tensor::zeros([0i64; 0], (Kind::Float, self.device)),

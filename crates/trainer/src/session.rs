@@ -82,7 +82,8 @@ impl Checked {
         libtorch::set_tf32(config.dtype == Dtype::Tf32)?;
         libtorch::set_deterministic(config.deterministic)?;
         let prior = config.prior.as_ref().map(|prior| PriorPictures::open(prior, out, &base)).transpose()?;
-        let pipeline = Pipeline::open(&model, (Kind::Float, device))?;
+        let mut pipeline = Pipeline::open(&model, (Kind::Float, device))?;
+        pipeline.set_compute_dtype(libtorch::kind(config.dtype));
         if own_resolution {
             config.augmentation.resolution = u32::try_from(pipeline.default_settings().height)?;
         }
@@ -183,8 +184,8 @@ impl Session {
         if stop() {
             return Ok(Outcome::Stopped);
         }
-        tell(&profile::timed("train/samples", || self.outputs.samples(&self.trainer))?, watch);
-        profile::timed("train/outputs", || self.outputs.curves())?;
+        tell(&tracing::trace_span!("train/samples").in_scope(|| self.outputs.samples(&self.trainer))?, watch);
+        tracing::trace_span!("train/outputs").in_scope(|| self.outputs.curves())?;
         // Nothing goes on from them any more, and of Stable Diffusion one takes 10 GB.
         Checkpoint::discard_all(&self.folder.path().join(layout::CHECKPOINTS))?;
         Ok(Outcome::Finished)
@@ -194,7 +195,8 @@ impl Session {
     fn learn(&mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event<'_>)) -> Result<bool> {
         let Trainer { config, pipeline, .. } = &self.trainer;
         if let (Some(prior), Some(pictures)) = (&config.prior, &mut self.prior)
-            && !profile::timed("train/prior_pictures", || pictures.draw(pipeline, config, prior, stop, watch))?
+            && !tracing::trace_span!("train/prior_pictures")
+                .in_scope(|| pictures.draw(pipeline, config, prior, stop, watch))?
         {
             return Ok(false);
         }
@@ -202,14 +204,14 @@ impl Session {
         let prior = self.prior.take().map(PriorPictures::into_photos);
         let mut batches = PhotoBatches::new(config, pipeline, photos, prior)?;
         let first = Place { stage: Stage::Embedding, step: 0, part: 0 };
-        profile::timed("train/outputs", || self.outputs.contact_sheet(&batches.views(first)))?;
+        tracing::trace_span!("train/outputs").in_scope(|| self.outputs.contact_sheet(&batches.views(first)))?;
         let resumed = self.checkpoint.take();
         let start = resumed.as_ref().map_or(Stage::Embedding, |checkpoint| checkpoint.state.stage);
         let done = resumed.as_ref().map_or(0, |c| self.step_number(c.state.stage, c.state.step));
         let device = self.trainer.pipeline.placement().1;
         let mut record = Record::open(self.folder.path(), done, device)?;
         for stage in Stage::ALL.into_iter().filter(|stage| *stage >= start) {
-            let mut learning = profile::timed("train/start_stage", || match &resumed {
+            let mut learning = tracing::trace_span!("train/start_stage").in_scope(|| match &resumed {
                 Some(checkpoint) if stage == start => self.trainer.resume(checkpoint),
                 _ => self.trainer.start(stage),
             })?;
@@ -219,7 +221,7 @@ impl Session {
             learning.finish(&self.trainer)?;
             // Of no use to the next stage, whose tensors have other sizes.
             libtorch::release_cached_memory(device)?;
-            profile::timed("train/outputs", || match stage {
+            tracing::trace_span!("train/outputs").in_scope(|| match stage {
                 Stage::Embedding => self.outputs.embedding(&self.trainer),
                 Stage::CrossAttention => self.outputs.cross_attention(&self.trainer),
                 Stage::Unet => {
@@ -266,7 +268,7 @@ impl Session {
             let saving = (due && !(stage == Stage::Unet && done == steps)) || stopping;
             if validating {
                 let look = || self.outputs.validation(&self.trainer, stage, done);
-                tell(&profile::timed("train/validation", look)?, watch);
+                tell(&tracing::trace_span!("train/validation").in_scope(look)?, watch);
             }
             if saving {
                 self.report(launched.take(), record, watch)?;
@@ -301,7 +303,7 @@ impl Session {
 
     /// Writes a checkpoint; beside the next steps on a GPU, whose host may have memory for a copy.
     fn save(&mut self, learning: &Learning, stopping: bool) -> Result<()> {
-        let _span = profile::span("train/checkpoint");
+        let _span = tracing::trace_span!("train/checkpoint").entered();
         let beside = self.trainer.pipeline.placement().1 != Device::Cpu && !stopping;
         self.checkpoints.write(learning.snapshot(&self.trainer)?, beside)?;
         self.keep_config()

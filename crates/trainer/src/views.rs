@@ -41,8 +41,8 @@ impl Views {
         let known = |sample: &Sample| key(sample).is_some_and(|key| self.known.contains_key(&key));
         let needed: Vec<Option<&Sample>> = samples.iter().map(|sample| (!known(sample)).then_some(sample)).collect();
         let render = |(photo, view): &Sample| view.render(&photos[*photo].pixels);
-        let rendered: Vec<Option<RgbImage>> =
-            profile::timed("batches/render", || needed.into_par_iter().map(|sample| sample.map(render)).collect());
+        let rendered: Vec<Option<RgbImage>> = tracing::trace_span!("batches/render")
+            .in_scope(|| needed.into_par_iter().map(|sample| sample.map(render)).collect());
 
         let each = samples.iter().zip(&rendered).map(|(sample, picture)| self.moments_of(sample, picture.as_ref()));
         let moments = each.collect::<Result<Vec<_>>>()?;

@@ -1,6 +1,7 @@
 //! Self-attention over all pixels of a feature map, with one head.
 
 use layers::{GroupNorm, attention, merge_heads, split_heads};
+use libtorch::Weight;
 use tch::Tensor;
 use weights::{Init, Scope};
 
@@ -39,19 +40,22 @@ impl Attention {
 /// A fully connected layer that files know by one of two names.
 #[derive(Debug)]
 struct Projection {
-    weight: Tensor,
+    weight: Weight,
     bias: Tensor,
 }
 
 impl Projection {
     fn new(vs: &Scope, name: &str, old_name: &str, channels: i64) -> Self {
-        let get = |part, shape: &[i64]| {
-            vs.get_any(&[&format!("{name}.{part}"), &format!("{old_name}.{part}")], shape, Init::FanIn(channels))
-        };
-        Self { weight: get("weight", &[channels, channels]), bias: get("bias", &[channels]) }
+        let names = |part| [name, old_name].map(|name| format!("{name}.{part}"));
+        let ([weight, old_weight], [bias, old_bias]) = (names("weight"), names("bias"));
+        let init = Init::FanIn(channels);
+        Self {
+            weight: vs.weight_any(&[&weight, &old_weight], &[channels, channels], init),
+            bias: vs.get_any(&[&bias, &old_bias], &[channels], init),
+        }
     }
 
     fn forward(&self, xs: &Tensor) -> Tensor {
-        libtorch::linear(xs, &self.weight, Some(&self.bias))
+        self.weight.linear(xs, Some(&self.bias))
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::ops::Div;
 
+use libtorch::Weight;
 use tch::{Device, Kind, Tensor};
 
 use crate::{Init, Parameters};
@@ -127,8 +128,20 @@ impl<'a> Scope<'a> {
         self.get_any(&[name], shape, init)
     }
 
-    /// The same for a parameter that older files call otherwise: the first of `names` that the source has. It is
-    /// known, and saved, under the first name.
+    /// The parameter `weight`, that of a layer, which [`Parameters::frozen`] can keep packed.
+    pub fn weight(&self, shape: &[i64], init: Init) -> Weight {
+        self.weight_any(&["weight"], shape, init)
+    }
+
+    /// The same for a weight that has one of several names, as in [`Scope::get_any`].
+    pub fn weight_any(&self, names: &[&str], shape: &[i64], init: Init) -> Weight {
+        let weight = Weight::new(self.get_any(names, shape, init));
+        self.store.taken.borrow_mut().parameters.insert_weight(weight.clone());
+        weight
+    }
+
+    /// The parameter of `shape` that has one of `names`, as older files call some otherwise: the first name that the source
+    /// has. It is known, and saved, under the first of all.
     pub fn get_any(&self, names: &[&str], shape: &[i64], init: Init) -> Tensor {
         let name = self.path(names[0]);
         let found = names.iter().map(|name| self.path(name)).find(|name| self.store.source.contains(name));
