@@ -134,10 +134,9 @@ fn stage_licences(folder: &Path) -> anyhow::Result<()> {
         let (name, version) = (&package.name, &package.version);
         let [licence, repository] = [&package.license, &package.repository].map(|text| text.as_deref().unwrap_or("-"));
         writeln!(list, "| {name} {version} | {licence} | {repository} |")?;
-        if package.source.is_some() {
-            let home = package.manifest_path.parent().unwrap_or(root);
-            copy_licences(home, &licences.join("crates").join(format!("{name}-{version}")))?;
-        }
+        // Of the workspace's own, those of what they embed, such as a font.
+        let home = package.manifest_path.parent().unwrap_or(root);
+        copy_licences(home, &licences.join("crates").join(format!("{name}-{version}")))?;
     }
     fs::write(licences.join("CRATES.md"), list)?;
     Ok(())

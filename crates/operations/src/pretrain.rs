@@ -37,7 +37,7 @@ pub(crate) fn run(request: &Pretrain, context: &Context<'_>) -> Result<Pretraine
     context.seed(request.seed);
     let device = libtorch::resolve(request.device)?;
     let results = ResultsFolder::check(&request.out, "pretrain", &pretrainer::MADE)?;
-    let sources = Sources::open(&request.fixtures.join("tokenizer"), &request.drawings)?;
+    let sources = Sources::open(&request.drawings)?;
     results.create()?;
     if let Some(model) = &request.from {
         pretrainer::start_from(model, &request.out, &sources)?;

@@ -114,7 +114,7 @@ pub(crate) fn learn(request: &Train, out: &Path, context: &Context<'_>) -> Resul
     let mut deferral = Some(context.stop().defer());
     let mut prior = context.progress("images of the class noun");
     let outcome = session.run(&|| context.stop().asked(), &mut |event| match event {
-        trainer::Event::Prior { done, pictures } => prior.reach(done, pictures, ""),
+        trainer::Event::Prior { done, images } => prior.reach(done, images, ""),
         trainer::Event::Stage { stage, done, steps } => {
             context.tell(Event::Stage { stage: stage.to_string(), number: stage.number(), done, steps });
         }

@@ -1,7 +1,7 @@
 //! AttnDreamBooth's three stages (arXiv 2406.05000, section 4).
 //!
 //! A [`Session`] is a whole run in its folder, as the program `train` does it. Below it, [`Trainer`] holds a pipeline
-//! with a new word, and [`Learning`] is one stage on its way:
+//! with a new word, and [`StageRun`] is one stage on its way:
 //!
 //! ```no_run
 //! use sampling::Pipeline;
@@ -15,12 +15,12 @@
 //! let mut batches = PhotoBatches::new(&config, &pipeline, photos, None)?;
 //! let trainer = Trainer::new(config, pipeline)?;
 //! for stage in Stage::ALL {
-//!     let mut learning = trainer.start(stage)?;
-//!     while learning.done() < trainer.config.stage(stage).steps {
-//!         let report = learning.step(&trainer, &mut batches)?.wait()?;
+//!     let mut stage_run = trainer.start(stage)?;
+//!     while stage_run.done() < trainer.config.stage(stage).steps {
+//!         let report = stage_run.step(&trainer, &mut batches)?.wait()?;
 //!         eprintln!("{stage} {}: {:.4} + {:.4}", report.step, report.diffusion_loss, report.attention_loss);
 //!     }
-//!     learning.finish(&trainer)?;
+//!     stage_run.finish(&trainer)?;
 //! }
 //! # anyhow::Ok(())
 //! ```
@@ -29,35 +29,32 @@
 //! changed; trained parameters are f32; a run's base model and photos are told by their contents, not by where they are. Knows
 //! nothing of terminals.
 
-mod ahead;
 mod batches;
 mod checkpoint;
 mod event;
+mod finished_run;
+mod latent_cache;
 mod latents;
-mod learned;
-mod learning;
 mod loss;
 mod memory;
-mod moments;
 mod outputs;
+mod prefetcher;
 mod prior;
-mod record;
 mod rehearsal;
 mod session;
-mod snapshot;
 mod space;
+mod stage_run;
+mod step_logger;
 mod subject;
-mod views;
 
-pub use batches::{Batches, PhotoBatches, Place};
-pub use checkpoint::{Checkpoint, State};
+pub use batches::{BatchIndex, Batches, PhotoBatches};
+pub use checkpoint::{Checkpoint, Snapshot, State};
 pub use event::{Event, Outcome};
+pub use finished_run::FinishedRun;
 pub use latents::LatentEncoder;
-pub use learned::FinishedRun;
-pub use learning::{LaunchedStep, Learning, StepReport, Trainer, trains};
 pub use loss::{Batch, Losses, Objective};
 pub use memory::NeedsMemory;
 pub use rehearsal::Rehearsal;
 pub use session::Session;
-pub use snapshot::Snapshot;
+pub use stage_run::{LaunchedStep, StageRun, StepReport, Trainer, trains};
 pub use subject::Subject;

@@ -80,7 +80,7 @@ impl PriorPictures {
         config: &TrainConfig,
         prior: &Prior,
         stop: &dyn Fn() -> bool,
-        watch: &mut dyn FnMut(Event<'_>),
+        watch: &mut dyn FnMut(Event),
     ) -> Result<bool> {
         let files = (0..self.drawn).map(|index| (index, self.folder.join(name(index))));
         let prompt = config.fill(&prior.prompt);
@@ -115,7 +115,7 @@ impl PriorPictures {
         fs::create_dir_all(&self.folder).with_context(|| format!("cannot make {}", self.folder.display()))?;
         let pictures = self.drawn as u64;
         let before = pictures - missing.len() as u64;
-        watch(Event::Prior { done: before, pictures });
+        watch(Event::Prior { done: before, images: pictures });
         for (done, (index, file)) in (before + 1..).zip(missing) {
             if stop() {
                 return Ok(false);
@@ -125,7 +125,7 @@ impl PriorPictures {
             for picture in drawn {
                 images::save_generated(&file, &picture, &[(PARAMETERS, &parameters(index))])?;
             }
-            watch(Event::Prior { done, pictures });
+            watch(Event::Prior { done, images: pictures });
         }
         self.found = PhotoFolder::open(&self.folder)?.photos;
         Ok(true)

@@ -39,14 +39,14 @@ impl Rehearsal {
         let mut batches = PhotoBatches::new(&trainer.config, &trainer.pipeline, photos, prior)?;
         let mut seconds_per_step = Vec::new();
         for stage in Stage::ALL.into_iter().filter(|stage| trainer.config.stage(*stage).steps > 0) {
-            let mut learning = trainer.start(stage)?;
+            let mut stage_run = trainer.start(stage)?;
             let mut seconds = 0.0;
             for _ in 0..trainer.config.stage(stage).steps.min(2) {
                 let start = Instant::now();
-                learning.step(&trainer, &mut batches)?.wait()?;
+                stage_run.step(&trainer, &mut batches)?.wait()?;
                 seconds = start.elapsed().as_secs_f64();
             }
-            learning.finish(&trainer)?;
+            stage_run.finish(&trainer)?;
             libtorch::release_cached_memory(device)?;
             seconds_per_step.push((stage, seconds));
         }

@@ -11,12 +11,12 @@ use runs::{ConfigLayers, ModelFingerprint, RunFolder, RunRecord, SavedRun, Stage
 use sampling::Pipeline;
 use tch::{Device, Kind};
 
+use crate::checkpoint::Writer;
 use crate::event::{Event, Outcome};
 use crate::outputs::{self, Outputs};
 use crate::prior::PriorPictures;
-use crate::record::Record;
-use crate::snapshot::Writer;
-use crate::{Checkpoint, LaunchedStep, Learning, PhotoBatches, Place, Trainer};
+use crate::step_logger::StepLogger;
+use crate::{BatchIndex, Checkpoint, LaunchedStep, PhotoBatches, StageRun, Trainer};
 use crate::{memory, space};
 
 /// A run that holds its folder.
@@ -165,12 +165,12 @@ impl Session {
     ///
     /// # Errors
     /// A loss that is not a number, want of memory or disk; the last checkpoint stays good.
-    pub fn run(self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
+    pub fn run(self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -> Result<Outcome> {
         let outcome = self.stages(stop, watch);
         outcome.map_err(memory::explain)
     }
 
-    fn stages(mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
+    fn stages(mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -> Result<Outcome> {
         if self.learned {
             // What came afterwards may be missing.
             self.outputs.restore(&self.trainer)?;
@@ -192,7 +192,7 @@ impl Session {
     }
 
     /// Returns whether all stages were finished.
-    fn learn(&mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event<'_>)) -> Result<bool> {
+    fn learn(&mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -> Result<bool> {
         let Trainer { config, pipeline, .. } = &self.trainer;
         if let (Some(prior), Some(pictures)) = (&config.prior, &mut self.prior)
             && !tracing::trace_span!("train/prior_pictures")
@@ -203,22 +203,22 @@ impl Session {
         let photos = std::mem::take(&mut self.photos);
         let prior = self.prior.take().map(PriorPictures::into_photos);
         let mut batches = PhotoBatches::new(config, pipeline, photos, prior)?;
-        let first = Place { stage: Stage::Embedding, step: 0, part: 0 };
+        let first = BatchIndex { stage: Stage::Embedding, step: 0, part: 0 };
         tracing::trace_span!("train/outputs").in_scope(|| self.outputs.contact_sheet(&batches.views(first)))?;
         let resumed = self.checkpoint.take();
         let start = resumed.as_ref().map_or(Stage::Embedding, |checkpoint| checkpoint.state.stage);
         let done = resumed.as_ref().map_or(0, |c| self.step_number(c.state.stage, c.state.step));
         let device = self.trainer.pipeline.placement().1;
-        let mut record = Record::open(self.folder.path(), done, device)?;
+        let mut record = StepLogger::open(self.folder.path(), done, device)?;
         for stage in Stage::ALL.into_iter().filter(|stage| *stage >= start) {
-            let mut learning = tracing::trace_span!("train/start_stage").in_scope(|| match &resumed {
+            let mut stage_run = tracing::trace_span!("train/start_stage").in_scope(|| match &resumed {
                 Some(checkpoint) if stage == start => self.trainer.resume(checkpoint),
                 _ => self.trainer.start(stage),
             })?;
-            if !self.stage(&mut learning, &mut batches, &mut record, stop, watch)? {
+            if !self.stage(&mut stage_run, &mut batches, &mut record, stop, watch)? {
                 return Ok(false);
             }
-            learning.finish(&self.trainer)?;
+            stage_run.finish(&self.trainer)?;
             // Of no use to the next stage, whose tensors have other sizes.
             libtorch::release_cached_memory(device)?;
             tracing::trace_span!("train/outputs").in_scope(|| match stage {
@@ -238,25 +238,25 @@ impl Session {
     /// Returns whether the stage was finished.
     fn stage(
         &mut self,
-        learning: &mut Learning,
+        stage_run: &mut StageRun,
         batches: &mut PhotoBatches,
-        record: &mut Record,
+        record: &mut StepLogger,
         stop: &dyn Fn() -> bool,
-        watch: &mut dyn FnMut(Event<'_>),
+        watch: &mut dyn FnMut(Event),
     ) -> Result<bool> {
-        let stage = learning.stage();
+        let stage = stage_run.stage();
         let steps = self.trainer.config.stage(stage).steps;
-        watch(Event::Stage { stage, done: learning.done() as u64, steps: steps as u64 });
+        watch(Event::Stage { stage, done: stage_run.done() as u64, steps: steps as u64 });
         // A CPU has done a step when it is launched.
         let at_once = self.trainer.pipeline.placement().1 == Device::Cpu;
         record.restart_clock();
         let mut launched = None;
-        while learning.done() < steps {
+        while stage_run.done() < steps {
             // What the step before has shown is read while the device is at this one.
-            let before = launched.replace(learning.step(&self.trainer, batches)?);
+            let before = launched.replace(stage_run.step(&self.trainer, batches)?);
             self.report(before, record, watch)?;
 
-            let done = learning.done();
+            let done = stage_run.done();
             let every = self.trainer.config.validation.every;
             let validating = done.is_multiple_of(every);
             let due = done.is_multiple_of(self.trainer.config.checkpoint_every) || done == steps;
@@ -273,7 +273,7 @@ impl Session {
             if saving {
                 self.report(launched.take(), record, watch)?;
                 record.sync()?;
-                self.save(learning, stopping)?;
+                self.save(stage_run, stopping)?;
             }
             if stopping {
                 return Ok(false);
@@ -290,22 +290,22 @@ impl Session {
     fn report(
         &self,
         launched: Option<LaunchedStep>,
-        record: &mut Record,
-        watch: &mut dyn FnMut(Event<'_>),
+        record: &mut StepLogger,
+        watch: &mut dyn FnMut(Event),
     ) -> Result<()> {
         let Some(launched) = launched else { return Ok(()) };
         let report = launched.wait()?;
         let learning_rate = self.trainer.config.stage(report.stage).learning_rate_at(report.step - 1);
         let peak_memory = record.add(self.step_number(report.stage, report.step), &report, learning_rate)?;
-        watch(Event::Step { report: &report, peak_memory });
+        watch(Event::Step { report, peak_memory });
         Ok(())
     }
 
     /// Writes a checkpoint; beside the next steps on a GPU, whose host may have memory for a copy.
-    fn save(&mut self, learning: &Learning, stopping: bool) -> Result<()> {
+    fn save(&mut self, stage_run: &StageRun, stopping: bool) -> Result<()> {
         let _span = tracing::trace_span!("train/checkpoint").entered();
         let beside = self.trainer.pipeline.placement().1 != Device::Cpu && !stopping;
-        self.checkpoints.write(learning.snapshot(&self.trainer)?, beside)?;
+        self.checkpoints.write(stage_run.snapshot(&self.trainer)?, beside)?;
         self.keep_config()
     }
 
@@ -354,6 +354,6 @@ fn trainer_notes(Trainer { config, pipeline, subject, .. }: &Trainer) -> Result<
 }
 
 /// Passes notes on.
-fn tell(notes: &[String], watch: &mut dyn FnMut(Event<'_>)) {
-    notes.iter().for_each(|text| watch(Event::Note { text }));
+fn tell(notes: &[String], watch: &mut dyn FnMut(Event)) {
+    notes.iter().for_each(|text| watch(Event::Note { text: text.clone() }));
 }

@@ -54,7 +54,7 @@ fn what_is_only_looked_at_ends_no_run_and_photos_are_noted() {
     let mut notes = Vec::new();
     let outcome = session.run(&|| false, &mut |event| {
         if let Event::Note { text } = event {
-            notes.push(text.to_owned());
+            notes.push(text);
         }
     });
     assert_eq!(outcome.unwrap(), Outcome::Finished);

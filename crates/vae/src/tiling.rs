@@ -12,7 +12,7 @@ use tch::{Kind, Tensor};
 /// as a whole, 951 MiB in tiles of 512 pixels and 482 MiB in tiles of 256 (`examples/memory.rs` measures it), in about
 /// twice the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Splitting {
+pub struct Tiling {
     /// One image at a time (diffusers' `enable_slicing`).
     pub slice_batch: bool,
     /// The side of square tiles in pixels of the image, a multiple of 4 · [`crate::Config::downscale_factor`] (so of
@@ -21,7 +21,7 @@ pub struct Splitting {
     pub tile_size: Option<i64>,
 }
 
-impl Splitting {
+impl Tiling {
     /// Everything at once.
     pub const NONE: Self = Self { slice_batch: false, tile_size: None };
 

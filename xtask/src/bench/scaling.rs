@@ -30,7 +30,7 @@ struct Numbers {
 pub(super) fn run(bench: &Bench) -> anyhow::Result<()> {
     let workers = Workers::new(bench)?;
     let mut numbers = Numbers { setting: workers.setting(), points: Vec::new() };
-    // Of the large model a CPU does one picture at a time where they grow, and small ones where batches do.
+    // Of the large model a CPU does one image at a time where they grow, and small ones where batches do.
     let slow = bench.full && bench.device == "cpu";
     let sides: &[u64] = match (bench.full, slow) {
         (false, _) => &[64, 128, 256],
@@ -77,7 +77,7 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<()> {
     let header = ["what grows", "", "time", "samples a second", "peak memory"].map(str::to_owned).to_vec();
     let rows = numbers.points.iter().map(row);
     report::table(&bench.out, &title, &std::iter::once(header).chain(rows).collect::<Vec<_>>())?;
-    workers.plot(&bench.out, &bench.out.with_extension("png")).context("cannot draw the curves")
+    workers.plot(&bench.out, &bench.out.with_extension("png")).context("cannot plot the curves")
 }
 
 /// Samples that a run of forty steps sees.

@@ -19,7 +19,7 @@ pub(super) struct Measured {
     pub(super) seconds: Vec<f64>,
     /// A number that both sides must find.
     pub(super) check: f64,
-    /// The most memory in use.
+    /// Peak memory.
     pub(super) peak_memory_bytes: u64,
     /// From the start of the process to the end of the first training step.
     pub(super) first_step_seconds: Option<f64>,
@@ -80,7 +80,7 @@ impl<'a> Workers<'a> {
         Ok(path)
     }
 
-    /// Draws the points in the JSON file `numbers` to the PNG file `out`.
+    /// Plots the points in the JSON file `numbers` to the PNG file `out`.
     pub(super) fn plot(&self, numbers: &Path, out: &Path) -> anyhow::Result<()> {
         let absolute = |path: &Path| std::path::absolute(path);
         workspace::run(self.ours().arg("--plot").arg(absolute(numbers)?).arg("--out").arg(absolute(out)?))

@@ -5,11 +5,11 @@ use libtorch::Download;
 use optimizer::{AdamW, Ema};
 use runs::{Stage, StageConfig, TrainConfig};
 use sampling::Pipeline;
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use crate::batches::{Batches, Place};
-use crate::checkpoint::{Checkpoint, State};
-use crate::snapshot::{File, Snapshot};
+use crate::batches::{BatchIndex, Batches};
+use crate::checkpoint::{Checkpoint, File, Snapshot, State};
 use crate::{Batch, Losses, Objective, Subject};
 
 /// A loss that a working model is far from: one that knows nothing has a diffusion loss of about 1.
@@ -49,7 +49,7 @@ pub struct LaunchedStep {
 }
 
 /// What one step has shown.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct StepReport {
     /// The stage.
     pub stage: Stage,
@@ -65,7 +65,7 @@ pub struct StepReport {
 
 /// A stage on its way.
 #[derive(Debug)]
-pub struct Learning {
+pub struct StageRun {
     stage: Stage,
     done: usize,
     optimizer: AdamW,
@@ -103,18 +103,18 @@ impl Trainer {
     ///
     /// # Errors
     /// When memory runs out.
-    pub fn start(&self, stage: Stage) -> Result<Learning> {
+    pub fn start(&self, stage: Stage) -> Result<StageRun> {
         self.freeze_all_but(stage);
         let optimizer = AdamW::new(self.trained(stage), &self.config.optimizer)?;
         let ema = self.ema_config(stage).map(|ema| Ema::new(self.trained(stage), ema)).transpose()?;
-        Ok(Learning { stage, done: 0, optimizer, ema, constant: None })
+        Ok(StageRun { stage, done: 0, optimizer, ema, constant: None })
     }
 
     /// Goes on from a checkpoint.
     ///
     /// # Errors
     /// When the checkpoint is damaged or of another model.
-    pub fn resume(&self, checkpoint: &Checkpoint) -> Result<Learning> {
+    pub fn resume(&self, checkpoint: &Checkpoint) -> Result<StageRun> {
         checkpoint.check(&self.config)?;
         let stage = checkpoint.state.stage;
         self.freeze_all_but(stage);
@@ -126,7 +126,7 @@ impl Trainer {
         let optimizer = AdamW::load(self.trained(stage), &self.config.optimizer, &path)?;
         let load = |ema| Ema::load(self.trained(stage), ema, &checkpoint.file(Checkpoint::EMA));
         let ema = self.ema_config(stage).map(load).transpose()?;
-        Ok(Learning { stage, done: checkpoint.state.step, optimizer, ema, constant: None })
+        Ok(StageRun { stage, done: checkpoint.state.step, optimizer, ema, constant: None })
     }
 
     fn ema_config(&self, stage: Stage) -> Option<&optimizer::EmaConfig> {
@@ -151,7 +151,7 @@ impl Trainer {
     }
 }
 
-impl Learning {
+impl StageRun {
     /// The stage.
     pub fn stage(&self) -> Stage {
         self.stage
@@ -175,7 +175,7 @@ impl Learning {
         let mut sums: Option<Tensor> = None;
         self.optimizer.zero_grad()?;
         for part in 0..parts {
-            let place = Place { stage: self.stage, step: self.done, part };
+            let place = BatchIndex { stage: self.stage, step: self.done, part };
             let batch = tracing::trace_span!("train/batch").in_scope(|| batches.batch(place))?;
             let losses = self.backward(trainer, &config, &batch)?;
             sums = Some(libtorch::catch(|| sums.map_or_else(|| losses.shallow_clone(), |sums| sums + &losses))?);
@@ -193,7 +193,8 @@ impl Learning {
             (sound.logical_not().to_kind(Kind::Float), Tensor::cat(&[losses, norm.reshape([1])], 0))
         })?;
         let learning_rate = config.learning_rate_at(self.done);
-        tracing::trace_span!("train/optimizer").in_scope(|| self.optimizer.step_unless(learning_rate, Some(&diverged)))?;
+        tracing::trace_span!("train/optimizer")
+            .in_scope(|| self.optimizer.step_unless(learning_rate, Some(&diverged)))?;
         if let Some(ema) = &mut self.ema {
             tracing::trace_span!("train/running_average").in_scope(|| ema.update())?;
         }
@@ -255,7 +256,7 @@ impl Learning {
     /// Writes all that [`Trainer::resume`] needs into the folder `path`, whole or not at all.
     ///
     /// # Errors
-    /// When the folder cannot be written, or as [`Learning::snapshot`]; earlier checkpoints are as they were.
+    /// When the folder cannot be written, or as [`StageRun::snapshot`]; earlier checkpoints are as they were.
     pub fn save(&self, trainer: &Trainer, path: &std::path::Path) -> Result<()> {
         self.snapshot(trainer)?.write(path)
     }

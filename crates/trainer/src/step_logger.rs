@@ -10,7 +10,7 @@ use tch::Device;
 use crate::StepReport;
 
 /// The run's log, for programs and for TensorBoard.
-pub(crate) struct Record {
+pub(crate) struct StepLogger {
     log: Log,
     scalars: Scalars,
     device: Device,
@@ -18,7 +18,7 @@ pub(crate) struct Record {
     since: Instant,
 }
 
-impl Record {
+impl StepLogger {
     /// Goes on after `done` steps of the run in `folder`.
     pub(crate) fn open(folder: &Path, done: u64, device: Device) -> Result<Self> {
         let (log, scalars) = (Log::open(folder, done)?, Scalars::open(folder, done)?);

@@ -1,20 +1,9 @@
-//! Initial values for models that are trained from nothing.
+//! Models that are trained from nothing.
 
 use libtorch::random;
 use tch::{Device, Kind, Tensor};
 
-use crate::scope::{Problem, Source};
-
-/// How a new parameter starts; PyTorch's defaults for the layers that use them.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Init {
-    /// One value everywhere.
-    Const(f64),
-    /// Normal numbers of mean zero and this standard deviation.
-    Normal(f64),
-    /// Uniform numbers in ±1/√`fan_in`, as PyTorch's `Linear` and convolutions start (weights and biases).
-    FanIn(i64),
-}
+use crate::scope::{Init, Problem, Source};
 
 /// A source of freshly initialised parameters: each depends on the seed and its own name alone.
 #[derive(Debug, Clone, Copy)]

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 /// A thread that makes what is wanted next while the present is used.
 #[derive(Debug)]
-pub(crate) struct Ahead<P, T> {
+pub(crate) struct Prefetcher<P, T> {
     /// Gone when the thread is to end.
     orders: Option<Sender<P>>,
     made: Receiver<(P, T)>,
@@ -16,7 +16,7 @@ pub(crate) struct Ahead<P, T> {
     thread: Option<JoinHandle<()>>,
 }
 
-impl<P: Copy + PartialEq + Send + 'static, T: Send + 'static> Ahead<P, T> {
+impl<P: Copy + PartialEq + Send + 'static, T: Send + 'static> Prefetcher<P, T> {
     /// Lets a thread of this name `make` what is ordered.
     pub(crate) fn new(name: &str, mut make: impl FnMut(P) -> T + Send + 'static) -> Result<Self> {
         let (orders, wanted) = channel::<P>();
@@ -57,7 +57,7 @@ impl<P: Copy + PartialEq + Send + 'static, T: Send + 'static> Ahead<P, T> {
     }
 }
 
-impl<P, T> Drop for Ahead<P, T> {
+impl<P, T> Drop for Prefetcher<P, T> {
     /// Waits for the thread: a process must not end while another thread is inside LibTorch.
     fn drop(&mut self) {
         self.orders = None;
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn whatever_was_begun_the_order_is_what_comes() {
-        let mut ahead = Ahead::new("ahead", |number: u32| number * number).unwrap();
+        let mut ahead = Prefetcher::new("ahead", |number: u32| number * number).unwrap();
         for (order, next) in [(3, Some(4)), (4, Some(5)), (2, Some(3)), (3, None), (7, Some(7)), (7, None)] {
             assert_eq!(ahead.take(order, next).unwrap(), order * order);
         }
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_has_failed_is_an_error() {
-        let mut ahead = Ahead::new("ahead", |_: u32| -> u32 { std::panic::resume_unwind(Box::new(())) }).unwrap();
+        let mut ahead = Prefetcher::new("ahead", |_: u32| -> u32 { std::panic::resume_unwind(Box::new(())) }).unwrap();
         assert!(ahead.take(1, None).unwrap_err().to_string().contains("has failed"));
     }
 }

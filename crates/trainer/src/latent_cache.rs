@@ -18,7 +18,7 @@ pub(crate) type Sample = (usize, AugmentedCrop);
 
 /// Renders and encodes views.
 #[derive(Debug)]
-pub(crate) struct Views {
+pub(crate) struct LatentCache {
     pub(crate) encoder: LatentEncoder,
     known: HashMap<Key, Tensor>,
 }
@@ -31,7 +31,7 @@ fn key((photo, view): &Sample) -> Option<Key> {
     view.angle.is_none().then_some((*photo, view.flip, view.left, view.top))
 }
 
-impl Views {
+impl LatentCache {
     pub(crate) fn new(encoder: LatentEncoder) -> Self {
         Self { encoder, known: HashMap::new() }
     }
@@ -55,7 +55,7 @@ impl Views {
         match (key.and_then(|key| self.known.get(&key)), picture) {
             (Some(moments), _) => Ok(moments.shallow_clone()),
             (None, Some(picture)) => {
-                let moments = self.encoder.moments(&sampling::from_picture(picture))?;
+                let moments = self.encoder.moments(&sampling::image_to_tensor(picture))?;
                 if let Some(key) = key.filter(|_| self.known.len() < MOST_KNOWN) {
                     self.known.insert(key, moments.shallow_clone());
                 }

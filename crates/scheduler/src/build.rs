@@ -1,6 +1,12 @@
-//! What samples in place of a scheduler that exists only in diffusers.
+//! A scheduler from a configuration, and what stands in for one that exists only in diffusers.
 
-use crate::{Error, SchedulerConfig, SchedulerKind};
+use crate::ddim::Ddim;
+use crate::ddpm::Ddpm;
+use crate::dpm_solver::DpmSolver;
+use crate::euler::Euler;
+use crate::euler_ancestral::EulerAncestral;
+use crate::pndm::Pndm;
+use crate::{Error, Scheduler, SchedulerConfig, SchedulerKind};
 
 /// diffusers' other samplers of models with the same noise schedules.
 const ELSEWHERE: [&str; 15] = [
@@ -22,6 +28,25 @@ const ELSEWHERE: [&str; 15] = [
 ];
 
 impl SchedulerConfig {
+    /// Builds a scheduler of any kind, as `KIND.from_config(...)` and `set_timesteps(steps)` do in diffusers.
+    ///
+    /// # Errors
+    /// The configuration asks for what `kind` does not have, or `steps` do not fit it.
+    pub fn build(&self, kind: SchedulerKind, steps: usize) -> Result<Box<dyn Scheduler>, Error> {
+        self.check()?;
+        if steps == 0 || steps > self.num_train_timesteps {
+            return Err(Error::Steps { steps, most: self.num_train_timesteps });
+        }
+        Ok(match kind {
+            SchedulerKind::Ddpm => Box::new(Ddpm::new(self, steps)?),
+            SchedulerKind::Ddim => Box::new(Ddim::new(self, steps)?),
+            SchedulerKind::Pndm => Box::new(Pndm::new(self, steps)?),
+            SchedulerKind::DpmSolverPlusPlus => Box::new(DpmSolver::new(self, steps)?),
+            SchedulerKind::Euler => Box::new(Euler::new(self, steps)?),
+            SchedulerKind::EulerAncestral => Box::new(EulerAncestral::new(self, steps)?),
+        })
+    }
+
     /// The configuration to sample by where nobody chooses a scheduler: this one, where this crate can follow it; else,
     /// with a note that says so, one for DPM-Solver++ with the same noise schedule, as
     /// `DPMSolverMultistepScheduler.from_config` makes it of the file of another class. Like most of those that may be missing
