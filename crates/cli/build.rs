@@ -6,8 +6,11 @@ use std::process::Command;
 
 fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
-    let lib = std::env::var_os("LIBTORCH").map(|libtorch| PathBuf::from(libtorch).join("lib"));
-    if let Some(lib) = lib.and_then(|lib| lib.canonicalize().ok()) {
+    println!("cargo:rerun-if-env-changed=ATTNDREAMBOOTH_LIBRARIES");
+    // `cargo xtask dist` says where its archive has them.
+    let elsewhere = std::env::var_os("ATTNDREAMBOOTH_LIBRARIES").map(PathBuf::from);
+    let here = || PathBuf::from(std::env::var_os("LIBTORCH")?).join("lib").canonicalize().ok();
+    if let Some(lib) = elsewhere.or_else(here) {
         println!("cargo:rustc-link-arg-bins=-Wl,-rpath,{}", lib.display());
     }
     if let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) {

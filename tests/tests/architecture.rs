@@ -83,35 +83,40 @@ fn dependencies_point_one_way() {
     }
 }
 
-#[test]
-fn xtask_builds_without_libtorch() {
-    let needs = &dependencies()["xtask"];
-    for forbidden in ["tch", "libtorch", "weights"] {
-        assert!(!needs.contains(forbidden), "xtask must not depend on {forbidden}");
-    }
-}
+/// Crates that are built, and used, where there is no LibTorch.
+const WITHOUT_LIBTORCH: [&str; 18] = [
+    "atomic",
+    "fingerprint",
+    "hub",
+    "images",
+    "json",
+    "limits",
+    "options",
+    "photos",
+    "profile",
+    "prompts",
+    "report",
+    "requests",
+    "runs",
+    "scenes",
+    "terminal",
+    "tests",
+    "tokenizer",
+    "xtask",
+];
 
 #[test]
-fn parts_that_need_no_tensors_have_none() {
+fn no_path_leads_to_libtorch_from_what_does_without_it() {
     let dependencies = dependencies();
-    for name in [
-        "options",
-        "requests",
-        "prompts",
-        "terminal",
-        "limits",
-        "json",
-        "atomic",
-        "fingerprint",
-        "profile",
-        "tokenizer",
-        "images",
-        "photos",
-        "runs",
-        "report",
-    ] {
-        if let Some(needs) = dependencies.get(name) {
-            assert!(!needs.contains("tch") && !needs.contains("libtorch"), "{name} must do without LibTorch");
+    for name in WITHOUT_LIBTORCH.into_iter().filter(|name| dependencies.contains_key(*name)) {
+        let mut paths = vec![vec![name]];
+        while let Some(path) = paths.pop() {
+            let Some(needs) = path.last().and_then(|last| dependencies.get(*last)) else { continue };
+            for need in needs {
+                let path = [&path[..], &[need.as_str()]].concat();
+                assert!(!["tch", "torch-sys", "libtorch"].contains(&need.as_str()), "{}", path.join(" -> "));
+                paths.push(path);
+            }
         }
     }
 }

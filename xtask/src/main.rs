@@ -10,6 +10,7 @@ mod bench;
 mod campaign;
 mod check;
 mod children;
+mod dist;
 mod miniature;
 mod program;
 mod setup;
@@ -36,6 +37,7 @@ enum Command {
     Test(check::Test),
     Bench(bench::Bench),
     Campaign(campaign::Campaign),
+    Dist(dist::Dist),
     /// Train the miniature base model from scratch, on drawings that are downloaded (16 MB, MIT)
     ///
     /// Takes about four hours on two cores, less with --budget 30m. Resumes what was interrupted.
@@ -67,6 +69,7 @@ fn run() -> ExitCode {
         Some(Command::Test(command)) => command.run(),
         Some(Command::Bench(command)) => command.run(),
         Some(Command::Campaign(command)) => command.run(),
+        Some(Command::Dist(command)) => command.run(),
         Some(Command::PretrainMiniature { mut options }) => {
             options.insert(0, "pretrain".into());
             program::run(options)

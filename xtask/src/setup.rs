@@ -8,23 +8,20 @@
 
 mod installation;
 mod link;
-mod loader;
+pub(crate) mod loader;
 mod python;
 mod wheels;
 
+use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::{env, io};
 
 use anyhow::{Context, bail};
 
 use crate::workspace;
-use installation::Installation;
+use installation::{Installation, VERSION};
 use python::Python;
-
-/// The only version that tch 0.24 accepts.
-const VERSION: &str = "2.11.0";
 
 /// Find or install LibTorch 2.11.0, so that plain cargo commands work
 #[derive(clap::Args)]
@@ -171,14 +168,4 @@ fn lock(dir: &Path) -> anyhow::Result<File> {
 fn same_place(one: &Path, other: &Path) -> bool {
     let place = |path: &Path| Some((path.parent()?.canonicalize().ok()?, path.file_name()?.to_owned()));
     one == other || place(one).is_some_and(|one| place(other) == Some(one))
-}
-
-/// Removes a file, link or folder that may be there.
-fn remove(path: &Path) -> io::Result<()> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }

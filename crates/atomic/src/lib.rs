@@ -1,4 +1,4 @@
-//! Files and folders that are either complete or not there.
+//! Files and folders that are either complete or absent.
 //!
 //! ```
 //! use std::io::Write;
@@ -15,10 +15,9 @@
 //! What a command writes to a path that its user has named is new ([`ensure_new`]) or replaces an earlier file of this
 //! program's ([`ensure_ours`]).
 //!
-//! Invariants: knows nothing of what is in a file; writes regular files and folders only, never to what stands behind a
-//! symbolic link, a device or a pipe. What is unfinished has a hidden name beside its place and is locked by the process
-//! that writes it; what a killed process has left is removed before the next process writes its first file into the same
-//! folder.
+//! Invariants: knows nothing of what is in a file; writes regular files and folders only, never through a symbolic link or to
+//! a device or a pipe. Unfinished files have a hidden name beside their place and are locked by the process that writes them;
+//! those of a killed process are removed before the next process writes its first file into the same folder.
 
 mod output;
 mod partial;
@@ -41,14 +40,14 @@ use partial::Unfinished;
 /// A reader, or a crash at any moment, sees the old file or the new one, never a part.
 ///
 /// # Errors
-/// When `path` is there and is not a regular file, the folder is not writable, the disk is full, or `write` fails; the
+/// When `path` exists and is not a regular file, the folder is not writable, the disk is full, or `write` fails; the
 /// temporary file is removed then.
 pub fn replace_file(path: &Path, write: impl FnOnce(&mut File, &Path) -> Result<()>) -> Result<()> {
     output::ensure_regular(path)?;
     file(path, write, |temporary| temporary.persist(path))
 }
 
-/// The same where `path` must not be there: what another process puts there meanwhile is not replaced either.
+/// The same where `path` must not exist; a file that another process writes there meanwhile is not replaced either.
 ///
 /// # Errors
 /// As [`replace_file`], and when `path` is taken.
@@ -72,7 +71,7 @@ fn file(
     let permissions = temporary.as_file().metadata().with_context(failed)?.permissions();
     write(temporary.as_file_mut(), &hidden).with_context(failed)?;
     let finish = || -> io::Result<()> {
-        // The writer may have put another file in its place, so it is opened anew for the flush.
+        // The writer may have replaced the file, so it is opened again for the flush.
         let file = File::open(&hidden)?;
         file.set_permissions(permissions)?;
         file.sync_all()?;
@@ -90,20 +89,20 @@ pub fn write(path: &Path, contents: impl AsRef<[u8]>) -> Result<()> {
     replace_file(path, |file, _| Ok(file.write_all(contents.as_ref())?))
 }
 
-/// Opens a file to read it and to add to its end; it is made if need be.
+/// Opens a file to read it and to append to it; created if missing.
 ///
 /// # Errors
-/// When `path` is there and is not a regular file, or is not writable.
+/// When `path` exists and is not a regular file, or is not writable.
 pub fn append(path: &Path) -> Result<File> {
     output::ensure_regular(path)?;
     let opened = File::options().read(true).append(true).create(true).open(path);
     opened.with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Fills a new folder with `fill` under a temporary name beside `path`, then gives it its name. Folders above it are made.
+/// Fills a new folder with `fill` under a temporary name beside `path`, then renames it. Folders above it are created.
 ///
 /// # Errors
-/// When the folder above is not writable, `path` is there and not an empty folder, or `fill` fails (its error is returned
+/// When the folder above is not writable, `path` exists and not an empty folder, or `fill` fails (its error is returned
 /// as it is); the temporary folder is removed then.
 pub fn new_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let free = match fs::symlink_metadata(path) {
@@ -114,16 +113,16 @@ pub fn new_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result
     folder(path, fill, |hidden| fs::rename(hidden, path))
 }
 
-/// The same where there may be a folder, which the new one replaces when it is complete, at one stroke: whenever the
-/// process ends, one of them is there.
+/// The same where there may be a folder, which the complete new one replaces in one step: whenever the process ends, one of
+/// them exists.
 ///
 /// # Errors
-/// As [`new_folder`], and when `path` is no folder.
+/// As [`new_folder`], and when `path` is not a folder.
 pub fn replace_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let is_folder = fs::symlink_metadata(path).map_or(true, |found| found.is_dir());
     ensure!(is_folder, "cannot write {}: it is not a folder; remove it, or choose another name", path.display());
     folder(path, fill, |hidden| match renameat_with(CWD, hidden, CWD, path, RenameFlags::EXCHANGE) {
-        // The old one has the temporary name now, and goes.
+        // The old one has the temporary name now, and is removed.
         Ok(()) => Ok(()),
         Err(Errno::NOENT) => fs::rename(hidden, path),
         // Some file systems cannot exchange names.

@@ -1,4 +1,4 @@
-//! What may stand where something is to be written.
+//! Whether a path may be written to.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Makes sure that there is nothing at `path`.
+/// Checks that there is nothing at `path`.
 ///
 /// # Errors
 /// When there is something, even a symbolic link to nothing.
@@ -20,8 +20,8 @@ pub fn ensure_new(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes sure that there is nothing at `path`, or a regular file that this program has written: one for which `ours`
-/// holds. `what` says what that would be, such as "a report of this program".
+/// Checks that there is nothing at `path`, or a regular file that this program has written: one for which `ours` holds.
+/// `what` names such a file in the message: "a report of this program".
 ///
 /// # Errors
 /// When something else is there.
@@ -34,7 +34,7 @@ pub fn ensure_ours(path: &Path, what: &str, ours: impl FnOnce(&Path) -> bool) ->
     Ok(())
 }
 
-/// Makes sure that there is nothing at `path`, or a regular file; returns whether there is one.
+/// Checks that there is nothing at `path`, or a regular file; returns whether there is one.
 pub(crate) fn ensure_regular(path: &Path) -> Result<bool> {
     let found = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata.file_type(),

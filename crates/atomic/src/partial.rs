@@ -1,4 +1,4 @@
-//! What is unfinished: its name, its lock, and what becomes of it when its process ends early.
+//! Unfinished files and folders: their names, their locks, and their removal when a process has ended early.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -9,22 +9,22 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How the name of what is not complete yet begins, beside its place; a killed process may leave some.
+/// The prefix of the name of an unfinished file or folder; a killed process may leave some.
 pub const PARTIAL: &str = ".partial-";
 
-/// How the names that this crate gives begin; random letters and digits follow.
+/// The prefix of the names that this crate gives; random letters and digits follow.
 const OURS: &str = ".partial-attndreambooth-";
 const RANDOM: usize = 12;
 
-/// Where a file system has no locks, what has been left alone for so long is nobody's.
+/// Where a file system has no locks, a file that is older than this is abandoned.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What this process has not finished.
+/// The unfinished files and folders of this process.
 static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 /// The folders that this process has swept.
 static SWEPT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// Makes temporary files and folders with names of ours.
+/// A builder of temporary files and folders with such names.
 pub(crate) fn builder() -> tempfile::Builder<'static, 'static> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(OURS).rand_bytes(RANDOM);
@@ -34,12 +34,12 @@ pub(crate) fn builder() -> tempfile::Builder<'static, 'static> {
 /// A file or folder under its temporary name, on the list of what this process has not finished until this is dropped.
 pub(crate) struct Unfinished {
     path: PathBuf,
-    /// Other processes see by it that somebody is at work.
+    /// Tells other processes that it is being written.
     _lock: File,
 }
 
 impl Unfinished {
-    /// Makes something temporary in `folder` by `create`, and locks what `open` opens of it.
+    /// Creates a temporary file or folder in `folder` by `create`, and locks what `open` opens of it.
     pub(crate) fn begin<T: AsRef<Path>>(
         folder: &Path,
         create: impl Fn() -> io::Result<T>,
@@ -64,9 +64,9 @@ impl Unfinished {
         }
     }
 
-    /// Gives it its name by `rename`.
+    /// Renames it by `rename`.
     pub(crate) fn finish<T>(self, rename: impl FnOnce() -> T) -> T {
-        // So that nothing is discarded and finished at once.
+        // The lock is held so that nothing is discarded while it is renamed.
         let mut unfinished = held(&UNFINISHED);
         let renamed = rename();
         unfinished.remove(&self.path);
@@ -85,7 +85,7 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether an open file or folder is what stands at `path`.
+/// Whether an open file or folder is the one at `path`.
 fn is_at(open: &File, path: &Path) -> io::Result<bool> {
     let open = open.metadata()?;
     match fs::symlink_metadata(path) {
@@ -95,7 +95,7 @@ fn is_at(open: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Removes what this process has not finished. The process must end right after, by whichever thread called this: every
+/// Removes this process's unfinished files and folders. The process must end right after, by whichever thread called this: every
 /// other thread that begins or finishes a file from now on waits for that.
 pub fn discard_unfinished() {
     let unfinished = held(&UNFINISHED);
@@ -115,8 +115,7 @@ fn remove(path: &Path) -> io::Result<()> {
     if fs::symlink_metadata(path)?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
 }
 
-/// Removes what processes that are gone have left unfinished in `folder`, the first time that this process asks for it.
-/// What cannot be removed does no harm.
+/// Removes what ended processes have left unfinished in `folder`, once per process. What cannot be removed does no harm.
 fn sweep_once(folder: &Path) {
     let Ok(folder) = folder.canonicalize() else { return };
     if held(&SWEPT).insert(folder.clone()) {
@@ -133,18 +132,19 @@ fn sweep(folder: &Path) {
         let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
         // Held until it is gone.
         if let Some(_lock) = abandoned(&path, &metadata) {
-            let _ = remove(&path);
+            let removed = remove(&path).is_ok();
+            tracing::info!(path = %path.display(), removed, "an earlier process left this unfinished");
         }
     }
 }
 
-/// Whether this crate gives such names.
+/// Whether a name is one that this crate gives.
 fn is_ours(name: &OsStr) -> bool {
     let random = name.to_str().and_then(|name| name.strip_prefix(OURS));
     random.is_some_and(|random| random.len() == RANDOM && random.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
-/// The lock of what nobody is writing any more.
+/// The lock of an abandoned file or folder.
 fn abandoned(path: &Path, metadata: &Metadata) -> Option<File> {
     let file = match metadata {
         folder if folder.is_dir() => File::open(path),
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_takes_what_is_ours_and_nobodys() {
+    fn a_sweep_removes_abandoned_files_of_ours() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let ours = |random: &str| at(&format!("{OURS}{random}"));

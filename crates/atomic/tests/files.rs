@@ -46,7 +46,7 @@ fn a_folder_is_replaced_at_one_stroke() {
     assert_eq!(format!("{:#}", failed.unwrap_err()), "stopped");
     assert!(path.join("1").exists() && !path.join("2").exists());
     replace_folder(&path, |new| {
-        assert!(path.join("1").exists(), "until the new one is whole");
+        assert!(path.join("1").exists(), "until the new one is complete");
         write(&new.join("2"), "new")
     })
     .unwrap();
@@ -134,7 +134,7 @@ fn ours_is_replaced_and_others_is_not() {
     check().unwrap();
     write(&path, "ours, the first").unwrap();
     check().unwrap();
-    write(&path, "somebody's").unwrap();
+    write(&path, "another's").unwrap();
     let error = check().unwrap_err().to_string();
     assert!(
         error.ends_with("page.html: it exists and is not a page of ours; remove it, or name another file"),

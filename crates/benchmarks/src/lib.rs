@@ -1,4 +1,4 @@
-//! Pieces of work to be timed: a step of each stage, a component's pass, sampling, loading, a whole run.
+//! Pieces of work to be timed: a step of each stage, a component's pass, sampling, loading, a training run.
 //!
 //! ```no_run
 //! use benchmarks::{Settings, Work, measure};
@@ -10,10 +10,10 @@
 //! ```
 //!
 //! `python/work.py` does the same work with diffusers, transformers and PyTorch; `cargo xtask bench --compare` runs both
-//! interleaved. Each piece of work returns a number, its *check*, which both must agree on: what is compared is then the
-//! same work. [`procedural`] writes models of real size whose weights are random, for speed does not depend on them.
+//! interleaved. Each piece of work returns a number, its *check*, which both must agree on: the same work is then
+//! compared. [`procedural`] writes models of real size whose weights are random, for speed does not depend on them.
 //!
-//! Invariants: what is timed is what the product runs, not a copy of it; inputs derive from fixed seeds; nothing is
+//! Invariants: the product's own code is timed, not a copy of it; inputs derive from fixed seeds; nothing is
 //! timed but between two moments when the device's queue is empty.
 
 mod growth;

@@ -1,4 +1,4 @@
-//! Each piece of work finds the number that Python finds: what is compared is the same work.
+//! Each piece of work returns the number that Python returns, so that the same work is compared.
 #![allow(clippy::unwrap_used)]
 
 use benchmarks::{Settings, Work, measure};
@@ -59,7 +59,7 @@ fn a_run_is_measured_from_photos_to_files() {
 #[test]
 fn what_cannot_be_timed_says_why() {
     let unknown = "unet-backward".parse::<Work>().unwrap_err().to_string();
-    assert!(unknown.starts_with("there is no work \"unet-backward\"; there are unet-forward, "), "{unknown}");
+    assert!(unknown.starts_with("there is no work \"unet-backward\"; choose one of unet-forward, "), "{unknown}");
     let missing = measure(Work::Features, &Settings::new("nowhere".into())).unwrap_err();
     assert!(format!("{missing:#}").contains("nowhere"), "{missing:#}");
 }

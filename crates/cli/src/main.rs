@@ -44,6 +44,16 @@ fn run() -> i32 {
             return error.exit_code();
         }
     };
+    let logged = match (global.quiet, global.verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        (false, 1) => "info",
+        (false, 2) => "debug",
+        (false, _) => "trace",
+    };
+    if let Err(error) = profile::install(logged, |line| terminal::say!("{line}")) {
+        terminal::note!("{error:#}");
+    }
     images::mark_generated(!global.no_digital_source_type);
     let show = Show::new(global);
     match execute(&command, &show, stop) {

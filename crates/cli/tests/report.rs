@@ -111,6 +111,6 @@ fn runs_that_no_study_can_be_made_of_are_compared_nevertheless() {
     let output = attndreambooth(&["compare", "--out"], &[&out, &a, &b]);
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("note: there is no study: the runs have no pictures of the same prompt and seed"), "{text}");
+    assert!(text.contains("note: there is no study: the runs have no images of the same prompt and seed"), "{text}");
     assert!(out.join("compare.html").exists() && !out.join("study.html").exists());
 }

@@ -148,7 +148,7 @@ impl ClipTextModel {
     /// # Errors
     /// As [`ClipTextModel::embed`].
     pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
-        let _span = profile::span("text_encoder");
+        let _span = tracing::trace_span!("text_encoder").entered();
         self.forward_embeddings(&self.embed(ids)?)
     }
 
@@ -167,7 +167,7 @@ impl ClipTextModel {
     /// # Errors
     /// As [`ClipTextModel::embed`], and when there are fewer layers.
     pub fn hidden_state(&self, ids: &Tensor, clip_skip: usize) -> Result<Tensor> {
-        let _span = profile::span("text_encoder");
+        let _span = tracing::trace_span!("text_encoder").entered();
         let layers = self.encoder.depth();
         ensure!(clip_skip <= layers, "clip_skip is {clip_skip}, but this text encoder has {layers} layers");
         self.encode(&self.embed(ids)?, clip_skip)

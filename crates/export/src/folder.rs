@@ -1,4 +1,4 @@
-//! A whole model folder in the diffusers layout.
+//! Model folders in the diffusers layout.
 
 use std::path::Path;
 

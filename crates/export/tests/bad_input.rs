@@ -152,7 +152,7 @@ fn a_unet_of_another_model() {
         assert_eq!(message(single_file(&open(&model), &file, Some(unet), &SingleFile::default())), found);
     }
     let found = message(diffusers_folder(&open(&model), &out, Some(Unet::Folder(Path::new("/no/run"))), None));
-    assert_eq!(found, "/no/run is no U-Net: it has no config.json");
+    assert_eq!(found, "/no/run is not a U-Net: it has no config.json");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 

@@ -149,7 +149,7 @@ fn the_rows_of_a_padded_table_give_way_to_learned_ones() {
     }
 }
 
-/// What training programs leave in files is no reason to export nothing.
+/// The remains of training programs in files do not prevent an export.
 #[test]
 fn tensors_that_mean_nothing_are_left_out_of_a_single_file() {
     let folder = tempfile::tempdir().unwrap();
@@ -193,7 +193,7 @@ fn every_component_of_transformers_is_loaded_as_f32() {
 }
 
 #[test]
-fn pictures_are_those_that_diffusers_draws_after_the_same_changes() {
+fn images_are_those_that_diffusers_draws_after_the_same_changes() {
     let reference = Golden::open("export/pictures.safetensors");
     let folder = tempfile::tempdir().unwrap();
     for name in BASES {
@@ -206,20 +206,20 @@ fn pictures_are_those_that_diffusers_draws_after_the_same_changes() {
         let prompt = pipeline.tokenizer.expand("a photo of a <dog> on the beach").unwrap();
         assert_eq!(prompt, "a photo of a <dog> <dog>_1 on the beach");
         let settings = Settings { steps: 8, height: 64, width: 64, ..pipeline.default_settings() };
-        let pictures = pipeline.generate(&[Request::new(prompt, 17)], &settings, &mut |_| {}).unwrap();
+        let images = pipeline.generate(&[Request::new(prompt, 17)], &settings, &mut |_| {}).unwrap();
         let expected = Vec::<u8>::try_from(reference.get(name).flatten(0, -1)).unwrap();
-        let differences: Vec<u8> = pictures[0].as_raw().iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).collect();
+        let differences: Vec<u8> = images[0].as_raw().iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).collect();
         assert_eq!(differences.len(), expected.len());
         let (differing, worst) = (differences.iter().filter(|d| **d > 0).count(), differences.iter().max().unwrap());
         println!("{name}: {differing} of {} bytes differ, by at most {worst}", expected.len());
         assert!(*worst <= 1);
 
         // The golden shows both changes: the base model draws something else.
-        let pictures = Pipeline::from_folder(&base(name), common::F32)
+        let images = Pipeline::from_folder(&base(name), common::F32)
             .unwrap()
             .generate(&[Request::new("a photo of a dog on the beach", 17)], &settings, &mut |_| {})
             .unwrap();
-        assert!(pictures[0].as_raw().iter().zip(&expected).any(|(a, b)| a.abs_diff(*b) > 20));
+        assert!(images[0].as_raw().iter().zip(&expected).any(|(a, b)| a.abs_diff(*b) > 20));
     }
 }
 

@@ -1,4 +1,4 @@
-//! What files hold, by the SHA-256 of their contents, computed once for each file.
+//! The SHA-256 of files' contents, computed once for each file and cached.
 //!
 //! ```
 //! # let folder = tempfile::tempdir()?;
@@ -10,12 +10,12 @@
 //! # anyhow::Ok(())
 //! ```
 //!
-//! A fingerprint is remembered in the user's cache folder under the file's device, inode, size and times of change
+//! A fingerprint is cached in the user's cache folder under the file's device, inode, size and times of change
 //! (mtime and ctime): whatever changes the file changes its ctime, which no program can set. A file that changed within
-//! the last two seconds may change again without another time, and is read anew.
+//! the last two seconds may change again without another time, and is read again.
 //!
-//! Invariants: what is remembered is never wrong, only absent: an entry is written whole, has a checksum, and is read
-//! only under exactly these numbers. A cache that cannot be read or written is no error. There are at most
+//! Invariants: the cache is never wrong, only incomplete: an entry is written as a whole, has a checksum, and is read only
+//! under exactly these numbers. A cache that cannot be read or written is no error. There are at most
 //! [`MOST_ENTRIES`] entries. Knows nothing of what is in a file.
 
 mod cache;
@@ -37,17 +37,17 @@ pub use cache::MOST_ENTRIES;
 /// Seconds: file systems keep times as coarsely as this.
 const COARSEST_TIME: i64 = 2;
 
-/// Fingerprints of files, as far as they are remembered.
+/// Fingerprints of files, with their cache.
 #[derive(Debug)]
 pub struct Fingerprints {
-    /// `None` where there is no place for it.
+    /// `None` where the user has no cache folder.
     folder: Option<PathBuf>,
-    /// Those of this process, by the same keys: enough where the folder is not writable.
+    /// Those of this process by the same keys, also where the folder is not writable.
     known: Mutex<HashMap<String, String>>,
 }
 
 impl Fingerprints {
-    /// Those of the user: in `attndreambooth/fingerprints` in `$XDG_CACHE_HOME` or `~/.cache`.
+    /// The user's: in `attndreambooth/fingerprints` in `$XDG_CACHE_HOME` or `~/.cache`.
     pub fn of_user() -> &'static Self {
         static OF_USER: LazyLock<Fingerprints> = LazyLock::new(|| {
             let cache = etcetera::base_strategy::Xdg::new().ok().map(|user| user.cache_dir());
@@ -57,7 +57,7 @@ impl Fingerprints {
         &OF_USER
     }
 
-    /// Those in a folder of their own, which is made when there is something to remember.
+    /// A cache in a folder of its own, created when there is something to write.
     pub fn in_folder(folder: impl Into<PathBuf>) -> Self {
         Self { folder: Some(folder.into()), known: Mutex::default() }
     }
@@ -72,20 +72,21 @@ impl Fingerprints {
         let before = file.metadata().with_context(failed)?;
         ensure!(before.is_file(), "{} is not a file", path.display());
         let key = key(&before);
-        if let Some(known) = self.recall(&key) {
+        if let Some(known) = self.cached(&key) {
             return Ok(known);
         }
-        let begun = SystemTime::now();
+        let start = SystemTime::now();
         let sha256 = hash(&mut file).with_context(failed)?;
+        tracing::debug!(file = %path.display(), sha256, "computed a fingerprint");
         let after = file.metadata().with_context(failed)?;
         ensure!(self::key(&after) == key, "{} was changed while it was read; try again", path.display());
-        if settled(&before, begun) {
-            self.remember(key, &sha256);
+        if settled(&before, start) {
+            self.store(key, &sha256);
         }
         Ok(sha256)
     }
 
-    fn recall(&self, key: &str) -> Option<String> {
+    fn cached(&self, key: &str) -> Option<String> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sha256) = known.get(key) {
             return Some(sha256.clone());
@@ -95,9 +96,9 @@ impl Fingerprints {
         Some(sha256)
     }
 
-    fn remember(&self, key: String, sha256: &str) {
+    fn store(&self, key: String, sha256: &str) {
         if let Some(folder) = &self.folder {
-            // Without it, the file is read again next time.
+            // The file is read again next time.
             let _ = cache::write(folder, &key, sha256);
         }
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, sha256.to_owned());
@@ -115,7 +116,7 @@ fn key(metadata: &Metadata) -> String {
         i128::from(metadata.ctime()),
         i128::from(metadata.ctime_nsec()),
     ];
-    hexadecimal(Sha256::digest(format!("{numbers:?}")))
+    hex::encode(Sha256::digest(format!("{numbers:?}")))
 }
 
 /// Whether a change from now on would have another time.
@@ -129,7 +130,7 @@ fn hash(file: &mut File) -> std::io::Result<String> {
     let mut buffer = vec![0; 1 << 20];
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok(hexadecimal(hasher.finalize())),
+            0 => return Ok(hex::encode(hasher.finalize())),
             count => hasher.update(&buffer[..count]),
         }
     }
@@ -137,11 +138,7 @@ fn hash(file: &mut File) -> std::io::Result<String> {
 
 /// The SHA-256 of bytes in memory, in hexadecimal.
 pub fn of_bytes(bytes: impl AsRef<[u8]>) -> String {
-    hexadecimal(Sha256::digest(bytes))
-}
-
-fn hexadecimal(digest: impl AsRef<[u8]>) -> String {
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(bytes))
 }
 
 #[cfg(test)]
@@ -167,14 +164,14 @@ mod tests {
     }
 
     #[test]
-    fn contents_decide_and_nothing_else() {
+    fn only_contents_count() {
         let folder = tempfile::tempdir().unwrap();
         let fingerprints = Fingerprints::in_folder(folder.path().join("cache"));
         let [a, b] = ["a", "b"].map(|name| folder.path().join(name));
         fs::write(&a, "abc").unwrap();
         fs::write(&b, "").unwrap();
         assert_eq!((fingerprints.of(&a).unwrap(), fingerprints.of(&b).unwrap()), (ABC.to_owned(), EMPTY.to_owned()));
-        // At once, of the same size and with the old time: neither is remembered.
+        // At once, of the same size and with the old time: neither is cached.
         let time = fs::metadata(&a).unwrap().modified().unwrap();
         fs::write(&a, "xyz").unwrap();
         File::options().write(true).open(&a).unwrap().set_modified(time).unwrap();
@@ -185,16 +182,16 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_new_is_remembered_beyond_the_process() {
+    fn a_file_that_is_not_new_is_cached_beyond_the_process() {
         let folder = tempfile::tempdir().unwrap();
         let cache = folder.path().join("cache");
         let sha256 = Fingerprints::in_folder(&cache).of(&old()).unwrap();
         assert_eq!(sha256, of_bytes(fs::read(old()).unwrap()));
         let [entry] = &entries(&cache)[..] else { panic!("one entry") };
-        // What is read there is what is answered ...
+        // The entry is what is returned ...
         fs::write(entry, cache::text(&entry.file_name().unwrap().to_string_lossy(), ABC)).unwrap();
         assert_eq!(Fingerprints::in_folder(&cache).of(&old()).unwrap(), ABC);
-        // ... unless it is damaged in any place; then the file is read, and the entry is whole again.
+        // ... unless it is damaged in any place; then the file is read, and the entry is written again.
         let whole = fs::read(entry).unwrap();
         for at in 0..whole.len() {
             let mut damaged = whole.clone();
@@ -210,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recent_file_is_not_remembered() {
+    fn a_recent_file_is_not_cached() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a"), "abc").unwrap();
         Fingerprints::in_folder(folder.path().join("cache")).of(&folder.path().join("a")).unwrap();
@@ -236,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn many_writers_leave_whole_entries_and_not_too_many() {
+    fn many_writers_leave_complete_entries_and_not_too_many() {
         let folder = tempfile::tempdir().unwrap();
         let cache = folder.path();
         std::thread::scope(|scope| {
@@ -259,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_named() {
+    fn an_unreadable_file_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let fingerprints = Fingerprints::in_folder(folder.path().join("cache"));
         let says = |path: &Path| format!("{:#}", fingerprints.of(path).unwrap_err());

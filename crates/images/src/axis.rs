@@ -1,18 +1,18 @@
-//! Where numbers stand along an axis, and which of them have a tick.
+//! Positions and ticks along an axis.
 
 use std::ops::RangeInclusive;
 
-/// How the values of an axis become distances.
+/// The scale of an axis.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Scale {
     /// Equal differences are equally far apart.
     #[default]
     Linear,
-    /// Equal ratios are equally far apart; what is not positive has no place.
+    /// Equal ratios are equally far apart; numbers that are not positive have no place.
     Log,
 }
 
-/// Beyond this, and its inverse, nothing is measured; within it no sum here overflows.
+/// Larger numbers, and smaller ones than its inverse on a logarithmic axis, have no place, so that no sum overflows.
 const HUGE: f64 = 1e100;
 
 impl Scale {
@@ -34,7 +34,7 @@ pub(crate) struct Axis {
     to: f64,
 }
 
-/// A line across the picture with a number beside it.
+/// A line across the plot with a number beside it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Tick {
     /// 0 at the start of the axis, 1 at its end.
@@ -63,12 +63,12 @@ impl Axis {
         Self { scale, from: from - room, to: to + room }
     }
 
-    /// The same with air above and below; values that are not negative and reach near zero start at zero.
-    pub(crate) fn airy(scale: Scale, values: impl Iterator<Item = f64>) -> Self {
+    /// The same with a margin above and below; values that are not negative and reach near zero start at zero.
+    pub(crate) fn with_margin(scale: Scale, values: impl Iterator<Item = f64>) -> Self {
         let Self { from, to, .. } = Self::tight(scale, values);
-        let air = (to - from) * 0.06;
+        let margin = (to - from) * 0.06;
         let near_zero = scale == Scale::Linear && from >= 0.0 && from <= to / 2.0;
-        Self { scale, from: if near_zero { 0.0 } else { from - air }, to: to + air }
+        Self { scale, from: if near_zero { 0.0 } else { from - margin }, to: to + margin }
     }
 
     /// Where a value stands: 0 at the start of the axis, 1 at its end, `None` where it has no place.
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_span_gets_one() {
+    fn a_single_value_gets_a_span() {
         for value in [0.0, 1e-300, 5.0, -2.0, 1e50, f64::MIN_POSITIVE] {
             let axis = linear(value, value);
             assert!((axis.at(value).unwrap() - 0.5).abs() < 1e-9, "{value}: {axis:?}");
@@ -208,11 +208,11 @@ mod tests {
     }
 
     #[test]
-    fn air_keeps_zero_as_the_floor() {
-        let airy = |from, to| Axis::airy(Scale::Linear, [from, to].into_iter());
-        assert_eq!(airy(0.1, 1.0).from, 0.0);
-        assert!(airy(0.1, 1.0).to > 1.0);
-        assert!(airy(0.9, 1.0).from > 0.8);
-        assert!(airy(-0.1, 1.0).from < -0.1);
+    fn the_margin_keeps_zero_as_the_floor() {
+        let with_margin = |from, to| Axis::with_margin(Scale::Linear, [from, to].into_iter());
+        assert_eq!(with_margin(0.1, 1.0).from, 0.0);
+        assert!(with_margin(0.1, 1.0).to > 1.0);
+        assert!(with_margin(0.9, 1.0).from > 0.8);
+        assert!(with_margin(-0.1, 1.0).from < -0.1);
     }
 }

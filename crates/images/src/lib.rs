@@ -1,22 +1,9 @@
-//! Images without tensors: PNG files with text chunks, labelled grids, line plots, and resizing and rotation that equal
-//! Pillow's bit by bit.
+#![doc = include_str!("../README.md")]
 //!
-//! ```
-//! use images::{Grid, RgbImage};
+//! # Invariants
 //!
-//! let red = RgbImage::from_pixel(64, 64, image::Rgb([200, 30, 30]));
-//! let mut grid = Grid::new(2);
-//! grid.push(red.clone(), "seed 0");
-//! grid.push(red, "seed 1");
-//! # let folder = tempfile::tempdir()?;
-//! # let path = folder.path().join("grid.png");
-//! images::save_png(&path, &grid.draw(), &[("Software", "an example")])?;
-//! assert_eq!(images::png_texts(&path)?, [("Software".to_owned(), "an example".to_owned())]);
-//! # anyhow::Ok(())
-//! ```
-//!
-//! Invariants: knows nothing of tensors or models; a file it writes is complete or absent, and what a model has generated
-//! says so ([`save_generated`]); text is drawn from a font of its own, and only characters that it lacks from the system's.
+//! Knows nothing of tensors or models; a file it writes is complete or absent, and what a model has generated says so
+//! ([`save_generated`]); text has an embedded font, and only characters that it lacks come from the system's fonts.
 
 mod axis;
 mod grid;

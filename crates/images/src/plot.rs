@@ -1,4 +1,4 @@
-//! Lines over numbers.
+//! Line plots, as SVG and as images.
 
 use std::fmt::{self, Display};
 
@@ -11,7 +11,7 @@ const MARGIN: i32 = 20;
 const ROW: i32 = 17;
 const FONT_SIZE: f64 = 12.5;
 
-// What is not a line has the colour of the text around the plot.
+// All but the lines has the colour of the text around the plot.
 const GRID: &str = r#"class="grid" stroke="currentColor" stroke-opacity=".13""#;
 const BASE: &str = r#"class="base" stroke="currentColor" stroke-opacity=".5""#;
 const MARK: &str = r#"class="mark" stroke="currentColor" stroke-opacity=".35" stroke-dasharray="4 4""#;
@@ -103,7 +103,7 @@ impl Plot {
         self
     }
 
-    /// The plot as an image with dark text on white. Any size will do; what has no room is left out.
+    /// The plot as an image with dark text on white, of any size.
     pub fn draw(&self, width: u32, height: u32) -> RgbImage {
         rasterise(&self.svg(width, height))
     }
@@ -112,7 +112,7 @@ impl Plot {
     ///
     /// For scripts that tell the values under a pointer, the group of each line has `data-name`, its own
     /// `stroke`, and `data-points`: for each point its place across, x, y and the smoothed y, with spaces between them and a
-    /// semicolon between points. `data-top` and `data-bottom` of the whole say between which heights the lines are.
+    /// semicolon between points. `data-top` and `data-bottom` of the plot are the heights between which the lines are.
     pub fn svg(&self, width: u32, height: u32) -> String {
         let (width, height) = (width.max(1), height.max(1));
         let frame = Frame::new(self, width.cast_signed(), height.cast_signed());
@@ -143,7 +143,7 @@ impl Plot {
     }
 }
 
-/// Where everything stands, in pixels.
+/// The layout, in pixels.
 struct Frame<'a> {
     left: i32,
     right: i32,
@@ -172,10 +172,10 @@ struct Caption<'a> {
 impl<'a> Frame<'a> {
     fn new(plot: &'a Plot, width: i32, height: i32) -> Self {
         let points = || plot.series.iter().flat_map(|series| &series.points);
-        // A point counts only as a whole.
+        // A point counts only where both of its numbers do.
         let shown = || points().filter(|(x, y)| Scale::Linear.place(*x).and(plot.scale.place(*y)).is_some());
         let x = Axis::tight(Scale::Linear, shown().map(|(x, _)| *x));
-        let y = Axis::airy(plot.scale, shown().map(|(_, y)| *y));
+        let y = Axis::with_margin(plot.scale, shown().map(|(_, y)| *y));
         let (legend, top) = legend(plot, width);
         let bottom = height - 8 - 2 * ROW - 8;
         let y_ticks = y.ticks(((bottom - top) / 48).max(2) as usize);

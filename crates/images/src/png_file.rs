@@ -11,7 +11,7 @@ use image::RgbImage;
 /// The keyword that the XMP specification, part 3, gives the packet in a PNG file.
 const KEYWORD: &str = "XML:com.adobe.xmp";
 
-/// An XMP packet with IPTC's digital source type of what a trained model has generated.
+/// An XMP packet with IPTC's digital source type of images that a trained model has generated.
 const PACKET: &str = concat!(
     "<?xpacket begin=\"\u{feff}\" id=\"W5M0MpCehiHzreSzNTczkc9d\"?>\n",
     r#"<x:xmpmeta xmlns:x="adobe:ns:meta/">
@@ -31,7 +31,7 @@ const PACKET: &str = concat!(
 
 static MARKED: AtomicBool = AtomicBool::new(true);
 
-/// Whether generated images are marked as such from now on, in the whole process; they are if this is never called.
+/// Sets whether the process marks generated images as such; by default it does.
 pub fn mark_generated(marked: bool) {
     MARKED.store(marked, Ordering::Relaxed);
 }
@@ -54,10 +54,10 @@ pub fn save_generated(path: &Path, image: &RgbImage, texts: &[(&str, &str)]) -> 
     save_png(path, image, &with_mark(texts))
 }
 
-/// The same where there must be no file yet, even if another process writes at the same time.
+/// The same for a new file, even if another process writes there at the same time.
 ///
 /// # Errors
-/// As [`save_png`], and when `path` is taken.
+/// As [`save_png`], and when `path` exists.
 pub fn save_new_generated(path: &Path, image: &RgbImage, texts: &[(&str, &str)]) -> Result<()> {
     atomic::new_file(path, |file, _| encode(file, image, &with_mark(texts)))
 }

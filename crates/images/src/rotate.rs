@@ -1,4 +1,4 @@
-//! Rotation as Pillow does it: the canvas grows, the nearest pixel is taken, what is outside is black.
+//! Rotation as Pillow does it: the canvas grows, the nearest pixel is taken, and the corners are black.
 
 use std::ops::Range;
 

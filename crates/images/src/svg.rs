@@ -14,7 +14,7 @@ const FONT: &[u8] = include_bytes!("../data/DejaVuSansMono.ttf");
 const FAMILY: &str = "DejaVu Sans Mono";
 /// The width of a character by the size of the font.
 const ADVANCE: f64 = 1233.0 / 2048.0;
-/// The colour of what is `currentColor`.
+/// The colour that `currentColor` stands for.
 const STYLE: &str = "svg { color: rgb(31, 35, 40) }";
 
 /// Text as it may stand in an element or a quoted attribute of SVG or HTML: nothing breaks out, and nothing disguises what
@@ -120,8 +120,8 @@ mod tests {
 
     #[test]
     fn widths_are_the_fonts() {
-        let picture = ink("MMMM");
-        let right = picture.enumerate_pixels().filter(|(_, _, pixel)| pixel.0[0] < 128).map(|(x, ..)| x).max().unwrap();
+        let image = ink("MMMM");
+        let right = image.enumerate_pixels().filter(|(_, _, pixel)| pixel.0[0] < 128).map(|(x, ..)| x).max().unwrap();
         let expected = 2.0 + text_width("MMMM", 15.0);
         assert!((expected - f64::from(right)).abs() < 3.0, "{right} {expected}");
     }

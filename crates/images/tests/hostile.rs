@@ -5,14 +5,14 @@ use proptest::prelude::*;
 
 proptest! {
     #[test]
-    fn a_picture_with_a_few_wrong_bytes(
+    fn an_image_with_a_few_wrong_bytes(
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         cut in proptest::option::of(any::<prop::sample::Index>()),
     ) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.png");
-        let picture = image::RgbImage::from_fn(5, 3, |x, y| image::Rgb([x as u8 * 50, y as u8 * 80, 7]));
-        images::save_png(&path, &picture, &[("parameters", "a cat"), ("Title", "ein Kätzchen 🐱")]).unwrap();
+        let image = image::RgbImage::from_fn(5, 3, |x, y| image::Rgb([x as u8 * 50, y as u8 * 80, 7]));
+        images::save_png(&path, &image, &[("parameters", "a cat"), ("Title", "ein Kätzchen 🐱")]).unwrap();
         let mut bytes = std::fs::read(&path).unwrap();
         for (place, byte) in &changes {
             let place = place.index(bytes.len());

@@ -1,4 +1,4 @@
-//! JSON files that people and programs have written, read alike everywhere.
+//! Reading JSON files: byte-order marks, bounds, and messages that name the file and the key.
 //!
 //! ```
 //! # let folder = tempfile::tempdir()?;
@@ -9,8 +9,8 @@
 //! # anyhow::Ok(())
 //! ```
 //!
-//! Invariants: a byte-order mark, which editors on Windows put in front of UTF-8, is no error; a message names the file
-//! and, where there is one, the key; no file is read without a bound. Knows nothing of what is in a file.
+//! Invariants: a byte-order mark, which editors on Windows put in front of UTF-8, is not an error; a message names the file
+//! and, where there is one, the key; every read is bounded. Knows nothing of what is in a file.
 
 use std::io;
 use std::path::Path;
@@ -18,7 +18,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 
-/// What is wrong with a JSON text, and at which key and place.
+/// An error in a JSON text, with its key and place.
 pub type Error = serde_path_to_error::Error<serde_json::Error>;
 
 /// The byte-order mark.
@@ -26,10 +26,10 @@ const MARK: char = '\u{feff}';
 /// The same in UTF-16, little-endian and big-endian, which Windows PowerShell writes by default.
 const UTF_16: [[u8; 2]; 2] = [[0xff, 0xfe], [0xfe, 0xff]];
 
-/// Reads `path`, which is `what` ("a prompt set").
+/// Reads `path`; `what` names its contents in messages ("a prompt set").
 ///
 /// # Errors
-/// When the file cannot be read or is something else; names the file, and the key or value that does not fit.
+/// When the file cannot be read or does not fit the type; names the file, and the key or value.
 pub fn read<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
     let text = text(path).with_context(|| format!("cannot read {}", path.display()))?;
     parse(&text).with_context(|| format!("{} is not {what}", path.display()))
@@ -38,7 +38,7 @@ pub fn read<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
 /// The text of a file without its byte-order mark, if it has one.
 ///
 /// # Errors
-/// The system's reason, or that the file is not UTF-8.
+/// The system's error, or that the file is not UTF-8.
 pub fn text(path: &Path) -> io::Result<String> {
     let bytes = limits::read(path)?;
     let wrong = |reason: &str| io::Error::new(io::ErrorKind::InvalidData, reason);
@@ -52,7 +52,7 @@ pub fn text(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Parses a JSON text as a whole.
+/// Parses a complete JSON text.
 ///
 /// # Errors
 /// The key or value that does not fit.
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_no_part_of_the_text() {
+    fn a_byte_order_mark_is_not_part_of_the_text() {
         let expected = Sizes::from([("a".to_owned(), vec![1, 2])]);
         assert_eq!(outcome(b"{\"a\": [1, 2]}\n").unwrap(), expected);
         assert_eq!(outcome(b"\xef\xbb\xbf{\"a\": [1, 2]}").unwrap(), expected);
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_file_and_key() {
+    fn an_error_names_its_file_and_key() {
         for (bytes, words) in [
             (&b"{\"a\": [1, \"x\"]}"[..], &["is not a list of sizes: a[1]: invalid type: string \"x\"", "line 1"][..]),
             (b"{} {}", &["is not a list of sizes", "trailing characters"]),

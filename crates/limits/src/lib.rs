@@ -1,4 +1,4 @@
-//! What users and files may ask for: numbers within bounds, and files that end.
+//! Bounds on numbers that users and files give, and on the size of files that are read.
 //!
 //! ```
 //! let error = limits::within("layers", 1_u64 << 63, 1..=1000, "each layer is built before the next").unwrap_err();
@@ -9,9 +9,9 @@
 //! assert!(limits::read(std::path::Path::new("/dev/zero")).is_err());
 //! ```
 //!
-//! Each configuration states its own bounds, beside its keys and with their reasons; this crate only has the words.
+//! Each configuration states its own bounds, beside its keys and with their reasons; this crate has the common form of the message.
 //!
-//! Invariant: a number is refused before anything is allocated or computed by it, and a file before it is read.
+//! Invariant: a number is refused before anything is allocated or computed with it, and a file before it is read.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -31,7 +31,7 @@ pub struct OutOfRange {
     pub least: String,
     /// The largest value that it may have.
     pub most: String,
-    /// Why there is a bound.
+    /// The reason for the bounds.
     pub reason: String,
 }
 
@@ -79,7 +79,7 @@ pub fn read_to_string(path: &Path) -> io::Result<String> {
 /// Opens a regular file to read.
 ///
 /// # Errors
-/// When it is anything else: a device may have no end, and a pipe may wait for ever. Else the system's own reason.
+/// When it is anything else: a device may be endless, and a pipe may wait forever. Otherwise the system's own error.
 pub fn open(path: &Path) -> io::Result<File> {
     let metadata = std::fs::metadata(path)?;
     if !metadata.is_file() {
@@ -106,7 +106,7 @@ pub fn read_at_most(path: &Path, most: u64) -> io::Result<Vec<u8>> {
         let (megabytes, most) = (length.div_ceil(1 << 20), most >> 20);
         return Err(io::Error::new(
             ErrorKind::FileTooLarge,
-            format!("it has {megabytes} MiB, more than the {most} MiB that are read of such a file"),
+            format!("it has {megabytes} MiB, more than the {most} MiB that are read"),
         ));
     }
     Ok(bytes)
@@ -119,7 +119,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_no_number_is_in_no_range() {
+    fn nan_is_in_no_range() {
         assert!(within("x", f64::NAN, 0.0..=f64::INFINITY, "").is_err());
         assert!(within("x", 1.0, 0.0..=1.0, "").is_ok());
         let error = within("steps", -1, 1..=10, "why").unwrap_err().to_string();
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn files_without_an_end_are_refused() {
+    fn endless_files_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -139,7 +139,7 @@ mod tests {
         let sparse = folder.path().join("sparse");
         File::create(&sparse).unwrap().set_len(1 << 40).unwrap();
         let error = read(&sparse).unwrap_err().to_string();
-        assert_eq!(error, "it has 1048576 MiB, more than the 64 MiB that are read of such a file");
+        assert_eq!(error, "it has 1048576 MiB, more than the 64 MiB that are read");
         // Larger than it says, which is 0.
         assert!(read_at_most(Path::new("/proc/self/maps"), 10).is_err());
         assert!(!read(Path::new("/proc/self/maps")).unwrap().is_empty());
@@ -148,7 +148,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_file_is_read_whole_or_not_at_all(bytes in proptest::collection::vec(any::<u8>(), 0..200), most in 0_u64..200) {
+        fn a_file_is_read_completely_or_not_at_all(bytes in proptest::collection::vec(any::<u8>(), 0..200), most in 0_u64..200) {
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), &bytes).unwrap();
             match read_at_most(file.path(), most) {

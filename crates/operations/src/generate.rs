@@ -32,7 +32,7 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated
     let to = compute::resolve(request.compute)?;
     let profiler = Profiler::start(request.profiling, to.1);
     let (pipeline, source, guidance_scale) =
-        profile::timed("generate/load", || match (&request.run, &request.model) {
+        tracing::trace_span!("generate/load").in_scope(|| match (&request.run, &request.model) {
             (Some(folder), model) => {
                 let run = models::finished(folder, model.as_deref(), context)?;
                 Ok((run.pipeline(to)?, folder, run.config.validation.guidance_scale))
@@ -71,7 +71,7 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated
         let made = pipeline.generate(chunk, &settings, &mut |step| {
             progress.step(batches * step.total as u64, format!("batch {}/{batches}", batch + 1));
         })?;
-        let _span = profile::span("generate/save");
+        let _span = tracing::trace_span!("generate/save").entered();
         for (image, pixels) in chunk.iter().zip(made) {
             let parameters = parameters(request, image, &settings, &pipeline);
             let number = folder.add(&pixels, &parameters, entry(request, image, &settings, &pipeline))?;
@@ -84,7 +84,7 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated
             }
         }
     }
-    let last = profile::timed("generate/save", || grid.write(&folder))?;
+    let last = tracing::trace_span!("generate/save").in_scope(|| grid.write(&folder))?;
     generated.grids.extend(last.map(|grid| generated.folder.join(grid)));
     profiler.finish(&generated.folder, context)?;
     Ok(generated)

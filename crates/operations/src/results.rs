@@ -29,7 +29,7 @@ pub(crate) fn show(
     device: DeviceChoice,
     context: &Context<'_>,
 ) -> Result<FinishedResults> {
-    let _span = profile::span("train/results");
+    let _span = tracing::trace_span!("train/results").entered();
     let prompts = Some(validation.results.clone());
     let compute = Compute { device, ..Compute::default() };
     let request = Evaluate { prompts, images: 1, base: true, compute, ..Evaluate::new(run) };

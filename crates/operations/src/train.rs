@@ -100,7 +100,7 @@ pub(crate) fn learn(request: &Train, out: &Path, context: &Context<'_>) -> Resul
     let config = config::layers(&request.options, resumed)?.finish()?;
     check_results(&config)?;
     let open = || Session::open(config::layers(&request.options, resumed)?, out, device, request.resume);
-    let session = profile::timed("train/load", open)?;
+    let session = tracing::trace_span!("train/load").in_scope(open)?;
     context.message(match (device, request.device) {
         (Device::Cpu, DeviceChoice::Auto) => {
             format!("computing on the CPU: {}", libtorch::cuda_unavailable().unwrap_or("there is no GPU"))

@@ -1,4 +1,4 @@
-//! Shows what training would see of a folder of photos: the whole of each, and augmented crops.
+//! Shows what training would see of a folder of photos: the central square of each, and augmented crops.
 //!
 //! ```console
 //! $ cargo run -p attndreambooth-photos --example contact_sheet                          # the photos in fixtures
@@ -24,11 +24,11 @@ fn main() -> Result<()> {
         println!("note: {note}");
     }
     let random = Augmentation::default();
-    let whole = Augmentation::none(random.resolution);
+    let central = Augmentation::none(random.resolution);
     let mut crops = Vec::new();
     for (photo, first) in opened.photos.iter().zip((0..).step_by(4)) {
         let (width, height) = photo.pixels.dimensions();
-        crops.push((photo, whole.sample(0, width, height)));
+        crops.push((photo, central.sample(0, width, height)));
         crops.extend((first..first + 4).map(|seed| (photo, random.sample(seed, width, height))));
     }
     images::save_png(&out, &contact_sheet(&crops, 5, side).draw(), &[])?;

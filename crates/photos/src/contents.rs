@@ -1,4 +1,4 @@
-//! What a file is, by its first bytes; its name only says what somebody expects of it.
+//! Recognising files by their first bytes; a name only tells what its user expects.
 
 use std::path::Path;
 
@@ -9,13 +9,13 @@ use image::ImageFormat;
 pub(crate) enum Contents {
     /// Decode it.
     Image(ImageFormat),
-    /// Refuse it: somebody takes it for a photo, but it cannot be one here. Holds what follows its name in a sentence.
+    /// Refuse it: it is meant as a photo, but cannot be read as one. Holds what follows its name in a sentence.
     Unusable(String),
-    /// Leave it aside.
+    /// Skip it.
     Other,
 }
 
-/// So many first bytes are enough for [`Contents::of`].
+/// The number of first bytes that are enough for [`Contents::of`].
 pub(crate) const HEAD: usize = 32;
 
 const READ: [ImageFormat; 6] =
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_a_photo_is_refused() {
+    fn false_photos_are_refused() {
         assert_eq!(refusal("JPG", b""), "is empty");
         assert!(refusal("png", b"<html>").contains("does not begin like one"));
         assert!(refusal("jpg", b"\0\0\0\x24ftypheic\0\0\0\0").starts_with("is HEIC, which is not read"));

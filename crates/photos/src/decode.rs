@@ -10,7 +10,7 @@ use crate::error::damaged;
 use crate::icc::{self, Profile};
 use crate::jpeg;
 
-/// Larger photos are refused before they are decoded. So many pixels are 400 MB; a phone's 108 megapixels pass.
+/// Larger photos are refused before they are decoded. This many pixels take 400 MB; a phone's 108 megapixels pass.
 pub const MAX_PIXELS: u64 = 1 << 27;
 
 /// Width and height as stored, from the header alone.
@@ -51,7 +51,7 @@ pub(crate) fn decode(
         }
         _ => {
             let mut decoder = decoder(bytes, format)?;
-            // A camera's data that cannot be understood is no reason to refuse its photo.
+            // Metadata that cannot be understood are no reason to refuse a photo.
             let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
             let embedded = match format {
                 // `image` gives TIFF's tags the room of the pixels, too little for the profile of a small image.

@@ -1,4 +1,4 @@
-//! What is wrong with a folder or a setting, in sentences.
+//! Errors, in sentences.
 
 use std::fmt::{self, Display};
 use std::io;
@@ -15,7 +15,7 @@ pub struct Rejected {
 }
 
 impl Rejected {
-    /// What to tell the user where the others are used.
+    /// The note to a user whose other files are used.
     pub fn note(&self) -> String {
         format!("{self}; it is ignored")
     }
@@ -27,7 +27,7 @@ impl fmt::Display for Rejected {
     }
 }
 
-/// What a decoder says, on one line.
+/// A decoder's error, on one line.
 pub(crate) fn damaged(error: &dyn Display) -> String {
     format!("is damaged: {}", error.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
 }
@@ -43,7 +43,7 @@ pub enum Error {
     Folder {
         /// As given.
         folder: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// Nothing in it is a photo.
@@ -51,7 +51,7 @@ pub enum Error {
     NoPhotos {
         /// As given.
         folder: PathBuf,
-        /// What is in it instead.
+        /// The files in it.
         skipped: Vec<Rejected>,
     },
     /// Photos that cannot be used, all of them, so that they can be repaired at once.
@@ -67,7 +67,7 @@ pub enum Error {
         /// How many photos there are, good ones included.
         total: usize,
     },
-    /// More than fits in memory; probably a whole album.
+    /// More than fits in memory; probably an album.
     #[error(
         "the {photos} photos in {} have {megapixels} megapixels together, more than the {limit} that are read: \
          choose fewer (three to ten photos of one subject are enough)",
@@ -85,7 +85,7 @@ pub enum Error {
     },
 }
 
-/// A setting of [`Augmentation`](crate::Augmentation) that makes no sense.
+/// A value of [`Augmentation`](crate::Augmentation) that is out of range.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{key} is {value}, but it must be from {} to {}", allowed.start(), allowed.end())]
 pub struct InvalidAugmentation {

@@ -1,4 +1,4 @@
-//! A folder of photos, read and validated as a whole.
+//! Reading and validating a folder of photos.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -19,7 +19,7 @@ use crate::icc::Profile;
 
 /// The photos of a folder are held in memory; so many pixels are 6 GB.
 const MAX_FOLDER_PIXELS: u64 = 2_000_000_000;
-/// More than a camera's usual photo has.
+/// More pixels than a camera's usual photo has.
 const LARGE_PIXELS: u64 = 1 << 25;
 /// No photo's file is larger, and larger ones are not read to find out.
 const MAX_FILE_BYTES: u64 = 1 << 31;
@@ -76,7 +76,7 @@ impl Photo {
     }
 }
 
-/// Without the pixels, which nobody reads.
+/// Without the pixels.
 impl fmt::Debug for Photo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let size = self.pixels.dimensions();
@@ -108,8 +108,8 @@ impl PhotoFolder {
     /// Reads all photos of a folder, in parallel; or the photo alone, where `folder` is a file.
     ///
     /// # Errors
-    /// When the file is no usable photo; when the folder cannot be read, holds no photos or far too many, or when any photo in it is damaged, larger
-    /// than [`MAX_PIXELS`](crate::MAX_PIXELS) or of a format that is not read; all of these are named.
+    /// When the file is not a usable photo; when the folder cannot be read, holds no photos or far too many, or when any photo
+    /// in it is damaged, larger than [`MAX_PIXELS`](crate::MAX_PIXELS) or of a format that is not read; all of these are named.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, Error> {
         Self::open_with(folder, &Options::default())
     }
@@ -163,7 +163,8 @@ impl PhotoFolder {
             photos.sort_by(|(a, _): &(Photo, Profile), (b, _)| a.path.cmp(&b.path));
             let profiles: Vec<_> =
                 photos.iter().map(|(photo, profile)| (photo.path.clone(), profile.clone())).collect();
-            let photos = photos.into_iter().map(|(photo, _)| photo).collect();
+            let photos: Vec<_> = photos.into_iter().map(|(photo, _)| photo).collect();
+            tracing::info!(folder = %folder.display(), photos = photos.len(), skipped = skipped.len(), "opened photos");
             let notes = skipped.iter().map(Rejected::note).chain(notes(&companions, &profiles)).collect();
             return Ok(Self { photos, skipped, notes });
         }
@@ -172,7 +173,7 @@ impl PhotoFolder {
     }
 }
 
-/// Notes on files beside photos and on photos' colours: one for each kind, however many files.
+/// Notes on files beside photos and on photos' colours: one for each reason, however many files.
 fn notes(companions: &Companions, profiles: &[(PathBuf, Profile)]) -> Vec<String> {
     let Companions { captions, masks } = companions;
     let mut notes = Vec::new();
@@ -180,7 +181,7 @@ fn notes(companions: &Companions, profiles: &[(PathBuf, Profile)]) -> Vec<String
     let unused: Vec<String> = unused.map(|(what, files)| format!("{what} ({})", Names(files))).collect();
     if !unused.is_empty() {
         notes.push(format!(
-            "{} are not used: every photo is learned whole, with the configured prompt",
+            "{} are not used: training uses every photo as a whole, with the configured prompt",
             unused.join(" and ")
         ));
     }

@@ -16,7 +16,7 @@ pub(crate) enum Profile {
 
 /// Pixels that are converted at a time.
 const CHUNK: usize = 1 << 14;
-/// A profile that changes no channel of any colour by more is sRGB's, as somebody has rounded it.
+/// A profile that changes no channel of any colour by more than this is sRGB with rounded numbers.
 const ROUNDING: u8 = 1;
 
 /// Converts a decoded image from the profile that was embedded in it to sRGB, 8 bits a channel; transparency stays.

@@ -1,4 +1,4 @@
-//! JPEG, read strictly: lenient decoders fill what is missing with grey and say nothing.
+//! Strict JPEG decoding: lenient decoders silently fill missing pixels with grey.
 
 use image::RgbImage;
 use image::metadata::Orientation;

@@ -21,8 +21,8 @@ fn assert_says(message: &str, parts: &[&str]) {
     assert!(!message.contains('\n'), "{message:?} has several lines");
 }
 
-fn png(picture: &image::RgbImage) -> Vec<u8> {
-    encoded(picture, ImageFormat::Png)
+fn png(image: &image::RgbImage) -> Vec<u8> {
+    encoded(image, ImageFormat::Png)
 }
 
 #[test]
@@ -40,13 +40,13 @@ fn stray_bytes_between_the_segments_of_a_jpeg_are_passed_over() {
 
 #[test]
 fn everything_in_a_folder_is_accounted_for() {
-    let picture = png(&photo(8, 6));
+    let image = png(&photo(8, 6));
     let jpeg = encoded(&photo(8, 6), ImageFormat::Jpeg);
     let files: [(&str, &[u8]); 8] = [
-        ("b.png", &picture),
+        ("b.png", &image),
         ("a photo without a known name", &jpeg),
-        ("misnamed.jpg", &picture),
-        (".hidden.png", &picture),
+        ("misnamed.jpg", &image),
+        (".hidden.png", &image),
         ("._b.png", b"what macOS leaves"),
         ("caption.txt", b"BM is how this text begins"),
         ("empty", b""),
@@ -60,15 +60,15 @@ fn everything_in_a_folder_is_accounted_for() {
     let names: Vec<_> = opened.photos.iter().map(photos::Photo::name).collect();
     assert_eq!(names, ["a photo without a known name", "b.png", "link.png", "misnamed.jpg"]);
     assert!(opened.photos.iter().skip(1).all(|opened| opened.pixels == photo(8, 6)));
-    assert_eq!(opened.photos[1].sha256, hex_sha256(&picture));
+    assert_eq!(opened.photos[1].sha256, hex_sha256(&image));
     let skipped: Vec<_> = opened.skipped.iter().map(ToString::to_string).collect();
-    let not_a_picture = "is not a JPEG, PNG, WebP, BMP, GIF or TIFF image";
+    let not_an_image = "is not a JPEG, PNG, WebP, BMP, GIF or TIFF image";
     let expected = [
         "._b.png is hidden".to_owned(),
         ".hidden.png is hidden".to_owned(),
-        format!("Thumbs.db {not_a_picture}"),
-        format!("caption.txt {not_a_picture}"),
-        format!("empty {not_a_picture}"),
+        format!("Thumbs.db {not_an_image}"),
+        format!("caption.txt {not_an_image}"),
+        format!("empty {not_an_image}"),
         "more is a sub-folder".to_owned(),
     ];
     assert_eq!(skipped, expected);
@@ -205,7 +205,7 @@ fn what_follows_a_jpegs_end_does_not_matter() {
     }
 }
 
-/// Every file of the fixtures, cut off at every tenth of its length: pictures never come out half grey.
+/// Every file of the fixtures, cut off at every tenth of its length: images never come out half grey.
 #[test]
 fn cut_files_are_damaged() {
     let folder = fixtures().join("formats");
@@ -220,7 +220,7 @@ fn cut_files_are_damaged() {
     }
 }
 
-/// Random damage to every fixture gives a picture or a sentence.
+/// Random damage to every fixture gives an image or a sentence.
 #[test]
 fn damaged_files_never_panic() {
     let mut state = 1_u64;
@@ -253,20 +253,20 @@ fn damaged_files_never_panic() {
 
 #[test]
 fn captions_and_masks_beside_photos_are_not_used_and_one_note_says_so() {
-    let picture = png(&photo(8, 6));
+    let image = png(&photo(8, 6));
     let files: [(&str, &[u8]); 12] = [
-        ("01.png", &picture),
+        ("01.png", &image),
         ("01.txt", b"a dog"),
-        ("01-mask.png", &picture),
-        ("02.png", &picture),
+        ("01-mask.png", &image),
+        ("02.png", &image),
         ("02.caption", b"a dog"),
-        ("02.mask.png", &picture),
-        ("02_mask.jpg", &picture),
+        ("02.mask.png", &image),
+        ("02_mask.jpg", &image),
         ("metadata.jsonl", b"{}"),
-        ("03.png", &picture),
+        ("03.png", &image),
         ("03.txt", b"a dog"),
         // No photo's.
-        ("other-mask.png", &picture),
+        ("other-mask.png", &image),
         ("notes.txt", b"to do"),
     ];
     let opened = PhotoFolder::open(folder(&files).path()).unwrap();
@@ -275,12 +275,12 @@ fn captions_and_masks_beside_photos_are_not_used_and_one_note_says_so() {
     let skipped: Vec<_> = opened.skipped.iter().map(ToString::to_string).collect();
     assert_eq!(skipped, ["notes.txt is not a JPEG, PNG, WebP, BMP, GIF or TIFF image"]);
     let note = "captions (01.txt, 02.caption, 03.txt, metadata.jsonl) and masks (01-mask.png, 02.mask.png, 02_mask.jpg) are \
-                not used: every photo is learned whole, with the configured prompt";
+                not used: training uses every photo as a whole, with the configured prompt";
     assert_eq!(opened.notes, [format!("{}; it is ignored", skipped[0]), note.to_owned()]);
 }
 
 #[test]
-fn a_wholly_transparent_photo_is_refused_unless_its_hidden_colours_are_wanted() {
+fn a_wholly_transparent_photo_is_refused_unless_its_hidden_colours_are_kept() {
     let nothing = image::RgbaImage::from_pixel(8, 6, image::Rgba([10, 20, 30, 0]));
     let mut bytes = std::io::Cursor::new(Vec::new());
     nothing.write_to(&mut bytes, ImageFormat::Png).unwrap();
@@ -295,11 +295,11 @@ fn a_wholly_transparent_photo_is_refused_unless_its_hidden_colours_are_wanted() 
 /// The photo as a PNG with this profile.
 fn with_profile(profile: &[u8]) -> Vec<u8> {
     use image::ImageEncoder;
-    let picture = photo(8, 6);
+    let image = photo(8, 6);
     let mut bytes = Vec::new();
     let mut encoder = image::codecs::png::PngEncoder::new(&mut bytes);
     encoder.set_icc_profile(profile.to_vec()).unwrap();
-    encoder.write_image(picture.as_raw(), 8, 6, image::ExtendedColorType::Rgb8).unwrap();
+    encoder.write_image(image.as_raw(), 8, 6, image::ExtendedColorType::Rgb8).unwrap();
     bytes
 }
 

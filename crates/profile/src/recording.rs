@@ -5,14 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::state::{Event, Group, Place, State};
-use crate::{MOST_EVENTS, Name};
+use tracing::callsite::rebuild_interest_cache;
+
+use crate::MOST_EVENTS;
+use crate::state::{Event, Group, State};
+use crate::tree::Name;
 
 /// Waits until the device has done what was queued.
 pub type Synchronize = Box<dyn Fn() + Send + Sync>;
 
-/// The number of the recording that is on, or 0: all that a span looks at without one.
-pub(crate) static ACTIVE: AtomicU64 = AtomicU64::new(0);
+/// The number of the recording that is on, or 0.
+static ACTIVE: AtomicU64 = AtomicU64::new(0);
 static STATE: Mutex<Option<State>> = Mutex::new(None);
 
 thread_local! {
@@ -43,7 +46,7 @@ pub struct Profile {
 /// Starts to record the spans of all threads; `None` while another recording is on, of which a process has one.
 ///
 /// `sync` waits until the device has done what was queued; there is none where work is done when a call returns. It must
-/// have no spans itself.
+/// have no spans itself. Without [`install`](crate::install), there are no spans to record.
 pub fn start(sync: Option<Synchronize>) -> Option<Recording> {
     start_limited(sync, MOST_EVENTS)
 }
@@ -58,6 +61,8 @@ pub(crate) fn start_limited(sync: Option<Synchronize>, most_events: usize) -> Op
     *state = Some(State::new(number, sync.map(Arc::from), most_events));
     KNOWN.set((number, 0));
     ACTIVE.store(number, Ordering::Relaxed);
+    drop(state);
+    rebuild_interest_cache();
     Some(Recording { number })
 }
 
@@ -73,9 +78,9 @@ impl Recording {
     }
 
     fn take(&self) -> Option<State> {
-        let mut state = lock();
-        let own = state.take_if(|state| state.number == self.number)?;
+        let own = lock().take_if(|state| state.number == self.number)?;
         ACTIVE.store(0, Ordering::Relaxed);
+        rebuild_interest_cache();
         Some(own)
     }
 }
@@ -86,29 +91,34 @@ impl Drop for Recording {
     }
 }
 
-/// Opens a span, if the recording is still on.
-pub(crate) fn open(recording: u64, name: Name) -> Option<Place> {
-    let (mut state, _) = synchronized(recording);
-    let state = state.as_mut().filter(|state| state.number == recording)?;
-    if KNOWN.get().0 != recording {
-        KNOWN.set((recording, state.add_thread()));
-    }
-    Some(state.open(KNOWN.get().1, name))
+/// Whether spans are recorded.
+pub(crate) fn is_on() -> bool {
+    ACTIVE.load(Ordering::Relaxed) != 0
 }
 
-/// Closes a span, if its recording is still on.
-pub(crate) fn close(place: Place) {
-    let (mut state, now) = synchronized(place.recording);
-    if let Some(state) = state.as_mut().filter(|state| state.number == place.recording) {
-        state.close(place, now);
+/// Opens a span in this thread, if there is a recording.
+pub(crate) fn open(id: u64, name: Name) {
+    let (mut state, _) = synchronized();
+    let Some(state) = state.as_mut() else { return };
+    if KNOWN.get().0 != state.number {
+        KNOWN.set((state.number, state.add_thread()));
+    }
+    state.open(KNOWN.get().1, id, name);
+}
+
+/// Closes a span of this thread, if it was opened in the recording that is on.
+pub(crate) fn close(id: u64) {
+    let (mut state, now) = synchronized();
+    if let Some(state) = state.as_mut().filter(|state| KNOWN.get().0 == state.number) {
+        state.close(KNOWN.get().1, id, now);
     }
 }
 
 /// Waits for the device, where there is one; returns when that was.
-fn synchronized(recording: u64) -> (MutexGuard<'static, Option<State>>, Instant) {
+fn synchronized() -> (MutexGuard<'static, Option<State>>, Instant) {
     let now = Instant::now();
     let state = lock();
-    let sync = state.as_ref().filter(|state| state.number == recording).and_then(|state| state.sync.clone());
+    let sync = state.as_ref().and_then(|state| state.sync.clone());
     // While a panic unwinds, the device may be what has failed; a second panic would end the process.
     let Some(sync) = sync.filter(|_| !std::thread::panicking()) else { return (state, now) };
     // Others need not wait too.
@@ -125,13 +135,15 @@ fn lock() -> MutexGuard<'static, Option<State>> {
 
 #[cfg(test)]
 mod tests {
+    use tracing::trace_span;
+
     use super::*;
-    use crate::timed;
 
     #[test]
-    fn beyond_the_limit_only_the_table_goes_on() {
+    fn beyond_the_limit_only_the_table_counts() {
+        crate::install("off", |_| ()).expect("no other test of the library installs");
         let recording = start_limited(None, 3).expect("no other test of the library records");
-        timed("outer", || (0..5).for_each(|_| timed("inner", || ())));
+        trace_span!("outer").in_scope(|| (0..5).for_each(|_| trace_span!("inner").in_scope(|| ())));
         let profile = recording.stop();
         assert_eq!((profile.events.len(), profile.left_out), (3, 3));
         let node = profile.groups[0].tree.children(Some(0))[0];

@@ -1,11 +1,10 @@
-//! What a recording knows while it goes on.
+//! A recording in progress.
 
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::Name;
-use crate::tree::Tree;
+use crate::tree::{Name, Tree};
 
 /// So many spans are in a trace at most, those that began first; later ones are in the table only. They take 32 bytes of
 /// memory each, and about 100 bytes of the file.
@@ -21,9 +20,8 @@ pub(crate) struct State {
     threads: Vec<Thread>,
     pub(crate) groups: Vec<Group>,
     pub(crate) events: Vec<Event>,
-    /// Spans that came when there were as many events as may be.
+    /// Spans that came when there were as many events as allowed.
     pub(crate) left_out: u64,
-    spans: u64,
 }
 
 /// A thread that had spans; the first is the one that records.
@@ -49,21 +47,13 @@ pub(crate) struct Event {
     pub(crate) nanoseconds: u64,
 }
 
-/// A span on its way.
+/// A span that is not closed yet.
 struct Open {
+    /// `tracing`'s.
     id: u64,
     node: usize,
     start: Duration,
     event: Option<usize>,
-}
-
-/// Which span is to be closed.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
-    pub(crate) recording: u64,
-    thread: usize,
-    depth: usize,
-    id: u64,
 }
 
 impl State {
@@ -78,7 +68,6 @@ impl State {
             groups: Vec::new(),
             events: Vec::new(),
             left_out: 0,
-            spans: 0,
         };
         state.add_thread();
         state
@@ -99,28 +88,24 @@ impl State {
     }
 
     /// Opens a span within those that are open in the thread.
-    pub(crate) fn open(&mut self, thread: usize, name: Name) -> Place {
+    pub(crate) fn open(&mut self, thread: usize, id: u64, name: Name) {
         let Thread { group, open } = &mut self.threads[thread];
         let node = self.groups[*group].tree.child(open.last().map(|parent| parent.node), name);
-        self.spans += 1;
-        let place = Place { recording: self.number, thread, depth: open.len(), id: self.spans };
-        // What has to be done is done: from here on, time is the span's.
+        // The bookkeeping is done: from here on, time is the span's.
         let start = self.started.elapsed();
-        // Its place is taken now, for a span is as long as all within it.
+        // It has its place in the trace from now on, before the spans within it.
         let event = (self.events.len() < self.most_events).then_some(self.events.len());
         match event {
             Some(_) => self.events.push(Event { thread: thread as u32, node: node as u32, start, nanoseconds: 0 }),
             None => self.left_out += 1,
         }
-        open.push(Open { id: place.id, node, start, event });
-        place
+        open.push(Open { id, node, start, event });
     }
 
-    /// Closes a span, and those within it that are still open. One that was closed so itself is left as it is.
-    pub(crate) fn close(&mut self, place: Place, now: Instant) {
-        let open = &self.threads[place.thread].open;
-        if open.get(place.depth).is_some_and(|open| open.id == place.id) {
-            self.close_down_to(place.thread, place.depth, now);
+    /// Closes a span, and those within it that are still open. One that was closed with another is left as it is.
+    pub(crate) fn close(&mut self, thread: usize, id: u64, now: Instant) {
+        if let Some(depth) = self.threads[thread].open.iter().rposition(|open| open.id == id) {
+            self.close_down_to(thread, depth, now);
         }
     }
 

@@ -1,8 +1,30 @@
 //! Spans added up: one node for all that have the same name in the same place.
 
+use std::fmt;
 use std::time::Duration;
 
-use crate::Name;
+/// The name of a span, such as `vae/decode` or `unet/down_blocks.0`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Name {
+    pub(crate) text: &'static str,
+    pub(crate) number: Option<u64>,
+}
+
+impl Name {
+    /// The part before the first slash.
+    pub(crate) fn area(&self) -> &'static str {
+        self.text.split('/').next().unwrap_or(self.text)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.number {
+            Some(number) => write!(f, "{}.{number}", self.text),
+            None => f.write_str(self.text),
+        }
+    }
+}
 
 /// The spans of a thread, or of several of one name.
 #[derive(Debug, Default)]
@@ -22,7 +44,7 @@ pub(crate) struct Node {
 }
 
 impl Tree {
-    /// The node of `name` below `parent`, or at the top; it is made if need be.
+    /// The node of `name` below `parent`, or at the top; created if missing.
     pub(crate) fn child(&mut self, parent: Option<usize>, name: Name) -> usize {
         // There are as many as one function has parts.
         if let Some(&known) = self.children(parent).iter().find(|&&child| self.nodes[child].name == name) {

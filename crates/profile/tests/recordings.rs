@@ -3,17 +3,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use profile::{Profile, Recording, span, timed};
+use profile::{Profile, Recording};
 use serde_json::Value;
+use tracing::trace_span;
+
+/// The log.
+static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// A process has one recording; the tests take turns.
 fn start() -> (MutexGuard<'static, ()>, Recording) {
     static TURN: Mutex<()> = Mutex::new(());
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| profile::install("info", |line| LINES.lock().unwrap().push(line.to_owned())).unwrap());
     (turn, profile::start(None).unwrap())
 }
 
@@ -54,13 +60,13 @@ fn row(table: &str, label: &str) -> Vec<f64> {
 fn spans_nest_and_a_span_has_what_its_parts_have_not() {
     let (_turn, recording) = start();
     for _ in 0..2 {
-        let _step = span("a/step");
+        let _step = trace_span!("a/step").entered();
         pause(4);
         for part in 0..3 {
-            timed(("a/part", part), || pause(2));
+            trace_span!("a/part", number = part).in_scope(|| pause(2));
         }
     }
-    timed("b", || pause(3));
+    trace_span!("b").in_scope(|| pause(3));
     pause(5);
     let profile = recording.stop();
     let table = profile.to_string();
@@ -80,7 +86,7 @@ fn spans_nest_and_a_span_has_what_its_parts_have_not() {
 fn the_trace_has_each_span_within_its_parent() {
     let (_turn, recording) = start();
     fn nest(depth: usize) {
-        let _span = span(("nest/level", depth));
+        let _span = trace_span!("nest/level", number = depth).entered();
         if depth < 3 {
             (0..2).for_each(|_| nest(depth + 1));
         }
@@ -108,12 +114,12 @@ fn the_trace_has_each_span_within_its_parent() {
 fn a_thread_is_shown_beside_what_records() {
     let (_turn, recording) = start();
     {
-        let _outer = span("main/outer");
+        let _outer = trace_span!("main/outer").entered();
         for _ in 0..2 {
-            let work = || timed("beside/work", || pause(10));
+            let work = || trace_span!("beside/work").in_scope(|| pause(10));
             thread::Builder::new().name("worker \"1\"".to_owned()).spawn(work).unwrap().join().unwrap();
         }
-        thread::spawn(|| timed("beside/nameless", || ())).join().unwrap();
+        thread::spawn(|| trace_span!("beside/nameless").in_scope(|| ())).join().unwrap();
     }
     let profile = recording.stop();
     let table = profile.to_string();
@@ -135,31 +141,31 @@ fn a_thread_is_shown_beside_what_records() {
 }
 
 #[test]
-fn what_is_not_recorded_leaves_nothing() {
+fn spans_outside_a_recording_leave_nothing() {
     let (_turn, recording) = start();
     drop(recording);
-    let before = span("before");
+    let before = trace_span!("before").entered();
     let recording = profile::start(None).unwrap();
     assert!(profile::start(None).is_none());
     drop(before);
-    let open = span("open");
+    let open = trace_span!("open").entered();
     let profile = recording.stop();
-    drop(span("after"));
+    drop(trace_span!("after").entered());
     assert_eq!(names(&profile), ["open"]);
     // One recording's span is nothing to the next.
     let next = profile::start(None).unwrap();
-    timed("next", || drop(open));
+    trace_span!("next").in_scope(|| drop(open));
     assert_eq!(names(&next.stop()), ["next"]);
 }
 
 #[test]
 fn spans_that_end_in_any_order_stay_nested() {
     let (_turn, recording) = start();
-    let outer = span("outer");
-    let inner = span("inner");
+    let outer = trace_span!("outer").entered();
+    let inner = trace_span!("inner").entered();
     drop(outer);
-    let next = span("next");
-    let within = span("within");
+    let next = trace_span!("next").entered();
+    let within = trace_span!("within").entered();
     drop(inner);
     pause(2);
     drop(within);
@@ -181,12 +187,12 @@ fn a_panic_closes_what_it_leaves_and_waits_for_nothing() {
         counter.fetch_add(1, Ordering::Relaxed);
     };
     let recording = profile::start(Some(Box::new(wait))).unwrap();
-    timed("fine", || ());
+    trace_span!("fine").in_scope(|| ());
     assert_eq!(calls.load(Ordering::Relaxed), 2);
-    let failed = std::panic::catch_unwind(|| timed("failed", || panic!("as expected")));
+    let failed = std::panic::catch_unwind(|| trace_span!("failed").in_scope(|| panic!("as expected")));
     assert!(failed.is_err());
     assert_eq!(calls.load(Ordering::Relaxed), 3);
-    timed("after", || ());
+    trace_span!("after").in_scope(|| ());
     let table = recording.stop().to_string();
     assert!(table.contains("\nfailed ") && table.contains("\nafter "), "{table}");
 }
@@ -197,10 +203,25 @@ fn the_wait_for_the_device_is_the_parents_before_a_span_and_its_own_after() {
     drop(recording);
     let recording = profile::start(Some(Box::new(|| pause(4)))).unwrap();
     {
-        let _outer = span("outer");
-        timed("inner", || ());
+        let _outer = trace_span!("outer").entered();
+        trace_span!("inner").in_scope(|| ());
     }
     let table = recording.stop().to_string();
     let [outer, inner] = ["outer", "  inner"].map(|label| row(&table, label));
     assert!(inner[1] >= 0.004 && outer[2] >= 0.008, "{table}");
+}
+
+#[test]
+fn events_of_the_level_are_logged_with_their_fields_whether_there_is_a_recording_or_not() {
+    let (_turn, recording) = start();
+    tracing::info!(photos = 3, "opened the folder");
+    tracing::debug!("a detail");
+    drop(recording);
+    tracing::warn!("a dog\u{1b}[2J");
+    let lines: Vec<String> = LINES.lock().unwrap().clone();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].ends_with(" INFO recordings: opened the folder photos=3"), "{lines:?}");
+    assert!(lines[1].contains(" WARN recordings: a dog"), "{lines:?}");
+    // A process has one subscriber.
+    assert!(profile::install("info", |_| ()).is_err());
 }

@@ -1,6 +1,6 @@
 'use strict';
 
-// A slider shows one of its views, or all of them.
+// A slider shows one of its frames, or all of them.
 for (const slider of document.querySelectorAll('.slider')) {
   const range = slider.querySelector('input[type=range]');
   const all = slider.querySelector('input[type=checkbox]');
@@ -20,7 +20,7 @@ for (const slider of document.querySelectorAll('.slider')) {
   show();
 }
 
-// A picture that was chosen is shown large.
+// The chosen image is shown large.
 const large = document.getElementById('large');
 for (const button of document.querySelectorAll('.zoom')) {
   button.addEventListener('click', () => {

@@ -54,7 +54,7 @@ pub struct Tally {
     pub preferences: Vec<Preference>,
     /// How many participants there were.
     pub participants: usize,
-    /// How often the picture on the left was chosen, whichever it was.
+    /// How often the image on the left was chosen.
     pub left: u64,
     /// Files that are of the same participant as one before, and do not count.
     pub repeated: Vec<PathBuf>,
@@ -128,7 +128,7 @@ impl Tally {
         }
         let all: u64 = self.preferences.iter().map(|preference| preference.answers).sum();
         format!(
-            "{}\n{} participant(s); the left picture was chosen {} of {all} times; the interval is Wilson's and takes all \
+            "{}\n{} participant(s); the left image was chosen {} of {all} times; the interval is Wilson's and takes all \
              answers as independent",
             align(&rows),
             self.participants,
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn each_pair_is_counted_wherever_its_pictures_stood() {
+    fn each_pair_is_counted_whichever_side_its_images_were_on() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, value: &Value| {
             let path = folder.path().join(name);

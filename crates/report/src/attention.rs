@@ -3,33 +3,41 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use maud::{Markup, html};
 use serde_json::Value;
 
-use crate::element::Element;
-use crate::picture::Picture;
+use crate::embedded::Image;
+use crate::page::{figure, slider};
 use crate::run::{Run, entries, json, list, text};
-use crate::run_page::figure;
-use crate::slider::slider;
 
 /// The longer side of a map in pixels, at most.
 const SIDE: u32 = 384;
 
 /// A slider over the stages for each prompt.
-pub(crate) fn element(run: &Run) -> Result<Option<Element>> {
-    let mut body = Element::new("div");
-    let mut count = 0;
+pub(crate) fn body(run: &Run) -> Result<Option<Markup>> {
+    let mut prompts = Vec::new();
     for path in files(&run.folder.join("attend"))? {
         let Some(file) = json(&path)? else { continue };
         let folder = path.parent().unwrap_or(&path);
-        let views = list(&file, "rows").iter().map(|row| view(run, row, folder)).collect::<Result<Vec<_>>>()?;
-        if !views.is_empty() {
-            count += 1;
-            let prompt = file.get("arguments").map_or("", |arguments| text(arguments, "prompt"));
-            body = body.child(Element::of("h3", prompt)).child(slider(&format!("attention-{count}"), "Model", views));
+        let frames = list(&file, "rows").iter().map(|row| frame(run, row, folder)).collect::<Result<Vec<_>>>()?;
+        if !frames.is_empty() {
+            let prompt = file.get("arguments").map_or("", |arguments| text(arguments, "prompt")).to_owned();
+            prompts.push((prompt, frames));
         }
     }
-    let note = "Where in the picture each word acts, from blue (little) to red (much), and its share of the attention.";
-    Ok((count > 0).then(|| body.child(Element::of("p", note).class("note"))))
+    Ok((!prompts.is_empty()).then(|| {
+        html! {
+            div {
+                @for (number, (prompt, frames)) in (1..).zip(&prompts) {
+                    h3 { (prompt) }
+                    (slider(&format!("attention-{number}"), "Model", frames))
+                }
+                p class="note" {
+                    "Where in the image each word acts, from blue (little) to red (much), and its share of the attention."
+                }
+            }
+        }
+    }))
 }
 
 /// `attend.json` in the folder itself and in the folders within.
@@ -39,18 +47,17 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(folders.map(|folder| folder.join("attend.json")).filter(|path| path.is_file()).collect())
 }
 
-/// One stage: the picture and a map for each word, with how much of the attention it has.
-fn view(run: &Run, row: &Value, folder: &Path) -> Result<(String, Element)> {
+/// One stage: the image and a map for each word, with its share of the attention.
+fn frame(run: &Run, row: &Value, folder: &Path) -> Result<(String, Markup)> {
     let title = text(row, "title").to_owned();
-    let picture = Picture::open(&run.inside(folder.join(text(row, "picture")))?, SIDE)?;
-    let mut tiles =
-        Element::new("div").class("tiles").child(figure(&picture, &format!("The picture, {title}"), "picture"));
+    let open = |value, key| Image::open(&run.inside(folder.join(text(value, key)))?, SIDE);
+    let mut tiles = vec![figure(&open(row, "picture")?, &format!("The image, {title}"), "image")];
     for overlay in list(row, "overlays") {
-        let picture = Picture::open(&run.inside(folder.join(text(overlay, "file")))?, SIDE)?;
         let word = text(overlay, "word");
         let share = overlay.get("mean").and_then(Value::as_f64);
         let share = share.map_or(String::new(), |mean| format!(" {:.1} %", 100.0 * mean));
-        tiles = tiles.child(figure(&picture, &format!("Attention of “{word}”, {title}"), &format!("{word}{share}")));
+        let alt = format!("Attention of “{word}”, {title}");
+        tiles.push(figure(&open(overlay, "file")?, &alt, &format!("{word}{share}")));
     }
-    Ok((title, tiles))
+    Ok((title, html! { div class="tiles" { @for tile in &tiles { (tile) } } }))
 }

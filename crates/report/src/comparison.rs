@@ -3,26 +3,25 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
+use maud::{Markup, html};
 use serde_json::{Map, Value, json};
 
-use crate::drawn::{Drawn, drawn};
-use crate::element::{Element, cell, table};
-use crate::page::{Section, document, sections};
-use crate::picture::Picture;
+use crate::configuration::flat;
+use crate::embedded::Image;
+use crate::generated::{Generated, generated};
+use crate::page::{Section, cell, figure, sections, table};
 use crate::run::Run;
-use crate::run_page::{SCRIPT, figure, lightbox};
 use crate::scores::{self, estimates};
-use crate::settings::flat;
 
-/// The longer side of a picture in pixels, at most.
+/// The longer side of an image in pixels, at most.
 const SIDE: u32 = 384;
 
-/// Runs to compare, with what they have drawn. The first is the one that the others are compared with.
+/// Runs to compare, with their generated images. The first is the baseline of the others.
 #[derive(Debug)]
 pub struct Comparison {
     pub(crate) runs: Vec<Run>,
     pub(crate) names: Vec<String>,
-    pub(crate) pictures: Vec<Vec<Drawn>>,
+    pub(crate) images: Vec<Vec<Generated>>,
     /// Of each run: prompt set and scores file.
     evaluations: Vec<Vec<(String, Value)>>,
 }
@@ -45,7 +44,7 @@ impl Comparison {
         let names = names.map(|(name, folder)| if unique(name) { name.clone() } else { folder.display().to_string() });
         Ok(Self {
             names: names.collect(),
-            pictures: runs.iter().map(drawn).collect::<Result<_>>()?,
+            images: runs.iter().map(generated).collect::<Result<_>>()?,
             evaluations: runs.iter().map(Run::evaluations).collect::<Result<_>>()?,
             runs,
         })
@@ -114,71 +113,66 @@ impl Comparison {
         json!({ "runs": runs.collect::<Vec<_>>(), "settings_that_differ": differ.collect::<Map<_, _>>() })
     }
 
-    /// One page: settings, scores, and the pictures of each prompt and seed side by side, of at most `images` seeds.
+    /// One page: values that differ, scores, and the images of each prompt and seed side by side, of at most `seeds` seeds
+    /// a prompt.
     ///
     /// # Errors
-    /// When a picture cannot be read.
-    pub fn page(&self, images: usize) -> Result<String> {
-        let names = self.names.iter().map(String::as_str);
-        let rows = self.settings().into_iter().map(|(key, values)| (key, values.into_iter().map(cell).collect()));
-        let rows: Vec<_> = rows.collect();
-        let none =
-            rows.is_empty().then(|| Element::of("p", "None: the runs have the same configuration.").class("note"));
-        let settings = match none {
-            Some(none) => none,
-            None => table(std::iter::once("").chain(names), rows),
-        };
-        let mut all = vec![Section::new("settings", "Settings that differ", settings)];
-        let sets = self.scores();
-        if !sets.is_empty() {
-            let mut body = Element::new("div");
-            for (set, files) in &sets {
-                let rows = self.names.iter().cloned().zip(files).filter_map(|(name, file)| Some((name, (*file)?)));
-                body = body
-                    .child(Element::of("h3", format!("Prompts {set}")))
-                    .child(scores::by_row("run", rows.collect()));
-            }
-            let note = "Means with their bootstrap intervals over prompts and pictures; higher is better.";
-            all.push(Section::new("scores", "Scores", body.child(Element::of("p", note).class("note"))));
-        }
-        all.extend(self.grid(images)?);
-        let [contents, main] = sections(all);
+    /// When an image cannot be read.
+    pub fn page(&self, seeds: usize) -> Result<String> {
+        let mut all = vec![Section::new("settings", "Settings that differ", self.settings_body())];
+        all.extend(self.scores_body().map(|body| Section::new("scores", "Scores", body)));
+        all.extend(self.images_body(seeds)?.map(|body| Section::new("images", "Images", body)));
         let title = format!("Comparison of {}", self.names.join(", "));
-        let header = Element::new("header")
-            .child(Element::of("p", "AttnDreamBooth").class("kicker"))
-            .child(Element::of("h1", &title));
-        Ok(document(&title, SCRIPT, [header, contents, main, lightbox()]))
+        let header = html! { p class="kicker" { "AttnDreamBooth" } h1 { (title) } };
+        Ok(sections(&title, &header, &all))
     }
 
-    /// What the first run and at least one other have drawn.
-    fn grid(&self, images: usize) -> Result<Option<Section>> {
-        let Some((first, others)) = self.pictures.split_first() else { return Ok(None) };
-        let shared = |one: &&Drawn| others.iter().flatten().any(|other| other.matches(one));
-        let mut rows: Vec<(String, Vec<Element>)> = Vec::new();
+    fn settings_body(&self) -> Markup {
+        let rows = self.settings();
+        if rows.is_empty() {
+            return html! { p class="note" { "None: the runs have the same configuration." } };
+        }
+        let rows = rows.into_iter().map(|(key, values)| (key, values.into_iter().map(cell).collect()));
+        table(std::iter::once("").chain(self.names.iter().map(String::as_str)), rows)
+    }
+
+    fn scores_body(&self) -> Option<Markup> {
+        let sets = self.scores();
+        let rows = |files: &[Option<&Value>]| {
+            let rows = self.names.iter().cloned().zip(files).filter_map(|(name, file)| Some((name, (*file)?)));
+            scores::by_row("run", rows.collect())
+        };
+        (!sets.is_empty()).then(|| {
+            html! {
+                div {
+                    @for (set, files) in &sets { h3 { "Prompts " (set) } (rows(files)) }
+                    p class="note" { "Means with their bootstrap intervals over prompts and images; higher is better." }
+                }
+            }
+        })
+    }
+
+    /// The images of the first run that at least one other has too.
+    fn images_body(&self, seeds: usize) -> Result<Option<Markup>> {
+        let Some((first, others)) = self.images.split_first() else { return Ok(None) };
+        let shared = |one: &&Generated| others.iter().flatten().any(|other| other.matches(one));
+        let mut rows: Vec<(String, Vec<Markup>)> = Vec::new();
         let mut shown: Vec<&str> = Vec::new();
         for one in first.iter().filter(shared) {
-            if shown.iter().filter(|prompt| **prompt == one.prompt).count() >= images {
+            if shown.iter().filter(|prompt| **prompt == one.prompt).count() >= seeds {
                 continue;
             }
             shown.push(&one.prompt);
-            let mut cells = Vec::new();
-            for (name, pictures) in self.names.iter().zip(&self.pictures) {
-                cells.push(match pictures.iter().find(|other| other.matches(one)) {
-                    Some(Drawn { prompt, seed, path }) => {
-                        let alt = format!("{prompt}, seed {seed}, {name}");
-                        figure(&Picture::open(path, SIDE)?, &alt, name)
-                    }
-                    None => cell("–"),
-                });
-            }
-            rows.push((format!("{} (seed {})", one.prompt, one.seed), cells));
-        }
-        if rows.is_empty() {
-            return Ok(None);
+            let cells = self.names.iter().zip(&self.images).map(|(name, images)| {
+                let Some(Generated { prompt, seed, path }) = images.iter().find(|other| other.matches(one)) else {
+                    return Ok(cell("–"));
+                };
+                Ok(figure(&Image::open(path, SIDE)?, &format!("{prompt}, seed {seed}, {name}"), name))
+            });
+            rows.push((format!("{} (seed {})", one.prompt, one.seed), cells.collect::<Result<_>>()?));
         }
         let head = std::iter::once("prompt").chain(self.names.iter().map(String::as_str));
-        let body = Element::new("div").class("pictures").child(table(head, rows));
-        Ok(Some(Section::new("pictures", "Pictures", body)))
+        Ok((!rows.is_empty()).then(|| html! { div class="image-table" { (table(head, rows)) } }))
     }
 }
 

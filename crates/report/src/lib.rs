@@ -1,7 +1,7 @@
-//! Runs as pages to look at.
+//! Runs as HTML pages.
 //!
 //! [`run_page`] shows one run, [`Comparison`] several side by side and as a blind study, whose answers [`tally`] counts.
-//! Each page is one HTML file: pictures are within it, it fits a laptop and a phone, and it needs no network.
+//! Each page is one HTML file with its images inside; it fits a laptop and a phone and needs no network.
 //!
 //! ```
 //! # let parent = tempfile::tempdir()?;
@@ -19,17 +19,15 @@
 mod answers;
 mod attention;
 mod comparison;
-mod drawn;
-mod element;
+mod configuration;
+mod embedded;
 mod embedding;
+mod generated;
 mod interval;
 mod page;
-mod picture;
 mod run;
 mod run_page;
 mod scores;
-mod settings;
-mod slider;
 mod study;
 
 pub use answers::{Preference, Tally, tally};

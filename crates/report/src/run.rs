@@ -149,7 +149,7 @@ pub(crate) fn json(path: &Path) -> Result<Option<Value>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         bytes => bytes.with_context(|| format!("cannot read {}", path.display()))?,
     };
-    let damaged = || format!("{} is damaged; remove it, or have it made again", path.display());
+    let damaged = || format!("{} is damaged; remove it or make it again", path.display());
     ::json::parse(&bytes).map(Some).with_context(damaged)
 }
 

@@ -1,8 +1,9 @@
 //! Scores as `evaluate` writes them, as tables.
 
+use maud::{Markup, html};
 use serde_json::Value;
 
-use crate::element::{Element, cell, table};
+use crate::page::{cell, table};
 use crate::run::{counted, list, text};
 
 /// Scores under their keys, and what readers call them.
@@ -39,22 +40,26 @@ impl Estimate {
     }
 
     /// The number, its interval below it, and the interval as a bar from 0 to 1 within `range`.
-    fn element(self, (from, to): (f64, f64)) -> Element {
-        let number = Element::new("span").class("estimate").child(Element::of("b", format!("{:.3}", self.mean)));
-        let Some((low, high)) = self.interval else { return number };
-        let at = |value: f64| 100.0 * ((value - from) / (to - from).max(1e-12)).clamp(0.0, 1.0);
-        let style = format!("--low:{:.1}%;--high:{:.1}%;--mean:{:.1}%", at(low), at(high), at(self.mean));
-        number
-            .child(Element::of("small", format!("{low:.3} to {high:.3}")))
-            .child(Element::new("i").class("bar").attr("style", style).attr("aria-hidden", "true"))
+    fn markup(self, (from, to): (f64, f64)) -> Markup {
+        let at = |value: f64| format!("{:.1}%", 100.0 * ((value - from) / (to - from).max(1e-12)).clamp(0.0, 1.0));
+        html! {
+            span class="estimate" {
+                b { (format!("{:.3}", self.mean)) }
+                @if let Some((low, high)) = self.interval {
+                    small { (format!("{low:.3} to {high:.3}")) }
+                    i class="bar" style=(format!("--low:{};--high:{};--mean:{}", at(low), at(high), at(self.mean)))
+                        aria-hidden="true" {}
+                }
+            }
+        }
     }
 }
 
-/// What one model has drawn and how it was judged.
+/// One model's images and their scores.
 pub(crate) struct Variant<'a> {
     /// `subject` is the run's own model.
     pub(crate) name: &'a str,
-    /// The folder of its pictures, as seen from that of the file.
+    /// The folder of its images, relative to that of the file.
     pub(crate) folder: &'a str,
     /// `mean`, `kinds` and `prompts`.
     pub(crate) scores: &'a Value,
@@ -80,7 +85,7 @@ pub(crate) fn estimates(of: &Value) -> Vec<(&'static str, &'static str, Estimate
 }
 
 /// Tables over all prompts, by kind and, folded, by prompt.
-pub(crate) fn element(file: &Value) -> Option<Element> {
+pub(crate) fn tables(file: &Value) -> Option<Markup> {
     let variants = variants(file);
     if variants.is_empty() {
         return None;
@@ -89,36 +94,38 @@ pub(crate) fn element(file: &Value) -> Option<Element> {
         OWN => what.to_owned(),
         name => format!("{what}, {name} model"),
     };
-    let mut rows = Vec::new();
+    let mut rows: Vec<_> =
+        variants.iter().map(|Variant { name, scores, .. }| (named(name, "all prompts"), *scores)).collect();
     for Variant { name, scores, .. } in &variants {
-        rows.push((named(name, "all prompts"), *scores));
-    }
-    for Variant { name, scores, .. } in &variants {
-        // A kind that all prompts are of has been told already.
+        // A kind that all prompts are of has the row above.
         let kinds = Some(list(scores, "kinds")).filter(|kinds| kinds.len() > 1).unwrap_or_default();
         rows.extend(kinds.iter().map(|kind| (named(name, text(kind, "kind")), kind)));
     }
-    let mut body = Element::new("div").child(by_row("", rows)).child(Element::of("p", summary(file)).class("note"));
-    for Variant { name, scores, .. } in &variants {
-        let prompts: Vec<_> =
-            list(scores, "prompts").iter().map(|prompt| (text(prompt, "prompt").to_owned(), prompt)).collect();
-        let summary = Element::of("summary", named(name, "each prompt"));
-        let folded = Element::new("details").child(summary).child(by_row("prompt", prompts));
-        body = body.child(folded);
-    }
-    Some(body)
+    let by_prompt = |scores| {
+        let prompts = list(scores, "prompts").iter();
+        by_row("prompt", prompts.map(|prompt| (text(prompt, "prompt").to_owned(), prompt)).collect())
+    };
+    Some(html! {
+        div {
+            (by_row("", rows))
+            p class="note" { (summary(file)) }
+            @for Variant { name, scores, .. } in &variants {
+                details { summary { (named(name, "each prompt")) } (by_prompt(scores)) }
+            }
+        }
+    })
 }
 
 /// How much was judged, and by whom.
 fn summary(file: &Value) -> String {
     let prompts = counted(own(file).map_or(0, |scores| list(scores, "prompts").len()), "prompt");
-    let images = counted(file.get("images_per_prompt").and_then(Value::as_u64).unwrap_or(0) as usize, "picture");
+    let images = counted(file.get("images_per_prompt").and_then(Value::as_u64).unwrap_or(0) as usize, "image");
     let clip = file.get("clip").map_or("", |clip| text(clip, "name"));
     format!("{prompts} with {images} each, judged by {clip}.")
 }
 
 /// A table with a row for each named part of a scores file, and a column for each score that any of them has.
-pub(crate) fn by_row(what: &str, rows: Vec<(String, &Value)>) -> Element {
+pub(crate) fn by_row(what: &str, rows: Vec<(String, &Value)>) -> Markup {
     let rows: Vec<(String, Vec<_>)> = rows.into_iter().map(|(name, of)| (name, estimates(of))).collect();
     let has = |column: &&(&str, &str)| rows.iter().flat_map(|(_, all)| all).any(|(key, ..)| *key == column.0);
     let columns: Vec<(&str, &str)> = METRICS.into_iter().filter(|column| has(&column)).collect();
@@ -129,14 +136,14 @@ pub(crate) fn by_row(what: &str, rows: Vec<(String, &Value)>) -> Element {
         ends.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), (low, high)| (a.min(low), b.max(high)))
     };
     let ranges: Vec<_> = columns.iter().map(|(key, _)| range(key)).collect();
-    let elements = rows.iter().map(|(name, all)| {
+    let cells = rows.iter().map(|(name, all)| {
         let of = |((column, _), range): (&(&str, &str), &(f64, f64))| {
             let found = all.iter().find(|(key, ..)| key == column);
-            found.map_or_else(|| cell("–"), |(.., estimate)| estimate.element(*range))
+            found.map_or_else(|| cell("–"), |(.., estimate)| estimate.markup(*range))
         };
         (name.clone(), columns.iter().zip(&ranges).map(of).collect())
     });
-    table(std::iter::once(what).chain(columns.iter().map(|(_, name)| *name)), elements)
+    table(std::iter::once(what).chain(columns.iter().map(|(_, name)| *name)), cells)
 }
 
 #[cfg(test)]
@@ -162,15 +169,15 @@ mod tests {
         });
         let texts: Vec<_> = estimates(own(&file).unwrap()).iter().map(|(key, _, e)| (*key, e.text())).collect();
         assert_eq!(texts, [("clip_i", "0.712 [0.690, 0.731]".to_owned()), ("clip_t", "0.250".to_owned())]);
-        let page = element(&file).unwrap().to_string();
-        for part in ["a {} &lt;b&gt;", "1 prompt with 2 pictures each, judged by ViT-B/32.", "style, base model"] {
+        let page = tables(&file).unwrap().into_string();
+        for part in ["a {} &lt;b&gt;", "1 prompt with 2 images each, judged by ViT-B/32.", "style, base model"] {
             assert!(page.contains(part), "{part}: {page}");
         }
         assert!(!page.contains("NaN"), "{page}");
         let mut one_kind = file.clone();
         one_kind["variants"][0]["scores"]["kinds"].as_array_mut().unwrap().pop();
         one_kind["variants"].as_array_mut().unwrap().pop();
-        assert!(!element(&one_kind).unwrap().to_string().contains(">style<"), "it is the row of all prompts");
-        assert!(element(&json!({"version": 7})).is_none() && element(&json!([1])).is_none());
+        assert!(!tables(&one_kind).unwrap().into_string().contains(">style<"), "it is the row of all prompts");
+        assert!(tables(&json!({"version": 7})).is_none() && tables(&json!([1])).is_none());
     }
 }

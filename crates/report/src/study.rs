@@ -1,24 +1,24 @@
-//! A blind study as in the paper (section 5.2, appendix H): a photo, a prompt, and two pictures to choose from.
+//! A blind study as in the paper (section 5.2, appendix H): a photo, a prompt, and two images to choose from.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use maud::{Markup, html};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::comparison::Comparison;
-use crate::drawn::Drawn;
-use crate::element::Element;
+use crate::embedded::Image;
+use crate::generated::Generated;
 use crate::page::document;
-use crate::picture::Picture;
 use crate::run::Run;
 
 const SCRIPT: &str = include_str!("../assets/study.js");
-/// All pictures have this as their longer side, in pixels.
+/// The longer side of all images in pixels.
 const SIDE: u32 = 512;
 
 /// How a study is made.
@@ -26,7 +26,7 @@ const SIDE: u32 = 512;
 pub struct StudyOptions {
     /// Questions at most; in the paper, each participant answered 20.
     pub questions: usize,
-    /// Decides which pictures are asked about, in which order, and which is on the left.
+    /// Decides which images are asked about, in which order, and which is on the left.
     pub seed: u64,
     /// The photo to show; the first of the run's own if none is given.
     pub reference: Option<PathBuf>,
@@ -44,7 +44,7 @@ pub(crate) struct Key {
 pub(crate) struct Question {
     pub(crate) prompt: String,
     pub(crate) seed: u64,
-    /// The index of the run whose picture is on the left.
+    /// The index of the run whose image is on the left.
     pub(crate) left: usize,
     pub(crate) right: usize,
 }
@@ -58,19 +58,17 @@ impl Key {
         Ok(serde_json::from_slice(&BASE64_STANDARD.decode(sealed)?)?)
     }
 
-    /// Compares the first run with each of the others, as often with one as with another: first one picture of each prompt,
+    /// Compares the first run with each of the others, as often with one as with another: first one image of each prompt,
     /// then a second. The first run is on the left in half of the questions.
     fn choose(comparison: &Comparison, options: &StudyOptions) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(options.seed);
-        let Some((first, others)) = comparison.pictures.split_first() else {
-            unreachable!("there are two runs or more")
-        };
+        let Some((first, others)) = comparison.images.split_first() else { unreachable!("there are two runs or more") };
         let mut questions = Vec::new();
         for (i, other) in others.iter().enumerate() {
-            let mut shared: Vec<&Drawn> =
+            let mut shared: Vec<&Generated> =
                 first.iter().filter(|one| other.iter().any(|other| other.matches(one))).collect();
             shuffle(&mut shared, &mut random);
-            let mut shared: Vec<(usize, &Drawn)> = shared
+            let mut shared: Vec<(usize, &Generated)> = shared
                 .iter()
                 .enumerate()
                 .map(|(at, one)| (shared[..at].iter().filter(|before| before.prompt == one.prompt).count(), *one))
@@ -100,12 +98,12 @@ fn shuffle<T>(items: &mut [T], random: &mut ChaCha8Rng) {
 }
 
 impl Comparison {
-    /// The page of a blind study: which run a picture is of is not to be seen, neither in it nor in its file's size, name
-    /// or parameters. Answers are kept in the browser and saved as a file for [`tally`](crate::tally).
+    /// The page of a blind study: neither it nor an image's size, name or parameters tell which run the image is of.
+    /// Answers are kept in the browser and saved as a file for [`tally`](crate::tally).
     ///
     /// # Errors
-    /// When the runs are of different subjects or have no pictures of equal prompts and seeds, there is no photo to show,
-    /// or a picture cannot be read.
+    /// When the runs are of different subjects or share no prompt and seed, there is no photo to show, or an image cannot be
+    /// read.
     pub fn study(&self, options: &StudyOptions) -> Result<String> {
         ensure!(options.questions > 0, "a study needs at least one question");
         let first = &self.runs[0];
@@ -119,92 +117,84 @@ impl Comparison {
         let key = Key::choose(self, options);
         ensure!(
             !key.questions.is_empty(),
-            "the runs have no pictures of the same prompt and seed; have them drawn by `evaluate` with equal options, or by \
-             `generate --run RUN --out RUN/pictures`"
+            "the runs have no images of the same prompt and seed; generate them with `evaluate` and equal options, or with \
+             `generate --run RUN --out RUN/images`"
         );
-        let photo = Picture::anonymous(&reference(first, options.reference.as_deref())?, SIDE)?;
+        let photo = Image::anonymous(&reference(first, options.reference.as_deref())?, SIDE)?;
         let sealed = key.seal()?;
         let id: String = Sha256::digest(&sealed).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        let mut questions = Vec::new();
-        for (i, question) in key.questions.iter().enumerate() {
-            questions.push(self.question(i, question)?);
-        }
+        let questions =
+            (1..).zip(&key.questions).map(|(n, question)| self.question(n, question)).collect::<Result<Vec<_>>>()?;
         let category = first.text("category");
-        let head = Element::new("div")
-            .class("ask")
-            .child(photo.img(&format!("Photo of the {category}")).attr("id", "photo"))
-            .child(Element::new("div").child(Element::new("p").attr("id", "prompt")).child(Element::of("p", QUESTION)));
-        let back = Element::of("button", "Back").attr("type", "button").attr("id", "back");
-        let progress =
-            Element::new("progress").attr("max", key.questions.len()).attr("aria-label", "Questions answered");
-        let bar = Element::new("div")
-            .class("bar-row")
-            .child(back)
-            .child(progress)
-            .child(Element::new("span").attr("id", "count"));
-        let asking =
-            Element::new("div").attr("id", "asking").flag("hidden", true).child(bar).child(head).children(questions);
-        let main = Element::new("main")
-            .attr("id", "study")
-            .attr("data-study", id)
-            .attr("data-sealed", sealed)
-            .child(intro(category, key.questions.len()))
-            .child(asking)
-            .child(end());
-        Ok(document("Which picture is better?", SCRIPT, [main]))
+        let body = html! {
+            main id="study" data-study=(id) data-sealed=(sealed) {
+                (intro(category, questions.len()))
+                div id="asking" hidden {
+                    div class="bar-row" {
+                        button type="button" id="back" { "Back" }
+                        progress max=(questions.len()) aria-label="Questions answered" {}
+                        span id="count" {}
+                    }
+                    div class="ask" {
+                        (photo.img(&format!("Photo of the {category}")))
+                        div { p id="prompt" {} p { (QUESTION) } }
+                    }
+                    @for question in &questions { (question) }
+                }
+                (end())
+            }
+        };
+        Ok(document("Which image is better?", SCRIPT, &body))
     }
 
-    fn question(&self, number: usize, question: &Question) -> Result<Element> {
+    fn question(&self, number: usize, question: &Question) -> Result<Markup> {
         let Question { prompt, seed, left, right } = question;
-        let picture = |run: usize, place: &str, key: &str| -> Result<Element> {
-            let found = self.pictures[run].iter().find(|one| one.prompt == *prompt && one.seed == *seed);
-            let found = found.with_context(|| format!("{} has lost a picture of {prompt:?}", self.names[run]))?;
-            let img = Picture::anonymous(&found.path, SIDE)?.img(&format!("The {place} picture"));
-            let caption = Element::of("kbd", key);
-            Ok(Element::new("button").attr("type", "button").attr("data-choice", place).child(img).child(caption))
+        let choice = |run: usize, side: &str, key: &str| -> Result<Markup> {
+            let found = self.images[run].iter().find(|one| one.prompt == *prompt && one.seed == *seed);
+            let found = found.with_context(|| format!("{} has lost an image of {prompt:?}", self.names[run]))?;
+            let img = Image::anonymous(&found.path, SIDE)?.img(&format!("The {side} image"));
+            Ok(html! { button type="button" data-choice=(side) { (img) kbd { (key) } } })
         };
-        Ok(Element::new("section")
-            .class("question")
-            .attr("aria-label", format!("Question {}", number + 1))
-            .attr("data-prompt", without_placeholder(prompt))
-            .flag("hidden", true)
-            .child(picture(*left, "left", "1")?)
-            .child(picture(*right, "right", "2")?))
+        let (left, right) = (choice(*left, "left", "1")?, choice(*right, "right", "2")?);
+        Ok(html! {
+            section class="question" aria-label={ "Question " (number) } data-prompt=(without_placeholder(prompt)) hidden {
+                (left) (right)
+            }
+        })
     }
 }
 
 /// What the paper asked of its participants.
-const QUESTION: &str = "Which picture better keeps the identity of what the photo shows, and better matches the text?";
+const QUESTION: &str = "Which image better keeps the identity of what the photo shows, and better matches the text?";
 
-fn intro(category: &str, questions: usize) -> Element {
-    let text = format!(
-        "You will see a photo of a {category}, a text, and two pictures that were generated from both. Choose the one that \
-         better keeps the identity of what the photo shows and better matches the text. There are {questions} questions."
-    );
-    Element::new("div")
-        .attr("id", "intro")
-        .child(Element::of("h1", "Which picture is better?"))
-        .child(Element::of("p", text))
-        .child(Element::of(
-            "p",
-            "Click or touch a picture, or press 1 or the left arrow key for the left one, 2 or the right arrow key for the \
-             right one; Backspace goes back. Answers are kept in this browser if you leave and come back.",
-        ))
-        .child(Element::of("button", "Start").attr("type", "button").attr("id", "start").class("main"))
+fn intro(category: &str, questions: usize) -> Markup {
+    html! {
+        div id="intro" {
+            h1 { "Which image is better?" }
+            p {
+                "You will see a photo of a " (category) ", a text, and two images that were generated from both. Choose the one "
+                "that better keeps the identity of what the photo shows and better matches the text. There are " (questions)
+                " questions."
+            }
+            p {
+                "Click or touch an image, or press 1 or the left arrow key for the left one, 2 or the right arrow key for the "
+                "right one; Backspace goes back. Answers are kept in this browser if you leave and come back."
+            }
+            button type="button" id="start" class="main" { "Start" }
+        }
+    }
 }
 
-fn end() -> Element {
-    Element::new("div")
-        .attr("id", "end")
-        .flag("hidden", true)
-        .child(Element::of("h1", "Thank you"))
-        .child(Element::of(
-            "p",
-            "All questions are answered. Save the answers, and send the file to whoever asked you.",
-        ))
-        .child(Element::of("button", "Save the answers").attr("type", "button").attr("id", "save").class("main"))
-        .child(Element::of("p", "").attr("id", "saved").attr("role", "status"))
-        .child(Element::of("button", "Answer again from the start").attr("type", "button").attr("id", "again"))
+fn end() -> Markup {
+    html! {
+        div id="end" hidden {
+            h1 { "Thank you" }
+            p { "All questions are answered. Save the answers, and send the file to whoever asked you." }
+            button type="button" id="save" class="main" { "Save the answers" }
+            p id="saved" role="status" {}
+            button type="button" id="again" { "Answer again from the start" }
+        }
+    }
 }
 
 /// A prompt as participants read it: they know nothing of placeholders.

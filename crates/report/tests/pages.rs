@@ -32,7 +32,7 @@ fn a_page_has_what_the_run_has_in_its_order() {
             "Losses",
             "Samples",
             "Before and after",
-            "Pictures",
+            "Images",
             "Scores",
             "Attention",
             "Embedding"
@@ -55,7 +55,7 @@ fn a_page_has_what_the_run_has_in_its_order() {
 }
 
 #[test]
-fn a_picture_of_the_comparison_is_not_shown_again() {
+fn an_image_of_the_comparison_is_not_shown_again() {
     let parent = tempfile::tempdir().unwrap();
     let run = full_run(parent.path(), "run", 1e-5, 1);
     // As `train` ends: the comparison shows pictures of the evaluation, by relative paths. Of three prompts with two
@@ -71,12 +71,12 @@ fn a_picture_of_the_comparison_is_not_shown_again() {
         run_page(&run).unwrap()
     };
     let pictures = |page: &str| {
-        let section = page.split_once("id=\"pictures\"").map(|(_, rest)| rest.split("</section>").next().unwrap());
+        let section = page.split_once("id=\"images\"").map(|(_, rest)| rest.split("</section>").next().unwrap());
         section.map_or(0, |section| section.matches("<img ").count())
     };
     assert_eq!([page(0, 0), page(2, 1)].map(|page| pictures(&page)), [6, 4]);
     let all = page(3, 2);
-    assert!(headings(&all).contains(&"Before and after") && !headings(&all).contains(&"Pictures"));
+    assert!(headings(&all).contains(&"Before and after") && !headings(&all).contains(&"Images"));
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn damaged_files_are_named_in_one_sentence() {
     };
     let whole = fs::read(run.join("samples.png")).unwrap();
     fs::write(run.join("samples.png"), &whole[..whole.len() / 2]).unwrap();
-    says(&["samples.png", "damaged or half-written", "have it made again"]);
+    says(&["samples.png", "damaged or half-written", "remove it or make it again"]);
     fs::write(run.join("samples.png"), whole).unwrap();
     fs::write(run.join("evaluation/three/scores.json"), "{").unwrap();
     says(&["scores.json is damaged"]);
@@ -290,7 +290,7 @@ fn what_cannot_be_compared_is_said() {
     says(Comparison::open(&[a.clone(), parent.path().join("c")]).unwrap_err(), "not the folder of a training run");
     let comparison = Comparison::open(&[a.clone(), b.clone()]).unwrap();
     assert!(comparison.page(4).unwrap().contains("the same configuration"));
-    says(comparison.study(&options()).unwrap_err(), "no pictures of the same prompt and seed");
+    says(comparison.study(&options()).unwrap_err(), "no images of the same prompt and seed");
     for run in [&a, &b] {
         picture(&run.join("pictures/0.png"), 16, 1);
         let pictures = serde_json::json!({"pictures": [{"file": "0.png", "prompt": HOSTILE, "seed": 0}]});

@@ -54,7 +54,7 @@ impl<'a> Denoising<'a> {
         let mut draws = 0;
         let _frozen = self.pipeline.parameters.unet.frozen(self.pipeline.packed_bytes());
         for index in 0..total {
-            let _span = profile::span("sampling/step");
+            let _span = tracing::trace_span!("sampling/step").entered();
             let input = self.scheduler.scale_model_input(index, &latents).to_kind(dtype);
             let timestep = Tensor::from(self.scheduler.timesteps()[index]);
             let observer = observer.as_mut().map(|observer| &mut **observer as &mut dyn AttentionObserver);
@@ -64,7 +64,7 @@ impl<'a> Denoising<'a> {
                 self.draw(draws - 1, device)
             });
             let step = || self.scheduler.step(index, &output, &latents, noise.as_ref());
-            latents = profile::timed("sampling/scheduler", step)?;
+            latents = tracing::trace_span!("sampling/scheduler").in_scope(step)?;
             self.watch.see(Origin::Denoising { step: index + 1, total }, &latents)?;
             on_step(Step { done: index + 1, total });
         }

@@ -253,7 +253,7 @@ impl Pipeline {
         let ids = prompts.iter().map(|prompt| Ok(self.tokenizer.encode(&self.resolve(prompt)?)?.ids));
         let ids = ids.collect::<Result<Vec<_>>>()?;
         let encode = || {
-            let _span = profile::span("text_encoder");
+            let _span = tracing::trace_span!("text_encoder").entered();
             let embeddings = self.text_encoder.embed(&Tensor::from_slice2(&ids))?;
             self.text_encoder.forward_embeddings(&embeddings.to_kind(self.compute_dtype))
         };

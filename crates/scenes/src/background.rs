@@ -1,13 +1,9 @@
-//! What is behind the things.
+//! Painting backgrounds.
 
 use image::{Rgb, Rgb32FImage};
 
 use crate::rng::Rng;
 use crate::{Background, World};
-
-/// The places that [`paint`] knows.
-pub(crate) const PLACES: [&str; 12] =
-    ["snow", "beach", "grass", "forest", "desert", "water", "sky", "space", "city", "night", "sunset", "table"];
 
 /// Whether things stand on something there.
 pub(crate) fn has_ground(place: &str) -> bool {

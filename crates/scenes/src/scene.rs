@@ -23,7 +23,7 @@ pub enum Split {
 pub struct Scene {
     /// One thing, or two from left to right.
     pub objects: Vec<Object>,
-    /// What is behind them.
+    /// The background.
     pub background: Background,
     /// Whether the caption tells the background.
     pub tells_background: bool,
@@ -61,7 +61,7 @@ pub struct Object {
     pub by_kind: bool,
 }
 
-/// What is behind the things.
+/// A background.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Background {
     /// A light grey.

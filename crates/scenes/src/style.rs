@@ -2,9 +2,6 @@
 
 use image::{Rgb, Rgb32FImage};
 
-/// The styles that [`apply`] knows.
-pub(crate) const STYLES: [&str; 4] = ["sketch", "painting", "pixel", "neon"];
-
 pub(crate) fn apply(style: &str, image: &Rgb32FImage) -> Rgb32FImage {
     match style {
         "sketch" => sketch(image),

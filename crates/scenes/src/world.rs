@@ -6,6 +6,13 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+/// The places that can be painted.
+pub(crate) const PLACES: [&str; 12] =
+    ["snow", "beach", "grass", "forest", "desert", "water", "sky", "space", "city", "night", "sunset", "table"];
+
+/// The styles that can be applied.
+pub(crate) const STYLES: [&str; 4] = ["sketch", "painting", "pixel", "neon"];
+
 /// Everything that scenes are made of, as `world.json` lists it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -72,7 +79,7 @@ impl World {
     /// category is not, or a place or style has no painter.
     pub fn open(path: &Path) -> Result<Self> {
         let world: Self = json::read(path, "a world of scenes")?;
-        world.validate().with_context(|| format!("{} is no usable world", path.display()))?;
+        world.validate().with_context(|| format!("{} is not a usable world", path.display()))?;
         Ok(world)
     }
 
@@ -92,7 +99,7 @@ impl World {
             ensure!(!noun.drawings.is_empty(), "the noun {:?} has no drawings", noun.word);
         }
         for Subject { name, category, drawings: own } in &self.subjects {
-            ensure!(!taught.contains(name.as_str()), "the subject {name:?} is also a noun or a kind");
+            ensure!(!taught.contains(name.as_str()), "the subject {name:?} is also a noun or a wider word");
             ensure!(taught.contains(category.as_str()), "the category {category:?} of {name:?} is not taught");
             ensure!(!own.is_empty(), "the subject {name:?} has no drawings");
             if let Some(drawing) = own.iter().find(|drawing| drawings.contains(drawing.as_str())) {
@@ -101,10 +108,10 @@ impl World {
         }
         let known = |name: &String, painters: &[&str]| painters.contains(&name.as_str());
         for place in self.places.keys() {
-            ensure!(known(place, &crate::background::PLACES), "the place {place:?} has no painter");
+            ensure!(known(place, &PLACES), "the place {place:?} has no painter");
         }
         for style in self.styles.keys() {
-            ensure!(known(style, &crate::style::STYLES), "the style {style:?} has no painter");
+            ensure!(known(style, &STYLES), "the style {style:?} has no painter");
         }
         Ok(())
     }

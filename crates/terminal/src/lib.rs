@@ -2,14 +2,14 @@
 //!
 //! ```
 //! terminal::say!("3 images in {}", terminal::path("my photos"));
-//! terminal::note!("{} is left out", "notes.txt");
+//! terminal::note!("{} is ignored", "notes.txt");
 //! terminal::output!("CLIP-I 0.57");
 //! assert_eq!(terminal::path("my photos").to_string(), "'my photos'");
 //! assert_eq!(terminal::escaped("\u{1b}[2Jdog").to_string(), "\\u{1b}[2Jdog");
 //! ```
 //!
-//! Invariants: writing never panics and never fails, for a reader that has gone (a closed pipe, a full device, a dead
-//! terminal) is no reason to lose work; what is written cannot control the terminal, whatever names and prompts it holds.
+//! Invariants: writing never panics and never fails, because a missing reader (a closed pipe, a full device, a dead
+//! terminal) is no reason to lose work; no name or prompt in the text can control the terminal.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -30,21 +30,19 @@ macro_rules! note {
     ($($text:tt)*) => { $crate::note_once(::std::format_args!($($text)*)) };
 }
 
-/// Writes a line to standard output, as `println!` does: the result that was asked for.
+/// Writes a line to standard output, as `println!` does: the result of a command.
 #[macro_export]
 macro_rules! output {
     ($($text:tt)*) => { $crate::to_stdout(::std::format_args!($($text)*)) };
 }
 
-/// What [`say!`] does.
-///
-/// A word longer than any path is no use to a reader, and is [`shortened`].
+/// The function behind [`say!`]. Words longer than any path are [`shortened`].
 pub fn to_stderr(text: fmt::Arguments<'_>) {
     let text = readable(text.to_string());
     let _ = io::stderr().lock().write_all(line(format_args!("{text}")).as_bytes());
 }
 
-/// What [`note!`] does: several parts of a command may have the same to say, such as of a model that is loaded twice.
+/// The function behind [`note!`]. Several parts of a command may give the same note, such as on a model that is loaded twice.
 pub fn note_once(text: fmt::Arguments<'_>) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let text = text.to_string();
@@ -54,7 +52,7 @@ pub fn note_once(text: fmt::Arguments<'_>) {
     }
 }
 
-/// `text` without the middle of what has no white space for so long.
+/// `text` with the middle of overlong words left out.
 fn readable(text: String) -> String {
     // Linux's longest path.
     const MOST: usize = 4096;
@@ -66,13 +64,13 @@ fn readable(text: String) -> String {
     words.map(|word| if is_long(word) { shortened(word) } else { Cow::Borrowed(word) }).collect()
 }
 
-/// What [`output!`] does.
+/// The function behind [`output!`].
 pub fn to_stdout(text: fmt::Arguments<'_>) {
     let mut stdout = io::stdout().lock();
     let _ = stdout.write_all(line(text).as_bytes()).and_then(|()| stdout.flush());
 }
 
-/// In one piece, so that lines of several threads do not mix.
+/// One string, so that lines of several threads do not mix.
 fn line(text: fmt::Arguments<'_>) -> String {
     let mut line = escaped_lines(&text.to_string());
     line.push('\n');
@@ -90,8 +88,8 @@ pub fn escaped_lines(text: &str) -> String {
     Escaped { text, keep: |c| matches!(c, '\n' | '\t') }.to_string()
 }
 
-/// `text` if it is short, else its beginning and its end with an ellipsis between: for a value that a message repeats, so
-/// that the message itself is still read.
+/// `text` if it is short, else its beginning and its end with an ellipsis between: for a value in a message, so
+/// that the message stays readable.
 ///
 /// ```
 /// assert_eq!(terminal::shortened("a dog"), "a dog");

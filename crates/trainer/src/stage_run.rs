@@ -169,31 +169,33 @@ impl StageRun {
     /// # Errors
     /// What LibTorch refuses.
     pub fn step(&mut self, trainer: &Trainer, batches: &mut dyn Batches) -> Result<LaunchedStep> {
-        let _span = profile::span("train/step");
+        let _span = tracing::trace_span!("train/step").entered();
         let config = *trainer.config.stage(self.stage);
         let parts = config.gradient_accumulation;
         let mut sums: Option<Tensor> = None;
         self.optimizer.zero_grad()?;
         for part in 0..parts {
             let place = BatchIndex { stage: self.stage, step: self.done, part };
-            let batch = profile::timed("train/batch", || batches.batch(place))?;
+            let batch = tracing::trace_span!("train/batch").in_scope(|| batches.batch(place))?;
             let losses = self.backward(trainer, &config, &batch)?;
             sums = Some(libtorch::catch(|| sums.map_or_else(|| losses.shallow_clone(), |sums| sums + &losses))?);
         }
         let losses = sums.context("gradient_accumulation is 0")?;
         let norm = match trainer.config.max_grad_norm {
-            Some(max_norm) => profile::timed("train/clip_gradients", || self.optimizer.clip_grad_norm(max_norm)),
-            None => profile::timed("train/gradient_norm", || self.optimizer.grad_norm()),
+            Some(max_norm) => {
+                tracing::trace_span!("train/clip_gradients").in_scope(|| self.optimizer.clip_grad_norm(max_norm))
+            }
+            None => tracing::trace_span!("train/gradient_norm").in_scope(|| self.optimizer.grad_norm()),
         }?;
         let (diverged, shown) = libtorch::catch(|| {
             // Comparing NaN gives false.
             let sound = losses.sum(Kind::Float).abs().le(DIVERGED).logical_and(&norm.isfinite());
             (sound.logical_not().to_kind(Kind::Float), Tensor::cat(&[losses, norm.reshape([1])], 0))
         })?;
-        let learning_rate = config.learning_rate_at(self.done);
-        profile::timed("train/optimizer", || self.optimizer.step_unless(learning_rate, Some(&diverged)))?;
+        tracing::trace_span!("train/optimizer")
+            .in_scope(|| self.optimizer.step_unless(config.learning_rate_at(self.done), Some(&diverged)))?;
         if let Some(ema) = &mut self.ema {
-            profile::timed("train/running_average", || ema.update())?;
+            tracing::trace_span!("train/running_average").in_scope(|| ema.update())?;
         }
         self.done += 1;
         Ok(LaunchedStep { stage: self.stage, step: self.done, steps: config.steps, shown: Download::new(&shown)? })
@@ -206,7 +208,7 @@ impl StageRun {
             let losses = trainer.losses(config, batch, &prompt)?;
             let (diffusion, attention) = trainer.objective.divisors(config.gradient_accumulation);
             let [diffusion, attention] = [losses.diffusion / diffusion, losses.attention / attention];
-            profile::timed("train/backward", || (&diffusion + &attention).backward());
+            tracing::trace_span!("train/backward").in_scope(|| (&diffusion + &attention).backward());
             Ok(Tensor::stack(&[diffusion.detach(), attention.detach()], 0))
         })?
     }
@@ -298,7 +300,7 @@ impl LaunchedStep {
     /// When the loss is not a number or has diverged, or the gradients are not finite; then the step has changed neither
     /// a parameter nor the optimiser's state.
     pub fn wait(&self) -> Result<StepReport> {
-        let shown = profile::timed("train/wait_for_losses", || self.shown.wait())?;
+        let shown = tracing::trace_span!("train/wait_for_losses").in_scope(|| self.shown.wait())?;
         let &Self { stage, step, steps, .. } = self;
         let report = StepReport { stage, step, steps, diffusion_loss: shown[0], attention_loss: shown[1] };
         report.check(shown[2])?;

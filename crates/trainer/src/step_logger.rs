@@ -27,7 +27,7 @@ impl StepLogger {
 
     /// Adds step `number` of the run; returns the most memory used so far in bytes, where the system tells.
     pub(crate) fn add(&mut self, number: u64, report: &StepReport, learning_rate: f64) -> Result<Option<u64>> {
-        let _span = profile::span("train/log");
+        let _span = tracing::trace_span!("train/log").entered();
         let peak_memory = libtorch::peak_memory(self.device).ok();
         let mut values = vec![
             ("diffusion_loss", report.diffusion_loss),
@@ -50,7 +50,7 @@ impl StepLogger {
 
     /// Makes sure that it is on the disk.
     pub(crate) fn sync(&self) -> Result<()> {
-        let _span = profile::span("train/log");
+        let _span = tracing::trace_span!("train/log").entered();
         self.log.sync()
     }
 }

@@ -64,7 +64,7 @@ impl Layer {
         let again = Cell::new(false);
         // The inputs are the timesteps' embeddings, the feature maps, and the keys and values of the text.
         let segment = move |inputs: &[Tensor]| {
-            let _span = again.replace(true).then(|| profile::span("unet/recomputed"));
+            let _span = again.replace(true).then(|| tracing::trace_span!("unet/recomputed").entered());
             let (maps, text) = inputs[1..].split_at(inputs.len() - 1 - 2 * texts);
             let parts = parts.lock().unwrap_or_else(PoisonError::into_inner);
             parts.forward(maps, &inputs[0], text.as_chunks().0, tokens.as_ref())
@@ -80,7 +80,7 @@ impl Layer {
         };
         let hidden = outputs.remove(0);
         if let Some(watch) = &mut pass.watch {
-            let _span = profile::span("unet/observer");
+            let _span = tracing::trace_span!("unet/observer").entered();
             for (name, probabilities) in self.cross_attention.iter().zip(&outputs) {
                 watch.show(name, (hidden.size()[2], hidden.size()[3]), probabilities);
             }

@@ -117,7 +117,7 @@ impl UNet {
     /// # Errors
     /// When the text does not fit the model; the message names both sides.
     pub fn project(&self, encoder_hidden_states: &Tensor) -> Result<KvCache> {
-        let _span = profile::span("unet/text");
+        let _span = tracing::trace_span!("unet/text").entered();
         check_dtype("text embeddings", encoder_hidden_states.kind())?;
         self.check_text(encoder_hidden_states)?;
         let layers = self.layers().flat_map(|layer| layer.project(encoder_hidden_states)).collect();
@@ -135,7 +135,7 @@ impl UNet {
         text: &KvCache,
         observer: Option<&mut dyn AttentionObserver>,
     ) -> Result<Tensor> {
-        let _span = profile::span("unet");
+        let _span = tracing::trace_span!("unet").entered();
         let (dtype, device) = (sample.kind(), sample.device());
         let batch = self.check_latents(sample)?;
         let prompts = text.size[0];
@@ -161,7 +161,8 @@ impl UNet {
         let positions = text.size[1];
         let watch = observer.map(|observer| Watch::new(observer, positions, device)).transpose()?;
         let mut pass = Pass {
-            temb: profile::timed("unet/time_embedding", || self.time_embedding.forward(&timesteps, dtype)),
+            temb: tracing::trace_span!("unet/time_embedding")
+                .in_scope(|| self.time_embedding.forward(&timesteps, dtype)),
             text,
             watch,
             gradient_checkpointing: self.gradient_checkpointing,
@@ -169,18 +170,20 @@ impl UNet {
 
         let centred = self.config.center_input_sample.then(|| sample * 2.0 - 1.0);
         let sample = centred.as_ref().unwrap_or(sample);
-        let mut hidden = profile::timed("unet/conv_in", || self.conv_in.forward(sample));
+        let mut hidden = tracing::trace_span!("unet/conv_in").in_scope(|| self.conv_in.forward(sample));
         let mut skips = vec![hidden.shallow_clone()];
         for (i, block) in self.down_blocks.iter().enumerate() {
-            let outputs = profile::timed(("unet/down_blocks", i), || block.forward(&hidden, &mut pass));
+            let outputs =
+                tracing::trace_span!("unet/down_blocks", number = i).in_scope(|| block.forward(&hidden, &mut pass));
             skips.extend(outputs);
             hidden = skips[skips.len() - 1].shallow_clone();
         }
-        hidden = profile::timed("unet/mid_block", || self.mid_block.forward(&hidden, &mut pass));
+        hidden = tracing::trace_span!("unet/mid_block").in_scope(|| self.mid_block.forward(&hidden, &mut pass));
         for (i, block) in self.up_blocks.iter().enumerate() {
-            hidden = profile::timed(("unet/up_blocks", i), || block.forward(&hidden, &mut skips, &mut pass));
+            hidden = tracing::trace_span!("unet/up_blocks", number = i)
+                .in_scope(|| block.forward(&hidden, &mut skips, &mut pass));
         }
-        let _span = profile::span("unet/conv_out");
+        let _span = tracing::trace_span!("unet/conv_out").entered();
         Ok(self.conv_out.forward(&self.conv_norm_out.forward(&hidden).silu()))
     }
 

@@ -1,40 +1,10 @@
-//! Stable Diffusion's autoencoder (`AutoencoderKL` in diffusers): images to latents and back.
+#![doc = include_str!("../README.md")]
 //!
-//! The U-Net does not work on pixels but on *latents*, which have 4 channels and an eighth of the image's height and
-//! width (Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", arXiv 2112.10752). This
-//! crate loads a `vae/` folder in the diffusers layout and runs it:
+//! # Invariants
 //!
-//! ```
-//! use std::path::Path;
-//! use tch::{Device, Kind, Tensor};
-//! use vae::{AutoencoderKl, Splitting};
-//!
-//! # let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny-sd21/vae");
-//! # let folder = folder.as_path();
-//! let to = (Kind::Float, Device::Cpu);
-//! let (vae, _parameters) = AutoencoderKl::from_folder(folder, to)?;
-//!
-//! // A grey image: RGB in [-1, 1], height and width multiples of 8.
-//! let images = Tensor::zeros([1, 3, 96, 64], to);
-//! let posterior = vae.encode(&images)?;
-//! let noise = libtorch::random::normal(0, &posterior.mean().size());
-//! let latents = vae.scale_latents(&posterior.sample(&noise)?); // what the U-Net sees
-//! assert_eq!(latents.size(), [1, 4, 12, 8]);
-//!
-//! // Back again: as a whole, and in tiles of 64x64 pixels, which bounds the memory that large images take.
-//! let unscaled = vae.unscale_latents(&latents);
-//! assert_eq!(vae.decode(&unscaled)?.size(), [1, 3, 96, 64]);
-//! let tiles = Splitting { tile_size: Some(64), ..Splitting::NONE };
-//! assert_eq!(vae.decode_split(&unscaled, &tiles)?.size(), [1, 3, 96, 64]);
-//! # anyhow::Ok(())
-//! ```
-//!
-//! Parameters carry diffusers' names. Files with the old attention names (`query`, `key`, `value`, `proj_attn`), as
-//! those that were published with Stable Diffusion 1 and 2, load as well.
-//!
-//! Invariants: draws no random numbers (the caller gives the noise) and reads no images; knows nothing of prompts,
-//! timesteps or pipelines. The kind of the input decides what is computed in. Gradients flow through everything;
-//! whoever needs none says so with [`tch::no_grad`] or leaves the parameters frozen, as they are when loaded.
+//! Uses no random numbers (the caller gives the noise) and reads no images; knows nothing of prompts, timesteps or pipelines. The
+//! dtype of the input is what is computed in. Gradients flow through everything; use [`tch::no_grad`] or leave the parameters
+//! frozen, as they are when loaded.
 
 mod attention;
 mod config;

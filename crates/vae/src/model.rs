@@ -76,7 +76,7 @@ impl AutoencoderKl {
     /// # Errors
     /// As [`AutoencoderKl::encode`], and when `splitting` has an impossible tile size.
     pub fn encode_split(&self, images: &Tensor, splitting: &Splitting) -> Result<Posterior> {
-        let _span = profile::span("vae/encode");
+        let _span = tracing::trace_span!("vae/encode").entered();
         let (height, width) = check("images", images, self.config.in_channels)?;
         let factor = self.config.downscale_factor();
         ensure!(
@@ -109,7 +109,7 @@ impl AutoencoderKl {
     /// # Errors
     /// As [`AutoencoderKl::decode`], and when `splitting` has an impossible tile size.
     pub fn decode_split(&self, latents: &Tensor, splitting: &Splitting) -> Result<Tensor> {
-        let _span = profile::span("vae/decode");
+        let _span = tracing::trace_span!("vae/decode").entered();
         let (height, width) = check("latents", latents, self.config.latent_channels)?;
         let factor = self.config.downscale_factor();
         let decode = |latents: &Tensor| match &self.post_quant_conv {

@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use serde::Serialize;
 
-use super::Bench;
+use super::options::Bench;
 use super::report::{self, Row};
 use super::worker::{Measured, Setting, Workers};
 

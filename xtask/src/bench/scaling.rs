@@ -3,7 +3,7 @@
 use anyhow::Context;
 use serde::Serialize;
 
-use super::Bench;
+use super::options::Bench;
 use super::report::{self, seconds};
 use super::worker::{Measured, Setting, Workers};
 

@@ -9,7 +9,7 @@ use std::thread;
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::Bench;
+use super::options::Bench;
 use crate::{children, program, workspace};
 
 /// What a process has measured.

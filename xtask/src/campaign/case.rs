@@ -7,10 +7,10 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use super::Kind;
 use super::chance::Chance;
 use super::child::{self, Ended, Running};
 use super::prepared::{Prepared, Work, copy, remove};
+use super::tally::Kind;
 use super::tally::Verdict;
 
 pub(super) struct Case<'a> {

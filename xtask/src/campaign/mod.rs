@@ -24,7 +24,7 @@ use anyhow::{Context, bail, ensure};
 use crate::{program, workspace};
 use case::Case;
 use prepared::Prepared;
-use tally::Tally;
+use tally::{Kind, Tally};
 
 /// Kill, interrupt and starve the program, and feed it damaged files, until the time is up
 ///
@@ -48,18 +48,6 @@ pub(crate) struct Campaign {
     /// Another build of the program than the release build, such as target/debug/attndreambooth, which checks arithmetic
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
-}
-
-#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    /// Killed at a random moment, then called again
-    Kills,
-    /// Interrupted once or twice at a random moment
-    Signals,
-    /// A failing system call on files, or killed at one (needs strace)
-    Faults,
-    /// Damaged weights, configurations, photos, logs and prompts
-    Inputs,
 }
 
 const KINDS: [Kind; 4] = [Kind::Kills, Kind::Signals, Kind::Faults, Kind::Inputs];

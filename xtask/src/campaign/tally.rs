@@ -3,7 +3,18 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::Kind;
+/// How a case disturbs the program.
+#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// Killed at a random moment, then called again
+    Kills,
+    /// Interrupted once or twice at a random moment
+    Signals,
+    /// A failing system call on files, or killed at one (needs strace)
+    Faults,
+    /// Damaged weights, configurations, photos, logs and prompts
+    Inputs,
+}
 
 /// What one case has shown.
 #[derive(Debug)]

@@ -5,7 +5,10 @@ use std::{fmt, fs};
 
 use anyhow::{Context, bail, ensure};
 
-use super::{VERSION, loader};
+use super::loader;
+
+/// The only version that tch 0.24 accepts.
+pub(super) const VERSION: &str = "2.11.0";
 
 /// A folder with `include/` and `lib/` of the right LibTorch: an unpacked archive, or the `torch` of a Python.
 #[derive(Debug)]

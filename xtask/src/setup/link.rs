@@ -1,13 +1,14 @@
 //! `.libtorch/{include,lib}`: links to the LibTorch in use, wherever it lies.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
 
 use super::installation::Installation;
-use super::{loader, remove};
+use super::loader;
 
 /// The installation that the links in `dir` lead to, if they all do and the loader finds everything through them.
 pub(super) fn current(dir: &Path) -> Option<Installation> {
@@ -30,6 +31,16 @@ pub(super) fn make(dir: &Path, installation: &Installation) -> anyhow::Result<()
     check(&partial)?;
     remove(&include).and_then(|()| remove(&lib)).with_context(cannot)?;
     symlink(installation.root().join("include"), include).and_then(|()| fs::rename(partial, lib)).with_context(cannot)
+}
+
+/// Removes a file, link or folder that may be there.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 /// Seen through the links, a library's `$ORIGIN` is their folder: all it needs must be there too.

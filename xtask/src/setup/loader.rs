@@ -6,12 +6,12 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 
 /// The libraries that `library` needs and the loader finds: name and file of each.
-pub(super) fn found(library: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
+pub(crate) fn found(library: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
     Ok(needs(&ldd(library)?).filter_map(|(name, file)| Some((name.to_owned(), file?.into()))).collect())
 }
 
 /// The names of those it does not find.
-pub(super) fn missing(library: &Path) -> anyhow::Result<Vec<String>> {
+pub(crate) fn missing(library: &Path) -> anyhow::Result<Vec<String>> {
     Ok(needs(&ldd(library)?).filter(|(_, file)| file.is_none()).map(|(name, _)| name.to_owned()).collect())
 }
 

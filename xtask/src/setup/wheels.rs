@@ -10,8 +10,9 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::installation::Installation;
+use super::installation::VERSION;
+use super::link::remove;
 use super::python::Python;
-use super::{VERSION, remove};
 use crate::children::Running;
 use crate::workspace;
 

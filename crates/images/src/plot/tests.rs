@@ -2,7 +2,7 @@ use super::*;
 
 const RED: [u8; 3] = [200, 0, 0];
 const GREEN: [u8; 3] = [0, 150, 0];
-/// What is `currentColor`, and with the opacity of other texts and of marks.
+/// The colours of titles, of other texts and of marks: `currentColor` with their opacities.
 const TITLE: [u8; 3] = [31, 35, 40];
 const TEXT: [u8; 3] = [87, 90, 94];
 const MARK: [u8; 3] = [177, 178, 180];
@@ -53,10 +53,10 @@ fn a_logarithm_makes_powers_a_straight_line() {
 
 #[test]
 fn gaps_are_left_open() {
-    let whole = Plot::new("", "").line("", RED, steps(&[1.0, 1.0, 1.0, 1.0, 1.0])).draw(600, 400);
+    let closed = Plot::new("", "").line("", RED, steps(&[1.0, 1.0, 1.0, 1.0, 1.0])).draw(600, 400);
     for gap in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX] {
         let open = Plot::new("", "").line("", RED, steps(&[1.0, 1.0, gap, 1.0, 1.0])).draw(600, 400);
-        let ratio = count(&open, RED) as f64 / count(&whole, RED) as f64;
+        let ratio = count(&open, RED) as f64 / count(&closed, RED) as f64;
         assert!((0.4..0.6).contains(&ratio), "{gap}: {ratio}");
     }
     let log = Plot::new("", "").scale(Scale::Log);
@@ -124,7 +124,7 @@ fn captions_do_not_overlap() {
 }
 
 #[test]
-fn nothing_to_show_is_said() {
+fn an_empty_plot_says_so() {
     let empty = Plot::new("loss", "step");
     let ink = |plot: &Plot| count(&plot.draw(600, 400), TEXT);
     let nothing = ink(&empty);

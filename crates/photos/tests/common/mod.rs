@@ -42,9 +42,9 @@ pub(crate) fn single(name: &str, bytes: &[u8]) -> Result<Photo, photos::Error> {
     Ok(PhotoFolder::open(folder(&[(name, bytes)]).path())?.photos.remove(0))
 }
 
-/// A picture as a file of this format.
-pub(crate) fn encoded(picture: &RgbImage, format: image::ImageFormat) -> Vec<u8> {
+/// An image as a file of this format.
+pub(crate) fn encoded(image: &RgbImage, format: image::ImageFormat) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, format).unwrap();
+    image.write_to(&mut bytes, format).unwrap();
     bytes.into_inner()
 }

@@ -1,4 +1,4 @@
-//! Picture files as parts of a page.
+//! Image files as parts of a page.
 
 use std::fs;
 use std::io::Cursor;
@@ -10,8 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::FilterType;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
-
-use crate::element::Element;
+use maud::{Markup, html};
 
 /// Files of at most so many bytes stay as they are, if nothing else has to be changed.
 const SMALL: usize = 40_000;
@@ -21,24 +20,24 @@ const MAX_PIXELS: u64 = 1 << 27;
 /// So many pixels of four channels of 16 bits; also what a file may have.
 const MAX_BYTES: u64 = MAX_PIXELS * 8;
 
-/// A picture within the page.
+/// An image within the page.
 #[derive(Debug, Clone)]
-pub(crate) struct Picture {
+pub(crate) struct Image {
     uri: String,
     width: u32,
     height: u32,
 }
 
-impl Picture {
-    /// A picture file, upright, made smaller where it has more than `side` pixels across or down. Large files become
+impl Image {
+    /// An image file, upright, made smaller where it has more than `side` pixels across or down. Large files become
     /// JPEG where that is smaller.
     ///
     /// # Errors
     /// When it cannot be read, is damaged or has too many pixels.
     pub(crate) fn open(path: &Path, side: u32) -> Result<Self> {
         let bytes = read(path)?;
-        let (picture, format, upright) = decode(&bytes, path)?;
-        let fits = picture.width().max(picture.height()) <= side;
+        let (image, format, upright) = decode(&bytes, path)?;
+        let fits = image.width().max(image.height()) <= side;
         let mime = match format {
             Some(ImageFormat::Png) => Some("image/png"),
             Some(ImageFormat::Jpeg) => Some("image/jpeg"),
@@ -46,12 +45,12 @@ impl Picture {
             _ => None,
         };
         // What a browser can show as it is.
-        let kept = mime.filter(|_| fits && upright).map(|mime| Self::new(mime, &bytes, &picture));
+        let kept = mime.filter(|_| fits && upright).map(|mime| Self::new(mime, &bytes, &image));
         if let Some(kept) = kept.clone().filter(|_| bytes.len() <= SMALL) {
             return Ok(kept);
         }
-        let picture = if fits { picture } else { picture.resize(side, side, FilterType::Triangle) };
-        let jpeg = Self::jpeg(&picture).with_context(|| format!("cannot embed {}", path.display()))?;
+        let image = if fits { image } else { image.resize(side, side, FilterType::Triangle) };
+        let jpeg = Self::jpeg(&image).with_context(|| format!("cannot embed {}", path.display()))?;
         Ok(kept.filter(|kept| kept.uri.len() <= jpeg.uri.len()).unwrap_or(jpeg))
     }
 
@@ -59,32 +58,28 @@ impl Picture {
     /// parameters nor its way of compression tell where it is from.
     ///
     /// # Errors
-    /// As [`Picture::open`].
+    /// As [`Image::open`].
     pub(crate) fn anonymous(path: &Path, side: u32) -> Result<Self> {
-        let (picture, ..) = decode(&read(path)?, path)?;
+        let (image, ..) = decode(&read(path)?, path)?;
         // Of one size, too, as far as it goes.
-        Self::jpeg(&picture.resize(side, side, FilterType::CatmullRom))
+        Self::jpeg(&image.resize(side, side, FilterType::CatmullRom))
             .with_context(|| format!("cannot embed {}", path.display()))
     }
 
-    fn jpeg(picture: &DynamicImage) -> Result<Self> {
+    fn jpeg(image: &DynamicImage) -> Result<Self> {
         let mut bytes = Vec::new();
-        picture.to_rgb8().write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY))?;
-        Ok(Self::new("image/jpeg", &bytes, picture))
+        image.to_rgb8().write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY))?;
+        Ok(Self::new("image/jpeg", &bytes, image))
     }
 
-    fn new(mime: &str, bytes: &[u8], picture: &DynamicImage) -> Self {
+    fn new(mime: &str, bytes: &[u8], image: &DynamicImage) -> Self {
         let uri = format!("data:{mime};base64,{}", BASE64_STANDARD.encode(bytes));
-        Self { uri, width: picture.width(), height: picture.height() }
+        Self { uri, width: image.width(), height: image.height() }
     }
 
     /// The element; `alt` says what is to be seen.
-    pub(crate) fn img(&self, alt: &str) -> Element {
-        Element::new("img")
-            .attr("src", &self.uri)
-            .attr("alt", alt)
-            .attr("width", self.width)
-            .attr("height", self.height)
+    pub(crate) fn img(&self, alt: &str) -> Markup {
+        html! { img src=(self.uri) alt=(alt) width=(self.width) height=(self.height); }
     }
 }
 
@@ -97,10 +92,9 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(cannot)
 }
 
-/// The picture as it is to be seen, its format, and whether its pixels were stored so.
+/// The image as it is to be seen, its format, and whether its pixels were stored so.
 fn decode(bytes: &[u8], path: &Path) -> Result<(DynamicImage, Option<ImageFormat>, bool)> {
-    let damaged =
-        || format!("the picture {} is damaged or half-written; remove it, or have it made again", path.display());
+    let damaged = || format!("the image {} is damaged or half-written; remove it or make it again", path.display());
     let open = || -> Result<_> {
         let mut limits = Limits::default();
         limits.max_alloc = Some(2 * MAX_BYTES);
@@ -120,9 +114,9 @@ fn decode(bytes: &[u8], path: &Path) -> Result<(DynamicImage, Option<ImageFormat
     );
     let decode = || -> Result<_> {
         let orientation = decoder.orientation()?;
-        let mut picture = DynamicImage::from_decoder(decoder)?;
-        picture.apply_orientation(orientation);
-        Ok((picture, format, orientation == image::metadata::Orientation::NoTransforms))
+        let mut image = DynamicImage::from_decoder(decoder)?;
+        image.apply_orientation(orientation);
+        Ok((image, format, orientation == image::metadata::Orientation::NoTransforms))
     };
     decode().with_context(damaged)
 }
@@ -141,12 +135,12 @@ mod tests {
         RgbImage::from_fn(width, height, |x, y| pixel(x, y).into())
     }
 
-    /// The bytes and the picture within the page.
-    fn embedded(picture: &Picture, mime: &str) -> (Vec<u8>, DynamicImage) {
-        let bytes = BASE64_STANDARD.decode(picture.uri.strip_prefix(&format!("data:{mime};base64,")).unwrap()).unwrap();
-        let image = image::load_from_memory(&bytes).unwrap();
-        assert_eq!((image.width(), image.height()), (picture.width, picture.height));
-        (bytes, image)
+    /// The bytes and the image within the page.
+    fn embedded(image: &Image, mime: &str) -> (Vec<u8>, DynamicImage) {
+        let bytes = BASE64_STANDARD.decode(image.uri.strip_prefix(&format!("data:{mime};base64,")).unwrap()).unwrap();
+        let decoded = image::load_from_memory(&bytes).unwrap();
+        assert_eq!((decoded.width(), decoded.height()), (image.width, image.height));
+        (bytes, decoded)
     }
 
     #[test]
@@ -155,11 +149,11 @@ mod tests {
         let (small, large) = (folder.path().join("s.png"), folder.path().join("l.png"));
         noise(40, 30).save(&small).unwrap();
         noise(400, 300).save(&large).unwrap();
-        let (bytes, _) = embedded(&Picture::open(&small, 64).unwrap(), "image/png");
+        let (bytes, _) = embedded(&Image::open(&small, 64).unwrap(), "image/png");
         assert_eq!(bytes, fs::read(&small).unwrap());
-        let (bytes, _) = embedded(&Picture::open(&large, 1000).unwrap(), "image/jpeg");
+        let (bytes, _) = embedded(&Image::open(&large, 1000).unwrap(), "image/jpeg");
         assert!(bytes.len() < fs::read(&large).unwrap().len() / 2);
-        let (_, shrunk) = embedded(&Picture::open(&large, 64).unwrap(), "image/jpeg");
+        let (_, shrunk) = embedded(&Image::open(&large, 64).unwrap(), "image/jpeg");
         assert_eq!((shrunk.width(), shrunk.height()), (64, 48));
         // Black on white, of which JPEG makes more bytes.
         let drawing = folder.path().join("d.png");
@@ -167,19 +161,19 @@ mod tests {
         dots.pixels_mut().for_each(|pixel| *pixel = [if pixel.0[0] % 2 == 0 { 0 } else { 255 }; 3].into());
         dots.save(&drawing).unwrap();
         assert!(fs::metadata(&drawing).unwrap().len() > SMALL as u64);
-        let (bytes, _) = embedded(&Picture::open(&drawing, 2000).unwrap(), "image/png");
+        let (bytes, _) = embedded(&Image::open(&drawing, 2000).unwrap(), "image/png");
         assert_eq!(bytes, fs::read(&drawing).unwrap());
     }
 
     #[test]
-    fn an_anonymous_picture_has_nothing_of_its_file() {
+    fn an_anonymous_image_has_nothing_of_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.png");
         let mut encoder = png::Encoder::new(fs::File::create(&path).unwrap(), 8, 8);
         encoder.set_color(png::ColorType::Rgb);
         encoder.add_text_chunk("parameters".into(), "Model: run-a".into()).unwrap();
         encoder.write_header().unwrap().write_image_data(noise(8, 8).as_raw()).unwrap();
-        let (bytes, image) = embedded(&Picture::anonymous(&path, 32).unwrap(), "image/jpeg");
+        let (bytes, image) = embedded(&Image::anonymous(&path, 32).unwrap(), "image/jpeg");
         assert!(!bytes.windows(5).any(|window| window == b"run-a"));
         assert_eq!((image.width(), image.height()), (32, 32));
     }
@@ -192,29 +186,29 @@ mod tests {
         encoder.set_color(png::ColorType::Rgba);
         encoder.set_depth(png::BitDepth::Sixteen);
         encoder.write_header().unwrap().write_chunk(png::chunk::IDAT, &[0x78, 0x9c]).unwrap();
-        for error in [Picture::open(&path, 64), Picture::anonymous(&path, 64)].map(Result::unwrap_err) {
+        for error in [Image::open(&path, 64), Image::anonymous(&path, 64)].map(Result::unwrap_err) {
             let error = format!("{error:#}");
             assert!(
                 error.contains("bomb.png has 60000 x 60000 pixels") && error.contains("save it smaller"),
                 "{error}"
             );
         }
-        let error = Picture::open(folder.path(), 64).unwrap_err().to_string();
+        let error = Image::open(folder.path(), 64).unwrap_err().to_string();
         assert!(error.contains("is no file"), "{error}");
     }
 
     #[test]
-    fn a_damaged_picture_is_named() {
+    fn a_damaged_image_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("half.png");
         noise(100, 100).save(&path).unwrap();
         let bytes = fs::read(&path).unwrap();
-        for contents in [&bytes[..bytes.len() / 2], b"", b"not a picture"] {
+        for contents in [&bytes[..bytes.len() / 2], b"", b"not an image"] {
             fs::write(&path, contents).unwrap();
-            for error in [Picture::open(&path, 64), Picture::anonymous(&path, 64)].map(Result::unwrap_err) {
+            for error in [Image::open(&path, 64), Image::anonymous(&path, 64)].map(Result::unwrap_err) {
                 assert!(error.to_string().contains("half.png is damaged or half-written"), "{error:#}");
             }
         }
-        assert!(Picture::open(Path::new("/no/such.png"), 64).unwrap_err().to_string().contains("/no/such.png"));
+        assert!(Image::open(Path::new("/no/such.png"), 64).unwrap_err().to_string().contains("/no/such.png"));
     }
 }

@@ -1,10 +1,10 @@
 //! The configuration of a run as tables.
 
+use maud::{Markup, html};
 use serde_json::Value;
 
-use crate::element::{Element, cell, table};
+use crate::page::{cell, pairs, table};
 use crate::run::{Run, shown, text};
-use crate::run_page::pairs;
 
 /// The parts of a configuration that have steps: the stages, in their order.
 pub(crate) fn stages(run: &Run) -> Vec<(&str, &Value)> {
@@ -26,7 +26,7 @@ pub(crate) fn flat(path: &str, value: &Value) -> Vec<(String, String)> {
 }
 
 /// Stages side by side, everything else below, photos, versions.
-pub(crate) fn element(run: &Run) -> Element {
+pub(crate) fn body(run: &Run) -> Markup {
     let stages = stages(run);
     let keys = stages.first().and_then(|(_, stage)| stage.as_object()).into_iter().flatten().map(|(key, _)| key);
     let rows = keys.map(|key| {
@@ -43,10 +43,13 @@ pub(crate) fn element(run: &Run) -> Element {
         let hash: String = text(photo, "sha256").chars().take(16).collect();
         (text(photo, "file").to_owned(), format!("SHA-256 {hash}…"))
     });
-    let fold = |title: &str, body: Element| Element::new("details").child(Element::of("summary", title)).child(body);
-    Element::new("div")
-        .child((!stages.is_empty()).then_some(of_stages))
-        .child(fold("everything else", pairs(rest)))
-        .child((!run.photos.is_empty()).then(|| fold("photos", pairs(photos))))
-        .child(run.versions.is_object().then(|| fold("versions", pairs(flat("", &run.versions)))))
+    let fold = |title: &str, body: Markup| html! { details { summary { (title) } (body) } };
+    html! {
+        div {
+            @if !stages.is_empty() { (of_stages) }
+            (fold("everything else", pairs(rest)))
+            @if !run.photos.is_empty() { (fold("photos", pairs(photos))) }
+            @if run.versions.is_object() { (fold("versions", pairs(flat("", &run.versions)))) }
+        }
+    }
 }

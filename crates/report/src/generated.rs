@@ -1,4 +1,4 @@
-//! Which pictures of which prompts and seeds a run's folder holds.
+//! The images that a run's folder holds, by prompt and seed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,33 +10,32 @@ use serde_json::Value;
 use crate::run::{Run, entries, json, list, text};
 use crate::scores;
 
-/// A picture that a run has drawn.
+/// A generated image of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Drawn {
+pub(crate) struct Generated {
     /// With `[V] category` for the subject.
     pub(crate) prompt: String,
-    /// Where it is not recorded, pictures of a prompt are told apart by their order.
+    /// Where it is not recorded, images of a prompt are told apart by their order.
     pub(crate) seed: u64,
     pub(crate) path: PathBuf,
 }
 
-impl Drawn {
-    /// Whether another run's picture is of the same prompt and seed.
+impl Generated {
+    /// Whether another run's image is of the same prompt and seed.
     pub(crate) fn matches(&self, other: &Self) -> bool {
         self.prompt == other.prompt && self.seed == other.seed
     }
 }
 
-/// The pictures of evaluations (`evaluation/SET/scores.json`), of `generate` (`FOLDER/generate.jsonl`, a line an image; of
-/// earlier versions `FOLDER/generate.json`), and of the
-/// comparison with the base model, the first of each prompt and seed.
-pub(crate) fn drawn(run: &Run) -> Result<Vec<Drawn>> {
-    let mut all: Vec<Drawn> = Vec::new();
+/// The images of evaluations (`evaluation/SET/scores.json`), of `generate` (`FOLDER/generate.jsonl`, a line an image; of
+/// earlier versions `FOLDER/generate.json`), and of the comparison with the base model: the first of each prompt and seed.
+pub(crate) fn generated(run: &Run) -> Result<Vec<Generated>> {
+    let mut all: Vec<Generated> = Vec::new();
     let mut files: BTreeSet<PathBuf> = BTreeSet::new();
     let mut add = |prompt: &str, seed: u64, path: PathBuf| -> Result<()> {
         let path = run.inside(path)?;
         let prompt = prompt.replace("{}", &format!("[V] {}", run.text("category")));
-        let one = Drawn { prompt, seed, path };
+        let one = Generated { prompt, seed, path };
         // What the comparison shows is an evaluation's, by another path.
         let known = fs::canonicalize(&one.path).is_ok_and(|file| !files.insert(file));
         if one.path.is_file() && !known && !all.iter().any(|other| other.matches(&one)) {
@@ -63,8 +62,8 @@ pub(crate) fn drawn(run: &Run) -> Result<Vec<Drawn>> {
             add(text(&image, "prompt"), seed(&image, i), folder.join(text(&image, "file")))?;
         }
         let file = json(&folder.join("generate.json")).unwrap_or_default().unwrap_or_default();
-        for (i, picture) in list(&file, "pictures").iter().enumerate() {
-            add(text(picture, "prompt"), seed(picture, i), folder.join(text(picture, "file")))?;
+        for (i, image) in list(&file, "pictures").iter().enumerate() {
+            add(text(image, "prompt"), seed(image, i), folder.join(text(image, "file")))?;
         }
     }
     let file = run.json("comparison/comparison.json")?.unwrap_or_default();
@@ -111,12 +110,12 @@ mod tests {
             line("0002-seed9.png", 9),
         ];
         fs::write(run.join("images/generate.jsonl"), lines.join("\n")).unwrap();
-        let all = drawn(&Run::open(run).unwrap()).unwrap();
+        let all = generated(&Run::open(run).unwrap()).unwrap();
         assert_eq!(all.iter().map(|one| one.seed).collect::<Vec<_>>(), [7, 9], "the second's file is gone");
     }
 
     #[test]
-    fn what_an_evaluation_and_the_comparison_show_is_one_picture() {
+    fn what_an_evaluation_and_the_comparison_show_is_one_image() {
         let folder = tempfile::tempdir().unwrap();
         let run = folder.path();
         write(&run.join("config.json"), &json!({"config": {"category": "dog"}}));
@@ -124,13 +123,13 @@ mod tests {
         let scores = json!({"prompts": [{"prompt": "a {}", "images": images}]});
         let variants = json!([{"name": "subject", "folder": "subject", "scores": scores}]);
         write(&run.join("evaluation/set/scores.json"), &json!({"variants": variants}));
-        write(&run.join("evaluation/set/subject/000-00.png"), &json!("a picture"));
+        write(&run.join("evaluation/set/subject/000-00.png"), &json!("an image"));
         // As the training's end writes it, with the seed and (before) without.
         for seed in [json!(7), Value::Null] {
             let rows =
                 json!([{"prompt": "a [V] dog", "seed": seed, "images": ["../evaluation/set/subject/000-00.png"]}]);
             write(&run.join("comparison/comparison.json"), &json!({"rows": rows}));
-            let all = drawn(&Run::open(run).unwrap()).unwrap();
+            let all = generated(&Run::open(run).unwrap()).unwrap();
             let prompts: Vec<_> = all.iter().map(|one| (one.prompt.as_str(), one.seed)).collect();
             assert_eq!(prompts, [("a [V] dog", 7)]);
         }
