@@ -24,7 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
             }
         }
         _ => {
-            let Ok(mut layers) = trainer::ConfigLayers::new(&trainer::TrainConfig::paper()) else { return };
+            let Ok(mut layers) = runs::ConfigLayers::new(&runs::TrainConfig::paper()) else { return };
             if layers.file(path).is_ok() {
                 let _ = layers.finish().map(|config| config.validate());
             }

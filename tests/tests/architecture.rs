@@ -11,8 +11,8 @@ const LAYERS: [&[&str]; 13] = [
     &["options", "terminal", "limits", "atomic", "fingerprint", "profile", "cuda_standin"],
     &["json", "libtorch"],
     &["hub", "weights", "scheduler", "tokenizer", "images", "scenes", "prompts"],
-    &["model_files", "requests"],
-    &["golden", "layers", "photos", "optimizer", "journal", "export"],
+    &["model_files", "photos", "requests"],
+    &["golden", "layers", "optimizer", "runs", "export"],
     &["vae", "clip", "unet"],
     &["regularizer", "heatmaps", "alignment", "sampling", "report"],
     &["trainer", "evaluation", "pretrainer"],
@@ -84,12 +84,11 @@ fn dependencies_point_one_way() {
 }
 
 /// Crates that are built, and used, where there is no LibTorch.
-const WITHOUT_LIBTORCH: [&str; 19] = [
+const WITHOUT_LIBTORCH: [&str; 18] = [
     "atomic",
     "fingerprint",
     "hub",
     "images",
-    "journal",
     "json",
     "limits",
     "options",

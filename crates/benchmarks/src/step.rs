@@ -6,9 +6,10 @@ use anyhow::Result;
 use libtorch::random;
 use optimizer::AdamW;
 use options::Dtype;
+use runs::{Stage, TrainConfig};
 use sampling::Pipeline;
 use tch::{Kind, Tensor};
-use trainer::{Batch, Batches, LatentEncoder, Place, Stage, TrainConfig, Trainer};
+use trainer::{Batch, BatchIndex, Batches, LatentEncoder, Trainer};
 use unet::UNet;
 
 use crate::prepared::{Prepared, images, size, timesteps};
@@ -42,7 +43,7 @@ impl SameBatch {
 }
 
 impl Batches for SameBatch {
-    fn batch(&mut self, _: Place) -> Result<Batch> {
+    fn batch(&mut self, _: BatchIndex) -> Result<Batch> {
         let moments = self.encoder.moments(&self.images)?;
         Ok(Batch {
             latents: self.encoder.sample(&moments, &self.posterior_noise)?,
@@ -64,9 +65,9 @@ pub(crate) fn prepare(stage: Stage, settings: &Settings) -> Result<Prepared> {
     let pipeline = Pipeline::from_folder(&settings.model, (Kind::Float, settings.device))?;
     let mut batches = SameBatch::new(&pipeline, &config, settings)?;
     let trainer = Trainer::new(config, pipeline)?;
-    let mut learning = trainer.start(stage)?;
+    let mut stage_run = trainer.start(stage)?;
     Ok(Prepared::new(move || {
-        let report = learning.step(&trainer, &mut batches)?.wait()?;
+        let report = stage_run.step(&trainer, &mut batches)?.wait()?;
         Ok(Tensor::from(report.diffusion_loss + report.attention_loss))
     }))
 }

@@ -9,10 +9,11 @@ use anyhow::{Context, Result, ensure};
 use clip::ClipTextModel;
 use evaluation::{FeatureExtractor, Picture};
 use libtorch::random;
+use runs::{ConfigLayers, Stage};
 use sampling::{ModelFolder, Pipeline, Request};
 use scheduler::SchedulerKind;
 use tch::{Kind, Tensor};
-use trainer::{ConfigLayers, Event, Session, Stage};
+use trainer::{Event, Session};
 use unet::UNet;
 use vae::AutoencoderKl;
 

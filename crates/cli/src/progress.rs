@@ -39,12 +39,14 @@ impl Progress {
         self.task == task && done >= self.done
     }
 
-    /// Counts on to `done` steps; `note` is shown beside them.
-    pub(crate) fn reach(&mut self, done: u64, note: &str) {
+    /// Counts on to `done` steps, of another `total` if that has changed; `note` is shown beside them.
+    pub(crate) fn reach(&mut self, done: u64, total: Option<u64>, note: &str) {
+        self.total = total.unwrap_or(self.total);
         let new = done > self.before;
         self.done = done;
         match &self.bar {
             Some(bar) => {
+                bar.set_length(self.total);
                 bar.set_message(note.to_owned());
                 bar.set_position(done);
             }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use anyhow::Result;
-use operations::{Benched, Compared, Event, Outcome};
+use operations::{Benched, Compared, Event, Outcome, PublishedModels};
 use requests::Global;
 use serde::Serialize;
 use serde_json::json;
@@ -39,7 +39,11 @@ impl Show {
             Event::Step { step, diffusion_loss, attention_loss, peak_memory, .. } => {
                 let memory = peak_memory.map_or(String::new(), |bytes| format!(" {:.1} GB", bytes as f64 / 1e9));
                 if let Some(progress) = &mut *self.progress.borrow_mut() {
-                    progress.reach(step, &format!("loss {diffusion_loss:.4} attention {attention_loss:.5}{memory}"));
+                    progress.reach(
+                        step,
+                        None,
+                        &format!("loss {diffusion_loss:.4} attention {attention_loss:.5}{memory}"),
+                    );
                 }
             }
             Event::Image { .. } => {}
@@ -61,13 +65,14 @@ impl Show {
         match outcome {
             // Their events have said all.
             Outcome::Train(_) | Outcome::Evaluate(_) => {}
+            Outcome::Plan(planned) => terminal::output!("{}", table::plan(planned)),
             Outcome::Generate(made) => {
                 let grids: Vec<_> = made.grids.iter().filter_map(|grid| grid.file_name()?.to_str()).collect();
                 let grids = if grids.is_empty() { String::new() } else { format!(" and {}", grids.join(", ")) };
                 self.say(&format!("{} image(s){grids} in {}", made.images.len(), terminal::path(&made.folder)));
             }
             Outcome::Ablate(ablated) => {
-                terminal::output!("{}", table::ablation(ablated));
+                terminal::output!("{}", table::ablation(&ablated.ablation));
                 self.say(&format!("the runs, ablation.json and ablation.png are in {}", ablated.folder.display()));
             }
             Outcome::Attend(attended) => {
@@ -75,8 +80,12 @@ impl Show {
                 self.say(&format!("grid.png, single images, maps.safetensors and attend.json in {folder}"));
             }
             Outcome::Inspect(inspected) => {
-                terminal::output!("{}", table::embedding(inspected));
-                self.say(&format!("inspect.json and {} image(s) in {}", inspected.images, inspected.folder.display()));
+                terminal::output!("{}", table::embedding(&inspected.record));
+                self.say(&format!(
+                    "inspect.json and {} image(s) in {}",
+                    inspected.record.images.len(),
+                    inspected.folder.display()
+                ));
             }
             Outcome::Report(reported) => self.say(&reported.page.display().to_string()),
             Outcome::Compare(Compared::Runs { folder, study, table }) => {
@@ -91,6 +100,11 @@ impl Show {
                 let separator = if paths.len() > 1 { ':' } else { ';' };
                 self.say(&format!("{}{separator} {}", paths.join(" and "), exported.usage));
             }
+            Outcome::Weights(PublishedModels::Listed(models)) => terminal::output!("{}", table::models(models)),
+            Outcome::Weights(PublishedModels::Downloaded { name, path }) => {
+                terminal::output!("{name} is complete in {}", path.display());
+            }
+            Outcome::Weights(PublishedModels::Verified { .. }) => {}
             Outcome::Config(configured) => terminal::output!("{}", configured.text.trim_end()),
             Outcome::Probe(probed) => {
                 for tensor in &probed.tensors {
@@ -140,11 +154,11 @@ impl Show {
         }
         let mut shown = self.progress.borrow_mut();
         match &mut *shown {
-            Some(progress) if progress.is_of(task, done) => progress.reach(done, detail),
+            Some(progress) if progress.is_of(task, done) => progress.reach(done, Some(total), detail),
             other => {
                 // The old bar goes before the new one comes.
                 *other = None;
-                other.insert(Progress::new(task, done, total)).reach(done, detail);
+                other.insert(Progress::new(task, done, total)).reach(done, None, detail);
             }
         }
     }

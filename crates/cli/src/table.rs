@@ -1,8 +1,12 @@
 //! Results as tables for people.
 
 use comfy_table::{ContentArrangement, Table, presets};
-use evaluation::{Bootstrap, Differences, Estimate, Metrics, Record, Variant};
-use operations::{Ablated, AblationRow, EmbeddingVector, Inspected, RankedToken};
+use operations::{Planned, PublishedModel};
+use runs::{
+    Ablation, AblationRow, Bootstrap, Differences, Estimate, Evaluation, InspectedVector, Inspection, Metrics,
+    NearToken, Variant,
+};
+use std::collections::BTreeSet;
 
 /// Columns as wide as their widest cell.
 fn table(rows: impl IntoIterator<Item = Vec<String>>) -> String {
@@ -15,7 +19,7 @@ fn table(rows: impl IntoIterator<Item = Vec<String>>) -> String {
 }
 
 /// An evaluation: which CLIP, the means with their intervals, by kind and by prompt.
-pub(crate) fn scores(record: &Record) -> String {
+pub(crate) fn scores(record: &Evaluation) -> String {
     let masked = record.variants.iter().any(|variant| variant.scores.mean.clip_i_masked.is_some());
     let mut rows = vec![vec![String::new(), "CLIP-I".to_owned(), "CLIP-T".to_owned()]];
     rows[0].push(format!("CLIP-T without {:?}", record.category));
@@ -60,39 +64,73 @@ fn with_interval(Estimate { mean, low, high }: &Estimate) -> String {
 }
 
 /// An ablation: each variant's scores, and how they differ from the whole method's.
-pub(crate) fn ablation(ablated: &Ablated) -> String {
+pub(crate) fn ablation(ablation: &Ablation) -> String {
     let difference = |Estimate { mean, low, high }: &Estimate| format!("{mean:+.4} [{low:+.4}, {high:+.4}]");
     let mut rows = vec![["", "CLIP-I", "CLIP-T", "against full", "against full"].map(str::to_owned).to_vec()];
-    for AblationRow { variant, scores, against_full } in &ablated.variants {
+    for AblationRow { variant, scores, against_full } in &ablation.variants {
         let differences = against_full.as_ref().map(|Differences { clip_i, clip_t }| [clip_i, clip_t].map(difference));
         let differences = differences.into_iter().flatten();
         let scores = [&scores.clip_i, &scores.clip_t].map(with_interval);
-        rows.push(std::iter::once(variant.name()).chain(scores).chain(differences).collect());
+        rows.push(std::iter::once(variant.clone()).chain(scores).chain(differences).collect());
     }
     format!(
         "{} runs each, of {} subject(s); {:.0} % intervals\n{}",
-        ablated.runs.len(),
-        ablated.subjects(),
+        ablation.runs.len(),
+        ablation.runs.iter().map(|(subject, _)| subject).collect::<BTreeSet<_>>().len(),
         100.0 * Bootstrap::default().level,
         table(rows)
     )
 }
 
 /// What is known of each vector of a learned embedding.
-pub(crate) fn embedding(Inspected { placeholder, vectors, .. }: &Inspected) -> String {
+pub(crate) fn embedding(Inspection { placeholder, vectors, .. }: &Inspection) -> String {
     let mut lines = Vec::new();
-    for (i, EmbeddingVector { shift, nearest, category }) in vectors.iter().enumerate() {
+    for (i, vector) in vectors.iter().enumerate() {
+        let InspectedVector { cosine, start_norm, norm, distance, nearest, category } = vector;
         lines.push(format!("{placeholder}, vector {} of {}", i + 1, vectors.len()));
         lines.push(format!(
-            "to its initial value: cosine {:.4}, distance {:.4}, norm {:.4} -> {:.4}",
-            shift.cosine, shift.distance, shift.start_norm, shift.norm
+            "to its initial value: cosine {cosine:.4}, distance {distance:.4}, norm {start_norm:.4} -> {norm:.4}"
         ));
-        lines.push(format!("{:>6}  {:>7}  nearest tokens", "rank", "cosine"));
-        let line = |RankedToken { token, place }: &RankedToken, note: &str| {
-            format!("{:>6}  {:>7.4}  {}{note}", place.rank, place.cosine, token.trim_end_matches("</w>"))
+        let mut rows = vec![["  rank", "cosine", "nearest tokens"].map(str::to_owned).to_vec()];
+        let row = |NearToken { token, cosine, rank, .. }: &NearToken, note: &str| {
+            vec![format!("{rank:>6}"), format!("{cosine:.4}"), format!("{}{note}", token.trim_end_matches("</w>"))]
         };
-        lines.extend(nearest.iter().map(|token| line(token, "")));
-        lines.extend(category.iter().map(|token| line(token, " (of the class noun)")));
+        rows.extend(nearest.iter().map(|token| row(token, "")));
+        rows.extend(category.iter().map(|token| row(token, " (of the class noun)")));
+        lines.push(table(rows));
     }
     lines.join("\n")
+}
+
+/// What a run would take.
+pub(crate) fn plan(planned: &Planned) -> String {
+    let rows = planned.stages.iter().map(|stage| {
+        let (steps, seconds) = (stage.steps, stage.seconds_per_step);
+        vec![
+            format!("stage {}, {}", stage.number, stage.stage),
+            format!("{steps} steps"),
+            format!("{seconds:.2} s each"),
+        ]
+    });
+    let steps: usize = planned.stages.iter().map(|stage| stage.steps).sum();
+    format!(
+        "{}\n{steps} steps take about {:.0} min; {:.1} GB of memory at most; {} can be written, and nothing was written",
+        table(rows),
+        planned.seconds / 60.0,
+        planned.peak_memory as f64 / 1e9,
+        planned.run.display()
+    )
+}
+
+/// Published models, their sizes, licences and whether they are here.
+pub(crate) fn models(models: &[PublishedModel]) -> String {
+    table(models.iter().map(|model| {
+        let state = match model.present {
+            0 => "not here".to_owned(),
+            all if all == model.files => format!("in {}", model.folder.display()),
+            some => format!("{some} of {} files in {}", model.files, model.folder.display()),
+        };
+        let size = format!("{:.1} GB", model.size as f64 / 1e9);
+        vec![model.name.clone(), size, model.title.clone(), model.licence.clone(), state]
+    }))
 }

@@ -62,10 +62,19 @@ fn a_run_is_drawn_and_scored_once() {
     let result = evaluate(&run, &arguments);
     assert!(result.status.success(), "{}", stderr(&result));
     let table = String::from_utf8(result.stdout).unwrap();
-    assert!(table.contains("mine: 2 prompts x 2 images, 3 photos; scored by tiny-clip"), "{table}");
+    assert!(table.starts_with("mine: 2 prompts x 2 images, 3 photos; scored by tiny-clip ("), "{table}");
 
     let out = run.join("evaluation/mine");
     let record = json(&out.join("scores.json"));
+    let clip_i = &record["variants"][0]["scores"]["mean"]["clip_i"];
+    let [mean, low, high] = ["mean", "low", "high"].map(|key| clip_i[key].as_f64().unwrap());
+    let shown = format!(
+        "\nsubject  {}{mean:.4} [{low:.4}, {high:.4}]",
+        " ".repeat("  a {} on the beach".len() - "subject".len())
+    );
+    for part in ["CLIP-T without \"cat\"", &shown, "\nbase, by kind", "\n  a {} on the beach"] {
+        assert!(table.contains(part), "{part} is not in\n{table}");
+    }
     assert_eq!(record["versions"]["libtorch"], libtorch::LIBTORCH_VERSION);
     let [subject, base] = [0, 1].map(|i| &record["variants"][i]);
     assert_eq!((&subject["name"], &base["name"]), (&"subject".into(), &"base".into()));

@@ -4,13 +4,11 @@ use anyhow::{Context, Result, ensure};
 use layers::Activation;
 use serde::{Deserialize, Serialize};
 
-use crate::encoder::Geometry;
-
 /// The widest published CLIP, bigG, has 8192 in its MLPs; two such layers of so many would have 8 GB.
-pub(crate) const MAX_WIDTH: i64 = 1 << 15;
-pub(crate) const WIDE: &str = "a wider layer fits no memory";
+const MAX_WIDTH: i64 = 1 << 15;
+const WIDE: &str = "a wider layer fits no memory";
 /// The deepest published CLIP has 48.
-pub(crate) const MAX_LAYERS: i64 = 256;
+const MAX_LAYERS: i64 = 256;
 /// CLIP's vocabulary has 49408.
 const MAX_TOKENS: i64 = 1 << 22;
 /// Texts have 77, images up to 730.
@@ -259,5 +257,47 @@ impl ClipConfig {
         limits::within("projection_dim", self.projection_dim, 1..=MAX_WIDTH, WIDE)?;
         self.text_config.validate().context("in the text_config")?;
         self.vision_config.validate().context("in the vision_config")
+    }
+}
+
+/// The size of a tower.
+pub(crate) struct Geometry {
+    pub(crate) hidden_size: i64,
+    pub(crate) intermediate_size: i64,
+    pub(crate) num_hidden_layers: i64,
+    pub(crate) num_attention_heads: i64,
+    pub(crate) hidden_act: Activation,
+    pub(crate) layer_norm_eps: f64,
+}
+
+impl Geometry {
+    pub(crate) fn validate(&self) -> Result<()> {
+        for (key, value, most, reason) in [
+            ("hidden_size", self.hidden_size, MAX_WIDTH, WIDE),
+            ("intermediate_size", self.intermediate_size, MAX_WIDTH, WIDE),
+            ("num_hidden_layers", self.num_hidden_layers, MAX_LAYERS, "every layer is built"),
+            ("num_attention_heads", self.num_attention_heads, MAX_WIDTH, WIDE),
+        ] {
+            limits::within(key, value, 1..=most, reason)?;
+        }
+        let eps = self.layer_norm_eps;
+        limits::within("layer_norm_eps", eps, 0.0..=1.0, "it only keeps a division from zero")?;
+        ensure!(
+            self.hidden_size % self.num_attention_heads == 0,
+            "hidden_size {} in the config is not a multiple of num_attention_heads {}",
+            self.hidden_size,
+            self.num_attention_heads
+        );
+        Ok(())
+    }
+
+    /// How wide new weights are that read hidden states: 1/√hidden_size.
+    pub(crate) fn std(&self) -> f64 {
+        (self.hidden_size as f64).powf(-0.5)
+    }
+
+    /// How much narrower those start that each layer has, so that the sum over the layers keeps its size.
+    pub(crate) fn depth_factor(&self) -> f64 {
+        (2.0 * self.num_hidden_layers as f64).powf(-0.5)
     }
 }

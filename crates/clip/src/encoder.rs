@@ -1,53 +1,10 @@
 //! The transformer that both towers are made of.
 
-use anyhow::{Result, ensure};
 use layers::{Activation, LayerNorm, Linear, attention, merge_heads, split_heads};
 use tch::Tensor;
 use weights::{Init, Scope};
 
-use crate::config::{MAX_LAYERS, MAX_WIDTH, WIDE};
-
-/// The size of a tower.
-pub(crate) struct Geometry {
-    pub(crate) hidden_size: i64,
-    pub(crate) intermediate_size: i64,
-    pub(crate) num_hidden_layers: i64,
-    pub(crate) num_attention_heads: i64,
-    pub(crate) hidden_act: Activation,
-    pub(crate) layer_norm_eps: f64,
-}
-
-impl Geometry {
-    pub(crate) fn validate(&self) -> Result<()> {
-        for (key, value, most, reason) in [
-            ("hidden_size", self.hidden_size, MAX_WIDTH, WIDE),
-            ("intermediate_size", self.intermediate_size, MAX_WIDTH, WIDE),
-            ("num_hidden_layers", self.num_hidden_layers, MAX_LAYERS, "every layer is built"),
-            ("num_attention_heads", self.num_attention_heads, MAX_WIDTH, WIDE),
-        ] {
-            limits::within(key, value, 1..=most, reason)?;
-        }
-        let eps = self.layer_norm_eps;
-        limits::within("layer_norm_eps", eps, 0.0..=1.0, "it only keeps a division from zero")?;
-        ensure!(
-            self.hidden_size % self.num_attention_heads == 0,
-            "hidden_size {} in the config is not a multiple of num_attention_heads {}",
-            self.hidden_size,
-            self.num_attention_heads
-        );
-        Ok(())
-    }
-
-    /// How wide new weights are that read hidden states: 1/√hidden_size.
-    fn std(&self) -> f64 {
-        (self.hidden_size as f64).powf(-0.5)
-    }
-
-    /// How much narrower those start that each layer has, so that the sum over the layers keeps its size.
-    fn depth_factor(&self) -> f64 {
-        (2.0 * self.num_hidden_layers as f64).powf(-0.5)
-    }
-}
+use crate::config::Geometry;
 
 /// Layers of attention and MLP, each normalised beforehand and added to its input.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use clip::{ClipConfig, ClipModel, ImageProcessor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use evaluation::{ClipName, FeatureExtractor, Picture};
+use evaluation::{FeatureExtractor, Picture};
 use libtorch::DeviceChoice;
 use tch::Kind;
 use tokenizer::Tokenizer;
@@ -37,7 +37,7 @@ fn features(criterion: &mut Criterion) {
     let new = |vs: &weights::Scope| ClipModel::new(vs, &config);
     let (model, _) = weights::build(&Random { seed: 0 }, (Kind::Float, device), new).unwrap();
     let tokenizer = Tokenizer::load(golden::fixtures().join("tokenizer/tiny")).unwrap();
-    let name = ClipName { name: "ViT-B/32".to_owned(), folder: "random".into() };
+    let name = runs::ClipName { name: "ViT-B/32".to_owned(), folder: "random".into() };
     let extractor = FeatureExtractor::new(name, model, ImageProcessor::default(), tokenizer, device).unwrap();
 
     let folder = tempfile::tempdir().unwrap();

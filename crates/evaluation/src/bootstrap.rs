@@ -1,42 +1,14 @@
 //! How far a mean can be trusted.
 
 use libtorch::random::derive;
-use serde::{Deserialize, Serialize};
-
-/// How intervals are found.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Bootstrap {
-    /// How often to draw from the values again.
-    pub resamples: usize,
-    /// How much of what is drawn lies inside the interval.
-    pub level: f64,
-    /// The seed of the drawing.
-    pub seed: u64,
-}
-
-impl Default for Bootstrap {
-    fn default() -> Self {
-        Self { resamples: 2000, level: 0.95, seed: 0 }
-    }
-}
-
-/// A mean and its interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Estimate {
-    /// The mean of the groups' means.
-    pub mean: f64,
-    /// The interval's lower end.
-    pub low: f64,
-    /// The interval's upper end.
-    pub high: f64,
-}
+use runs::{Bootstrap, Estimate};
 
 /// The mean of the groups' means, and the percentile interval of a bootstrap in two levels (Davison and Hinkley,
-/// *Bootstrap Methods and their Application*, 3.8): as many groups as there are are drawn with replacement, then from
+/// *Bootstrap Methods and their Application*, 3.8): as many groups as there are are sampled with replacement, then from
 /// each of them as many values as it has.
 ///
 /// With the scores of each prompt's images as groups, the interval says what other such prompts and other seeds might
-/// have given. A single group leaves its values alone to vary. Quantiles between two draws are interpolated. Empty
+/// have given. A single group leaves its values alone to vary. Quantiles between two resampled means are interpolated. Empty
 /// groups are left out; without any value, all is NaN.
 pub fn bootstrap_mean(groups: &[Vec<f64>], bootstrap: &Bootstrap) -> Estimate {
     let groups: Vec<&[f64]> = groups.iter().map(Vec::as_slice).filter(|group| !group.is_empty()).collect();
@@ -87,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_approaches_the_exact_bootstrap() {
+    fn the_interval_approaches_the_exact_bootstrap() {
         let golden = golden::fixtures().join("evaluation/scores.json");
         let golden: serde_json::Value = serde_json::from_slice(&std::fs::read(golden).unwrap()).unwrap();
         for case in golden["bootstrap"].as_array().unwrap() {

@@ -3,32 +3,22 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use serde::{Deserialize, Serialize};
+use runs::ClipName;
 
 /// Where `cargo xtask weights fetch clip-vit-b32` puts the paper's CLIP, and under which name others keep it.
 const VIT_B32: [&str; 2] = ["models/clip-vit-b32", "models/clip-vit-base-patch32"];
 
-/// The CLIP that a score is from; scores of different ones cannot be compared.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClipName {
-    /// What tables call it: its folder's name.
-    pub name: String,
-    /// Its folder.
-    pub folder: PathBuf,
-}
-
-impl ClipName {
-    pub(crate) fn of(folder: &Path) -> Self {
-        // A link or `.` says less than what it leads to.
-        let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-        let part = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut name = part(&folder);
-        // A base model's own: miniature/clip.
-        if let Some(parent) = folder.parent().filter(|_| name == "clip") {
-            name = format!("{}/{name}", part(parent));
-        }
-        Self { name, folder }
+/// The name of the CLIP in a folder.
+pub fn clip_name(folder: &Path) -> ClipName {
+    // A link or `.` says less than what it leads to.
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let part = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut name = part(&folder);
+    // A base model's own: miniature/clip.
+    if let Some(parent) = folder.parent().filter(|_| name == "clip") {
+        name = format!("{}/{name}", part(parent));
     }
+    ClipName { name, folder }
 }
 
 /// The folder of the CLIP to use: `given`; or `clip/` in the folder of the base model, which has one if others know too
@@ -51,7 +41,7 @@ pub fn find_clip(given: Option<&Path>, base_model: &Path) -> Result<PathBuf> {
     }
     let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
     bail!(
-        "there is no CLIP to judge with in {}; get one by `cargo xtask weights fetch clip-vit-b32`, or name a folder with \
+        "there is no CLIP to score images with in {}; get one by `cargo xtask weights fetch clip-vit-b32`, or name a folder with \
          --clip",
         places.join(" or ")
     )
@@ -70,7 +60,7 @@ mod tests {
         std::fs::create_dir_all(model.join("clip")).unwrap();
         std::fs::write(model.join("clip/config.json"), "{}").unwrap();
         let found = find_clip(None, &model).unwrap();
-        assert_eq!(ClipName::of(&found).name, "miniature/clip");
+        assert_eq!(clip_name(&found).name, "miniature/clip");
         assert_eq!(find_clip(Some(folder.path()), &model).unwrap(), folder.path());
         let error = find_clip(Some(Path::new("/no/clip")), &model).unwrap_err().to_string();
         assert!(error.contains("no CLIP folder /no/clip"), "{error}");

@@ -8,11 +8,12 @@ use anyhow::{Context, Result, ensure};
 use clip::{ClipModel, ImageProcessor};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use runs::ClipName;
 use tch::{Device, Kind, Tensor};
 use tokenizer::{Tokenizer, Truncation};
 use weights::Parameters;
 
-use crate::{ClipName, Picture};
+use crate::{Picture, clip_name};
 
 /// A CLIP with all that it needs to take features of texts and of picture files.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ impl FeatureExtractor {
         let tokenizer = Tokenizer::load(folder).with_context(|| {
             format!("the CLIP folder {} has no usable tokenizer; put its files beside config.json", folder.display())
         })?;
-        let extractor = Self::new(ClipName::of(folder), model, processor, tokenizer, device)
+        let extractor = Self::new(clip_name(folder), model, processor, tokenizer, device)
             .with_context(|| format!("the parts in {} do not fit", folder.display()))?;
         Ok(Self { parameters, ..extractor })
     }

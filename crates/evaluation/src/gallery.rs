@@ -7,39 +7,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use prompts::PlannedImage;
+use runs::{GalleryConfig, layout};
 use sampling::{Pipeline, Request, Settings, Step};
-use scheduler::SchedulerKind;
-use serde::Serialize;
-use serde_json::Value;
 
 use crate::Drawn;
-
-/// How the pictures of a [`Gallery`] are drawn; pictures drawn in another way are not mixed with them.
-#[derive(Debug, Clone, Serialize)]
-pub struct Recipe {
-    /// What programs that read PNG files should call the model.
-    pub model: String,
-    /// Whatever else tells this model from others, such as its run's configuration.
-    pub details: Value,
-    /// Steps, guidance and size.
-    pub settings: Settings,
-    /// The scheduler.
-    #[serde(serialize_with = "class_name")]
-    pub scheduler: SchedulerKind,
-    /// The kind of number that is computed in.
-    pub dtype: String,
-}
-
-fn class_name<S: serde::Serializer>(kind: &SchedulerKind, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(kind.class_name())
-}
 
 /// Pictures in a folder, which are drawn where they are missing. Each is written when its batch is drawn, so whenever
 /// the work is interrupted, it goes on from there. One process at a time draws.
 #[derive(Debug)]
 pub struct Gallery {
     folder: PathBuf,
-    recipe: Recipe,
+    config: GalleryConfig,
     images: Vec<PlannedImage>,
     /// Indices of images.
     missing: Vec<usize>,
@@ -66,7 +44,6 @@ enum Found {
     Other,
 }
 
-const RECIPE: &str = "recipe.json";
 const PARAMETERS: &str = "parameters";
 
 impl Gallery {
@@ -74,9 +51,9 @@ impl Gallery {
     ///
     /// # Errors
     /// When there are pictures by another recipe, or something else has the name of a picture.
-    pub fn open(folder: &Path, images: Vec<PlannedImage>, recipe: Recipe) -> Result<Self> {
+    pub fn open(folder: &Path, images: Vec<PlannedImage>, config: GalleryConfig) -> Result<Self> {
         let mut gallery =
-            Self { folder: folder.to_owned(), recipe, images, missing: Vec::new(), damaged: Vec::new(), note: None };
+            Self { folder: folder.to_owned(), config, images, missing: Vec::new(), damaged: Vec::new(), note: None };
         gallery.look()?;
         Ok(gallery)
     }
@@ -91,7 +68,7 @@ impl Gallery {
         &self.damaged
     }
 
-    /// What the user should know of the lock on the folder, once it has been drawn into; see [`journal::Lock::note`].
+    /// What the user should know of the lock on the folder, once it has been drawn into; see [`runs::Lock::note`].
     pub fn note(&self) -> Option<&str> {
         self.note.as_deref()
     }
@@ -122,7 +99,7 @@ impl Gallery {
     /// Settings that the model cannot follow (then nothing is written), another process that draws into the folder or has
     /// drawn by another recipe, or a full disk.
     pub fn draw(&mut self, pipeline: &Pipeline, batch_size: usize, on_step: &mut dyn FnMut(Drawing)) -> Result<()> {
-        let settings = Settings { scheduler: Some(self.recipe.scheduler), ..self.recipe.settings.clone() };
+        let settings = Settings { scheduler: Some(self.config.scheduler), ..self.config.settings.clone() };
         let missing = self.missing_images();
         let Some(first) = missing.first() else { return Ok(()) };
         pipeline.check(&[request(first)], &settings)?;
@@ -131,12 +108,12 @@ impl Gallery {
         }
         fs::create_dir_all(&self.folder)
             .with_context(|| format!("cannot make the folder {}", self.folder.display()))?;
-        let lock = journal::Lock::take(&self.folder)?;
+        let lock = runs::Lock::take(&self.folder)?;
         self.note = lock.note().map(str::to_owned);
         // Another process may have drawn since this one looked.
         self.look()?;
         let missing = self.missing_images();
-        atomic::write(&self.folder.join(RECIPE), serde_json::to_vec_pretty(&self.recipe)?)?;
+        self.config.write(&self.folder)?;
         let batches = missing.chunks(batch_size.max(1));
         let count = batches.len();
         for (batch, images) in batches.enumerate() {
@@ -154,7 +131,7 @@ impl Gallery {
     /// Finds out what is there.
     fn look(&mut self) -> Result<()> {
         (self.missing, self.damaged) = (Vec::new(), Vec::new());
-        self.compare_recipes()?;
+        self.compare_configs()?;
         for (index, image) in self.images.iter().enumerate() {
             let path = self.path(image);
             match Found::at(&path).with_context(|| format!("cannot read {}", path.display()))? {
@@ -189,20 +166,18 @@ impl Gallery {
     }
 
     fn parameters(&self, image: &PlannedImage) -> String {
-        let Recipe { settings, scheduler, model, .. } = &self.recipe;
+        let GalleryConfig { settings, scheduler, model, .. } = &self.config;
         request(image).describe(settings, scheduler.class_name(), model)
     }
 
-    fn compare_recipes(&self) -> Result<()> {
-        let path = self.folder.join(RECIPE);
-        let text = match limits::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    fn compare_configs(&self) -> Result<()> {
+        let Some(old) = GalleryConfig::read(&self.folder).with_context(|| {
+            format!("remove {} if the images beside it may be replaced", self.folder.join(layout::GALLERY).display())
+        })?
+        else {
+            return Ok(());
         };
-        let damaged = || format!("{} is damaged; remove it if the pictures beside it may be replaced", path.display());
-        let old: Value = json::parse(&text).with_context(damaged)?;
-        let differences = journal::differences(&old, &serde_json::to_value(&self.recipe)?);
+        let differences = runs::differences(&serde_json::to_value(old)?, &serde_json::to_value(&self.config)?);
         if !differences.is_empty() {
             bail!(
                 "the pictures in {} were drawn in another way: {}; give another --out, or remove that folder to draw \

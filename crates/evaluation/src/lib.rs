@@ -4,13 +4,14 @@
 //!
 //! - [`Gallery`]: a folder with the images of a [`prompts::Plan`]; generates what is missing, and refuses what does not belong there.
 //! - [`FeatureExtractor`]: any CLIP ([`find_clip`]), for texts and for picture files.
-//! - [`evaluate_images`]: [`Scores`] of pictures by picture, prompt and kind, with intervals by [`bootstrap_mean`].
-//! - [`Record`]: all of that as `scores.json` and as a table; [`AcrossRuns`]: several of them together.
+//! - [`evaluate_images`]: [`runs::Scores`] by image, prompt and kind, with intervals by [`bootstrap_mean`].
+//! - [`table`]: a [`runs::Evaluation`] for readers; [`across_runs`]: several of them together.
 //!
 //! ```
 //! use std::path::Path;
-//! use evaluation::{Bootstrap, Drawn, FeatureExtractor, Reference, evaluate_images};
+//! use evaluation::{Drawn, FeatureExtractor, Reference, evaluate_images};
 //! use prompts::{Prompt, PromptSet};
+//! use runs::Bootstrap;
 //! use tch::Device;
 //!
 //! let fixtures = Path::new("../../fixtures");
@@ -41,14 +42,12 @@ mod clip_folder;
 mod features;
 mod gallery;
 mod picture;
-mod record;
 mod scores;
 
-pub use across_runs::{AcrossRuns, Differences};
-pub use bootstrap::{Bootstrap, Estimate, bootstrap_mean};
-pub use clip_folder::{ClipName, find_clip};
+pub use across_runs::{across_runs, paired_differences};
+pub use bootstrap::bootstrap_mean;
+pub use clip_folder::{clip_name, find_clip};
 pub use features::FeatureExtractor;
-pub use gallery::{Drawing, Gallery, Recipe};
+pub use gallery::{Drawing, Gallery};
 pub use picture::{Mask, Picture};
-pub use record::{Record, Variant};
-pub use scores::{Drawn, ImageScores, KindScores, Masks, Metrics, PromptScores, Reference, Scores, evaluate_images};
+pub use scores::{Drawn, Masks, Reference, estimate, evaluate_images};

@@ -4,72 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
 use prompts::{Prompt, PromptSet};
-use serde::{Deserialize, Serialize};
+use runs::{Bootstrap, Estimate, ImageScores, KindScores, Metrics, PromptScores, Scores};
 use tch::{Kind, Tensor};
 
-use crate::{Bootstrap, Estimate, FeatureExtractor, Mask, Picture, bootstrap_mean};
-
-/// The scores of one thing: a number for a picture, an [`Estimate`] for several.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Metrics<T> {
-    /// CLIP-I, how much it is the subject: the mean cosine with all photos.
-    pub clip_i: T,
-    /// CLIP-T, how much it is what the prompt says: the cosine with the prompt in which the category stands for the
-    /// subject, `a dog on the beach`.
-    pub clip_t: T,
-    /// CLIP-T with the prompt without the subject at all, `a on the beach`, as in Textual Inversion's evaluation.
-    pub clip_t_without_category: T,
-    /// CLIP-I with everything but the subject painted over, in photos and pictures, where there are masks.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub clip_i_masked: Option<T>,
-}
-
-/// Scores of the pictures of a prompt set.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Scores {
-    /// Over all prompts.
-    pub mean: Metrics<Estimate>,
-    /// By kind of prompt, in the order of their first prompts.
-    pub kinds: Vec<KindScores>,
-    /// By prompt.
-    pub prompts: Vec<PromptScores>,
-}
-
-/// Scores over the prompts of a kind.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct KindScores {
-    /// The kind.
-    pub kind: String,
-    /// How many prompts.
-    pub prompts: usize,
-    /// Over all of them.
-    pub mean: Metrics<Estimate>,
-}
-
-/// Scores of one prompt's pictures.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PromptScores {
-    /// The prompt, with `{}` for the subject.
-    pub prompt: String,
-    /// Its kind.
-    pub kind: String,
-    /// Over its pictures.
-    pub mean: Metrics<Estimate>,
-    /// Each picture.
-    pub images: Vec<ImageScores>,
-}
-
-/// Scores of one picture.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ImageScores {
-    /// Its file's name.
-    pub file: String,
-    /// The seed that it was drawn from.
-    pub seed: u64,
-    /// Its scores.
-    #[serde(flatten)]
-    pub scores: Metrics<f64>,
-}
+use crate::{FeatureExtractor, Mask, Picture, bootstrap_mean};
 
 /// A picture to judge.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,7 +106,7 @@ pub fn evaluate_images(
             Ok(())
         })?;
     }
-    Ok(Scores::gather(drawn, &scores, prompts, bootstrap))
+    Ok(gather(drawn, &scores, prompts, bootstrap))
 }
 
 /// The mean cosine of each row of `features` [n, width] with all of `others` [m, width], which all have length 1.
@@ -203,56 +141,52 @@ impl Masks {
     }
 }
 
-impl Scores {
-    fn gather(drawn: &[Drawn], scores: &[Metrics<f64>], set: &PromptSet, bootstrap: &Bootstrap) -> Self {
-        let images = |prompt: usize| {
-            let of_prompt = drawn.iter().zip(scores).filter(move |(drawn, _)| drawn.prompt == prompt);
-            of_prompt.map(|(drawn, &scores)| {
-                let file = drawn.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                ImageScores { file, seed: drawn.seed, scores }
-            })
-        };
-        let prompts: Vec<PromptScores> = set
-            .prompts
-            .iter()
-            .enumerate()
-            .map(|(index, prompt)| {
-                let images: Vec<ImageScores> = images(index).collect();
-                let mean = Metrics::estimate(&[&images], bootstrap);
-                PromptScores { prompt: prompt.text.clone(), kind: prompt.kind.clone(), mean, images }
-            })
-            .collect();
-        let mut names: Vec<&str> = Vec::new();
-        for prompt in &prompts {
-            if !names.contains(&prompt.kind.as_str()) {
-                names.push(&prompt.kind);
-            }
+fn gather(drawn: &[Drawn], scores: &[Metrics<f64>], set: &PromptSet, bootstrap: &Bootstrap) -> Scores {
+    let images = |prompt: usize| {
+        let of_prompt = drawn.iter().zip(scores).filter(move |(drawn, _)| drawn.prompt == prompt);
+        of_prompt.map(|(drawn, &scores)| {
+            let file = drawn.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            ImageScores { file, seed: drawn.seed, scores }
+        })
+    };
+    let prompts: Vec<PromptScores> = set
+        .prompts
+        .iter()
+        .enumerate()
+        .map(|(index, prompt)| {
+            let images: Vec<ImageScores> = images(index).collect();
+            let mean = estimate(&[&images], bootstrap);
+            PromptScores { prompt: prompt.text.clone(), kind: prompt.kind.clone(), mean, images }
+        })
+        .collect();
+    let mut names: Vec<&str> = Vec::new();
+    for prompt in &prompts {
+        if !names.contains(&prompt.kind.as_str()) {
+            names.push(&prompt.kind);
         }
-        let over = |kind: Option<&str>| -> Vec<&[ImageScores]> {
-            let prompts = prompts.iter().filter(|prompt| kind.is_none_or(|kind| prompt.kind == kind));
-            prompts.map(|prompt| prompt.images.as_slice()).collect()
-        };
-        let kinds = names.into_iter().map(|kind| {
-            let groups = over(Some(kind));
-            KindScores { kind: kind.to_owned(), prompts: groups.len(), mean: Metrics::estimate(&groups, bootstrap) }
-        });
-        Self { mean: Metrics::estimate(&over(None), bootstrap), kinds: kinds.collect(), prompts }
     }
+    let over = |kind: Option<&str>| -> Vec<&[ImageScores]> {
+        let prompts = prompts.iter().filter(|prompt| kind.is_none_or(|kind| prompt.kind == kind));
+        prompts.map(|prompt| prompt.images.as_slice()).collect()
+    };
+    let kinds = names.into_iter().map(|kind| {
+        let groups = over(Some(kind));
+        KindScores { kind: kind.to_owned(), prompts: groups.len(), mean: estimate(&groups, bootstrap) }
+    });
+    Scores { mean: estimate(&over(None), bootstrap), kinds: kinds.collect(), prompts }
 }
 
-impl Metrics<Estimate> {
-    /// Over groups of pictures, one for each prompt.
-    pub fn estimate<G: AsRef<[ImageScores]>>(groups: &[G], bootstrap: &Bootstrap) -> Self {
-        let estimate = |metric: &dyn Fn(&Metrics<f64>) -> f64| {
-            let values = |group: &G| group.as_ref().iter().map(|image| metric(&image.scores)).collect();
-            bootstrap_mean(&groups.iter().map(values).collect::<Vec<_>>(), bootstrap)
-        };
-        let masked = groups.iter().flat_map(AsRef::as_ref).all(|image| image.scores.clip_i_masked.is_some());
-        Self {
-            clip_i: estimate(&|scores| scores.clip_i),
-            clip_t: estimate(&|scores| scores.clip_t),
-            clip_t_without_category: estimate(&|scores| scores.clip_t_without_category),
-            clip_i_masked: masked.then(|| estimate(&|scores| scores.clip_i_masked.unwrap_or(f64::NAN))),
-        }
+/// Scores over groups of images, one for each prompt.
+pub fn estimate<G: AsRef<[ImageScores]>>(groups: &[G], bootstrap: &Bootstrap) -> Metrics<Estimate> {
+    let over = |metric: &dyn Fn(&Metrics<f64>) -> f64| {
+        let values = |group: &G| group.as_ref().iter().map(|image| metric(&image.scores)).collect();
+        bootstrap_mean(&groups.iter().map(values).collect::<Vec<_>>(), bootstrap)
+    };
+    let masked = groups.iter().flat_map(AsRef::as_ref).all(|image| image.scores.clip_i_masked.is_some());
+    Metrics {
+        clip_i: over(&|scores| scores.clip_i),
+        clip_t: over(&|scores| scores.clip_t),
+        clip_t_without_category: over(&|scores| scores.clip_t_without_category),
+        clip_i_masked: masked.then(|| over(&|scores| scores.clip_i_masked.unwrap_or(f64::NAN))),
     }
 }

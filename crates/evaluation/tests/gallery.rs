@@ -6,9 +6,10 @@ use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
-use evaluation::{Gallery, Recipe};
+use evaluation::Gallery;
 use golden::fixtures;
 use prompts::{Plan, Prompt, PromptSet};
+use runs::GalleryConfig;
 use sampling::{Pipeline, Request, Settings};
 use scheduler::SchedulerKind;
 use serde_json::json;
@@ -20,10 +21,10 @@ fn pipeline() -> Pipeline {
     Pipeline::from_folder(&fixtures().join("tiny-sd21"), (Kind::Float, Device::Cpu)).unwrap()
 }
 
-fn recipe(pipeline: &Pipeline) -> Recipe {
+fn config(pipeline: &Pipeline) -> GalleryConfig {
     let settings = Settings { steps: 1, height: 64, width: 64, ..pipeline.default_settings() };
     let details = json!({ "run": "none" });
-    Recipe { model: "tiny-sd21".to_owned(), details, settings, scheduler: SCHEDULER, dtype: "fp32".to_owned() }
+    GalleryConfig { model: "tiny-sd21".to_owned(), details, settings, scheduler: SCHEDULER, dtype: "fp32".to_owned() }
 }
 
 fn plan(images: usize) -> Plan {
@@ -55,8 +56,8 @@ fn only_what_is_missing_is_drawn() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path().join("evaluation/two/base");
     let pipeline = pipeline();
-    let recipe = recipe(&pipeline);
-    let open = |images| Gallery::open(&folder, plan(images).images("cat"), recipe.clone());
+    let config = config(&pipeline);
+    let open = |images| Gallery::open(&folder, plan(images).images("cat"), config.clone());
     let mut gallery = open(2).unwrap();
     assert_eq!(gallery.missing(), 4);
     assert!(!folder.exists(), "looking writes nothing");
@@ -69,7 +70,7 @@ fn only_what_is_missing_is_drawn() {
     // Each is the picture that its text and seed make.
     let shot = &plan(2).images("cat")[3];
     assert_eq!(gallery.drawn()[3].seed, shot.seed);
-    let settings = Settings { scheduler: Some(SCHEDULER), ..recipe.settings.clone() };
+    let settings = Settings { scheduler: Some(SCHEDULER), ..config.settings.clone() };
     let picture = pipeline.generate(&[Request::new("a red cat", shot.seed)], &settings, &mut |_| {}).unwrap();
     let path = folder.join("001-01.png");
     let close = |a: &[u8], b: &[u8]| a.iter().zip(b).all(|(a, b)| a.abs_diff(*b) <= 1);
@@ -104,38 +105,38 @@ fn what_does_not_belong_there_is_noticed_and_left_alone() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
     let pipeline = pipeline();
-    let recipe = recipe(&pipeline);
-    let open = |recipe: Recipe| Gallery::open(folder, plan(1).images("cat"), recipe);
-    open(recipe.clone()).unwrap().draw(&pipeline, 4, &mut |_| {}).unwrap();
+    let config = config(&pipeline);
+    let open = |config: GalleryConfig| Gallery::open(folder, plan(1).images("cat"), config);
+    open(config.clone()).unwrap().draw(&pipeline, 4, &mut |_| {}).unwrap();
 
-    let settings = Settings { steps: 2, ..recipe.settings.clone() };
-    says(open(Recipe { settings, ..recipe.clone() }), &["settings.steps was 1, is 2", "--out"]);
-    says(open(Recipe { details: json!({ "run": "other" }), ..recipe.clone() }), &["details.run", "other"]);
-    says(open(Recipe { dtype: "bf16".to_owned(), ..recipe.clone() }), &["dtype", "bf16"]);
-    says(Gallery::open(folder, plan(1).images("dog"), recipe.clone()), &["000-00.png shows", "cat", "dog"]);
+    let settings = Settings { steps: 2, ..config.settings.clone() };
+    says(open(GalleryConfig { settings, ..config.clone() }), &["settings.steps was 1, is 2", "--out"]);
+    says(open(GalleryConfig { details: json!({ "run": "other" }), ..config.clone() }), &["details.run", "other"]);
+    says(open(GalleryConfig { dtype: "bf16".to_owned(), ..config.clone() }), &["dtype", "bf16"]);
+    says(Gallery::open(folder, plan(1).images("dog"), config.clone()), &["000-00.png shows", "cat", "dog"]);
 
     let path = folder.join("001-00.png");
     let whole = fs::read(&path).unwrap();
     for foreign in ["a note", "\u{1}"] {
         fs::write(&path, foreign).unwrap();
-        says(open(recipe.clone()), &["001-00.png", "was not drawn by it"]);
+        says(open(config.clone()), &["001-00.png", "was not drawn by it"]);
         assert_eq!(fs::read(&path).unwrap(), foreign.as_bytes());
     }
     image::RgbImage::new(8, 8).save(&path).unwrap();
-    says(open(recipe.clone()), &["001-00.png", "was not drawn by it"]);
+    says(open(config.clone()), &["001-00.png", "was not drawn by it"]);
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
-    says(open(recipe.clone()), &["001-00.png"]);
+    says(open(config.clone()), &["001-00.png"]);
     fs::remove_dir(&path).unwrap();
     for cut in [0, 4, 60, whole.len() - 5] {
         fs::write(&path, &whole[..cut]).unwrap();
-        let gallery = open(recipe.clone()).unwrap();
+        let gallery = open(config.clone()).unwrap();
         assert_eq!((gallery.missing(), gallery.damaged().len()), (1, 1), "cut to {cut} bytes");
     }
     fs::write(&path, &whole).unwrap();
-    assert_eq!(open(recipe.clone()).unwrap().missing(), 0);
+    assert_eq!(open(config.clone()).unwrap().missing(), 0);
     fs::write(folder.join("recipe.json"), "{").unwrap();
-    says(open(recipe), &["recipe.json is damaged"]);
+    says(open(config), &["recipe.json is not how the images beside it were generated"]);
 }
 
 #[test]
@@ -143,12 +144,12 @@ fn two_do_not_draw_into_a_folder_at_once() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
     let pipeline = pipeline();
-    let recipe = recipe(&pipeline);
-    let open = |recipe: &Recipe| Gallery::open(folder, plan(1).images("cat"), recipe.clone()).unwrap();
-    let other = Recipe { settings: Settings { steps: 2, ..recipe.settings.clone() }, ..recipe.clone() };
+    let config = config(&pipeline);
+    let open = |config: &GalleryConfig| Gallery::open(folder, plan(1).images("cat"), config.clone()).unwrap();
+    let other = GalleryConfig { settings: Settings { steps: 2, ..config.settings.clone() }, ..config.clone() };
     // All look before the first one draws.
-    let [mut first, mut second, mut third] = [&recipe, &recipe, &other].map(open);
-    let elsewhere = journal::Lock::take(folder).unwrap();
+    let [mut first, mut second, mut third] = [&config, &config, &other].map(open);
+    let elsewhere = runs::Lock::take(folder).unwrap();
     says(first.draw(&pipeline, 1, &mut |_| {}), &["is in use by process", "--out"]);
     assert!(contents(folder).is_empty() && !folder.join("recipe.json").exists());
     drop(elsewhere);
@@ -164,11 +165,12 @@ fn nothing_is_written_where_the_model_cannot_follow() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path().join("new");
     let pipeline = pipeline();
-    let recipe = recipe(&pipeline);
-    let settings = Settings { height: 33, ..recipe.settings.clone() };
-    let mut gallery = Gallery::open(&folder, plan(1).images("cat"), Recipe { settings, ..recipe.clone() }).unwrap();
+    let config = config(&pipeline);
+    let settings = Settings { height: 33, ..config.settings.clone() };
+    let mut gallery =
+        Gallery::open(&folder, plan(1).images("cat"), GalleryConfig { settings, ..config.clone() }).unwrap();
     says(gallery.draw(&pipeline, 1, &mut |_| {}), &["height 33"]);
-    let mut gallery = Gallery::open(&folder, plan(1).images("[V] cat"), recipe).unwrap();
+    let mut gallery = Gallery::open(&folder, plan(1).images("[V] cat"), config).unwrap();
     says(gallery.draw(&pipeline, 1, &mut |_| {}), &["has learned no subject"]);
     assert!(!folder.exists());
 }

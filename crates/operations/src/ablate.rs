@@ -1,44 +1,27 @@
 //! `ablate`: what each stage and the regulariser are good for.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use evaluation::{AcrossRuns, Bootstrap, Differences, PromptScores, Record};
+use evaluation::{across_runs, paired_differences};
 use images::Grid;
-use journal::ResultsFolder;
 use requests::{Ablate, AblatedSubject, AblationVariant as Variant, Compute, Evaluate, NO_RESULTS, Train};
+use runs::{Ablation, AblationRow, AcrossRuns, Bootstrap, Evaluation, PromptScores, ResultsFolder, TrainConfig};
 use serde::Serialize;
-use trainer::{FinishedRun, TrainConfig};
+use trainer::FinishedRun;
 
 use crate::{Context, config, evaluate, train};
 
 /// Images in a row of the grid.
 const COLUMNS: usize = 8;
 
-/// What an ablation has shown: a row for each variant, of the same runs in the same order. As it is in ablation.json.
+/// What an ablation has shown.
 #[derive(Debug, Clone, Serialize)]
 pub struct Ablated {
     /// The folder with all runs, ablation.json and ablation.png.
-    #[serde(skip)]
     pub folder: PathBuf,
-    /// The subject and the seed of each run.
-    pub runs: Vec<(String, u64)>,
-    /// The variants.
-    pub variants: Vec<AblationRow>,
-}
-
-/// A variant's scores.
-#[derive(Debug, Clone, Serialize)]
-pub struct AblationRow {
-    /// The variant.
-    pub variant: Variant,
-    /// Its scores over all runs.
-    #[serde(flatten)]
-    pub scores: AcrossRuns,
-    /// Run by run, against the whole method where that is among the variants.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub against_full: Option<Differences>,
+    /// What ablation.json says.
+    pub ablation: Ablation,
 }
 
 /// A run, evaluated.
@@ -46,7 +29,7 @@ struct Run {
     variant: Variant,
     subject: String,
     seed: u64,
-    record: Record,
+    record: Evaluation,
     /// The folder that the record and its images are in.
     images: PathBuf,
 }
@@ -68,11 +51,10 @@ pub(crate) fn run(request: &Ablate, context: &Context<'_>) -> Result<Ablated> {
             }
         }
         // All variants have the same runs now.
-        let so_far = Ablated::of(request, &runs)?;
-        so_far.write(&runs)?;
-        ablated = Some(so_far);
+        write(ablated.insert(ablation(&request.variants, &runs)?), &request.out, &runs)?;
     }
-    ablated.context("there is nothing to do: no seeds")
+    let ablation = ablated.context("there is nothing to do: no seeds")?;
+    Ok(Ablated { folder: request.out.clone(), ablation })
 }
 
 /// Refuses what cannot be compared, and what is not the caller's to say.
@@ -164,7 +146,7 @@ fn changes(variant: Variant) -> &'static [&'static str] {
 fn check_same(mut expected: TrainConfig, mut made: FinishedRun, run: &Path) -> Result<()> {
     // Where it is not given, the model says it.
     expected.augmentation.resolution = made.config.augmentation.resolution;
-    let differences = journal::differences(&made.identity()?, &expected.identity()?);
+    let differences = runs::differences(&made.identity()?, &expected.identity()?);
     ensure!(
         differences.is_empty(),
         "the run in {} was made with other options: {}; give those again, or another --out",
@@ -177,63 +159,56 @@ fn check_same(mut expected: TrainConfig, mut made: FinishedRun, run: &Path) -> R
     Ok(())
 }
 
-impl Ablated {
-    fn of(request: &Ablate, runs: &[Run]) -> Result<Self> {
-        let variants = &request.variants;
-        let bootstrap = Bootstrap::default();
-        let of = |variant: Variant| runs.iter().filter(move |run| run.variant == variant);
-        let scores = |&variant: &Variant| {
-            let records: Vec<Record> = of(variant).map(|run| run.record.clone()).collect();
-            AcrossRuns::of(&records, &bootstrap)
-        };
-        let all: Vec<AcrossRuns> = variants.iter().map(scores).collect();
-        for (variant, scores) in variants.iter().zip(&all) {
-            ensure!(
-                scores.by_run.iter().flatten().all(|mean| mean.is_finite()),
-                "an evaluation of {} has no images; remove its folder and start again",
-                variant.name()
-            );
-        }
-        let pairs: Vec<(String, u64)> = of(variants[0]).map(|run| (run.subject.clone(), run.seed)).collect();
-        let subjects: Vec<&String> = pairs.iter().map(|(subject, _)| subject).collect();
-        let full = variants.iter().position(|&variant| variant == Variant::Full).map(|place| all[place].clone());
-        let row = |(&variant, scores): (&Variant, AcrossRuns)| {
-            let full = full.as_ref().filter(|_| variant != Variant::Full);
-            let against_full = full.map(|full| scores.minus(full, &subjects, &bootstrap));
-            AblationRow { variant, scores, against_full }
-        };
-        let rows = variants.iter().zip(all).map(row).collect();
-        Ok(Self { folder: request.out.clone(), runs: pairs, variants: rows })
+/// A row for each variant, of the same runs in the same order.
+fn ablation(variants: &[Variant], runs: &[Run]) -> Result<Ablation> {
+    let bootstrap = Bootstrap::default();
+    let of = |variant: Variant| runs.iter().filter(move |run| run.variant == variant);
+    let scores = |&variant: &Variant| {
+        let evaluations: Vec<&Evaluation> = of(variant).map(|run| &run.record).collect();
+        across_runs(&evaluations, &bootstrap)
+    };
+    let all: Vec<AcrossRuns> = variants.iter().map(scores).collect();
+    for (variant, scores) in variants.iter().zip(&all) {
+        ensure!(
+            scores.by_run.iter().flatten().all(|mean| mean.is_finite()),
+            "an evaluation of {} has no images; remove its folder and start again",
+            variant.name()
+        );
     }
+    let pairs: Vec<(String, u64)> = of(variants[0]).map(|run| (run.subject.clone(), run.seed)).collect();
+    let subjects: Vec<&String> = pairs.iter().map(|(subject, _)| subject).collect();
+    let full = variants.iter().position(|&variant| variant == Variant::Full).map(|place| all[place].clone());
+    let row = |(&variant, scores): (&Variant, AcrossRuns)| {
+        let full = full.as_ref().filter(|_| variant != Variant::Full);
+        let against_full = full.map(|full| paired_differences(&scores, full, &subjects, &bootstrap));
+        AblationRow { variant: variant.name(), scores, against_full }
+    };
+    let rows = variants.iter().zip(all).map(row).collect();
+    Ok(Ablation { runs: pairs, variants: rows })
+}
 
-    /// How many subjects were learned.
-    pub fn subjects(&self) -> usize {
-        self.runs.iter().map(|(subject, _)| subject).collect::<BTreeSet<_>>().len()
+/// Writes the table as data, and the images of each subject's first seed: a row for each variant.
+fn write(ablation: &Ablation, out: &Path, runs: &[Run]) -> Result<()> {
+    ablation.write(out)?;
+    let first = runs.first().map(|run| run.seed);
+    let mut grid: Option<Grid> = None;
+    for run in runs.iter().filter(|run| Some(run.seed) == first) {
+        let Some(variant) = run.record.variants.first() else { continue };
+        let prompts = &variant.scores.prompts;
+        // Spread over the set, in which prompts of a kind are together.
+        let count = prompts.len().min(COLUMNS);
+        let chosen: Vec<&PromptScores> = (0..count).map(|i| &prompts[i * prompts.len() / count]).collect();
+        let grid = grid.get_or_insert_with(|| Grid::new(count));
+        for prompt in chosen {
+            let Some(first) = prompt.images.first() else { continue };
+            let path = run.images.join(&variant.folder).join(&first.file);
+            let image = image::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let text = prompt.prompt.replace("{}", "[V]");
+            grid.push(image.into_rgb8(), format!("{}: {text}", run.variant.name()));
+        }
     }
-
-    /// Writes the table as data, and the images of each subject's first seed: a row for each variant.
-    fn write(&self, runs: &[Run]) -> Result<()> {
-        atomic::write(&self.folder.join("ablation.json"), serde_json::to_string_pretty(self)?)?;
-        let first = runs.first().map(|run| run.seed);
-        let mut grid: Option<Grid> = None;
-        for run in runs.iter().filter(|run| Some(run.seed) == first) {
-            let Some(variant) = run.record.variants.first() else { continue };
-            let prompts = &variant.scores.prompts;
-            // Spread over the set, in which prompts of a kind are together.
-            let count = prompts.len().min(COLUMNS);
-            let chosen: Vec<&PromptScores> = (0..count).map(|i| &prompts[i * prompts.len() / count]).collect();
-            let grid = grid.get_or_insert_with(|| Grid::new(count));
-            for prompt in chosen {
-                let Some(first) = prompt.images.first() else { continue };
-                let path = run.images.join(&variant.folder).join(&first.file);
-                let image = image::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
-                let text = prompt.prompt.replace("{}", "[V]");
-                grid.push(image.into_rgb8(), format!("{}: {text}", run.variant.name()));
-            }
-        }
-        match grid {
-            Some(grid) => images::save_generated(&self.folder.join("ablation.png"), &grid.draw(), &[]),
-            None => Ok(()),
-        }
+    match grid {
+        Some(grid) => images::save_generated(&out.join("ablation.png"), &grid.draw(), &[]),
+        None => Ok(()),
     }
 }

@@ -8,14 +8,13 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use heatmaps::{Config, HeatMapRecorder};
-use journal::ResultsFolder;
 use model_files::BaseModel;
 use requests::{Attend, ColorScale};
+use runs::{Attention, AttentionWord, HeatMapSettings, ResultsFolder, Stage};
 use sampling::{Pipeline, Request, Settings, Word};
 use serde::Serialize;
-use serde_json::json;
 use tch::{Device, Kind};
-use trainer::{FinishedRun, Stage};
+use trainer::FinishedRun;
 
 use crate::compute::{self, scheduler_name};
 use crate::{Context, models};
@@ -80,24 +79,25 @@ pub(crate) fn run(request: &Attend, context: &Context<'_>) -> Result<Attended> {
     results.create()?;
     figure.save_maps(&out.join("maps.safetensors"))?;
     let shown = figure.write(&out, request.colors == ColorScale::Common, context)?;
-    let path = out.join("attend.json");
-    former::remove(&path, &shown)?;
-    let words: Vec<_> =
-        figure.words.iter().map(|Word { text, positions }| json!({ "word": text, "positions": positions })).collect();
-    let record = json!({
-        "arguments": request,
-        "settings": figure.settings,
-        "scheduler": figure.scheduler,
-        "heat_maps": config,
-        "device": format!("{:?}", to.1),
-        "dtype": format!("{:?}", to.0),
-        "versions": models::versions(),
-        "seconds": started.elapsed().as_secs_f64(),
-        "tokens": figure.tokens,
-        "words": words,
-        "rows": shown,
-    });
-    atomic::write(&path, serde_json::to_vec_pretty(&record)?)?;
+    former::remove(&out, &shown)?;
+    let words = figure
+        .words
+        .iter()
+        .map(|Word { text, positions }| AttentionWord { word: text.clone(), positions: positions.clone() });
+    let record = Attention {
+        arguments: serde_json::from_value(serde_json::to_value(request)?)?,
+        settings: figure.settings,
+        scheduler: figure.scheduler.to_owned(),
+        heat_maps: HeatMapSettings { factors: config.factors, mid: config.mid, normalize: config.normalize },
+        device: format!("{:?}", to.1),
+        dtype: format!("{:?}", to.0),
+        versions: models::versions(),
+        seconds: started.elapsed().as_secs_f64(),
+        tokens: figure.tokens,
+        words: words.collect(),
+        rows: shown,
+    };
+    record.write(&out)?;
     Ok(Attended {
         folder: out,
         words: figure.words.into_iter().map(|word| word.text).collect(),

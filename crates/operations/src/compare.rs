@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use ::report::{Comparison, StudyOptions};
 use anyhow::Result;
-use journal::ResultsFolder;
 use requests::Compare;
+use runs::ResultsFolder;
 use serde::Serialize;
 
 use crate::Context;

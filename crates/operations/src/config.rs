@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use requests::{Config, ConfigAction, ConfigFormat, Preset, TrainOptions};
+use runs::{ConfigLayers, TrainConfig, config_schema};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use trainer::{ConfigLayers, TrainConfig};
+
+use crate::models;
 
 /// What was to be printed.
 #[derive(Debug, Clone, Serialize)]
@@ -21,10 +23,10 @@ pub(crate) fn run(request: &Config) -> Result<Configured> {
             let config = layers(options, None)?.finish()?;
             match format {
                 ConfigFormat::Json => serde_json::to_string_pretty(&config)?,
-                ConfigFormat::Toml => anyhow::bail!("TOML is not written yet"),
+                ConfigFormat::Toml => toml::to_string_pretty(&config)?,
             }
         }
-        ConfigAction::Schema => anyhow::bail!("there is no schema yet"),
+        ConfigAction::Schema => serde_json::to_string_pretty(&config_schema())?,
     };
     Ok(Configured { text })
 }
@@ -38,7 +40,7 @@ pub(crate) fn layers(options: &TrainOptions, resumed: Option<&Path>) -> Result<C
     if let Some(run) = resumed {
         let mut layers = ConfigLayers::of_run(run)?;
         if let Some(preset) = preset {
-            layers.recipe(&preset)?;
+            layers.preset(&preset)?;
         }
         return over(options, layers);
     }
@@ -65,7 +67,7 @@ fn over(options: &TrainOptions, mut layers: ConfigLayers) -> Result<ConfigLayers
     let number = |number: Option<usize>| number.map(Value::from);
     let stages = &options.stages;
     let flags = [
-        ("model", path(&options.model)),
+        ("model", path(&models::located(options.model.as_deref())?)),
         ("concept", path(&options.concept)),
         ("category", options.category.clone().map(Value::from)),
         ("seed", options.seed.map(|seed| Value::from(seed.get()))),
@@ -98,12 +100,16 @@ fn over(options: &TrainOptions, mut layers: ConfigLayers) -> Result<ConfigLayers
             layers.put(path, value)?;
         }
     }
-    for stage in ["embedding", "cross_attention", "unet"] {
-        for (key, value) in
-            [("batch_size", options.batch_size), ("gradient_accumulation", options.gradient_accumulation)]
-        {
-            if let Some(value) = value {
-                layers.put(&format!("{stage}.{key}"), Value::from(value))?;
+    let of_all_stages = [
+        ("warm_up", number(options.warm_up)),
+        ("schedule", options.schedule.map(serde_json::to_value).transpose()?),
+        ("batch_size", number(options.batch_size)),
+        ("gradient_accumulation", number(options.gradient_accumulation)),
+    ];
+    for (key, value) in of_all_stages {
+        for stage in ["embedding", "cross_attention", "unet"] {
+            if let Some(value) = &value {
+                layers.put(&format!("{stage}.{key}"), value.clone())?;
             }
         }
     }

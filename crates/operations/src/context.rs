@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
-use evaluation::Record;
 use requests::Seed;
+use runs::Evaluation;
 use serde::Serialize;
 
 /// What happens in an operation, for whoever shows it.
@@ -69,7 +69,7 @@ pub enum Event {
         /// The file that holds them.
         path: PathBuf,
         /// What it says.
-        record: Box<Record>,
+        record: Box<Evaluation>,
     },
 }
 

@@ -3,19 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use evaluation::{
-    Bootstrap, Drawn, FeatureExtractor, Gallery, Masks, Recipe, Record, Reference, Variant, evaluate_images, find_clip,
-};
-use journal::ResultsFolder;
+use evaluation::{Drawn, FeatureExtractor, Gallery, Masks, Reference, evaluate_images, find_clip};
+use hub::{Hub, ModelKind};
 use model_files::BaseModel;
 use options::SchedulerKind;
 use photos::PhotoFolder;
 use prompts::{Plan, PromptSet};
 use requests::{Evaluate, MaskBackground, NO_RESULTS};
+use runs::{Bootstrap, Evaluation as Record, GalleryConfig, ResultsFolder, Validation, Variant};
 use sampling::{Pipeline, Settings};
 use serde::Serialize;
 use serde_json::json;
-use trainer::{FinishedRun, Validation};
+use trainer::FinishedRun;
 
 use crate::{Context, Event, compute, models};
 
@@ -32,7 +31,7 @@ pub struct Evaluated {
 struct Candidate {
     name: &'static str,
     gallery: Gallery,
-    recipe: Recipe,
+    config: GalleryConfig,
 }
 
 /// An evaluation whose request has been checked.
@@ -85,7 +84,10 @@ impl<'a> Evaluation<'a> {
 
     /// CLIP; notes what it cannot read of the prompts.
     pub(crate) fn extractor(&self, context: &Context<'_>) -> Result<FeatureExtractor> {
-        let folder = find_clip(self.request.clip.as_deref(), self.model.path())?;
+        let named = self.request.clip.as_deref().map(|clip| models::locate(clip, ModelKind::Clip)).transpose()?;
+        let paper = || Ok(Hub::from_env()?.resolve("clip-vit-b32", ModelKind::Clip)?.path);
+        let found = find_clip(named.as_deref(), self.model.path());
+        let folder = found.or_else(|error| paper().map_err(|_: anyhow::Error| error))?;
         let extractor = FeatureExtractor::open(&folder, compute::resolve(self.request.compute)?.1)?;
         context.notes(extractor.notes());
         for prompt in &self.plan.prompts.prompts {
@@ -116,7 +118,7 @@ impl<'a> Evaluation<'a> {
             })?;
             context.notes(gallery.note());
         }
-        // Last, so that nothing is made by what cannot be generated; till then the folder is known by its recipe.
+        // Last, so that nothing is made by what cannot be generated; till then the folder is known by its images.
         self.results.create()
     }
 
@@ -139,7 +141,7 @@ impl<'a> Evaluation<'a> {
     pub(crate) fn score(&self, extractor: &FeatureExtractor, context: &Context<'_>) -> Result<(PathBuf, Record)> {
         let Self { request, plan, run, photos, .. } = self;
         let mut variants = Vec::new();
-        for Candidate { name, gallery, recipe } in &self.candidates {
+        for Candidate { name, gallery, config } in &self.candidates {
             context.check()?;
             let masks = request.masks.as_ref().map(|masks| Masks {
                 photos: masks.join("photos"),
@@ -157,8 +159,8 @@ impl<'a> Evaluation<'a> {
             let scores = evaluate_images(extractor, &generated, &reference, &Bootstrap::default(), &mut |seen| {
                 progress.reach(seen as u64, total as u64, "");
             })?;
-            let recipe = serde_json::to_value(recipe)?;
-            variants.push(Variant { name: (*name).to_owned(), folder: PathBuf::from(name), recipe, scores });
+            let config = config.clone();
+            variants.push(Variant { name: (*name).to_owned(), folder: PathBuf::from(name), config, scores });
         }
         let record = Record {
             clip: extractor.name().clone(),
@@ -168,11 +170,11 @@ impl<'a> Evaluation<'a> {
             category: run.config.category.clone(),
             photos: photos.clone(),
             bootstrap: Bootstrap::default(),
-            versions: serde_json::from_value(models::versions())?,
+            versions: models::versions(),
             variants,
         };
         let path = self.out.join("scores.json");
-        record.save(&path)?;
+        record.write(&self.out)?;
         context.tell(Event::Scores { path: path.clone(), record: Box::new(record.clone()) });
         Ok((path, record))
     }
@@ -201,10 +203,10 @@ fn candidates(
     let mut candidates = Vec::new();
     for (name, model, details, subject) in [Some(learned), request.base.then_some(unchanged)].into_iter().flatten() {
         let dtype = request.compute.dtype.to_string();
-        let recipe = Recipe { model, details, settings: settings.clone(), scheduler, dtype };
-        let gallery = Gallery::open(&out.join(name), plan.images(subject), recipe.clone())?;
+        let config = GalleryConfig { model, details, settings: settings.clone(), scheduler, dtype };
+        let gallery = Gallery::open(&out.join(name), plan.images(subject), config.clone())?;
         context.notes(gallery.damaged().iter().map(|file| format!("{} is incomplete; regenerating", file.display())));
-        candidates.push(Candidate { name, gallery, recipe });
+        candidates.push(Candidate { name, gallery, config });
     }
     Ok(candidates)
 }

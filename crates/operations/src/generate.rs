@@ -6,14 +6,13 @@ use std::time::SystemTime;
 use anyhow::{Context as _, Result, bail, ensure};
 use images::{Grid, RgbImage};
 use requests::Generate;
+use runs::{ImageEntry, ImageFolder};
 use sampling::{Pipeline, Request, Settings};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
 use tch::Tensor;
 use weights::Archive;
 
 use crate::compute::{self, scheduler_name};
-use crate::image_folder::ImageFolder;
 use crate::profiling::Profiler;
 use crate::{Context, models};
 
@@ -29,6 +28,7 @@ pub struct Generated {
 }
 
 pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated> {
+    let request = &Generate { model: models::located(request.model.as_deref())?, ..request.clone() };
     let to = compute::resolve(request.compute)?;
     let profiler = Profiler::start(request.profiling, to.1);
     let (pipeline, source, guidance_scale) =
@@ -73,21 +73,19 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated
         })?;
         let _span = tracing::trace_span!("generate/save").entered();
         for (image, pixels) in chunk.iter().zip(made) {
-            let (number, file) = folder.add(
-                &pixels,
-                image.seed,
-                &parameters(request, image, &settings, &pipeline),
-                entry(request, image, &settings, &pipeline),
-            )?;
+            let parameters = parameters(request, image, &settings, &pipeline);
+            let number = folder.add(&pixels, &parameters, entry(request, image, &settings, &pipeline))?;
+            let file = generated.folder.join(ImageFolder::file_name(number, image.seed));
             context.image(file.clone());
             generated.images.push(file);
             grid.push(pixels, format!("{} (seed {})", image.prompt, image.seed), number);
             if grid.images == MOST_IN_GRID / columns * columns {
-                generated.grids.extend(grid.write(&folder)?);
+                generated.grids.extend(grid.write(&folder)?.map(|grid| generated.folder.join(grid)));
             }
         }
     }
-    generated.grids.extend(tracing::trace_span!("generate/save").in_scope(|| grid.write(&folder))?);
+    let last = tracing::trace_span!("generate/save").in_scope(|| grid.write(&folder))?;
+    generated.grids.extend(last.map(|grid| generated.folder.join(grid)));
     profiler.finish(&generated.folder, context)?;
     Ok(generated)
 }
@@ -137,31 +135,29 @@ fn parameters(request: &Generate, image: &Request, settings: &Settings, pipeline
 }
 
 /// What the log says of an image: what was asked for, what it became, and with which versions.
-fn entry(request: &Generate, image: &Request, settings: &Settings, pipeline: &Pipeline) -> Map<String, Value> {
+fn entry(request: &Generate, image: &Request, settings: &Settings, pipeline: &Pipeline) -> ImageEntry {
     let (kind, device) = pipeline.placement();
-    let path = |path: &Option<PathBuf>| {
-        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
-        path.as_ref().map(|path| absolute(path).display().to_string())
-    };
+    let path =
+        |path: &Option<PathBuf>| path.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
     let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let entry = json!({
-        "prompt": image.prompt,
-        "negative_prompt": image.negative_prompt,
-        "seed": image.seed,
-        "steps": settings.steps,
-        "guidance_scale": settings.guidance_scale,
-        "width": settings.width,
-        "height": settings.height,
-        "scheduler": scheduler_name(settings, pipeline),
-        "run": path(&request.run),
-        "model": path(&request.model),
-        "latents": path(&request.latents),
-        "device": format!("{device:?}"),
-        "dtype": format!("{kind:?}"),
-        "time": time.as_secs_f64(),
-        "versions": models::versions(),
-    });
-    entry.as_object().cloned().unwrap_or_default()
+    ImageEntry {
+        file: String::new(),
+        prompt: image.prompt.clone(),
+        negative_prompt: image.negative_prompt.clone(),
+        seed: image.seed,
+        steps: settings.steps,
+        guidance_scale: settings.guidance_scale,
+        width: settings.width,
+        height: settings.height,
+        scheduler: scheduler_name(settings, pipeline).to_owned(),
+        run: path(&request.run),
+        model: path(&request.model),
+        latents: path(&request.latents),
+        device: format!("{device:?}"),
+        dtype: format!("{kind:?}"),
+        time: time.as_secs_f64(),
+        versions: models::versions(),
+    }
 }
 
 /// Images in one grid at most.
@@ -192,8 +188,8 @@ impl FilledGrid {
         self.grid.push(image, caption);
     }
 
-    /// Writes what there is, if it is more than one image, and begins anew. Returns the file.
-    fn write(&mut self, folder: &ImageFolder) -> Result<Option<PathBuf>> {
+    /// Writes what there is, if it is more than one image, and begins anew. Returns the file's name.
+    fn write(&mut self, folder: &ImageFolder) -> Result<Option<String>> {
         let (first, images) = (self.first.take(), std::mem::take(&mut self.images));
         let grid = self.grid.take();
         first.filter(|_| images > 1).map(|first| folder.add_grid(&grid.draw(), first)).transpose()

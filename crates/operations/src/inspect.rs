@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use alignment::{Neighbour, Neighbourhood, Shift};
 use anyhow::Result;
 use images::Grid;
-use journal::ResultsFolder;
 use requests::Inspect;
+use runs::{BeforeOrAfter, InspectedVector, Inspection, InspectionImage, NearToken, ResultsFolder};
 use sampling::{Pipeline, Request, Settings};
 use serde::Serialize;
-use serde_json::{Value, json};
 use tch::Tensor;
 use trainer::FinishedRun;
 
@@ -21,34 +20,8 @@ use crate::{Context, models};
 pub struct Inspected {
     /// The folder with inspect.json and the images.
     pub folder: PathBuf,
-    /// The name of the new token.
-    pub placeholder: String,
-    /// Each of its embedding vectors.
-    pub vectors: Vec<EmbeddingVector>,
-    /// Images of the token alone.
-    pub images: usize,
-}
-
-/// What is known of one of the subject's embedding vectors.
-#[derive(Debug, Clone, Serialize)]
-pub struct EmbeddingVector {
-    /// How far it is from its initial value.
-    #[serde(flatten)]
-    pub shift: Shift,
-    /// The nearest tokens.
-    pub nearest: Vec<RankedToken>,
-    /// The tokens of the class noun.
-    pub category: Vec<RankedToken>,
-}
-
-/// A token of the vocabulary with its place among the neighbours.
-#[derive(Debug, Clone, Serialize)]
-pub struct RankedToken {
-    /// Its text, with `</w>` at the end of a word.
-    pub token: String,
-    /// Its place.
-    #[serde(flatten)]
-    pub place: Neighbour,
+    /// What inspect.json says.
+    pub record: Inspection,
 }
 
 pub(crate) fn run(request: &Inspect, context: &Context<'_>) -> Result<Inspected> {
@@ -70,20 +43,21 @@ pub(crate) fn run(request: &Inspect, context: &Context<'_>) -> Result<Inspected>
     context.seed(request.seed);
     results.create()?;
     let images = images(request, &run, &mut pipeline, &settings, &out, context)?;
-    let record = json!({
-        "arguments": request,
-        "placeholder": run.config.placeholder,
-        "category": run.config.category,
-        "vectors": vectors,
-        "settings": settings,
-        "scheduler": scheduler_name(&settings, &pipeline),
-        "device": format!("{:?}", to.1),
-        "dtype": format!("{:?}", to.0),
-        "versions": models::versions(),
-        "pictures": images,
-    });
-    atomic::write(&out.join("inspect.json"), serde_json::to_vec_pretty(&record)?)?;
-    Ok(Inspected { folder: out, placeholder: run.config.placeholder, vectors, images: images.len() })
+    let scheduler = scheduler_name(&settings, &pipeline).to_owned();
+    let record = Inspection {
+        arguments: serde_json::from_value(serde_json::to_value(request)?)?,
+        placeholder: run.config.placeholder,
+        category: run.config.category,
+        vectors,
+        settings,
+        scheduler,
+        device: format!("{:?}", to.1),
+        dtype: format!("{:?}", to.0),
+        versions: models::versions(),
+        images,
+    };
+    record.write(&out)?;
+    Ok(Inspected { folder: out, record })
 }
 
 fn vector(
@@ -92,13 +66,22 @@ fn vector(
     pipeline: &Pipeline,
     start: &Tensor,
     learned: &Tensor,
-) -> Result<EmbeddingVector> {
+) -> Result<InspectedVector> {
     let neighbourhood = Neighbourhood::of(learned, pipeline.text_encoder.token_embeddings())?;
-    let token = |place: Neighbour| RankedToken { token: pipeline.tokenizer.token(place.id).unwrap_or_default(), place };
+    let token = |Neighbour { id, cosine, rank }: Neighbour| NearToken {
+        token: pipeline.tokenizer.token(id).unwrap_or_default(),
+        id,
+        cosine,
+        rank,
+    };
+    let Shift { cosine, start_norm, norm, distance } = Shift::between(start, learned)?;
     let category = pipeline.tokenizer.encode(&run.config.category)?;
     let ids = &category.ids[1..category.len - 1];
-    Ok(EmbeddingVector {
-        shift: Shift::between(start, learned)?,
+    Ok(InspectedVector {
+        cosine,
+        start_norm,
+        norm,
+        distance,
         nearest: neighbourhood.nearest(nearest).into_iter().map(token).collect(),
         category: ids.iter().map(|id| Ok(token(neighbourhood.token(*id)?))).collect::<Result<_>>()?,
     })
@@ -112,15 +95,16 @@ fn images(
     settings: &Settings,
     out: &Path,
     context: &Context<'_>,
-) -> Result<Vec<Value>> {
+) -> Result<Vec<InspectionImage>> {
     let mut records = Vec::new();
     if request.images == 0 {
         return Ok(records);
     }
     let mut progress = context.progress("steps");
     let mut grid = Grid::new(request.images as usize);
-    for name in ["before", "after"] {
-        if name == "after" {
+    for moment in [BeforeOrAfter::Before, BeforeOrAfter::After] {
+        let name = moment.name();
+        if moment == BeforeOrAfter::After {
             pipeline.text_encoder.set_extra_tokens(&run.embedding)?;
         }
         for i in 0..request.images {
@@ -136,7 +120,7 @@ fn images(
                 context.image(out.join(&file));
                 grid.push(pixels, format!("{name} stage 1 (seed {})", image.seed));
             }
-            records.push(json!({ "file": file, "moment": name, "seed": image.seed }));
+            records.push(InspectionImage { file: file.into(), moment, seed: image.seed });
         }
     }
     images::save_generated(&out.join("grid.png"), &grid.draw(), &[])?;

@@ -32,7 +32,6 @@ mod context;
 mod evaluate;
 mod export;
 mod generate;
-mod image_folder;
 mod inspect;
 mod memory;
 mod models;
@@ -42,12 +41,13 @@ mod profiling;
 mod report;
 mod results;
 mod train;
+mod weights;
 
 use anyhow::Result;
 use requests::Command;
 use serde::Serialize;
 
-pub use ablate::{Ablated, AblationRow};
+pub use ablate::Ablated;
 pub use attend::Attended;
 pub use bench::Benched;
 pub use compare::Compared;
@@ -56,12 +56,13 @@ pub use context::{Context, Deferral, Event, Interrupted, Stop, is_interruption};
 pub use evaluate::Evaluated;
 pub use export::Exported;
 pub use generate::Generated;
-pub use inspect::{EmbeddingVector, Inspected, RankedToken};
+pub use inspect::Inspected;
 pub use pretrain::Pretrained;
 pub use probe::{Probed, ProbedTensor};
 pub use report::Reported;
 pub use results::FinishedResults;
-pub use train::Trained;
+pub use train::{Planned, PlannedStage, Trained};
+pub use weights::{PublishedModel, PublishedModels};
 
 /// What a command has come to.
 #[derive(Debug, Clone, Serialize)]
@@ -69,6 +70,7 @@ pub use train::Trained;
 #[allow(missing_docs, reason = "each is what the function of its name returns")]
 pub enum Outcome {
     Train(Trained),
+    Plan(Planned),
     Generate(Generated),
     Evaluate(Box<Evaluated>),
     Ablate(Box<Ablated>),
@@ -77,6 +79,7 @@ pub enum Outcome {
     Report(Reported),
     Compare(Compared),
     Export(Exported),
+    Weights(PublishedModels),
     Config(Configured),
     Probe(Probed),
     Pretrain(Box<Pretrained>),
@@ -89,6 +92,7 @@ pub enum Outcome {
 /// As the function of the command's name.
 pub fn execute(command: &Command, context: &Context<'_>) -> Result<Outcome> {
     Ok(match command {
+        Command::Train(request) if request.dry_run => Outcome::Plan(plan(request, context)?),
         Command::Train(request) => Outcome::Train(train(request, context)?),
         Command::Generate(request) => Outcome::Generate(generate(request, context)?),
         Command::Evaluate(request) => Outcome::Evaluate(Box::new(evaluate(request, context)?)),
@@ -102,7 +106,8 @@ pub fn execute(command: &Command, context: &Context<'_>) -> Result<Outcome> {
         Command::Probe(request) => Outcome::Probe(probe(request, context)?),
         Command::Pretrain(request) => Outcome::Pretrain(Box::new(pretrain(request, context)?)),
         Command::Bench(request) => Outcome::Bench(bench(request)?),
-        Command::Completions { .. } | Command::Weights(_) => anyhow::bail!("this is done by the program itself"),
+        Command::Weights(request) => Outcome::Weights(weights(request, context)?),
+        Command::Completions { .. } => anyhow::bail!("completions are printed by the program that is completed"),
     })
 }
 
@@ -118,6 +123,15 @@ fn guarded<T>(operation: impl FnOnce() -> Result<T>) -> Result<T> {
 /// model or the folder, or lack of memory or disk.
 pub fn train(request: &requests::Train, context: &Context<'_>) -> Result<Trained> {
     guarded(|| train::run(request, context))
+}
+
+/// What training would take: checks everything, and takes two steps of each stage whose results are thrown away. Nothing is
+/// written.
+///
+/// # Errors
+/// As [`train`].
+pub fn plan(request: &requests::Train, context: &Context<'_>) -> Result<Planned> {
+    guarded(|| train::plan(request, context))
 }
 
 /// Generates images from prompts into numbered files, with their parameters in them and in generate.jsonl.
@@ -182,6 +196,14 @@ pub fn compare(request: &requests::Compare, context: &Context<'_>) -> Result<Com
 /// When the run is not finished, or there is something at the destination.
 pub fn export(request: &requests::Export, context: &Context<'_>) -> Result<Exported> {
     guarded(|| export::run(request, context))
+}
+
+/// Lists, downloads or verifies published models.
+///
+/// # Errors
+/// [`Interrupted`], with what has come kept; a name that nothing has, no network, or files that are not as published.
+pub fn weights(request: &requests::Weights, context: &Context<'_>) -> Result<PublishedModels> {
+    weights::run(request, context)
 }
 
 /// The configuration of a run before it starts, or the schema of all.

@@ -1,27 +1,47 @@
-//! Base models and finished runs, with what is to be said of them.
+//! Base models by name and finished runs, with what is to be said of them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use hub::{Hub, ModelKind};
 use model_files::BaseModel;
 use options::ModelOptions;
 use requests::SingleFile;
-use serde_json::{Value, json};
-use trainer::{ConfigLayers, FinishedRun};
+use runs::{ConfigLayers, Versions};
+use trainer::FinishedRun;
 
 use crate::Context;
+
+/// The folder or file that a model's name means. A path, there or not, means itself.
+pub(crate) fn locate(model: &Path, kind: ModelKind) -> Result<PathBuf> {
+    let name = model.to_string_lossy();
+    let is_path =
+        model.is_absolute() || name.starts_with('.') || model.extension().is_some_and(|end| end == "safetensors");
+    if is_path || model.exists() {
+        return Ok(model.to_owned());
+    }
+    Ok(Hub::from_env()?.resolve(&name, kind)?.path)
+}
+
+/// As [`locate`], of a base model that may be given.
+pub(crate) fn located(model: Option<&Path>) -> Result<Option<PathBuf>> {
+    model.map(|model| locate(model, ModelKind::Diffusion)).transpose()
+}
 
 /// Opens a model; notes how it is read.
 pub(crate) fn open(model: &Path, single_file: &SingleFile, context: &Context<'_>) -> Result<BaseModel> {
     let SingleFile { tokenizer, prediction_type, model_config } = single_file.clone();
-    let model = BaseModel::open(model, &ModelOptions { tokenizer, prediction_type, config: model_config })?;
+    let model = BaseModel::open(
+        &locate(model, ModelKind::Diffusion)?,
+        &ModelOptions { tokenizer, prediction_type, config: model_config },
+    )?;
     context.notes(model.notes());
     Ok(model)
 }
 
 /// Opens a finished run, whose base model is at `model` if that is given; notes what cannot be checked.
 pub(crate) fn finished(run: &Path, model: Option<&Path>, context: &Context<'_>) -> Result<FinishedRun> {
-    let run = FinishedRun::open(run)?.with_model(model);
+    let run = FinishedRun::open(run)?.with_model(located(model)?.as_deref());
     context.notes(run.note());
     Ok(run)
 }
@@ -31,7 +51,8 @@ pub(crate) fn guidance_scale(model: &Path) -> Result<f64> {
     Ok(ConfigLayers::of_model(model)?.finish()?.validation.guidance_scale)
 }
 
-/// What records say of the programs that numbers depend on.
-pub(crate) fn versions() -> Value {
-    json!({ "attndreambooth": env!("CARGO_PKG_VERSION"), "libtorch": libtorch::LIBTORCH_VERSION })
+/// The versions of what numbers depend on.
+pub(crate) fn versions() -> Versions {
+    let versions = [("attndreambooth", env!("CARGO_PKG_VERSION")), ("libtorch", libtorch::LIBTORCH_VERSION)];
+    versions.map(|(name, version)| (name.to_owned(), version.to_owned())).into()
 }

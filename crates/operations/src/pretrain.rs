@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use journal::ResultsFolder;
 use options::Dtype;
 use pretrainer::{Config, Measures, Part, Pretraining, Sources};
 use requests::Pretrain;
+use runs::ResultsFolder;
 use serde::Serialize;
 use tch::Device;
 

@@ -42,12 +42,13 @@ pub(crate) fn run(request: &Probe, context: &Context<'_>) -> Result<Probed> {
     atomic::ensure_ours(&request.outputs, "the outputs of a probe", is_own)?;
     let to = compute::resolve(request.compute)?;
     let inputs = Inputs::read(&request.inputs)?;
+    let model = models::locate(&request.model, hub::ModelKind::Diffusion)?;
     let (component, config) = (request.component, request.config.as_deref());
-    let place = if request.model.is_file() || request.single_file.is_set() {
-        let model = models::open(&request.model, &request.single_file, context)?;
+    let place = if model.is_file() || request.single_file.is_set() {
+        let model = models::open(&model, &request.single_file, context)?;
         Place::of_model(model, component, config, to, context)?
     } else {
-        Place::new(component, &request.model, config, to, context)?
+        Place::new(component, &model, config, to, context)?
     };
     let outputs = tch::no_grad(|| match component {
         Component::Unet => components::unet(&place, &inputs),

@@ -6,9 +6,8 @@ use anyhow::{Context as _, Result};
 use images::{Grid, RgbImage};
 use options::DeviceChoice;
 use requests::{Compute, Evaluate};
+use runs::{Comparison, ComparisonRow, Validation};
 use serde::Serialize;
-use serde_json::json;
-use trainer::Validation;
 
 use crate::Context;
 use crate::evaluate::Evaluation;
@@ -69,13 +68,13 @@ fn compare(run: &Path, evaluation: &Evaluation<'_>) -> Result<()> {
             seed = Some(image.seed);
             grid.push(read(&image.path)?, format!("{title}: {}", prompt.with(said)));
             let relative = image.path.strip_prefix(run).unwrap_or(&image.path);
-            images.push(Path::new("..").join(relative).display().to_string());
+            images.push(Path::new("..").join(relative));
         }
-        rows.push(json!({ "prompt": prompt.with(&subject), "seed": seed, "images": images }));
+        rows.push(ComparisonRow { prompt: prompt.with(&subject), seed, images });
     }
     images::save_generated(&folder.join("comparison.png"), &grid.draw(), &[])?;
-    let data = json!({ "columns": columns.map(|(_, title, _)| title), "rows": rows });
-    atomic::write(&folder.join("comparison.json"), serde_json::to_string_pretty(&data)?)
+    let columns = columns.iter().map(|(_, title, _)| (*title).to_owned()).collect();
+    Comparison { columns, rows }.write(&folder)
 }
 
 fn read(path: &Path) -> Result<RgbImage> {

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use options::DeviceChoice;
 use prompts::PromptSet;
 use requests::{NO_RESULTS, Train};
+use runs::TrainConfig;
 use serde::Serialize;
 use tch::Device;
-use trainer::{FinishedRun, Session};
+use trainer::{FinishedRun, Rehearsal, Session};
 
 use crate::profiling::Profiler;
 use crate::{Context, Event, FinishedResults, Interrupted, config, results};
@@ -22,7 +23,63 @@ pub struct Trained {
     pub results: Option<FinishedResults>,
 }
 
+/// What a run would take.
+#[derive(Debug, Clone, Serialize)]
+pub struct Planned {
+    /// The folder that it would have.
+    pub run: PathBuf,
+    /// Its stages that have steps.
+    pub stages: Vec<PlannedStage>,
+    /// The time of all steps. Images and files come on top.
+    pub seconds: f64,
+    /// The most memory in use, in bytes: of tensors on a GPU, of the process on a CPU.
+    pub peak_memory: u64,
+}
+
+/// What a stage would take.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedStage {
+    /// Its name.
+    pub stage: String,
+    /// 1, 2 or 3.
+    pub number: u64,
+    /// Its steps.
+    pub steps: usize,
+    /// The time of one.
+    pub seconds_per_step: f64,
+}
+
+/// Checks everything and takes two steps of each stage, whose results are thrown away.
+pub(crate) fn plan(request: &Train, context: &Context<'_>) -> Result<Planned> {
+    let (run, device) = (request.folder(), libtorch::resolve(request.device)?);
+    let layers = config::layers(&request.options, request.resume.then_some(&run))?;
+    let rehearsal = Rehearsal::of(layers, &run, device, request.resume)?;
+    context.notes(rehearsal.notes);
+    check_results(&rehearsal.config)?;
+    let stages: Vec<PlannedStage> = rehearsal
+        .seconds_per_step
+        .into_iter()
+        .map(|(stage, seconds_per_step)| PlannedStage {
+            stage: stage.to_string(),
+            number: stage.number(),
+            steps: rehearsal.config.stage(stage).steps,
+            seconds_per_step,
+        })
+        .collect();
+    let seconds = stages.iter().map(|stage| stage.steps as f64 * stage.seconds_per_step).sum();
+    Ok(Planned { run, stages, seconds, peak_memory: rehearsal.peak_memory })
+}
+
+/// Makes sure that the finished run can be shown.
+fn check_results(config: &TrainConfig) -> Result<()> {
+    if config.validation.results != NO_RESULTS {
+        PromptSet::load(&config.validation.results).context("the prompts of the finished run (--results)")?;
+    }
+    Ok(())
+}
+
 pub(crate) fn run(request: &Train, context: &Context<'_>) -> Result<Trained> {
+    ensure!(!request.dry_run, "a dry run is a plan, and trains nothing");
     let run = request.folder();
     learn(request, &run, context)?;
     let finished = FinishedRun::open(&run)?;
@@ -41,9 +98,7 @@ pub(crate) fn learn(request: &Train, out: &Path, context: &Context<'_>) -> Resul
     let profiler = Profiler::start(request.profiling, device);
     let resumed = request.resume.then_some(out);
     let config = config::layers(&request.options, resumed)?.finish()?;
-    if config.validation.results != NO_RESULTS {
-        PromptSet::load(&config.validation.results).context("the prompts of the finished run (--results)")?;
-    }
+    check_results(&config)?;
     let open = || Session::open(config::layers(&request.options, resumed)?, out, device, request.resume);
     let session = tracing::trace_span!("train/load").in_scope(open)?;
     context.message(match (device, request.device) {
@@ -57,7 +112,7 @@ pub(crate) fn learn(request: &Train, out: &Path, context: &Context<'_>) -> Resul
     let mut deferral = Some(context.stop().defer());
     let mut prior = context.progress("images of the class noun");
     let outcome = session.run(&|| context.stop().asked(), &mut |event| match event {
-        trainer::Event::Prior { done, pictures } => prior.reach(done, pictures, ""),
+        trainer::Event::Prior { done, images } => prior.reach(done, images, ""),
         trainer::Event::Stage { stage, done, steps } => {
             context.tell(Event::Stage { stage: stage.to_string(), number: stage.number(), done, steps });
         }

@@ -13,6 +13,7 @@
 //! Invariants: every name parses to the value that displays it; needs no LibTorch.
 
 mod device;
+mod generation;
 mod model;
 mod named;
 pub mod optimizer;
@@ -20,6 +21,7 @@ pub mod regularizer;
 mod seed;
 
 pub use device::DeviceChoice;
+pub use generation::GenerationSettings;
 pub use model::ModelOptions;
-pub use named::{Dtype, PredictionType, SchedulerKind, UnknownName};
+pub use named::{Dtype, LearningRateSchedule, PredictionType, SchedulerKind, UnknownName};
 pub use seed::derive_seed;

@@ -110,6 +110,21 @@ impl FromStr for PredictionType {
     }
 }
 
+/// How a learning rate changes after its warm-up, as diffusers' `get_scheduler` has it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
+pub enum LearningRateSchedule {
+    /// It stays
+    #[default]
+    Constant,
+    /// It falls to zero in a line
+    Linear,
+    /// It falls to zero in half a cosine
+    Cosine,
+}
+
 /// A scheduler; parsed from diffusers' class name or a short one, displayed and serialised as the class name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SchedulerKind {

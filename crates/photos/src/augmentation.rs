@@ -16,6 +16,7 @@ use crate::error::InvalidAugmentation;
 /// In this order: rotation, resize of the shorter side to `resolution`, mirroring, crop to a square.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Augmentation {
     /// Rotations are uniform in ±this many degrees; corners become black.
     pub rotation_degrees: f32,

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use journal::{Entry, Log, RunFolder, Scalars};
 use optimizer::{AdamW, Ema};
+use runs::{Entry, Log, RunFolder, Scalars};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::Device;
@@ -81,7 +81,7 @@ impl Pretraining {
             let folder = RunFolder::resume(&path)?;
             let mut old: Record = serde_json::from_value(folder.saved_config()?.config)?;
             old.config.steps = config.steps;
-            let differences = journal::differences(&serde_json::to_value(old)?, &record);
+            let differences = runs::differences(&serde_json::to_value(old)?, &record);
             ensure!(
                 differences.is_empty(),
                 "the training in {} cannot be resumed with another configuration: {}",
@@ -115,7 +115,7 @@ impl Pretraining {
             config.steps
         );
         let versions = [("libtorch", libtorch::LIBTORCH_VERSION), ("device", &format!("{device:?}"))];
-        folder.write_config(&record, &versions)?;
+        folder.write_config(&record, versions)?;
         Ok(Self { part, config, folder, component, optimizer, ema, done })
     }
 
@@ -124,7 +124,7 @@ impl Pretraining {
         (self.done, self.config.steps)
     }
 
-    /// What the user should know of the lock on the folder; see [`journal::Lock::note`].
+    /// What the user should know of the lock on the folder; see [`runs::Lock::note`].
     pub fn note(&self) -> Option<&str> {
         self.folder.note()
     }
@@ -184,7 +184,7 @@ impl Pretraining {
         }
         let folder = self.folder.path();
         weights::save(&final_weights(folder), self.ema.averages())?;
-        let curves = journal::draw_curves(&journal::read_log(folder)?);
+        let curves = runs::draw_curves(&runs::read_log(folder)?);
         images::save_png(&folder.join("curves.png"), &curves, &[])?;
         Ok(true)
     }

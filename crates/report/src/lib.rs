@@ -6,8 +6,8 @@
 //! ```
 //! # let parent = tempfile::tempdir()?;
 //! # let folder = parent.path().join("my-dog");
-//! # let run = journal::RunFolder::create(&folder)?;
-//! # run.write_config(&serde_json::json!({"config": {"category": "dog"}}), &[])?;
+//! # let run = runs::RunFolder::create(&folder)?;
+//! # run.write_config(&serde_json::json!({"config": {"category": "dog"}}), [])?;
 //! let page = report::run_page(&folder)?;
 //! assert!(page.starts_with("<!doctype html>") && page.contains("my-dog"));
 //! # anyhow::Ok(())

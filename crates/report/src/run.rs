@@ -109,8 +109,8 @@ impl Run {
     }
 
     /// The log; none before the first step.
-    pub(crate) fn log(&self) -> Result<Vec<journal::Entry>> {
-        if self.file("log.jsonl").is_none() { Ok(Vec::new()) } else { journal::read_log(&self.folder) }
+    pub(crate) fn log(&self) -> Result<Vec<runs::Entry>> {
+        if self.file("log.jsonl").is_none() { Ok(Vec::new()) } else { runs::read_log(&self.folder) }
     }
 
     /// The scores of each prompt set: its name and `scores.json`, sorted.

@@ -49,7 +49,7 @@ fn subject(run: &Run) -> String {
     if subject.is_empty() { run.text("category").to_owned() } else { subject }
 }
 
-fn header(run: &Run, log: &[journal::Entry]) -> Markup {
+fn header(run: &Run, log: &[runs::Entry]) -> Markup {
     let stages = configuration::stages(run);
     let configured: u64 = stages.iter().filter_map(|(_, stage)| stage.get("steps")?.as_u64()).sum();
     let done = log.last().map_or(0, |entry| entry.step);
@@ -91,8 +91,8 @@ fn contact_sheet(run: &Run) -> Result<Option<Markup>> {
     Ok(Some(figure(&Image::open(&path, GRID)?, &alt, "What the model sees: the first augmented crops of the photos.")))
 }
 
-fn curves(log: &[journal::Entry]) -> Option<Markup> {
-    let plots = journal::curves(log);
+fn curves(log: &[runs::Entry]) -> Option<Markup> {
+    let plots = runs::curves(log);
     (!plots.is_empty()).then(|| {
         html! {
             div {

@@ -43,7 +43,13 @@ pub struct Ablate {
     #[arg(long)]
     pub clip: Option<PathBuf>,
     /// Device to compute on: auto, cpu, cuda or cuda:N
-    #[arg(long, env = "ATTNDREAMBOOTH_DEVICE", default_value_t, help_heading = "Computing options")]
+    #[arg(
+        long,
+        env = "ATTNDREAMBOOTH_DEVICE",
+        hide_env_values = true,
+        default_value_t,
+        help_heading = "Computing options"
+    )]
     #[serde(default)]
     pub device: DeviceChoice,
     /// What every run is trained with: at least the model.

@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn names_of_peers_are_understood() {
         let line = "x train --pretrained_model_name_or_path m --instance_data_dir=a_b --output_dir o --train_batch_size 2 \
-                    --max_train_steps 7 --mixed_precision bf16 --with_prior_preservation \
+                    --max_train_steps 7 --lr_warmup_steps=3 --lr_scheduler cosine --mixed_precision bf16 --with_prior_preservation \
                     --num_class_images 9 --checkpointing_steps 5 --gradient_accumulation_steps 2";
         let Command::Train(train) = parse(line.split_whitespace()).unwrap().command else { panic!() };
         assert_eq!((train.out, train.options.concept), (Some("o".into()), Some("a_b".into())));

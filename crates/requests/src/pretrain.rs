@@ -50,7 +50,7 @@ pub struct Pretrain {
     #[arg(long, value_parser = part_dtype, alias = "mixed-precision")]
     pub dtype: Option<Dtype>,
     /// Device to compute on: auto, cpu, cuda or cuda:N
-    #[arg(long, env = "ATTNDREAMBOOTH_DEVICE", default_value_t)]
+    #[arg(long, env = "ATTNDREAMBOOTH_DEVICE", hide_env_values = true, default_value_t)]
     #[serde(default)]
     pub device: DeviceChoice,
     /// Threads to compute with

@@ -13,7 +13,7 @@ use crate::bounded;
 #[command(next_help_heading = "Computing options")]
 pub struct Compute {
     /// Device to compute on: auto, cpu, cuda or cuda:N
-    #[arg(long, value_name = "DEVICE", env = "ATTNDREAMBOOTH_DEVICE", default_value_t)]
+    #[arg(long, value_name = "DEVICE", env = "ATTNDREAMBOOTH_DEVICE", hide_env_values = true, default_value_t)]
     #[serde(default)]
     pub device: DeviceChoice,
     /// Precision of weights and computation

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use options::{DeviceChoice, Dtype};
+use options::{DeviceChoice, Dtype, LearningRateSchedule};
 use serde::{Deserialize, Serialize};
 
 use crate::{Profiling, Seed, SingleFile, bounded};
@@ -38,7 +38,13 @@ pub struct Train {
     #[serde(default)]
     pub dry_run: bool,
     /// Device to compute on: auto, cpu, cuda or cuda:N
-    #[arg(long, env = "ATTNDREAMBOOTH_DEVICE", default_value_t, help_heading = "Computing options")]
+    #[arg(
+        long,
+        env = "ATTNDREAMBOOTH_DEVICE",
+        hide_env_values = true,
+        default_value_t,
+        help_heading = "Computing options"
+    )]
     #[serde(default)]
     pub device: DeviceChoice,
     /// Whether to say where the time went.
@@ -110,6 +116,12 @@ pub struct TrainOptions {
     #[command(flatten)]
     #[serde(flatten)]
     pub stages: StageFlags,
+    /// Steps in which the learning rate of each stage rises from zero
+    #[arg(long, value_name = "N", visible_alias = "lr-warmup-steps", help_heading = "Training options")]
+    pub warm_up: Option<usize>,
+    /// How the learning rate of each stage changes after its warm-up
+    #[arg(long, value_enum, visible_alias = "lr-scheduler", help_heading = "Training options")]
+    pub schedule: Option<LearningRateSchedule>,
     /// Batch size of all stages
     #[arg(long, value_name = "N", visible_alias = "train-batch-size", help_heading = "Training options")]
     pub batch_size: Option<usize>,

@@ -14,7 +14,14 @@ pub struct Weights {
     #[command(subcommand)]
     pub action: WeightsAction,
     /// Folder that holds a folder for each model
-    #[arg(long, global = true, value_name = "FOLDER", default_value = "models")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FOLDER",
+        env = "ATTNDREAMBOOTH_MODELS",
+        hide_env_values = true,
+        default_value = "models"
+    )]
     pub dir: PathBuf,
     /// Another list of models than the program's own
     #[arg(long, global = true, value_name = "FILE")]

@@ -7,6 +7,7 @@ use unet::{AttentionObserver, KvCache};
 
 use crate::finite::{Origin, Watch};
 use crate::noise::Noise;
+use crate::request::guides;
 use crate::{Pipeline, Request, Settings, Step};
 
 /// One batch on its way.
@@ -28,12 +29,12 @@ impl<'a> Denoising<'a> {
         let noise = requests.iter().map(|request| Noise::new(request, shape, draws)).collect();
 
         let mut prompts: Vec<&str> = Vec::new();
-        if settings.guides() {
+        if guides(settings) {
             prompts.extend(requests.iter().map(|request| request.negative_prompt.as_str()));
         }
         prompts.extend(requests.iter().map(|request| request.prompt.as_str()));
         let states = pipeline.encode_prompts(&prompts)?;
-        let mut watch = Watch::new(requests, pipeline.compute_dtype(), settings.guides());
+        let mut watch = Watch::new(requests, pipeline.compute_dtype(), guides(settings));
         watch.see(Origin::TextEncoder, &states)?;
         let text = pipeline.unet.project(&states)?;
         Ok(Self { pipeline, settings, scheduler, text, noise, watch })
@@ -79,7 +80,7 @@ impl<'a> Denoising<'a> {
         observer: Option<&mut dyn AttentionObserver>,
     ) -> Result<Tensor> {
         let unet = |input: &Tensor| self.pipeline.unet.forward_cached(input, timestep, &self.text, observer);
-        if !self.settings.guides() {
+        if !guides(self.settings) {
             return Ok(unet(input)?.to_kind(Kind::Float));
         }
         // Both halves in one pass.

@@ -266,7 +266,7 @@ impl Pipeline {
     /// Sizes, steps or initial latents that the model or scheduler cannot work with.
     pub fn check(&self, requests: &[Request], settings: &Settings) -> Result<()> {
         ensure!(!requests.is_empty(), "a batch needs at least one picture");
-        settings.validate(self.vae.config().downscale_factor())?;
+        crate::request::check_settings(settings, self.vae.config().downscale_factor())?;
         self.sampler(settings)?;
         let shape = self.latents_shape(settings);
         requests.iter().try_for_each(|request| request.validate(shape))

@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 
 use anyhow::{Result, bail, ensure};
-use scheduler::SchedulerKind;
-use serde::Serialize;
+pub use options::GenerationSettings as Settings;
 use tch::Tensor;
 
 /// One picture.
@@ -66,46 +65,23 @@ pub fn quoted(value: &str) -> Cow<'_, str> {
     if plain { Cow::Borrowed(value) } else { Cow::Owned(serde_json::Value::from(value).to_string()) }
 }
 
-/// What the pictures of a batch have in common.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Settings {
-    /// Denoising steps; 50 in the paper's evaluation.
-    pub steps: usize,
-    /// How strongly the prompt counts (classifier-free guidance, arXiv 2207.12598); at most 1 means not at all, at
-    /// half the cost.
-    pub guidance_scale: f64,
-    /// Height of the pictures in pixels, a multiple of 8 (of the VAE's factor).
-    pub height: i64,
-    /// Width of the pictures in pixels.
-    pub width: i64,
-    /// Another scheduler than the model's own.
-    #[serde(serialize_with = "scheduler_name")]
-    pub scheduler: Option<SchedulerKind>,
+/// Checks what does not depend on the scheduler; `factor` is the number of pixels to a latent.
+pub(crate) fn check_settings(settings: &Settings, factor: i64) -> Result<()> {
+    for (name, value) in [("height", settings.height), ("width", settings.width)] {
+        // The first message also tells a size that would fit.
+        ensure!(
+            value > MAX_SIDE || (value > 0 && value % factor == 0),
+            "{name} {value} is not a positive multiple of {factor}; the nearest that is one is {}",
+            (value.saturating_add(factor / 2) / factor * factor).max(factor)
+        );
+        limits::within(name, value, 1..=MAX_SIDE, "memory and time grow with its square and more")?;
+    }
+    check_guidance_scale(settings.guidance_scale)
 }
 
-impl Settings {
-    /// Checks what does not depend on the scheduler; `factor` is the number of pixels to a latent.
-    pub(crate) fn validate(&self, factor: i64) -> Result<()> {
-        for (name, value) in [("height", self.height), ("width", self.width)] {
-            // The first message also tells a size that would fit.
-            ensure!(
-                value > MAX_SIDE || (value > 0 && value % factor == 0),
-                "{name} {value} is not a positive multiple of {factor}; the nearest that is one is {}",
-                (value.saturating_add(factor / 2) / factor * factor).max(factor)
-            );
-            limits::within(name, value, 1..=MAX_SIDE, "memory and time grow with its square and more")?;
-        }
-        check_guidance_scale(self.guidance_scale)
-    }
-
-    /// Whether the U-Net also has to see the negative prompt.
-    pub(crate) fn guides(&self) -> bool {
-        self.guidance_scale > 1.0
-    }
-}
-
-fn scheduler_name<S: serde::Serializer>(kind: &Option<SchedulerKind>, to: S) -> Result<S::Ok, S::Error> {
-    kind.map(SchedulerKind::class_name).serialize(to)
+/// Whether the U-Net also has to see the negative prompt.
+pub(crate) fn guides(settings: &Settings) -> bool {
+    settings.guidance_scale > 1.0
 }
 
 /// The side of a picture in pixels; the models are trained with 512 or 768.
@@ -214,13 +190,14 @@ mod tests {
     #[test]
     fn sizes_and_guidance_that_nobody_can_draw_are_refused() {
         let draws = Settings { steps: 1, guidance_scale: 7.5, height: 512, width: 64, scheduler: None };
-        draws.validate(8).unwrap();
+        check_settings(&draws, 8).unwrap();
         for side in [i64::MIN, -8, 0, 4, 8200, i64::MAX - 7, i64::MAX] {
-            let error = Settings { height: side, ..draws.clone() }.validate(8).unwrap_err().to_string();
+            let error = check_settings(&Settings { height: side, ..draws.clone() }, 8).unwrap_err().to_string();
             assert!(error.starts_with("height") && error.contains(&side.to_string()), "{error}");
         }
         for scale in [f64::NAN, f64::INFINITY, f64::MIN, 1e300] {
-            let error = Settings { guidance_scale: scale, ..draws.clone() }.validate(8).unwrap_err().to_string();
+            let error =
+                check_settings(&Settings { guidance_scale: scale, ..draws.clone() }, 8).unwrap_err().to_string();
             assert!(error.starts_with("guidance_scale is ") && error.contains("from -1000 to 1000"), "{error}");
         }
     }

@@ -5,13 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::ddim::Ddim;
-use crate::ddpm::Ddpm;
-use crate::dpm_solver::DpmSolver;
-use crate::euler::Euler;
-use crate::euler_ancestral::EulerAncestral;
-use crate::pndm::Pndm;
-use crate::{Error, PredictionType, Scheduler, SchedulerKind, TimestepSpacing};
+use crate::{Error, PredictionType, SchedulerKind, TimestepSpacing};
 
 /// The keys of a `scheduler_config.json`, for whichever scheduler is built from it.
 ///
@@ -193,25 +187,6 @@ impl SchedulerConfig {
     /// It names none, or one that does not exist here.
     pub fn kind(&self) -> Result<SchedulerKind, Error> {
         Ok(self.class_name.as_deref().ok_or(Error::NoClassName)?.parse()?)
-    }
-
-    /// Builds a scheduler of any kind, as `KIND.from_config(...)` and `set_timesteps(steps)` do in diffusers.
-    ///
-    /// # Errors
-    /// The configuration asks for what `kind` does not have, or `steps` do not fit it.
-    pub fn build(&self, kind: SchedulerKind, steps: usize) -> Result<Box<dyn Scheduler>, Error> {
-        self.check()?;
-        if steps == 0 || steps > self.num_train_timesteps {
-            return Err(Error::Steps { steps, most: self.num_train_timesteps });
-        }
-        Ok(match kind {
-            SchedulerKind::Ddpm => Box::new(Ddpm::new(self, steps)?),
-            SchedulerKind::Ddim => Box::new(Ddim::new(self, steps)?),
-            SchedulerKind::Pndm => Box::new(Pndm::new(self, steps)?),
-            SchedulerKind::DpmSolverPlusPlus => Box::new(DpmSolver::new(self, steps)?),
-            SchedulerKind::Euler => Box::new(Euler::new(self, steps)?),
-            SchedulerKind::EulerAncestral => Box::new(EulerAncestral::new(self, steps)?),
-        })
     }
 
     /// Fails for numbers that no scheduler can compute with.

@@ -5,8 +5,8 @@ use tch::Tensor;
 use crate::config::unsupported;
 use crate::prediction::{Level, Prediction};
 use crate::sigmas::{final_sigma, karras, timestep_of};
-use crate::spacing::{linspace, trailing};
 use crate::step::Inputs;
+use crate::timesteps::{linspace, trailing};
 use crate::{
     BetaSchedule, Error, FinalSigmas, NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, SchedulerKind,
     TimestepSpacing,

@@ -5,6 +5,7 @@
 //! Knows nothing of models, prompts or guidance; uses no random number (noise is always an argument), so equal inputs give equal
 //! outputs.
 
+mod build;
 mod config;
 mod ddim;
 mod ddpm;
@@ -18,8 +19,8 @@ mod pndm;
 mod prediction;
 mod sigmas;
 mod spacing;
-mod stand_in;
 mod step;
+mod timesteps;
 
 pub use config::{BetaSchedule, FinalSigmas, SchedulerConfig, VarianceType};
 pub use error::Error;

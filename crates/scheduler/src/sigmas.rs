@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use crate::spacing::{linspace, trailing};
+use crate::timesteps::{linspace, trailing};
 use crate::{Error, FinalSigmas, NoiseSchedule, PredictionType, SchedulerConfig, TimestepSpacing};
 
 /// Sampling in the coordinates x/√ᾱ, where x = x₀ + σ ε: what Euler and Euler ancestral share.

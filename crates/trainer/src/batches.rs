@@ -5,16 +5,17 @@ use std::sync::Arc;
 use anyhow::Result;
 use libtorch::random;
 use photos::{Augmentation, AugmentedCrop, Photo};
+use runs::{Stage, StageConfig, TrainConfig};
 use sampling::Pipeline;
 use tch::Device;
 
-use crate::ahead::Ahead;
-use crate::views::{Sample, Views};
-use crate::{Batch, LatentEncoder, Stage, StageConfig, TrainConfig};
+use crate::latent_cache::{LatentCache, Sample};
+use crate::prefetcher::Prefetcher;
+use crate::{Batch, LatentEncoder};
 
 /// Which batch: the place in the run that all its randomness derives from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct BatchIndex {
     /// The stage.
     pub stage: Stage,
     /// The step in the stage, from 0.
@@ -29,7 +30,7 @@ pub trait Batches {
     ///
     /// # Errors
     /// When the batch cannot be made.
-    fn batch(&mut self, place: Place) -> Result<Batch>;
+    fn batch(&mut self, place: BatchIndex) -> Result<Batch>;
 }
 
 /// Batches of random views of photos. For a GPU, a thread of its own renders and encodes the next one while the present
@@ -47,7 +48,7 @@ enum Source {
     /// Nobody ahead of time: on a CPU the step has all cores, and then the encoder has. (A thread of its own with a team as
     /// large as the step's took the miniature's recipe, two threads, from 105 s to 176.)
     Here(Box<Maker>),
-    Ahead(Ahead<Place, Result<Batch>>),
+    Prefetcher(Prefetcher<BatchIndex, Result<Batch>>),
 }
 
 /// The subject's photos, and then the category's.
@@ -62,12 +63,12 @@ struct Photos {
 struct Maker {
     config: TrainConfig,
     photos: Arc<Photos>,
-    views: Views,
+    views: LatentCache,
     timesteps: i64,
 }
 
 impl PhotoBatches {
-    /// Views of the subject's photos, and as many of the category's in each batch where there are `prior` photos.
+    /// LatentCache of the subject's photos, and as many of the category's in each batch where there are `prior` photos.
     ///
     /// # Errors
     /// When there can be no more threads, or as [`LatentEncoder::new`].
@@ -83,46 +84,46 @@ impl PhotoBatches {
         let mut maker = Maker {
             config: config.clone(),
             photos: Arc::clone(&photos),
-            views: Views::new(LatentEncoder::new(pipeline, config)?),
+            views: LatentCache::new(LatentEncoder::new(pipeline, config)?),
             timesteps: pipeline.scheduler.num_train_timesteps as i64,
         };
         let source = match pipeline.placement().1 {
             Device::Cpu => Source::Here(Box::new(maker)),
-            _ => Source::Ahead(Ahead::new("batches", move |place| maker.batch(place))?),
+            _ => Source::Prefetcher(Prefetcher::new("batches", move |place| maker.batch(place))?),
         };
         Ok(Self { config: config.clone(), photos, source })
     }
 
     /// The views of the subject in a batch, for looking at.
-    pub fn views(&self, place: Place) -> Vec<(&Photo, AugmentedCrop)> {
+    pub fn views(&self, place: BatchIndex) -> Vec<(&Photo, AugmentedCrop)> {
         let samples = self.photos.choose_subject(&self.config, place);
         samples.into_iter().map(|(photo, view)| (&self.photos.all[photo], view)).collect()
     }
 
     /// The place after `place`, in the same stage.
-    fn after(&self, place: Place) -> Option<Place> {
+    fn after(&self, place: BatchIndex) -> Option<BatchIndex> {
         let StageConfig { steps, gradient_accumulation, .. } = *self.config.stage(place.stage);
         let next = if place.part + 1 < gradient_accumulation {
-            Place { part: place.part + 1, ..place }
+            BatchIndex { part: place.part + 1, ..place }
         } else {
-            Place { step: place.step + 1, part: 0, ..place }
+            BatchIndex { step: place.step + 1, part: 0, ..place }
         };
         (next.step < steps).then_some(next)
     }
 }
 
 impl Batches for PhotoBatches {
-    fn batch(&mut self, place: Place) -> Result<Batch> {
+    fn batch(&mut self, place: BatchIndex) -> Result<Batch> {
         let next = self.after(place);
         match &mut self.source {
             Source::Here(maker) => maker.batch(place),
-            Source::Ahead(ahead) => ahead.take(place, next)?,
+            Source::Prefetcher(ahead) => ahead.take(place, next)?,
         }
     }
 }
 
 impl Maker {
-    fn batch(&mut self, place: Place) -> Result<Batch> {
+    fn batch(&mut self, place: BatchIndex) -> Result<Batch> {
         let _span = tracing::trace_span!("batches/batch").entered();
         let samples = self.photos.choose(&self.config, place);
         let moments = self.views.moments(&self.photos.all, &samples)?;
@@ -147,7 +148,7 @@ impl Maker {
 }
 impl Photos {
     /// The samples of a batch: the subject's, and then as many of the category's where it has photos.
-    fn choose(&self, config: &TrainConfig, place: Place) -> Vec<Sample> {
+    fn choose(&self, config: &TrainConfig, place: BatchIndex) -> Vec<Sample> {
         let mut samples = self.choose_subject(config, place);
         let prior = &self.all[self.subject..];
         if !prior.is_empty() {
@@ -157,13 +158,13 @@ impl Photos {
         samples
     }
 
-    fn choose_subject(&self, config: &TrainConfig, place: Place) -> Vec<Sample> {
+    fn choose_subject(&self, config: &TrainConfig, place: BatchIndex) -> Vec<Sample> {
         choose(config, "photos", &self.all[..self.subject], place)
     }
 }
 
 /// The photos' indices and the views of a batch. All photos come once, in random order, before any comes again.
-fn choose(config: &TrainConfig, purpose: &str, photos: &[Photo], place: Place) -> Vec<Sample> {
+fn choose(config: &TrainConfig, purpose: &str, photos: &[Photo], place: BatchIndex) -> Vec<Sample> {
     let StageConfig { batch_size, gradient_accumulation, .. } = *config.stage(place.stage);
     let first = (place.step * gradient_accumulation + place.part) * batch_size;
     let augmentation: &Augmentation = &config.augmentation;
@@ -214,7 +215,7 @@ mod tests {
         let config = TrainConfig::paper();
         for count in [1, 4, 8] {
             let photos = vec![photo.clone(); count];
-            let place = Place { stage: Stage::Unet, step: 3, part: 0 };
+            let place = BatchIndex { stage: Stage::Unet, step: 3, part: 0 };
             let mut seen = vec![0; count];
             for (photo, _) in choose(&config, "photos", &photos, place) {
                 seen[photo] += 1;

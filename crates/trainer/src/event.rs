@@ -1,18 +1,22 @@
-//! What a run tells.
+//! What a run tells whoever shows it.
 
-use crate::{Stage, StepReport};
+use runs::Stage;
+use serde::{Deserialize, Serialize};
 
-/// What happens in a run, for whoever shows it.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// Pictures of the category are being drawn for prior preservation.
+use crate::StepReport;
+
+/// What happens in a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// Class images are being generated for prior preservation.
     Prior {
-        /// Pictures that are there.
+        /// Images that are there.
         done: u64,
-        /// Pictures in all.
-        pictures: u64,
+        /// Images in all.
+        images: u64,
     },
-    /// A stage begins, or goes on after `done` steps.
+    /// A stage starts, or resumes after `done` steps.
     Stage {
         /// The stage.
         stage: Stage,
@@ -21,27 +25,28 @@ pub enum Event<'a> {
         /// Steps of the stage.
         steps: u64,
     },
-    /// All stages are done, and what was learned is written; images of it follow.
+    /// All stages are done and the learned weights are saved; images of them follow.
     Learned,
     /// A step is done.
     Step {
         /// Its losses.
-        report: &'a StepReport,
+        report: StepReport,
         /// The most memory used so far in bytes, where the system tells.
         peak_memory: Option<u64>,
     },
     /// Something that the user should know, and that is no reason to stop.
     Note {
         /// One sentence.
-        text: &'a str,
+        text: String,
     },
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// All stages are done.
     Finished,
-    /// It was asked to stop and has written a checkpoint.
+    /// It was asked to stop and has saved a checkpoint.
     Stopped,
 }

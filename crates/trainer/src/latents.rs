@@ -1,12 +1,11 @@
 //! Views to the latents that the U-Net sees.
 
 use anyhow::Result;
+use runs::TrainConfig;
 use sampling::Pipeline;
 use tch::{Device, Kind, Tensor};
 use vae::{AutoencoderKl, Posterior, Splitting};
 use weights::{Init, Parameters, Problem, Source};
-
-use crate::TrainConfig;
 
 /// The pipeline's VAE under a handle of its own, which another thread may hold; the weights are the same memory, or copies
 /// where it computes in another kind, so that they are not converted for each view.

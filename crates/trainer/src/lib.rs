@@ -1,12 +1,13 @@
 //! AttnDreamBooth's three stages (arXiv 2406.05000, section 4).
 //!
 //! A [`Session`] is a whole run in its folder, as the program `train` does it. Below it, [`Trainer`] holds a pipeline
-//! with a new word, and [`Learning`] is one stage on its way:
+//! with a new word, and [`StageRun`] is one stage on its way:
 //!
 //! ```no_run
 //! use sampling::Pipeline;
 //! use tch::{Device, Kind};
-//! use trainer::{PhotoBatches, Stage, TrainConfig, Trainer};
+//! use trainer::{PhotoBatches, Trainer};
+//! use runs::{Stage, TrainConfig};
 //!
 //! let config = TrainConfig { category: "dog".to_owned(), ..TrainConfig::paper() };
 //! let pipeline = Pipeline::from_folder("models/sd2.1-base".as_ref(), (Kind::Float, Device::Cpu))?;
@@ -14,12 +15,12 @@
 //! let mut batches = PhotoBatches::new(&config, &pipeline, photos, None)?;
 //! let trainer = Trainer::new(config, pipeline)?;
 //! for stage in Stage::ALL {
-//!     let mut learning = trainer.start(stage)?;
-//!     while learning.done() < trainer.config.stage(stage).steps {
-//!         let report = learning.step(&trainer, &mut batches)?.wait()?;
+//!     let mut stage_run = trainer.start(stage)?;
+//!     while stage_run.done() < trainer.config.stage(stage).steps {
+//!         let report = stage_run.step(&trainer, &mut batches)?.wait()?;
 //!         eprintln!("{stage} {}: {:.4} + {:.4}", report.step, report.diffusion_loss, report.attention_loss);
 //!     }
-//!     learning.finish(&trainer)?;
+//!     stage_run.finish(&trainer)?;
 //! }
 //! # anyhow::Ok(())
 //! ```
@@ -28,44 +29,32 @@
 //! changed; trained parameters are f32; a run's base model and photos are told by their contents, not by where they are. Knows
 //! nothing of terminals.
 
-mod ahead;
-mod base;
 mod batches;
-mod bounds;
 mod checkpoint;
-mod config;
 mod event;
+mod finished_run;
+mod latent_cache;
 mod latents;
-mod layers;
-mod learned;
-mod learning;
 mod loss;
 mod memory;
-mod moments;
 mod outputs;
-mod places;
+mod prefetcher;
 mod prior;
-mod record;
-mod saved;
+mod rehearsal;
 mod session;
-mod snapshot;
 mod space;
-mod stage;
+mod stage_run;
+mod step_logger;
 mod subject;
-mod views;
 
-pub use base::ModelFingerprint;
-pub use batches::{Batches, PhotoBatches, Place};
-pub use checkpoint::{Checkpoint, State};
-pub use config::{Prior, RegularizerConfig, StageConfig, TrainConfig, Validation};
+pub use batches::{BatchIndex, Batches, PhotoBatches};
+pub use checkpoint::{Checkpoint, Snapshot, State};
 pub use event::{Event, Outcome};
+pub use finished_run::FinishedRun;
 pub use latents::LatentEncoder;
-pub use layers::ConfigLayers;
-pub use learned::FinishedRun;
-pub use learning::{LaunchedStep, Learning, StepReport, Trainer};
 pub use loss::{Batch, Losses, Objective};
 pub use memory::NeedsMemory;
+pub use rehearsal::Rehearsal;
 pub use session::Session;
-pub use snapshot::Snapshot;
-pub use stage::Stage;
+pub use stage_run::{LaunchedStep, StageRun, StepReport, Trainer, trains};
 pub use subject::Subject;

@@ -2,13 +2,13 @@
 
 use anyhow::Result;
 use regularizer::AttentionRegularizer;
+use runs::{StageConfig, TrainConfig};
 use sampling::Pipeline;
 use scheduler::{ForwardProcess, PredictionType};
 use tch::{Device, Kind, Tensor};
 use unet::AttentionObserver;
 
 use crate::Subject;
-use crate::config::{StageConfig, TrainConfig};
 
 /// One batch with all its randomness.
 #[derive(Debug)]

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use images::Grid;
 use photos::{AugmentedCrop, Photo};
+use runs::{SampleTime, Stage, TrainConfig, Validation, layout};
 use sampling::{NotFinite, Request, Settings};
 
+use crate::Trainer;
 use crate::checkpoint;
 use crate::prior::PriorPictures;
-use crate::{Stage, TrainConfig, Trainer, Validation};
 
 /// Side of a picture on the contact sheet in pixels.
 const THUMBNAIL: u32 = 192;
@@ -22,15 +23,6 @@ pub(crate) struct Outputs {
 }
 
 impl Outputs {
-    /// The learned embedding: `{placeholder: [vectors, width]}`.
-    pub(crate) const EMBEDDING: &str = "learned_embeds.safetensors";
-    /// The U-Net's folder, in the diffusers layout.
-    pub(crate) const UNET: &str = "unet";
-    /// Its weights, which are written last of all that a finished run must have.
-    pub(crate) const UNET_WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
-    /// What stage 2 trains, as it was after stage 2; the rest of the U-Net was the base model's.
-    pub(crate) const CROSS_ATTENTION: &str = "stages/cross_attention.safetensors";
-
     pub(crate) fn new(folder: &Path) -> Self {
         Self { folder: folder.to_owned() }
     }
@@ -38,18 +30,18 @@ impl Outputs {
     /// `contact_sheet.png`: the first views that the model will see.
     pub(crate) fn contact_sheet(&self, views: &[(&Photo, AugmentedCrop)]) -> Result<()> {
         let sheet = photos::contact_sheet(views, 4, THUMBNAIL);
-        images::save_png(&self.folder.join("contact_sheet.png"), &sheet.draw(), &[])
+        images::save_png(&self.folder.join(layout::CONTACT_SHEET), &sheet.draw(), &[])
     }
 
     /// `learned_embeds.safetensors`.
     pub(crate) fn embedding(&self, trainer: &Trainer) -> Result<()> {
-        let path = self.folder.join(Self::EMBEDDING);
+        let path = self.folder.join(layout::EMBEDDING);
         export::save_embeddings(&path, &trainer.config.placeholder, &trainer.subject.embedding)
     }
 
     /// `stages/cross_attention.safetensors`, by which the stages can be compared when the run is over.
     pub(crate) fn cross_attention(&self, trainer: &Trainer) -> Result<()> {
-        let path = self.folder.join(Self::CROSS_ATTENTION);
+        let path = self.folder.join(layout::CROSS_ATTENTION);
         let folder = path.parent().unwrap_or(&self.folder);
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         weights::save(&path, trainer.trained(Stage::CrossAttention))
@@ -57,42 +49,43 @@ impl Outputs {
 
     /// `unet/`: config and weights.
     pub(crate) fn unet(&self, trainer: &Trainer) -> Result<()> {
-        let folder = self.folder.join(Self::UNET);
+        let folder = self.folder.join(layout::UNET);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let config = serde_json::to_vec_pretty(trainer.pipeline.unet.config())?;
         atomic::write(&folder.join("config.json"), config)?;
-        trainer.pipeline.parameters.unet.save(&self.folder.join(Self::UNET_WEIGHTS))
+        trainer.pipeline.parameters.unet.save(&self.folder.join(layout::UNET_WEIGHTS))
     }
 
     /// Whether all that is to be learned has been, and was written.
     pub(crate) fn learned(&self) -> bool {
-        [Self::EMBEDDING, Self::UNET_WEIGHTS].iter().all(|file| self.folder.join(file).exists())
+        [layout::EMBEDDING, layout::UNET_WEIGHTS].iter().all(|file| self.folder.join(file).exists())
     }
 
     /// Gives the trainer what was learned and written.
     pub(crate) fn restore(&self, trainer: &Trainer) -> Result<()> {
         let embedding = [(trainer.config.placeholder.as_str(), &trainer.subject.embedding)];
-        checkpoint::restore(&embedding, &self.folder.join(Self::EMBEDDING))?;
+        checkpoint::restore(&embedding, &self.folder.join(layout::EMBEDDING))?;
         let unet: Vec<_> = trainer.pipeline.parameters.unet.iter().collect();
-        checkpoint::restore(&unet, &self.folder.join(Self::UNET_WEIGHTS))
+        checkpoint::restore(&unet, &self.folder.join(layout::UNET_WEIGHTS))
     }
 
     /// `validation/`: the prompts at one step of a stage. Returns notes on images that cannot be generated.
     pub(crate) fn validation(&self, trainer: &Trainer, stage: Stage, step: usize) -> Result<Vec<String>> {
-        let folder = self.folder.join("validation");
+        let folder = self.folder.join(layout::VALIDATION);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        draw(trainer, &folder.join(format!("{}-{stage}-{step:05}.png", stage.number())))
+        let time = SampleTime { number: stage.number(), stage: stage.name().to_owned(), step };
+        draw(trainer, &folder.join(format!("{time}.png")))
     }
 
     /// `curves.png`: the losses over all steps of the log.
     pub(crate) fn curves(&self) -> Result<()> {
-        let curves = journal::draw_curves(&journal::read_log(&self.folder)?);
-        images::save_png(&self.folder.join("curves.png"), &curves, &[])
+        let curves = runs::draw_curves(&runs::read_log(&self.folder)?);
+        images::save_png(&self.folder.join(layout::CURVES), &curves, &[])
     }
 
     /// `samples.png`: the prompts at the end. Returns notes on images that cannot be generated.
     pub(crate) fn samples(&self, trainer: &Trainer) -> Result<Vec<String>> {
-        draw(trainer, &self.folder.join("samples.png"))
+        draw(trainer, &self.folder.join(layout::SAMPLES))
     }
 }
 

@@ -6,13 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use libtorch::random;
 use photos::{Photo, PhotoFolder, Rejected};
+use runs::{ModelFingerprint, Prior, TrainConfig, layout};
 use sampling::{Pipeline, Request, Settings};
 
-use crate::config::Prior;
-use crate::{Event, ModelFingerprint, TrainConfig};
+use crate::Event;
 
-/// The folder of the pictures within a run's, where the user names none.
-pub(crate) const FOLDER: &str = "prior";
 /// The text in a drawn picture that says how it came about.
 const PARAMETERS: &str = "parameters";
 
@@ -35,7 +33,7 @@ impl PriorPictures {
     /// # Errors
     /// When a picture in it is damaged.
     pub(crate) fn open(prior: &Prior, run: &Path, base: &ModelFingerprint) -> Result<Self> {
-        let folder = prior.folder.clone().unwrap_or_else(|| run.join(FOLDER));
+        let folder = prior.folder.clone().unwrap_or_else(|| run.join(layout::PRIOR));
         let (found, notes) = match PhotoFolder::open(&folder) {
             Ok(PhotoFolder { photos, notes, .. }) => (photos, notes),
             Err(photos::Error::NoPhotos { skipped, .. }) => (Vec::new(), skipped.iter().map(Rejected::note).collect()),
@@ -82,7 +80,7 @@ impl PriorPictures {
         config: &TrainConfig,
         prior: &Prior,
         stop: &dyn Fn() -> bool,
-        watch: &mut dyn FnMut(Event<'_>),
+        watch: &mut dyn FnMut(Event),
     ) -> Result<bool> {
         let files = (0..self.drawn).map(|index| (index, self.folder.join(name(index))));
         let prompt = config.fill(&prior.prompt);
@@ -117,7 +115,7 @@ impl PriorPictures {
         fs::create_dir_all(&self.folder).with_context(|| format!("cannot make {}", self.folder.display()))?;
         let pictures = self.drawn as u64;
         let before = pictures - missing.len() as u64;
-        watch(Event::Prior { done: before, pictures });
+        watch(Event::Prior { done: before, images: pictures });
         for (done, (index, file)) in (before + 1..).zip(missing) {
             if stop() {
                 return Ok(false);
@@ -127,7 +125,7 @@ impl PriorPictures {
             for picture in drawn {
                 images::save_generated(&file, &picture, &[(PARAMETERS, &parameters(index))])?;
             }
-            watch(Event::Prior { done, pictures });
+            watch(Event::Prior { done, images: pictures });
         }
         self.found = PhotoFolder::open(&self.folder)?.photos;
         Ok(true)

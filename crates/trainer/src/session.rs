@@ -4,20 +4,20 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use journal::RunFolder;
+use model_files::BaseModel;
 use options::Dtype;
 use photos::{Photo, PhotoFolder};
+use runs::{ConfigLayers, ModelFingerprint, RunFolder, RunRecord, SavedRun, Stage, TrainConfig, layout};
 use sampling::Pipeline;
 use tch::{Device, Kind};
 
+use crate::checkpoint::Writer;
 use crate::event::{Event, Outcome};
 use crate::outputs::{self, Outputs};
 use crate::prior::PriorPictures;
-use crate::record::Record;
-use crate::saved::SavedRun;
-use crate::snapshot::Writer;
-use crate::{Checkpoint, ConfigLayers, LaunchedStep, Learning, PhotoBatches, Place, Stage, Trainer};
-use crate::{ModelFingerprint, memory, places, saved, space};
+use crate::step_logger::StepLogger;
+use crate::{BatchIndex, Checkpoint, LaunchedStep, PhotoBatches, StageRun, Trainer};
+use crate::{memory, space};
 
 /// A run that holds its folder.
 #[derive(Debug)]
@@ -37,22 +37,27 @@ pub struct Session {
     notes: Vec<String>,
 }
 
-impl Session {
-    /// Prepares a run: everything that can be wrong is found out here, before anything slow.
-    ///
-    /// # Errors
-    /// An unusable configuration, model or photo; a folder that is in use, or holds another run or something else; a resumed
-    /// run whose configuration, model or photos have changed, wherever they are now; want of memory or disk.
-    pub fn open(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
-        Self::prepare(layers, out, device, resume).map_err(memory::explain)
-    }
+/// A run that has been checked, of which nothing is written yet.
+pub(crate) struct Checked {
+    /// What is resumed, and the hold on its folder.
+    started: Option<(SavedRun, RunFolder)>,
+    pub(crate) trainer: Trainer,
+    pub(crate) photos: Vec<Photo>,
+    pub(crate) prior: Option<PriorPictures>,
+    record: RunRecord,
+    outputs: Outputs,
+    learned: bool,
+    pub(crate) notes: Vec<String>,
+}
 
-    fn prepare(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
-        let begun = if resume { Some((SavedRun::read(out)?, RunFolder::resume(out)?)) } else { None };
+impl Checked {
+    /// As [`Session::open`].
+    pub(crate) fn new(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
+        let started = if resume { Some((SavedRun::read(out)?, RunFolder::resume(out)?)) } else { None };
         if !resume {
-            journal::vacant(out, &[])?;
+            runs::vacant(out, &[])?;
         }
-        let saved = begun.as_ref().map(|(saved, _)| saved);
+        let saved = started.as_ref().map(|(saved, _)| saved);
         let own_resolution = !layers.has("augmentation.resolution");
         let mut config = layers.finish()?;
         config.validate()?;
@@ -61,14 +66,14 @@ impl Session {
             !config.concept.as_os_str().is_empty(),
             "no photos are given: name their folder, or a single one, with --concept"
         );
-        places::settle(&mut config, out)?;
+        runs::settle_paths(&mut config, out)?;
         let moved = |error: anyhow::Error, what: &str, flag: &str| match resume {
             true => error.context(format!("the run's {what} ({flag} names their present place)")),
             false => error,
         };
-        let model = config.base_model().map_err(|error| moved(error, "base model's files", "--model"))?;
-        let base = ModelFingerprint::of(&model)?;
-        saved.map_or(Ok(()), |saved| saved.check_base(&base, &model))?;
+        let model = base_model(&config).map_err(|error| moved(error, "base model's files", "--model"))?;
+        let base = ModelFingerprint::of(model.path(), model.files()?)?;
+        saved.map_or(Ok(()), |saved| saved.check_base(&base, model.path()))?;
         let found = PhotoFolder::open(&config.concept).map_err(|error| moved(error.into(), "photos", "--concept"));
         let PhotoFolder { mut photos, notes: about_photos, .. } = found?;
         if let Some(saved) = saved {
@@ -90,27 +95,48 @@ impl Session {
         notes.extend(trainer_notes(&trainer)?);
 
         // Those that are drawn follow from the rest.
-        let prior_photos = prior.as_ref().map(|prior| saved::by_contents(prior.own()));
-        let record = saved::record(&trainer.config, &base, &photos, prior_photos);
+        let record = RunRecord {
+            config: trainer.config.clone(),
+            base_model: Some(base),
+            photos: runs::by_contents(&photos),
+            prior_photos: prior.as_ref().map(|prior| runs::by_contents(prior.own())),
+        };
         if let Some(saved) = saved {
             saved.check_same(&record)?;
             notes.extend(saved.note());
         }
-        let (outputs, checkpoints) = (Outputs::new(out), out.join(CHECKPOINTS));
+        let outputs = Outputs::new(out);
         let learned = resume && outputs.learned();
         if !learned {
             notes.extend(space::check(&trainer, prior.as_ref(), out)?);
         }
-        let folder = match begun {
+        Ok(Self { started, trainer, photos, prior, record, outputs, learned, notes })
+    }
+}
+
+impl Session {
+    /// Prepares a run: everything that can be wrong is found out here, before anything slow.
+    ///
+    /// # Errors
+    /// An unusable configuration, model or photo; a folder that is in use, or holds another run or something else; a resumed
+    /// run whose configuration, model or photos have changed, wherever they are now; want of memory or disk.
+    pub fn open(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
+        Self::prepare(layers, out, device, resume).map_err(memory::explain)
+    }
+
+    fn prepare(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
+        let Checked { started, trainer, photos, prior, record, outputs, learned, mut notes } =
+            Checked::new(layers, out, device, resume)?;
+        let checkpoints = out.join(layout::CHECKPOINTS);
+        let folder = match started {
             Some((saved, folder)) => {
                 // It is found there the next time.
-                saved.moved(&trainer.config)?.map_or(Ok(()), |moved| folder.rewrite_config(&moved))?;
+                saved.record_moves(&trainer.config, &folder)?;
                 folder
             }
             None => {
                 let folder = RunFolder::create(out)?;
-                let versions = saved::versions(device);
-                folder.write_config(&record, &versions.each_ref().map(|(name, version)| (*name, version.as_str())))?;
+                folder.write_record(&record, libtorch::LIBTORCH_VERSION, &format!("{device:?}"))?;
                 folder
             }
         };
@@ -120,8 +146,8 @@ impl Session {
                 .into_iter()
                 .map(|path| format!("{} is not a checkpoint of this program, and is left alone", path.display())),
         );
-        let config =
-            limits::read(&out.join(CONFIG)).with_context(|| format!("cannot read {}", out.join(CONFIG).display()))?;
+        let config = limits::read(&out.join(layout::CONFIG))
+            .with_context(|| format!("cannot read {}", out.join(layout::CONFIG).display()))?;
         let checkpoint = if resume { Checkpoint::latest(&checkpoints)? } else { None };
         if let Some(checkpoint) = &checkpoint {
             checkpoint.check(&trainer.config)?;
@@ -139,12 +165,12 @@ impl Session {
     ///
     /// # Errors
     /// A loss that is not a number, want of memory or disk; the last checkpoint stays good.
-    pub fn run(self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
+    pub fn run(self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -> Result<Outcome> {
         let outcome = self.stages(stop, watch);
         outcome.map_err(memory::explain)
     }
 
-    fn stages(mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
+    fn stages(mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -> Result<Outcome> {
         if self.learned {
             // What came afterwards may be missing.
             self.outputs.restore(&self.trainer)?;
@@ -161,12 +187,12 @@ impl Session {
         tell(&tracing::trace_span!("train/samples").in_scope(|| self.outputs.samples(&self.trainer))?, watch);
         tracing::trace_span!("train/outputs").in_scope(|| self.outputs.curves())?;
         // Nothing goes on from them any more, and of Stable Diffusion one takes 10 GB.
-        Checkpoint::discard_all(&self.folder.path().join(CHECKPOINTS))?;
+        Checkpoint::discard_all(&self.folder.path().join(layout::CHECKPOINTS))?;
         Ok(Outcome::Finished)
     }
 
     /// Returns whether all stages were finished.
-    fn learn(&mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event<'_>)) -> Result<bool> {
+    fn learn(&mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -> Result<bool> {
         let Trainer { config, pipeline, .. } = &self.trainer;
         if let (Some(prior), Some(pictures)) = (&config.prior, &mut self.prior)
             && !tracing::trace_span!("train/prior_pictures")
@@ -177,22 +203,22 @@ impl Session {
         let photos = std::mem::take(&mut self.photos);
         let prior = self.prior.take().map(PriorPictures::into_photos);
         let mut batches = PhotoBatches::new(config, pipeline, photos, prior)?;
-        let first = Place { stage: Stage::Embedding, step: 0, part: 0 };
+        let first = BatchIndex { stage: Stage::Embedding, step: 0, part: 0 };
         tracing::trace_span!("train/outputs").in_scope(|| self.outputs.contact_sheet(&batches.views(first)))?;
         let resumed = self.checkpoint.take();
         let start = resumed.as_ref().map_or(Stage::Embedding, |checkpoint| checkpoint.state.stage);
         let done = resumed.as_ref().map_or(0, |c| self.step_number(c.state.stage, c.state.step));
         let device = self.trainer.pipeline.placement().1;
-        let mut record = Record::open(self.folder.path(), done, device)?;
+        let mut record = StepLogger::open(self.folder.path(), done, device)?;
         for stage in Stage::ALL.into_iter().filter(|stage| *stage >= start) {
-            let mut learning = tracing::trace_span!("train/start_stage").in_scope(|| match &resumed {
+            let mut stage_run = tracing::trace_span!("train/start_stage").in_scope(|| match &resumed {
                 Some(checkpoint) if stage == start => self.trainer.resume(checkpoint),
                 _ => self.trainer.start(stage),
             })?;
-            if !self.stage(&mut learning, &mut batches, &mut record, stop, watch)? {
+            if !self.stage(&mut stage_run, &mut batches, &mut record, stop, watch)? {
                 return Ok(false);
             }
-            learning.finish(&self.trainer)?;
+            stage_run.finish(&self.trainer)?;
             // Of no use to the next stage, whose tensors have other sizes.
             libtorch::release_cached_memory(device)?;
             tracing::trace_span!("train/outputs").in_scope(|| match stage {
@@ -212,25 +238,25 @@ impl Session {
     /// Returns whether the stage was finished.
     fn stage(
         &mut self,
-        learning: &mut Learning,
+        stage_run: &mut StageRun,
         batches: &mut PhotoBatches,
-        record: &mut Record,
+        record: &mut StepLogger,
         stop: &dyn Fn() -> bool,
-        watch: &mut dyn FnMut(Event<'_>),
+        watch: &mut dyn FnMut(Event),
     ) -> Result<bool> {
-        let stage = learning.stage();
+        let stage = stage_run.stage();
         let steps = self.trainer.config.stage(stage).steps;
-        watch(Event::Stage { stage, done: learning.done() as u64, steps: steps as u64 });
+        watch(Event::Stage { stage, done: stage_run.done() as u64, steps: steps as u64 });
         // A CPU has done a step when it is launched.
         let at_once = self.trainer.pipeline.placement().1 == Device::Cpu;
         record.restart_clock();
         let mut launched = None;
-        while learning.done() < steps {
+        while stage_run.done() < steps {
             // What the step before has shown is read while the device is at this one.
-            let before = launched.replace(learning.step(&self.trainer, batches)?);
+            let before = launched.replace(stage_run.step(&self.trainer, batches)?);
             self.report(before, record, watch)?;
 
-            let done = learning.done();
+            let done = stage_run.done();
             let every = self.trainer.config.validation.every;
             let validating = done.is_multiple_of(every);
             let due = done.is_multiple_of(self.trainer.config.checkpoint_every) || done == steps;
@@ -247,7 +273,7 @@ impl Session {
             if saving {
                 self.report(launched.take(), record, watch)?;
                 record.sync()?;
-                self.save(learning, stopping)?;
+                self.save(stage_run, stopping)?;
             }
             if stopping {
                 return Ok(false);
@@ -264,29 +290,29 @@ impl Session {
     fn report(
         &self,
         launched: Option<LaunchedStep>,
-        record: &mut Record,
-        watch: &mut dyn FnMut(Event<'_>),
+        record: &mut StepLogger,
+        watch: &mut dyn FnMut(Event),
     ) -> Result<()> {
         let Some(launched) = launched else { return Ok(()) };
         let report = launched.wait()?;
-        let learning_rate = self.trainer.config.stage(report.stage).learning_rate;
+        let learning_rate = self.trainer.config.stage(report.stage).learning_rate_at(report.step - 1);
         let peak_memory = record.add(self.step_number(report.stage, report.step), &report, learning_rate)?;
-        watch(Event::Step { report: &report, peak_memory });
+        watch(Event::Step { report, peak_memory });
         Ok(())
     }
 
     /// Writes a checkpoint; beside the next steps on a GPU, whose host may have memory for a copy.
-    fn save(&mut self, learning: &Learning, stopping: bool) -> Result<()> {
+    fn save(&mut self, stage_run: &StageRun, stopping: bool) -> Result<()> {
         let _span = tracing::trace_span!("train/checkpoint").entered();
         let beside = self.trainer.pipeline.placement().1 != Device::Cpu && !stopping;
-        self.checkpoints.write(learning.snapshot(&self.trainer)?, beside)?;
+        self.checkpoints.write(stage_run.snapshot(&self.trainer)?, beside)?;
         self.keep_config()
     }
 
     /// Writes the configuration again where somebody has removed the folder; without it, a checkpoint in the new one could
     /// not go on.
     fn keep_config(&self) -> Result<()> {
-        let (folder, config) = (self.folder.path(), self.folder.path().join(CONFIG));
+        let (folder, config) = (self.folder.path(), self.folder.path().join(layout::CONFIG));
         if config.exists() {
             return Ok(());
         }
@@ -299,6 +325,11 @@ impl Session {
         let earlier = Stage::ALL.into_iter().filter(|earlier| *earlier < stage);
         (earlier.map(|earlier| self.trainer.config.stage(earlier).steps).sum::<usize>() + step) as u64
     }
+}
+
+/// The base model that a configuration names.
+pub(crate) fn base_model(config: &TrainConfig) -> Result<BaseModel> {
+    BaseModel::open(&config.model, &config.model_options)
 }
 
 /// What the user should know of the model and the prompts.
@@ -323,11 +354,6 @@ fn trainer_notes(Trainer { config, pipeline, subject, .. }: &Trainer) -> Result<
 }
 
 /// Passes notes on.
-fn tell(notes: &[String], watch: &mut dyn FnMut(Event<'_>)) {
-    notes.iter().for_each(|text| watch(Event::Note { text }));
+fn tell(notes: &[String], watch: &mut dyn FnMut(Event)) {
+    notes.iter().for_each(|text| watch(Event::Note { text: text.clone() }));
 }
-
-/// The run's configuration in its folder.
-const CONFIG: &str = "config.json";
-/// Where checkpoints stand in the run's folder.
-pub(crate) const CHECKPOINTS: &str = "checkpoints";

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use runs::{Stage, Validation};
 use tch::Tensor;
 
+use crate::Trainer;
 use crate::prior::PriorPictures;
-use crate::{Stage, Trainer, Validation};
 
 /// Bytes that are worth a word to the user.
 const WORTH_SAYING: u64 = 1_000_000_000;

@@ -2,10 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use regularizer::Category;
+use runs::TrainConfig;
 use sampling::Pipeline;
 use tch::{Kind, Tensor};
-
-use crate::TrainConfig;
 
 /// What is learned, in the model's terms.
 #[derive(Debug)]

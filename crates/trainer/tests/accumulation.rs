@@ -6,8 +6,9 @@ mod common;
 use anyhow::Result;
 use common::{config, start};
 use regularizer::{Batch as Reduction, Mode};
+use runs::{Prior, RegularizerConfig, Stage, StageConfig, TrainConfig};
 use tch::Tensor;
-use trainer::{Batch, Batches, Place, Prior, RegularizerConfig, Stage, StageConfig, StepReport, TrainConfig};
+use trainer::{Batch, BatchIndex, Batches, StepReport};
 
 const SAMPLES: usize = 4;
 
@@ -19,7 +20,7 @@ struct Parts {
 }
 
 impl Batches for Parts {
-    fn batch(&mut self, place: Place) -> Result<Batch> {
+    fn batch(&mut self, place: BatchIndex) -> Result<Batch> {
         let part = |tensor: &Tensor| {
             let halves = tensor.chunk(self.halves as i64, 0);
             let parts: Vec<Tensor> =
@@ -47,11 +48,11 @@ fn step(stage: Stage, config: &TrainConfig, parts: usize) -> (StepReport, Tensor
         ..config.clone()
     };
     let (_, mut whole) = start(split(1));
-    let whole = whole.batch(Place { stage, step: 0, part: 0 }).unwrap();
+    let whole = whole.batch(BatchIndex { stage, step: 0, part: 0 }).unwrap();
     let (trainer, _) = start(split(parts));
     let mut batches = Parts { whole, parts, halves: if config.prior.is_some() { 2 } else { 1 } };
-    let mut learning = trainer.start(stage).unwrap();
-    let report = learning.step(&trainer, &mut batches).unwrap().wait().unwrap();
+    let mut stage_run = trainer.start(stage).unwrap();
+    let report = stage_run.step(&trainer, &mut batches).unwrap().wait().unwrap();
     let gradients: Vec<Tensor> =
         trainer.trained(stage).into_iter().map(|(_, parameter)| parameter.grad().reshape([-1])).collect();
     (report, Tensor::cat(&gradients, 0))

@@ -1,8 +1,8 @@
 //! Whatever numbers a training configuration has: it is refused in a sentence before anything is loaded.
 #![allow(clippy::unwrap_used)]
 
+use runs::{ConfigLayers, TrainConfig};
 use serde_json::{Value, json};
-use trainer::{ConfigLayers, TrainConfig};
 
 fn whole() -> Value {
     let config = TrainConfig { category: "dog".to_owned(), ..TrainConfig::paper() };

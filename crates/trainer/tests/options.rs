@@ -5,10 +5,11 @@ mod common;
 
 use common::{config, learned, start};
 use options::Dtype;
+use runs::{Prior, Stage, StageConfig, TrainConfig};
 use tch::{Kind, Tensor};
-use trainer::{Batch, Batches, Objective, Place, Prior, Stage, StageConfig, TrainConfig};
+use trainer::{Batch, BatchIndex, Batches, Objective};
 
-const FIRST: Place = Place { stage: Stage::Unet, step: 0, part: 0 };
+const FIRST: BatchIndex = BatchIndex { stage: Stage::Unet, step: 0, part: 0 };
 
 /// The diffusion loss and the attention loss of the first batch of stage 3.
 fn losses(config: TrainConfig) -> [f64; 2] {
@@ -91,7 +92,7 @@ fn accumulated_batches_are_one_step_with_the_mean_of_their_gradients() {
     let (trainer, mut batches) = start(TrainConfig { unet, ..config() });
     let hidden = trainer.pipeline.encode_prompts(&["a photo of a [V] cat"]).unwrap();
     let expected: f64 = (0..2)
-        .map(|part| batches.batch(Place { part, ..FIRST }).unwrap())
+        .map(|part| batches.batch(BatchIndex { part, ..FIRST }).unwrap())
         .map(|batch| trainer.losses(&unet, &batch, &hidden).unwrap().diffusion.double_value(&[]) / 2.0)
         .sum();
     let report = trainer.start(Stage::Unet).unwrap().step(&trainer, &mut batches).unwrap().wait().unwrap();
@@ -103,9 +104,9 @@ fn accumulated_batches_are_one_step_with_the_mean_of_their_gradients() {
 fn looking_at_pictures_does_not_disturb_a_run() {
     let run = |look: bool| {
         let (trainer, mut batches) = start(config());
-        let mut learning = trainer.start(Stage::Unet).unwrap();
+        let mut stage_run = trainer.start(Stage::Unet).unwrap();
         for _ in 0..3 {
-            let _report = learning.step(&trainer, &mut batches).unwrap().wait().unwrap();
+            let _report = stage_run.step(&trainer, &mut batches).unwrap().wait().unwrap();
             if look {
                 let settings = sampling::Settings { steps: 2, ..trainer.pipeline.default_settings() };
                 let request = sampling::Request::new("a [V] cat on the moon", 0);
@@ -122,11 +123,11 @@ fn gradient_checkpointing_learns_the_same() {
     let run = |gradient_checkpointing| {
         let (trainer, mut batches) = start(TrainConfig { gradient_checkpointing, ..config() });
         for stage in Stage::ALL {
-            let mut learning = trainer.start(stage).unwrap();
+            let mut stage_run = trainer.start(stage).unwrap();
             for _ in 0..2 {
-                let _report = learning.step(&trainer, &mut batches).unwrap().wait().unwrap();
+                let _report = stage_run.step(&trainer, &mut batches).unwrap().wait().unwrap();
             }
-            learning.finish(&trainer).unwrap();
+            stage_run.finish(&trainer).unwrap();
         }
         learned(&trainer)
     };
@@ -138,13 +139,13 @@ fn gradient_checkpointing_learns_the_same() {
 #[test]
 fn a_loss_that_is_no_number_stops_before_anything_is_changed() {
     let (trainer, mut batches) = start(config());
-    let mut learning = trainer.start(Stage::Unet).unwrap();
+    let mut stage_run = trainer.start(Stage::Unet).unwrap();
     let broken = trainer.pipeline.parameters.unet.get("conv_out.bias").unwrap();
     let _ = tch::no_grad(|| broken.shallow_clone().fill_(f64::NAN));
     let before = learned(&trainer);
-    let launched = learning.step(&trainer, &mut batches).unwrap();
+    let launched = stage_run.step(&trainer, &mut batches).unwrap();
     // As a session does, which reads a step's losses while the next one is on its way.
-    let next = learning.step(&trainer, &mut batches).unwrap();
+    let next = stage_run.step(&trainer, &mut batches).unwrap();
     let error = launched.wait().unwrap_err().to_string();
     assert!(next.wait().is_err());
     assert!(
@@ -159,7 +160,7 @@ fn a_loss_that_is_no_number_stops_before_anything_is_changed() {
 fn gradients_that_are_not_finite_stop_before_anything_is_changed() {
     for max_grad_norm in [None, Some(1.0)] {
         let (trainer, mut batches) = start(TrainConfig { max_grad_norm, ..config() });
-        let mut learning = trainer.start(Stage::Unet).unwrap();
+        let mut stage_run = trainer.start(Stage::Unet).unwrap();
         let parameter = |name| trainer.pipeline.parameters.unet.get(name).unwrap();
         // The prediction is 30 whatever the input, a loss of about 900. The last convolution has gradients of
         // Σ 2 · 30 / n · h, where h is near the end of f32.
@@ -167,9 +168,9 @@ fn gradients_that_are_not_finite_stop_before_anything_is_changed() {
             let _ = tch::no_grad(|| parameter(name).shallow_clone().fill_(value));
         }
         let before = learned(&trainer);
-        let launched = learning.step(&trainer, &mut batches).unwrap();
+        let launched = stage_run.step(&trainer, &mut batches).unwrap();
         assert!(parameter("conv_out.weight").grad().isfinite().logical_not().any().int64_value(&[]) == 1);
-        let next = learning.step(&trainer, &mut batches).unwrap();
+        let next = stage_run.step(&trainer, &mut batches).unwrap();
         let error = launched.wait().unwrap_err().to_string();
         assert!(next.wait().is_err());
         assert!(
@@ -179,7 +180,7 @@ fn gradients_that_are_not_finite_stop_before_anything_is_changed() {
         );
         assert!(before.iter().zip(&learned(&trainer)).all(|((_, a), (_, b))| a.equal(b)));
         let folder = tempfile::tempdir().unwrap();
-        learning.save(&trainer, &folder.path().join("checkpoint")).unwrap();
+        stage_run.save(&trainer, &folder.path().join("checkpoint")).unwrap();
         let state = weights::Archive::open(&folder.path().join("checkpoint/optimizer.safetensors")).unwrap();
         for part in ["exp_avg", "exp_avg_sq", "step"] {
             let name = format!("conv_out.weight.{part}");
@@ -217,7 +218,7 @@ fn stage_two_trains_the_cross_attention_modules_and_not_their_norms() {
         ("down_blocks.0.attentions.0.transformer_blocks.0.norm2.weight", false),
         ("conv_in.weight", false),
     ] {
-        assert_eq!(Stage::CrossAttention.trains(name), trains, "{name}");
-        assert!(Stage::Unet.trains(name) && !Stage::Embedding.trains(name));
+        assert_eq!(trainer::trains(Stage::CrossAttention, name), trains, "{name}");
+        assert!(trainer::trains(Stage::Unet, name) && !trainer::trains(Stage::Embedding, name));
     }
 }

@@ -7,8 +7,9 @@ use std::path::Path;
 
 use common::learned;
 use optimizer::EmaConfig;
+use runs::{Stage, TrainConfig};
 use tch::{Device, Kind, Tensor};
-use trainer::{Batches, Checkpoint, Learning, PhotoBatches, Stage, TrainConfig, Trainer};
+use trainer::{Batches, Checkpoint, PhotoBatches, StageRun, Trainer};
 
 /// With everything that a checkpoint must remember.
 fn start() -> (Trainer, PhotoBatches) {
@@ -22,17 +23,17 @@ fn assert_same(a: &[(String, Tensor)], b: &[(String, Tensor)]) {
     }
 }
 
-fn run_to_end(trainer: &Trainer, batches: &mut dyn Batches, mut learning: Learning, losses: &mut Vec<f64>) {
+fn run_to_end(trainer: &Trainer, batches: &mut dyn Batches, mut stage_run: StageRun, losses: &mut Vec<f64>) {
     loop {
-        let stage = learning.stage();
-        while learning.done() < trainer.config.stage(stage).steps {
-            let report = learning.step(trainer, batches).unwrap().wait().unwrap();
+        let stage = stage_run.stage();
+        while stage_run.done() < trainer.config.stage(stage).steps {
+            let report = stage_run.step(trainer, batches).unwrap().wait().unwrap();
             losses.push(report.diffusion_loss);
             losses.push(report.attention_loss);
         }
-        learning.finish(trainer).unwrap();
+        stage_run.finish(trainer).unwrap();
         let Some(next) = Stage::ALL.into_iter().find(|next| *next > stage) else { return };
-        learning = trainer.start(next).unwrap();
+        stage_run = trainer.start(next).unwrap();
     }
 }
 
@@ -62,15 +63,15 @@ fn stopped_anywhere_it_ends_in_the_same_bits() {
             let mut seen = Vec::new();
             for earlier in Stage::ALL.into_iter().filter(|earlier| *earlier <= stage) {
                 let steps = if earlier == stage { done } else { 3 };
-                let mut learning = trainer.start(earlier).unwrap();
+                let mut stage_run = trainer.start(earlier).unwrap();
                 for _ in 0..steps {
-                    let report = learning.step(&trainer, &mut batches).unwrap().wait().unwrap();
+                    let report = stage_run.step(&trainer, &mut batches).unwrap().wait().unwrap();
                     seen.extend([report.diffusion_loss, report.attention_loss]);
                 }
                 if earlier == stage {
-                    learning.save(&trainer, &path).unwrap();
+                    stage_run.save(&trainer, &path).unwrap();
                 } else {
-                    learning.finish(&trainer).unwrap();
+                    stage_run.finish(&trainer).unwrap();
                 }
             }
             drop((trainer, batches));
@@ -94,10 +95,10 @@ fn each_stage_changes_what_it_trains_and_nothing_else() {
             .iter()
             .flat_map(|parameters| parameters.iter().map(|(_, tensor)| tensor.copy()))
             .collect();
-        let mut learning = trainer.start(stage).unwrap();
-        let _launched = learning.step(&trainer, &mut batches).unwrap();
+        let mut stage_run = trainer.start(stage).unwrap();
+        let _launched = stage_run.step(&trainer, &mut batches).unwrap();
         for ((name, before), (_, after)) in before.iter().zip(&learned(&trainer)) {
-            let trains = if name == "[V]" { stage == Stage::Embedding } else { stage.trains(name) };
+            let trains = if name == "[V]" { stage == Stage::Embedding } else { trainer::trains(stage, name) };
             assert!(before.equal(after) != trains || (trains && blind(name)), "{name} in stage {stage}");
         }
         let now = [&trainer.pipeline.parameters.text_encoder, &trainer.pipeline.parameters.vae];
@@ -110,16 +111,16 @@ fn each_stage_changes_what_it_trains_and_nothing_else() {
 fn a_failed_checkpoint_leaves_the_earlier_one() {
     let folder = tempfile::tempdir().unwrap();
     let (trainer, mut batches) = start();
-    let mut learning = trainer.start(Stage::Embedding).unwrap();
-    let _launched = learning.step(&trainer, &mut batches).unwrap();
-    learning.save(&trainer, &folder.path().join("1")).unwrap();
-    let error = learning.save(&trainer, Path::new("/proc/no/2")).unwrap_err();
+    let mut stage_run = trainer.start(Stage::Embedding).unwrap();
+    let _launched = stage_run.step(&trainer, &mut batches).unwrap();
+    stage_run.save(&trainer, &folder.path().join("1")).unwrap();
+    let error = stage_run.save(&trainer, Path::new("/proc/no/2")).unwrap_err();
     assert!(format!("{error:#}").contains("cannot write the checkpoint /proc/no/2"), "{error:#}");
 
     // What a killed process leaves behind is not taken for a checkpoint.
     std::fs::create_dir(folder.path().join(".partial-x")).unwrap();
-    let _launched = learning.step(&trainer, &mut batches).unwrap();
-    learning.save(&trainer, &folder.path().join("2")).unwrap();
+    let _launched = stage_run.step(&trainer, &mut batches).unwrap();
+    stage_run.save(&trainer, &folder.path().join("2")).unwrap();
     Checkpoint::keep_latest(folder.path()).unwrap();
     assert!(!folder.path().join("1").exists() && !folder.path().join(".partial-x").exists());
     assert_eq!(Checkpoint::latest(folder.path()).unwrap().unwrap().state.step, 2);
@@ -131,14 +132,14 @@ fn a_copied_snapshot_is_of_its_step_whatever_is_trained_meanwhile() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let (trainer, mut batches) = start();
-        let mut learning = trainer.start(stage).unwrap();
-        let _launched = learning.step(&trainer, &mut batches).unwrap();
-        learning.save(&trainer, &at("now")).unwrap();
-        let snapshot = learning.snapshot(&trainer).unwrap().copied().unwrap();
-        let _launched = learning.step(&trainer, &mut batches).unwrap();
+        let mut stage_run = trainer.start(stage).unwrap();
+        let _launched = stage_run.step(&trainer, &mut batches).unwrap();
+        stage_run.save(&trainer, &at("now")).unwrap();
+        let snapshot = stage_run.snapshot(&trainer).unwrap().copied().unwrap();
+        let _launched = stage_run.step(&trainer, &mut batches).unwrap();
         let path = at("copied");
         std::thread::spawn(move || snapshot.write(&path)).join().unwrap().unwrap();
-        learning.save(&trainer, &at("later")).unwrap();
+        stage_run.save(&trainer, &at("later")).unwrap();
 
         let read = |checkpoint: &str, file: &str| std::fs::read(at(checkpoint).join(file)).unwrap();
         let files: Vec<String> = std::fs::read_dir(at("now"))
@@ -155,9 +156,9 @@ fn a_copied_snapshot_is_of_its_step_whatever_is_trained_meanwhile() {
 fn a_checkpoint_of_another_model_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let (trainer, mut batches) = start();
-    let mut learning = trainer.start(Stage::CrossAttention).unwrap();
-    let _launched = learning.step(&trainer, &mut batches).unwrap();
-    learning.save(&trainer, &folder.path().join("1")).unwrap();
+    let mut stage_run = trainer.start(Stage::CrossAttention).unwrap();
+    let _launched = stage_run.step(&trainer, &mut batches).unwrap();
+    stage_run.save(&trainer, &folder.path().join("1")).unwrap();
     weights::save(
         &folder.path().join("1/unet.safetensors"),
         [("conv_in.weight", Tensor::zeros([1], (Kind::Float, Device::Cpu)))],
@@ -171,12 +172,12 @@ fn a_checkpoint_of_another_model_is_refused_by_name() {
 fn what_is_not_a_number_never_takes_the_place_of_a_good_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let (trainer, mut batches) = start();
-    let mut learning = trainer.start(Stage::CrossAttention).unwrap();
-    let _launched = learning.step(&trainer, &mut batches).unwrap();
-    learning.save(&trainer, &folder.path().join("1")).unwrap();
+    let mut stage_run = trainer.start(Stage::CrossAttention).unwrap();
+    let _launched = stage_run.step(&trainer, &mut batches).unwrap();
+    stage_run.save(&trainer, &folder.path().join("1")).unwrap();
     let (name, broken) = trainer.trained(Stage::CrossAttention)[0];
     let _ = tch::no_grad(|| broken.shallow_clone().fill_(f64::INFINITY));
-    let error = learning.save(&trainer, &folder.path().join("2")).unwrap_err().to_string();
+    let error = stage_run.save(&trainer, &folder.path().join("2")).unwrap_err().to_string();
     assert!(error.contains(name) && error.contains("after step 1 of stage cross_attention"), "{error}");
     assert!(!folder.path().join("2").exists() && folder.path().join("1").exists());
 }

@@ -7,9 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use golden::fixtures;
+use runs::ConfigLayers;
 use serde_json::json;
 use tch::Device;
-use trainer::{ConfigLayers, Event, Outcome, Session};
+use trainer::{Event, Outcome, Session};
 use weights::Archive;
 
 /// A model that learns, but of which no image is finite: its VAE's decoder gives NaN.
@@ -53,7 +54,7 @@ fn what_is_only_looked_at_ends_no_run_and_photos_are_noted() {
     let mut notes = Vec::new();
     let outcome = session.run(&|| false, &mut |event| {
         if let Event::Note { text } = event {
-            notes.push(text.to_owned());
+            notes.push(text);
         }
     });
     assert_eq!(outcome.unwrap(), Outcome::Finished);

@@ -4,12 +4,11 @@
 use anyhow::Result;
 use golden::{Formula, Golden, assert_close, fixtures};
 use regularizer::{Category, Mode};
+use runs::{Prior, RegularizerConfig, Stage, StageConfig, TrainConfig};
 use sampling::Pipeline;
 use scheduler::PredictionType;
 use tch::{Device, Kind, Tensor};
-use trainer::{
-    Batch, Batches, LatentEncoder, Place, Prior, RegularizerConfig, Stage, StageConfig, TrainConfig, Trainer,
-};
+use trainer::{Batch, BatchIndex, Batches, LatentEncoder, Trainer};
 use weights::{Init, Source};
 
 const STEPS: usize = 5;
@@ -44,7 +43,7 @@ impl FromFile {
 }
 
 impl Batches for FromFile {
-    fn batch(&mut self, place: Place) -> Result<Batch> {
+    fn batch(&mut self, place: BatchIndex) -> Result<Batch> {
         Ok(self.at((place.stage as usize * STEPS + place.step) as i64))
     }
 }
@@ -62,6 +61,7 @@ fn config(category: &str, rates: Rates) -> TrainConfig {
         gradient_accumulation: 1,
         lambda_mean,
         lambda_variance,
+        ..TrainConfig::paper().unet
     });
     let regularizer = RegularizerConfig { category: Category::First, ..Default::default() };
     TrainConfig { category: category.to_owned(), embedding, cross_attention, unet, regularizer, ..TrainConfig::paper() }
@@ -84,9 +84,9 @@ fn follow(file: &str, config: TrainConfig, each: &[Stage]) {
     let losses = golden.get("losses");
     for stage in Stage::ALL {
         let before: Vec<Tensor> = trainer.trained(stage).iter().map(|(_, tensor)| tensor.detach().copy()).collect();
-        let mut learning = trainer.start(stage).unwrap();
+        let mut stage_run = trainer.start(stage).unwrap();
         for step in 0..STEPS {
-            let report = learning.step(&trainer, &mut batches).unwrap().wait().unwrap();
+            let report = stage_run.step(&trainer, &mut batches).unwrap().wait().unwrap();
             let at = (stage as usize * STEPS + step) as i64;
             let relative = |loss: f64, which| (loss / losses.double_value(&[at, which]) - 1.0).abs();
             keep(&mut worst.diffusion, relative(report.diffusion_loss, 0));
@@ -96,7 +96,7 @@ fn follow(file: &str, config: TrainConfig, each: &[Stage]) {
                 keep(&mut worst.embedding, golden::relative_error(&trainer.subject.embedding, &expected));
             }
         }
-        learning.finish(&trainer).unwrap();
+        stage_run.finish(&trainer).unwrap();
         if stage == Stage::Embedding {
             let hidden = trainer.pipeline.text_encoder.forward(&trainer.subject.prompt_ids).unwrap();
             let expected = golden.get("text_hidden_states");
@@ -152,7 +152,7 @@ fn fifteen_steps_equal_the_authors_loop() {
     follow("trajectory", config("photo", TRAJECTORY), &[Stage::CrossAttention]);
 }
 
-/// Learning rates of 2e-6 move a weight by some units of its last place, so single changes are mostly rounding.
+/// StageRun rates of 2e-6 move a weight by some units of its last place, so single changes are mostly rounding.
 #[test]
 fn with_the_papers_values() {
     let paper = TrainConfig::paper();

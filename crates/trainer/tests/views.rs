@@ -6,11 +6,12 @@ mod common;
 use common::{config, start};
 use libtorch::random;
 use photos::Augmentation;
+use runs::{Prior, Stage, TrainConfig};
 use tch::{Kind, Tensor};
-use trainer::{Batch, Batches, Place, Prior, Stage, TrainConfig};
+use trainer::{Batch, BatchIndex, Batches};
 
-fn place(step: usize) -> Place {
-    Place { stage: Stage::Unet, step, part: 0 }
+fn place(step: usize) -> BatchIndex {
+    BatchIndex { stage: Stage::Unet, step, part: 0 }
 }
 
 fn assert_same(a: &Batch, b: &Batch) {

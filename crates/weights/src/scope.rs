@@ -8,7 +8,7 @@ use std::ops::Div;
 use libtorch::Weight;
 use tch::{Device, Kind, Tensor};
 
-use crate::{Init, Parameters};
+use crate::Parameters;
 
 /// Anything that parameters can be taken from: files, tensors in memory, a random initialisation.
 pub trait Source {
@@ -32,6 +32,17 @@ pub trait Source {
     /// # Errors
     /// What is wrong with the tensor of that name.
     fn fetch(&self, name: &str, shape: &[i64], init: Init, to: (Kind, Device)) -> Result<Tensor, Problem>;
+}
+
+/// How a new parameter starts; PyTorch's defaults for the layers that use them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// One value everywhere.
+    Const(f64),
+    /// Normal numbers of mean zero and this standard deviation.
+    Normal(f64),
+    /// Uniform numbers in ±1/√`fan_in`, as PyTorch's `Linear` and convolutions start (weights and biases).
+    FanIn(i64),
 }
 
 /// What can be wrong with one tensor.

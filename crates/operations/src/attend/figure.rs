@@ -5,10 +5,9 @@ use std::path::Path;
 use anyhow::Result;
 use heatmaps::{HeatMaps, Scale, overlay};
 use images::{Grid, RgbImage, save_generated};
+use runs::{AttentionRow, Overlay, Stage};
 use sampling::{Request, Settings, Word};
-use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
-use trainer::Stage;
 
 use crate::Context;
 
@@ -67,7 +66,7 @@ impl Figure {
     }
 
     /// Writes grid.png and each image; returns what they are, row by row.
-    pub(super) fn write(&self, out: &Path, common: bool, context: &Context<'_>) -> Result<Vec<Value>> {
+    pub(super) fn write(&self, out: &Path, common: bool, context: &Context<'_>) -> Result<Vec<AttentionRow>> {
         let scale = if common { self.common_scale() } else { Scale::MinMax };
         let mut grid = Grid::new(1 + self.words.len());
         let mut records = Vec::new();
@@ -84,12 +83,11 @@ impl Figure {
                 save_generated(&out.join(&file), &over, &[("Title", &title)])?;
                 let (mean, max) = (map.mean(Kind::Double).double_value(&[]), map.max().double_value(&[]));
                 grid.push(over, format!("{} {:.1}%", word.text, mean * 100.0));
-                overlays.push(json!({ "word": word.text, "file": file, "mean": mean, "max": max }));
+                overlays.push(Overlay { word: word.text.clone(), file: file.into(), mean, max });
             }
             let Row { name, title, passes, .. } = row;
-            let record =
-                json!({ "name": name, "title": title, "picture": file, "passes": passes, "overlays": overlays });
-            records.push(record);
+            let (name, title, passes) = ((*name).to_owned(), title.clone(), *passes);
+            records.push(AttentionRow { name, title, image: file.into(), passes, overlays });
         }
         save_generated(&out.join("grid.png"), &grid.draw(), &[("Title", &self.request.prompt)])?;
         context.image(out.join("grid.png"));

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
-use journal::{Entry, Log, RunFolder};
+use runs::{Entry, Log, RunFolder};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -37,7 +37,7 @@ pub(crate) fn bare_run(parent: &Path, name: &str, learning_rate: f64) -> PathBuf
     let digest = Sha256::digest(fs::read(photos.join("0.png")).unwrap());
     let sha256: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     let record = json!({"config": config, "photos": [{"file": "0.png", "sha256": sha256}]});
-    run.write_config(&record, &[("libtorch", "2.11.0")]).unwrap();
+    run.write_config(&record, [("libtorch", "2.11.0")]).unwrap();
     let mut log = Log::open(&folder, 0).unwrap();
     for step in 1..=30u32 {
         let stage = if step <= 15 { "embedding" } else { "unet" };

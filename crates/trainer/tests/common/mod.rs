@@ -4,9 +4,10 @@
 use golden::fixtures;
 use images::RgbImage;
 use photos::{Augmentation, Photo};
+use runs::{StageConfig, TrainConfig};
 use sampling::Pipeline;
 use tch::{Device, Kind, Tensor};
-use trainer::{PhotoBatches, StageConfig, TrainConfig, Trainer};
+use trainer::{PhotoBatches, Trainer};
 
 pub(crate) fn config() -> TrainConfig {
     let paper = TrainConfig::paper();

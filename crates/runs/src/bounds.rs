@@ -1,0 +1,98 @@
+//! What a configuration may ask for.
+
+use anyhow::{Context, Result, ensure};
+
+use options::Dtype;
+
+use crate::{Prior, Stage, StageConfig, TrainConfig, Validation};
+
+// The bounds are far above what anybody trains with; together they keep the number of a photo within 48 bits.
+/// Steps of a stage, and of a sampler.
+const MAX_STEPS: usize = 1_000_000;
+/// Batch size.
+const MAX_BATCH: usize = 1024;
+/// Batches of a step.
+const MAX_ACCUMULATION: usize = 65_536;
+/// Class images, or validation prompts.
+const MAX_IMAGES: usize = 100_000;
+/// The vectors of \[V\]: CLIP's text encoder has 77 positions, of which two are the start's and the end's.
+const MAX_VECTORS: usize = 75;
+
+impl TrainConfig {
+    /// Checks what can be checked without the model and the photos.
+    ///
+    /// # Errors
+    /// Names the key and its value.
+    pub fn validate(&self) -> Result<()> {
+        ensure!(!self.category.trim().is_empty(), "category is empty: give the class noun of the subject (--category)");
+        limits::within(
+            "vectors",
+            self.vectors,
+            1..=MAX_VECTORS,
+            "[V] and the prompt share the text encoder's positions",
+        )?;
+        ensure!(self.checkpoint_every > 0, "checkpoint_every is 0, but must be at least 1");
+        let shown = terminal::shortened(&self.prompt);
+        ensure!(self.prompt.matches("[V]").count() == 1, "prompt is {shown:?}, but must have [V] exactly once");
+        ensure!(
+            self.prompt.contains("[V] [category]"),
+            "prompt is {shown:?}, but must have [category] right after [V]"
+        );
+        let Validation { steps, prompts, guidance_scale, .. } = &self.validation;
+        limits::within("steps", *steps, 1..=MAX_STEPS, "they are done one by one").context("validation")?;
+        limits::within("the number of prompts", prompts.len(), 0..=MAX_IMAGES, "an image of each is generated")
+            .context("validation")?;
+        limits::within("guidance_scale", *guidance_scale, -1000.0..=1000.0, "more leaves nothing of the image")
+            .context("validation")?;
+        ensure!(self.dtype != Dtype::Fp16, "dtype is fp16, but training needs fp32, tf32 or bf16");
+        for stage in Stage::ALL {
+            self.stage(stage).validate().with_context(|| format!("stage {stage}"))?;
+        }
+        for (key, value) in [("max_grad_norm", self.max_grad_norm), ("snr_gamma", self.snr_gamma)] {
+            ensure!(value.is_none_or(|v| v > 0.0 && v.is_finite()), "{key} is {value:?}, but must be more than zero");
+        }
+        if let Some(prior) = &self.prior {
+            prior.validate().context("prior")?;
+        }
+        if let Some(ema) = &self.ema {
+            ema.validate()?;
+        }
+        self.optimizer.validate()?;
+        self.augmentation.validate()?;
+        Ok(())
+    }
+}
+
+impl Prior {
+    fn validate(&self) -> Result<()> {
+        let Self { images, prompt, weight, steps, .. } = self;
+        limits::within("images", *images, 1..=MAX_IMAGES, "all of them are held in memory")?;
+        limits::within("steps", *steps, 1..=MAX_STEPS, "they are done one by one")?;
+        let shown = terminal::shortened(prompt);
+        ensure!(!prompt.contains("[V]"), "prompt is {shown:?}, but class images do not show [V]");
+        ensure!(*weight >= 0.0 && weight.is_finite(), "weight is {weight}, but must be zero or more");
+        Ok(())
+    }
+}
+
+impl StageConfig {
+    fn validate(&self) -> Result<()> {
+        let Self { steps, batch_size, gradient_accumulation, learning_rate, .. } = *self;
+        limits::within("steps", steps, 0..=MAX_STEPS, "they are done one by one")?;
+        limits::within("batch_size", batch_size, 1..=MAX_BATCH, "a batch is held in memory")?;
+        limits::within(
+            "gradient_accumulation",
+            gradient_accumulation,
+            1..=MAX_ACCUMULATION,
+            "batches are done one by one",
+        )?;
+        ensure!(
+            learning_rate >= 0.0 && learning_rate.is_finite(),
+            "learning_rate is {learning_rate}, but must be zero or more"
+        );
+        for (key, value) in [("lambda_mean", self.lambda_mean), ("lambda_variance", self.lambda_variance)] {
+            ensure!(value >= 0.0 && value.is_finite(), "{key} is {value}, but must be zero or more");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,253 @@
+//! What the `config.json` of a training says: its configuration, and its photos and base model by their contents.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use photos::Photo;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{ModelFingerprint, RunFolder, SavedConfig, TrainConfig, Versions, differences, paths};
+
+/// The format of a run's folder. The first, which recorded none, did not record the base model either.
+pub const FORMAT: u32 = 2;
+
+/// A photo by its contents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedPhoto {
+    /// Its file's name when the run started.
+    pub file: String,
+    /// The SHA-256 of its bytes, in hexadecimal.
+    pub sha256: String,
+}
+
+/// What a training records of itself before its first step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Its configuration.
+    pub config: TrainConfig,
+    /// Its base model; none in the first format.
+    pub base_model: Option<ModelFingerprint>,
+    /// The photos that it learns from.
+    #[serde(default)]
+    pub photos: Vec<SavedPhoto>,
+    /// The user's own class images, where it has prior preservation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prior_photos: Option<Vec<SavedPhoto>>,
+}
+
+/// A training run as its `config.json` describes it, finished or not.
+#[derive(Debug, Clone)]
+pub struct SavedRun {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// What it recorded.
+    pub record: RunRecord,
+    /// The versions that it started with.
+    pub versions: Versions,
+}
+
+impl RunFolder {
+    /// Writes the record of a new training, with this program's version and format, and those of what the numbers depend on:
+    /// LibTorch's version and the device.
+    ///
+    /// # Errors
+    /// As [`RunFolder::write_config`].
+    pub fn write_record(&self, record: &RunRecord, libtorch: &str, device: &str) -> Result<()> {
+        let format = FORMAT.to_string();
+        let program = ("attndreambooth", env!("CARGO_PKG_VERSION"));
+        self.write_config(record, [program, ("format", &format), ("libtorch", libtorch), ("device", device)])
+    }
+}
+
+impl SavedRun {
+    /// Reads the record in the folder of a training run.
+    ///
+    /// # Errors
+    /// When there is none, or a version of the program wrote it that this one does not understand.
+    pub fn read(run: &Path) -> Result<Self> {
+        let no_run = || format!("{} is not the folder of a training run", run.display());
+        let SavedConfig { config, versions } = SavedConfig::read(run).with_context(no_run)?;
+        let versions = versions.unwrap_or_default();
+        ensure!(config.get("config").is_some_and(Value::is_object), "{}: its config.json has no config", no_run());
+        let format = format(&versions).with_context(no_run)?;
+        ensure!(format <= FORMAT, unreadable(run, &versions, format));
+        let record = serde_path_to_error::deserialize(config).with_context(|| match program(&versions) {
+            Some(theirs) if theirs != env!("CARGO_PKG_VERSION") || format != FORMAT => {
+                unreadable(run, &versions, format)
+            }
+            _ => format!("{} is damaged", run.join("config.json").display()),
+        })?;
+        Ok(Self { folder: run.to_owned(), record, versions })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &TrainConfig {
+        &self.record.config
+    }
+
+    /// Makes sure that the model at a path is the run's.
+    ///
+    /// # Errors
+    /// Names the files that differ.
+    pub fn check_base(&self, found: &ModelFingerprint, model: &Path) -> Result<()> {
+        self.record.base_model.as_ref().map_or(Ok(()), |base| base.check(found, model, &self.folder))
+    }
+
+    /// What cannot be checked.
+    pub fn note(&self) -> Option<String> {
+        self.record.base_model.is_none().then(|| {
+            format!(
+                "an earlier version made the run in {} and did not record its base model's contents: that {} has not \
+                 changed since is taken on trust",
+                self.folder.display(),
+                self.config().model.display()
+            )
+        })
+    }
+
+    /// The run's photos in its own order, whatever their files are called now.
+    ///
+    /// # Errors
+    /// Names a photo that is missing or new.
+    pub fn arrange(&self, photos: Vec<Photo>, concept: &Path) -> Result<Vec<Photo>> {
+        let refuse = |what: String| -> Result<Vec<Photo>> {
+            bail!(
+                "the photos in {} are not those of the run in {}: {what}; name the folder of those with --concept",
+                concept.display(),
+                self.folder.display()
+            )
+        };
+        let mut left: VecDeque<Photo> = photos.into();
+        let mut arranged = Vec::new();
+        for SavedPhoto { file, sha256 } in &self.record.photos {
+            match left.iter().position(|photo| photo.sha256 == *sha256).and_then(|at| left.remove(at)) {
+                Some(photo) => arranged.push(photo),
+                None => return refuse(format!("{file} is missing or has other contents")),
+            }
+        }
+        match left.front() {
+            Some(photo) => refuse(format!("{} was not there", photo.name())),
+            None => Ok(arranged),
+        }
+    }
+
+    /// Makes sure that a run resumes as it started, wherever its model and its photos are now.
+    ///
+    /// # Errors
+    /// Names the values that differ.
+    pub fn check_same(&self, record: &RunRecord) -> Result<()> {
+        let changes = differences(&without_paths(&self.record)?, &without_paths(record)?);
+        ensure!(
+            changes.is_empty(),
+            "the run in {} cannot be resumed with another configuration: {}; leave that as it was, or start a new run",
+            self.folder.display(),
+            changes.join("; ")
+        );
+        Ok(())
+    }
+
+    /// Records where the run's model and photos are now, if they have moved; `folder` is the run's.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn record_moves(&self, config: &TrainConfig, folder: &RunFolder) -> Result<()> {
+        let mut now = self.record.clone();
+        now.config.clone_paths(config);
+        if now == self.record {
+            return Ok(());
+        }
+        folder.write_config(&now, self.versions.iter().map(|(name, version)| (name.as_str(), version.as_str())))
+    }
+}
+
+/// What photos are, by their bytes.
+pub fn by_contents<'a>(photos: impl IntoIterator<Item = &'a Photo>) -> Vec<SavedPhoto> {
+    photos.into_iter().map(|photo| SavedPhoto { file: photo.name(), sha256: photo.sha256.clone() }).collect()
+}
+
+/// A record without paths, and without what is compared by its contents.
+fn without_paths(record: &RunRecord) -> Result<Value> {
+    let mut record = serde_json::to_value(RunRecord { base_model: None, photos: Vec::new(), ..record.clone() })?;
+    paths::clear(&mut record["config"]);
+    Ok(record)
+}
+
+fn program(versions: &Versions) -> Option<&str> {
+    versions.get("attndreambooth").map(String::as_str)
+}
+
+/// The format of a run's folder; none is recorded by the first.
+fn format(versions: &Versions) -> Result<u32> {
+    let Some(format) = versions.get("format") else { return Ok(1) };
+    format.parse().with_context(|| format!("its config.json says that its format is {format:?}, which is no number"))
+}
+
+fn unreadable(run: &Path, versions: &Versions, format: u32) -> String {
+    format!(
+        "the run in {} has format {format}, written by version {}, but this version, {}, reads format {FORMAT}: use that \
+         version, or train again",
+        run.display(),
+        program(versions).unwrap_or("unknown"),
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn says(config: &Value, versions: &Value) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let text = json!({ "config": config, "versions": versions }).to_string();
+        std::fs::write(folder.path().join("config.json"), text).unwrap();
+        SavedRun::read(folder.path()).map_or_else(|error| format!("{error:#}"), |_| "understood".to_owned())
+    }
+
+    #[test]
+    fn another_format_is_refused_with_both_numbers() {
+        let ours = env!("CARGO_PKG_VERSION");
+        assert_eq!(says(&json!({}), &json!({ "attndreambooth": ours, "format": "2" })), "understood");
+        assert_eq!(says(&json!({}), &json!({ "attndreambooth": "0.0.1" })), "understood");
+        let text = says(&json!({}), &json!({ "attndreambooth": "9.8.7", "format": "3" }));
+        assert!(
+            text.contains("has format 3, written by version 9.8.7, but") && text.contains("reads format 2"),
+            "{text}"
+        );
+        assert!(text.contains(ours) && text.lines().count() == 1, "{text}");
+        // Of no later format, but with values that are not known here.
+        let text = says(&json!({ "old": 1 }), &json!({ "attndreambooth": "0.0.1" }));
+        assert!(text.contains("has format 1, written by version 0.0.1") && text.contains("old"), "{text}");
+        let text = says(&json!({ "old": 1 }), &json!({ "attndreambooth": ours, "format": "2" }));
+        assert!(text.contains("config.json is damaged") && text.contains("old"), "{text}");
+        let text = says(&json!({}), &json!({ "format": "new" }));
+        assert!(text.contains("its format is \"new\", which is no number"), "{text}");
+        let text = says(&json!({}), &json!({ "format": [] }));
+        assert!(text.contains("config.json is damaged"), "{text}");
+        assert!(says(&json!(1), &json!({})).contains("has no config"));
+    }
+
+    #[test]
+    fn only_paths_may_change() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(&parent.path().join("run")).unwrap();
+        let record =
+            |config: TrainConfig| RunRecord { config, base_model: None, photos: Vec::new(), prior_photos: None };
+        let config = TrainConfig { model: "/a".into(), concept: "/b".into(), ..TrainConfig::paper() };
+        folder.write_record(&record(config.clone()), "2", "Cpu").unwrap();
+        let written = std::fs::read(folder.path().join("config.json")).unwrap();
+        let saved = SavedRun::read(folder.path()).unwrap();
+        saved.record_moves(&config, &folder).unwrap();
+        assert_eq!(std::fs::read(folder.path().join("config.json")).unwrap(), written);
+        let config = TrainConfig { model: "/c".into(), concept: "/d".into(), ..config };
+        saved.check_same(&record(config.clone())).unwrap();
+        saved.record_moves(&TrainConfig { seed: 1, ..config.clone() }, &folder).unwrap();
+        let moved = SavedRun::read(folder.path()).unwrap();
+        assert_eq!((&moved.record, &moved.versions), (&record(config.clone()), &saved.versions));
+        let error = saved.check_same(&record(TrainConfig { seed: 1, ..config })).unwrap_err().to_string();
+        assert!(error.contains("configuration: config.seed was 0, is 1; leave"), "{error}");
+    }
+}

@@ -1,0 +1,56 @@
+//! What a run would take, before it starts.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Result;
+use runs::{ConfigLayers, Stage, TrainConfig};
+use tch::Device;
+
+use crate::session::Checked;
+use crate::{PhotoBatches, memory};
+
+/// What a run would take, found by checking everything and by steps whose results are thrown away. Nothing is written.
+#[derive(Debug)]
+pub struct Rehearsal {
+    /// The configuration, with what the model decides.
+    pub config: TrainConfig,
+    /// What the user should know before the run.
+    pub notes: Vec<String>,
+    /// The stages that have steps, each with the seconds of one.
+    pub seconds_per_step: Vec<(Stage, f64)>,
+    /// The most memory in use, in bytes: of tensors on a GPU, of the process on a CPU.
+    pub peak_memory: u64,
+}
+
+impl Rehearsal {
+    /// Checks a run and takes two steps of each of its stages, of which the second is timed.
+    ///
+    /// # Errors
+    /// As [`Session::open`](crate::Session::open), and lack of memory.
+    pub fn of(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
+        Self::rehearse(layers, out, device, resume).map_err(memory::explain)
+    }
+
+    fn rehearse(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
+        let Checked { trainer, photos, prior, notes, .. } = Checked::new(layers, out, device, resume)?;
+        // Images of the class noun may not be there yet; of others, a step takes as long.
+        let prior = prior.map(|_| photos.clone());
+        let mut batches = PhotoBatches::new(&trainer.config, &trainer.pipeline, photos, prior)?;
+        let mut seconds_per_step = Vec::new();
+        for stage in Stage::ALL.into_iter().filter(|stage| trainer.config.stage(*stage).steps > 0) {
+            let mut stage_run = trainer.start(stage)?;
+            let mut seconds = 0.0;
+            for _ in 0..trainer.config.stage(stage).steps.min(2) {
+                let start = Instant::now();
+                stage_run.step(&trainer, &mut batches)?.wait()?;
+                seconds = start.elapsed().as_secs_f64();
+            }
+            stage_run.finish(&trainer)?;
+            libtorch::release_cached_memory(device)?;
+            seconds_per_step.push((stage, seconds));
+        }
+        let peak_memory = libtorch::peak_memory(device)?;
+        Ok(Self { config: trainer.config, notes, seconds_per_step, peak_memory })
+    }
+}
