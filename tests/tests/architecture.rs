@@ -108,7 +108,8 @@ const WITHOUT_LIBTORCH: [&str; 18] = [
 #[test]
 fn no_path_leads_to_libtorch_from_what_does_without_it() {
     let dependencies = dependencies();
-    for name in WITHOUT_LIBTORCH.into_iter().filter(|name| dependencies.contains_key(*name)) {
+    for name in WITHOUT_LIBTORCH {
+        assert!(dependencies.contains_key(name), "there is no crate {name}");
         let mut paths = vec![vec![name]];
         while let Some(path) = paths.pop() {
             let Some(needs) = path.last().and_then(|last| dependencies.get(*last)) else { continue };
@@ -153,7 +154,7 @@ fn every_crate_is_on_the_map() {
 fn fixtures_are_small_and_every_golden_has_its_generator() {
     let fixtures = root().join("fixtures");
     let all = files(&fixtures, &["safetensors", "json", "txt", "py", "png", "jpg", "webp", "md"]);
-    // The miniature is a model that people use, made by `cargo xtask pretrain-miniature`; it has a size of its own.
+    // The miniature is a model that people use, trained by `cargo xtask pretrain-miniature`; it has a size of its own.
     let (miniature, all): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|path| path.starts_with(fixtures.join("miniature")));
     let bytes = |paths: &[PathBuf]| paths.iter().map(|path| path.metadata().unwrap().len()).sum::<u64>();

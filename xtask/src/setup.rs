@@ -26,10 +26,10 @@ use python::Python;
 /// Find or install LibTorch 2.11.0, so that plain cargo commands work
 #[derive(clap::Args)]
 pub(crate) struct Setup {
-    /// Want CUDA as well: 2.5 GB to download and 4.0 GB on disk where it must be installed
+    /// CUDA as well: 2.5 GB to download and 4.0 GB on disk where it must be installed
     #[arg(long)]
     cuda: bool,
-    /// Make the links here instead of in .libtorch, where the build does not look
+    /// Create the links here instead of in .libtorch, where the build does not look
     #[arg(long, value_name = "FOLDER", hide = true)]
     dir: Option<PathBuf>,
 }
@@ -61,9 +61,9 @@ fn prepare(dir: &Path, cuda: bool) -> anyhow::Result<Installation> {
         );
     }
     check_compiler()?;
-    let wanted = requested_by_environment(dir)?;
+    let requested = requested_by_environment(dir)?;
     let suits = |found: &Installation| {
-        wanted.as_ref().is_none_or(|wanted| wanted.root() == found.root()) && (!cuda || found.cuda().is_ok())
+        requested.as_ref().is_none_or(|requested| requested.root() == found.root()) && (!cuda || found.cuda().is_ok())
     };
     if let Some(ready) = link::current(dir).filter(suits) {
         return Ok(ready);
@@ -73,18 +73,18 @@ fn prepare(dir: &Path, cuda: bool) -> anyhow::Result<Installation> {
     if let Some(ready) = link::current(dir).filter(suits) {
         return Ok(ready);
     }
-    let found = match wanted {
-        Some(wanted) if cuda => {
-            wanted
+    let found = match requested {
+        Some(requested) if cuda => {
+            requested
                 .cuda()
-                .with_context(|| format!("LIBTORCH is {}, which --cuda cannot use", wanted.root().display()))?;
-            wanted
+                .with_context(|| format!("LIBTORCH is {}, which --cuda cannot use", requested.root().display()))?;
+            requested
         }
-        Some(wanted) => wanted,
+        Some(requested) => requested,
         None => find_or_install(dir, cuda)?,
     };
     link::make(dir, &found)?;
-    link::current(dir).with_context(|| format!("the links in {} do not work though just made", dir.display()))
+    link::current(dir).with_context(|| format!("the links in {} do not work although they are new", dir.display()))
 }
 
 /// The installation that the caller's LIBTORCH names, which must then be usable.
@@ -111,7 +111,7 @@ fn find_or_install(dir: &Path, cuda: bool) -> anyhow::Result<Installation> {
     if site.exists() {
         match usable(&site.join("torch")) {
             Ok(found) => return Ok(found),
-            Err(reason) => terminal::say!("- {} will not do: {reason:#}", workspace::display(&site)),
+            Err(reason) => terminal::say!("- {} cannot be used: {reason:#}", workspace::display(&site)),
         }
     }
     let pythons = Python::all();
@@ -123,7 +123,7 @@ fn find_or_install(dir: &Path, cuda: bool) -> anyhow::Result<Installation> {
                     terminal::say!("- {python} has LibTorch {found}: linking to it");
                     return Ok(found);
                 }
-                Err(reason) => terminal::say!("- the torch of {python} will not do: {reason:#}"),
+                Err(reason) => terminal::say!("- the torch of {python} cannot be used: {reason:#}"),
             },
         }
     }
@@ -154,7 +154,7 @@ fn check_compiler() -> anyhow::Result<()> {
 
 /// Waits for any other setup of the same folder; the system frees the lock of a process that dies.
 fn lock(dir: &Path) -> anyhow::Result<File> {
-    fs::create_dir_all(dir).with_context(|| format!("the folder {} cannot be made", dir.display()))?;
+    fs::create_dir_all(dir).with_context(|| format!("the folder {} cannot be created", dir.display()))?;
     let path = dir.join("lock");
     let file = File::create(&path).with_context(|| format!("{} cannot be written", path.display()))?;
     if file.try_lock().is_err() {

@@ -134,7 +134,7 @@ fn wrong_arguments_are_one_sentence() {
     let place = Place::new(&["hub:someone/tiny".to_owned()]);
     assert!(refused(&place.run(&["fetch", "huge"])).contains("there is no model \"huge\" (there are tiny, "));
     assert!(refused(&place.run(&["verify"])).contains("no model is in"));
-    assert!(refused(&place.run(&["verify", "tiny"])).contains("fetch it first"));
+    assert!(refused(&place.run(&["verify", "tiny"])).contains("download it first"));
     let mut command = place.command(&["fetch", "tiny"]);
     let said = refused(&command.env("HF_ENDPOINT", "hub.example").output().unwrap());
     assert!(said.contains("HF_ENDPOINT is \"hub.example\""), "{said}");

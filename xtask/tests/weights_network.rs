@@ -155,7 +155,7 @@ fn the_next_source_is_asked_after_404_500_and_silence() {
     let note = said.lines().find(|line| line.starts_with("note: ")).unwrap();
     assert!(
         note.contains(WEIGHTS) && note.contains("config.json"),
-        "files of the same story are told together: {note}"
+        "files with the same failures are told together: {note}"
     );
     assert!(note.contains("HTTP 404") && note.contains("HTTP 503") && note.contains("127.0.0.1:9"), "{note}");
 
@@ -278,7 +278,7 @@ fn a_page_under_the_name_of_a_config_is_refused() {
     let said = refused(&place.run(&["fetch", "tiny"]));
     assert!(said.contains("config.json") && said.contains("is not JSON"), "{said}");
     assert!(!place.model("config.json").exists());
-    assert!(place.model(WEIGHTS).exists(), "what could be had is kept");
+    assert!(place.model(WEIGHTS).exists(), "what came is kept");
 }
 
 #[test]
@@ -321,4 +321,40 @@ fn several_files_are_fetched_at_a_time() {
     let place = Place::new(&[at(&server)]);
     succeeded(&place.run(&["fetch", "tiny", "--jobs", "2"]));
     assert_complete(&place);
+}
+
+/// A repository as the hub's API lists it.
+#[test]
+fn a_repository_of_the_hub_is_fetched_by_its_commit_and_hashes() {
+    let sha256 = common::WEIGHTS_SHA256;
+    let listing = format!(
+        r#"{{"sha": "c0ffee", "cardData": {{"license": "mit"}}, "siblings": [
+            {{"rfilename": "README.md", "size": 10}}, {{"rfilename": "config.json", "size": {}}},
+            {{"rfilename": "model.safetensors", "size": 1200000, "lfs": {{"sha256": "{sha256}"}}}},
+            {{"rfilename": "pytorch_model.bin", "size": 10, "lfs": {{"sha256": "{sha256}"}}}}]}}"#,
+        CONFIG.len()
+    );
+    let server = Server::start(move |request| match request.path.starts_with("/api/") {
+        true => Response::whole(listing.as_bytes()),
+        false => good(request),
+    });
+    let place = Place::new(&["hub:someone/tiny".to_owned()]);
+    let run = |args: &[&str]| place.command(args).env("HF_ENDPOINT", &server.address).output().unwrap();
+    let said = succeeded(&run(&["fetch", "someone/other@v1", "--jobs", "1"]));
+    assert!(said.contains("someone/other: mit (http"), "{said}");
+    let folder = place.path("models/someone--other@v1");
+    assert_eq!(fs::read(folder.join("model.safetensors")).unwrap(), weights());
+    assert_eq!(fs::read(folder.join("config.json")).unwrap(), CONFIG);
+    let mut names: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["config.json", "model.safetensors", "weights-lock.json"]);
+    let base = "/someone/other/resolve/c0ffee";
+    let listed = "/api/models/someone/other/revision/v1?blobs=true".to_owned();
+    assert_eq!(server.paths(), [listed, format!("{base}/model.safetensors"), format!("{base}/config.json")]);
+    succeeded(&place.run(&["verify", "someone/other@v1"]));
+    let said = refused(&place.command(&["fetch", "a/b"]).env("HF_HUB_OFFLINE", "1").output().unwrap());
+    assert!(said.contains("a/b is not on this machine, and HF_HUB_OFFLINE forbids the network"), "{said}");
+    let gone = Server::start(|_| Response::status(401));
+    let said = refused(&place.command(&["fetch", "a/b"]).env("HF_ENDPOINT", &gone.address).output().unwrap());
+    assert!(said.contains("does not give a/b: HTTP 401") && said.contains("set HF_TOKEN"), "{said}");
 }

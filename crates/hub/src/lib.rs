@@ -9,12 +9,12 @@
 //! # let hub = hub.with_models(folder.path());
 //! # let hub = hub.with_cache(folder.path());
 //! let missing = hub.resolve("sd2.1-base", hub::ModelKind::Diffusion).unwrap_err();
-//! assert!(missing.to_string().contains("weights fetch sd2.1-base"));
+//! assert!(missing.to_string().contains("weights download sd2.1-base"));
 //! # anyhow::Ok(())
 //! ```
 //!
-//! A name is, in this order: a folder or a file; a known model of the manifest, such as `sd2.1-base`; a repository of the
-//! Hugging Face hub, `OWNER/NAME` or `OWNER/NAME@REVISION`. The last two are looked for in the folder of models
+//! A name is, in this order: a folder or a file; a folder among the models; a known model of the manifest, such as
+//! `sd2.1-base`; a repository of the Hugging Face hub, `OWNER/NAME` or `OWNER/NAME@REVISION`. The last two are looked for in the folder of models
 //! (`ATTNDREAMBOOTH_MODELS`, else `models` in the working folder) and in the Hugging Face cache (`HF_HUB_CACHE`, `HF_HOME`).
 //! A download goes into the folder of models; `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE` and proxies are honoured.
 //!
@@ -33,7 +33,7 @@ mod transfer;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 pub use download::Options;
 pub use manifest::{Licence, Model, ModelFile, Source};
@@ -155,11 +155,20 @@ impl Hub {
         if path.exists() {
             return Ok(Located { path: path.to_owned(), origin: Origin::Path });
         }
-        let meaning =
-            self.meaning(name).map_err(|error| match name.contains(['/', '\\']) || path.extension().is_some() {
-                true => anyhow!("there is no model folder or file {name}"),
-                false => error,
-            })?;
+        // A model of the user's own among the others.
+        if let Some(path) = usable(&self.environment.models.join(name), kind).filter(|_| path.components().count() == 1)
+        {
+            return Ok(Located { path, origin: Origin::Models });
+        }
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let is_path = name.starts_with(['.', '/', '~'])
+            || [".safetensors", ".ckpt"].iter().any(|end| name.ends_with(end))
+            || parent.is_some_and(|parent| parent.is_dir() || parent == Path::new("models"));
+        ensure!(
+            !is_path,
+            "there is no model folder or file {name}; `weights list` names models that can be downloaded"
+        );
+        let meaning = self.meaning(name)?;
         let (folders, sources) = self.places(&meaning);
         let found = folders.iter().find_map(|folder| usable(folder, kind)).map(|path| (path, Origin::Models));
         let cached = || {
@@ -175,7 +184,7 @@ impl Hub {
             Some(folder) => format!("is incomplete in {}", folder.display()),
             None => "is not on this machine".to_owned(),
         };
-        bail!("the model {name} {state}; `weights fetch {name}` downloads it")
+        bail!("the model {name} {state}; `weights download {name}` downloads it")
     }
 
     /// Downloads a model, or what is missing or wrong of it, into the folder of models; what an interrupted download left is
@@ -245,7 +254,7 @@ impl Hub {
         };
         ensure!(
             !models.is_empty(),
-            "no model is in {}: `weights fetch NAME` downloads one",
+            "no model is in {}: `weights download NAME` downloads one",
             self.environment.models.display()
         );
         let mut wrong = Vec::new();
@@ -270,7 +279,7 @@ impl Hub {
         }
         ensure!(
             wrong.is_empty(),
-            "{} files are not as they should be ({}): `weights fetch` repairs them",
+            "{} files are not as they should be ({}): `weights download` repairs them",
             wrong.len(),
             wrong.join(", ")
         );
@@ -316,17 +325,14 @@ impl Hub {
                     Source::Hub { repo, .. } => repo.rsplit('/').next().map(str::to_owned),
                     _ => None,
                 };
-                (
-                    std::iter::once(model.name.clone()).chain(model.sources.iter().filter_map(last)).collect(),
-                    model.sources.clone(),
-                )
+                let repositories = model.sources.iter().filter_map(last);
+                (std::iter::once(model.name.clone()).chain(repositories).collect::<Vec<_>>(), model.sources.clone())
             }
             Meaning::Repository { name, repo, revision } => {
                 (vec![name.clone()], vec![Source::Hub { repo: repo.clone(), revision: revision.clone() }])
             }
         };
-        let folders: Vec<String> = names;
-        (folders.iter().map(|name| self.environment.models.join(name)).collect(), sources)
+        (names.iter().map(|name| self.environment.models.join(name)).collect(), sources)
     }
 
     /// The model with the files that its record names, where the manifest does not.
@@ -336,7 +342,7 @@ impl Hub {
             Meaning::Repository { name, .. } => (name, None),
         };
         let folder = self.environment.models.join(&name);
-        ensure!(folder.is_dir(), "{name} is not in {}: fetch it first", folder.display());
+        ensure!(folder.is_dir(), "{name} is not in {}: download it first", folder.display());
         if let Some(model) = model {
             return Ok(model);
         }

@@ -32,7 +32,7 @@ impl Record {
         let path = dir.join("weights-lock.json");
         let files = match json::text(&path) {
             Ok(text) => json::parse(&text)
-                .with_context(|| format!("{} is damaged: remove it and verify or fetch again", path.display()))?,
+                .with_context(|| format!("{} is damaged: remove it and verify or download again", path.display()))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };

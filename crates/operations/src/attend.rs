@@ -17,7 +17,8 @@ use tch::{Device, Kind};
 use trainer::FinishedRun;
 
 use crate::compute::{self, scheduler_name};
-use crate::{Context, models};
+use crate::context::Context;
+use crate::models;
 use figure::{Figure, Row};
 
 /// What was written.
@@ -70,7 +71,7 @@ pub(crate) fn run(request: &Attend, context: &Context<'_>) -> Result<Attended> {
         let latents = pipeline.denoise_observed(&image, &settings, &mut recorder, &mut |step| {
             progress.step(rows.len() as u64 * step.total as u64, name);
         })?;
-        let pixels = pipeline.draw(&image, &latents)?.remove(0);
+        let pixels = pipeline.decode(&image, &latents)?.remove(0);
         let row = Row::new(name, stage, pixels, &recorder.finish()?, figure)?;
         figure.rows.push(row);
     }

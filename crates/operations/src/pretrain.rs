@@ -10,7 +10,7 @@ use runs::ResultsFolder;
 use serde::Serialize;
 use tch::Device;
 
-use crate::{Context, Interrupted};
+use crate::context::{Context, Interrupted};
 
 /// What was trained.
 #[derive(Debug, Clone, Serialize)]
@@ -37,7 +37,7 @@ pub(crate) fn run(request: &Pretrain, context: &Context<'_>) -> Result<Pretraine
     context.seed(request.seed);
     let device = libtorch::resolve(request.device)?;
     let results = ResultsFolder::check(&request.out, "pretrain", &pretrainer::MADE)?;
-    let sources = Sources::open(&request.fixtures.join("tokenizer"), &request.drawings)?;
+    let sources = Sources::open(&request.drawings)?;
     results.create()?;
     if let Some(model) = &request.from {
         pretrainer::start_from(model, &request.out, &sources)?;

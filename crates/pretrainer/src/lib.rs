@@ -9,7 +9,7 @@
 //! ```no_run
 //! use pretrainer::{Config, Part, Pretraining, Sources};
 //!
-//! let sources = Sources::open("fixtures/tokenizer".as_ref(), "drawings".as_ref())?;
+//! let sources = Sources::open("drawings".as_ref())?;
 //! for part in Part::ALL {
 //!     let config = Config::preset(part);
 //!     let mut pretraining = Pretraining::open(part, config, &sources, "runs/miniature".as_ref(), tch::Device::Cpu)?;

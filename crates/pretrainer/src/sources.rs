@@ -26,24 +26,26 @@ pub struct Sources {
 pub(crate) type Pairs = (Vec<RgbImage>, Vec<String>);
 
 impl Sources {
-    /// The miniature's world, with the folder of CLIP's tokenizer (`vocab.json`, `merges.txt`) and that of the drawings.
+    /// The miniature's world, with the folder of the drawings.
     ///
     /// # Errors
     /// Names the file that cannot be used.
-    pub fn open(tokenizer: &Path, drawings: &Path) -> Result<Self> {
+    pub fn open(drawings: &Path) -> Result<Self> {
         let world = World::miniature();
         let album = Album::open(&world, drawings)?;
-        Self::new(tokenizer, world, album)
+        Self::new(world, album)
     }
 
     /// The same with a world and its drawings.
     ///
     /// # Errors
     /// As [`Sources::open`].
-    pub fn new(tokenizer: &Path, world: World, album: Album) -> Result<Self> {
-        let folder = tempfile::tempdir().context("cannot create a temporary folder")?;
-        vocabulary::write_truncated(tokenizer, &world.words(), folder.path())?;
-        let tokenizer = Arc::new(Tokenizer::load(folder.path())?);
+    pub fn new(world: World, album: Album) -> Result<Self> {
+        let folder = || tempfile::tempdir().context("cannot create a temporary folder");
+        let (clip, own) = (folder()?, folder()?);
+        Tokenizer::stable_diffusion_2()?.save(clip.path())?;
+        vocabulary::write_truncated(clip.path(), &world.words(), own.path())?;
+        let tokenizer = Arc::new(Tokenizer::load(own.path())?);
         Ok(Self { world: Arc::new(world), album: Arc::new(album), tokenizer })
     }
 
@@ -70,6 +72,6 @@ impl Sources {
 
 /// Images as [n, 3, height, width] in [-1, 1].
 pub(crate) fn to_tensor(images: &[RgbImage]) -> Tensor {
-    let each: Vec<Tensor> = images.iter().map(sampling::from_picture).collect();
+    let each: Vec<Tensor> = images.iter().map(sampling::image_to_tensor).collect();
     Tensor::cat(&each, 0)
 }

@@ -2,21 +2,17 @@
 //! generates.
 #![allow(clippy::unwrap_used)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use pretrainer::{Config, Part, Pretraining, Sources};
 use sampling::{Pipeline, Request, Settings};
 use scenes::{Album, World};
 use tch::{Device, Kind};
 
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
-}
-
 fn sources() -> Sources {
     let world = World::miniature();
     let album = Album::placeholder(&world);
-    Sources::new(&fixtures().join("tokenizer"), world, album).unwrap()
+    Sources::new(world, album).unwrap()
 }
 
 fn config(part: Part, steps: u64) -> Config {
@@ -82,7 +78,7 @@ fn only_the_number_of_steps_may_change() {
 #[test]
 fn the_worlds_words_have_clips_own_tokens() {
     let sources = sources();
-    let clip = tokenizer::Tokenizer::load(fixtures().join("tokenizer")).unwrap();
+    let clip = tokenizer::Tokenizer::stable_diffusion_2().unwrap();
     let tokens = |tokenizer: &tokenizer::Tokenizer, text: &str| {
         let encoding = tokenizer.encode(text).unwrap();
         encoding.tokens[..encoding.len].to_vec()

@@ -173,6 +173,19 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// clap panics where a parser's type is not the field's.
+    #[test]
+    fn numbers_have_the_types_of_their_fields() {
+        for line in [
+            "x inspect --run r --images 2 --nearest 3",
+            "x pretrain --drawings d --steps 9 --threads 2 --learning-rate 1e-4 --batch-size 2",
+            "x bench unet-step --batch-size 2 --resolution 64 --steps 3 --warm-up 0 --iterations 1 --threads 1",
+            "x generate --run r --prompt p --images 2 --seed 3 --batch-size 2 --steps 3 --height 64 --guidance-scale 7",
+        ] {
+            parse(line.split(' ')).unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
+
     #[test]
     fn names_of_peers_are_understood() {
         let line = "x train --pretrained_model_name_or_path m --instance_data_dir=a_b --output_dir o --train_batch_size 2 \

@@ -18,9 +18,6 @@ pub struct Pretrain {
     /// Folder with the drawings, as the emoji package has them
     #[arg(long, value_name = "FOLDER")]
     pub drawings: PathBuf,
-    /// The repository's fixtures, for the vocabulary
-    #[arg(long, value_name = "FOLDER", default_value = "fixtures")]
-    pub fixtures: PathBuf,
     /// Folder for everything: new, empty, or of an earlier call
     #[arg(long, value_name = "FOLDER", default_value = "runs/miniature")]
     pub out: PathBuf,
@@ -34,7 +31,7 @@ pub struct Pretrain {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub budget: Option<Duration>,
     /// Optimiser steps of the part, or of each part, those of earlier calls included
-    #[arg(long, value_name = "N", conflicts_with = "budget", value_parser = bounded::within(1..=100_000_000, "they are done one by one"))]
+    #[arg(long, value_name = "N", conflicts_with = "budget", value_parser = bounded::within(1..=100_000_000_u64, "they are done one by one"))]
     pub steps: Option<u64>,
     /// Seed of scenes and noise; another one than MODEL's shows it new scenes. -1 for a random one, which is shown
     #[arg(long, default_value_t, allow_negative_numbers = true)]

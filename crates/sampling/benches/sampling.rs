@@ -1,4 +1,4 @@
-//! Time of a whole picture with the tiny pipeline: what is not the models' own work.
+//! Time of a whole image with the tiny pipeline: what is not the models' own work.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -12,7 +12,7 @@ fn sampling(criterion: &mut Criterion) {
     criterion.bench_function("load tiny-sd21", |b| b.iter(|| Pipeline::from_folder(&folder, to).unwrap()));
     let pipeline = Pipeline::from_folder(&folder, to).unwrap();
     let settings = Settings { steps: 10, ..pipeline.default_settings() };
-    // Pictures come back to the CPU, so the device has finished when `generate` returns.
+    // Images come back to the CPU, so the device has finished when `generate` returns.
     criterion.bench_function("generate tiny-sd21, 10 steps", |b| {
         b.iter(|| pipeline.generate(&[Request::new("a cat", 0)], &settings, &mut |_| {}).unwrap());
     });

@@ -52,19 +52,19 @@ impl fmt::Display for Origin {
 /// finite ends the work.
 pub(crate) struct Watch<'a> {
     requests: &'a [Request],
-    kind: Kind,
+    dtype: Kind,
     guides: bool,
     /// The largest magnitudes of what was seen, f32 [batch] each.
     seen: Vec<(Origin, Tensor)>,
 }
 
 impl<'a> Watch<'a> {
-    /// For computations in `kind`, with or without guidance.
-    pub(crate) fn new(requests: &'a [Request], kind: Kind, guides: bool) -> Self {
-        Self { requests, kind, guides, seen: Vec::new() }
+    /// For computations in `dtype`, with or without guidance.
+    pub(crate) fn new(requests: &'a [Request], dtype: Kind, guides: bool) -> Self {
+        Self { requests, dtype, guides, seen: Vec::new() }
     }
 
-    /// Looks at numbers [n · batch, ...], where the images of the batch come n times in turn.
+    /// Looks at numbers [n · batch, ...], where the images of the batch come n times one after the other.
     pub(crate) fn see(&mut self, origin: Origin, numbers: &Tensor) -> Result<()> {
         let of_each =
             numbers.flatten(1, -1).reshape([-1, self.requests.len() as i64, numbers.size()[1..].iter().product()]);
@@ -93,7 +93,7 @@ impl<'a> Watch<'a> {
     }
 
     fn not_finite(&self, origin: Origin, request: &Request) -> NotFinite {
-        let dtype = (self.kind == Kind::Half).then_some("compute in bf16 or fp32 instead of fp16 (--dtype)");
+        let dtype = (self.dtype == Kind::Half).then_some("compute in bf16 or fp32 instead of fp16 (--dtype)");
         let guidance = matches!(origin, Origin::Denoising { .. }) && self.guides;
         let guidance = guidance.then_some("lower guidance_scale (--guidance-scale)");
         let weights = Some("check the model's weights (generate --check)");

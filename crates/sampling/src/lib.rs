@@ -7,16 +7,16 @@
 
 mod denoise;
 mod finite;
+mod image;
 mod noise;
 mod notes;
-mod picture;
 mod pipeline;
 mod request;
 mod words;
 
 pub use finite::{NotFinite, Origin};
+pub use image::image_to_tensor;
 pub use model_files::{BaseModel, ModelFolder, ModelOptions};
-pub use picture::from_picture;
 pub use pipeline::Pipeline;
 pub use request::{Request, Settings, Step, check_guidance_scale, quoted};
 pub use words::Word;

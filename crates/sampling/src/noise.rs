@@ -1,4 +1,4 @@
-//! The noise of one picture.
+//! The noise of one image.
 
 use libtorch::random;
 use tch::{Kind, Tensor};
@@ -26,7 +26,7 @@ impl Noise {
         }
     }
 
-    /// What draw number `index` gave.
+    /// The noise for the step that is number `index` of those that add some.
     pub(crate) fn step(&self, index: i64) -> Tensor {
         self.steps.get(index)
     }

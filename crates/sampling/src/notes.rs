@@ -1,24 +1,7 @@
-//! What a user of other programs would expect of a prompt, and does not get.
-
-use anyhow::Result;
-
-use crate::Pipeline;
-
-impl Pipeline {
-    /// One sentence for everything in a prompt that is cut off or means something else elsewhere: text beyond the text
-    /// encoder's positions, and the web UIs' syntax for weights, networks and prompt editing, which is read as plain text.
-    ///
-    /// # Errors
-    /// As [`Pipeline::resolve`].
-    pub fn prompt_notes(&self, prompt: &str) -> Result<Vec<String>> {
-        let truncation = self.tokenizer.encode(&self.resolve(prompt)?)?.truncation;
-        let cut = truncation.map(|truncation| truncation.to_string());
-        Ok(cut.into_iter().chain(foreign_syntax(prompt)).collect())
-    }
-}
+//! Syntax of other programs in a prompt.
 
 /// The web UIs' syntax in a prompt, one sentence each.
-fn foreign_syntax(prompt: &str) -> Vec<String> {
+pub(crate) fn foreign_syntax(prompt: &str) -> Vec<String> {
     let mut notes = Vec::new();
     let mut note = |found: Option<&str>, what: &str| {
         if let Some(found) = found {

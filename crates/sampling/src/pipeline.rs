@@ -10,16 +10,19 @@ use scheduler::{Scheduler, SchedulerConfig};
 use tch::{Device, Kind, Tensor};
 use tokenizer::Tokenizer;
 use unet::{AttentionObserver, UNet};
-use vae::{AutoencoderKl, Splitting};
+use vae::{AutoencoderKl, Tiling};
 use weights::Parameters;
 
 use crate::denoise::Denoising;
 use crate::finite::{Origin, Watch};
-use crate::picture::to_pictures;
-use crate::words::{Word, words};
+use crate::image::to_images;
+use crate::noise::Noise;
+use crate::notes::foreign_syntax;
+use crate::request::{check_settings, guides};
+use crate::words::{SUBJECT, Word, words};
 use crate::{Request, Settings, Step};
 
-/// A Stable Diffusion model, ready to draw.
+/// A Stable Diffusion model, ready to generate images.
 #[derive(Debug)]
 pub struct Pipeline {
     /// Prompts to ids.
@@ -42,9 +45,6 @@ pub struct Pipeline {
     /// The token that `[V]` in a prompt stands for.
     subject: Option<String>,
 }
-
-/// How users write the subject that a model has learned.
-pub(crate) const SUBJECT: &str = "[V]";
 
 /// The parameters of a [`Pipeline`], sharing its memory.
 #[derive(Debug)]
@@ -206,6 +206,17 @@ impl Pipeline {
         words(&self.tokenizer, &self.resolve(prompt)?, self.subject.as_deref())
     }
 
+    /// One sentence for everything in a prompt that is cut off or means something else elsewhere: text beyond the text
+    /// encoder's positions, and the web UIs' syntax for weights, networks and prompt editing, which is read as plain text.
+    ///
+    /// # Errors
+    /// As [`Pipeline::resolve`].
+    pub fn prompt_notes(&self, prompt: &str) -> Result<Vec<String>> {
+        let truncation = self.tokenizer.encode(&self.resolve(prompt)?)?.truncation;
+        let cut = truncation.map(|truncation| truncation.to_string());
+        Ok(cut.into_iter().chain(foreign_syntax(prompt)).collect())
+    }
+
     /// What the user should know of the model's files: a variant in place of the plain weights, tensors that were passed
     /// over, a scheduler that another one stands in for.
     pub fn notes(&self) -> &[String] {
@@ -234,10 +245,6 @@ impl Pipeline {
         self.packed_bytes = most;
     }
 
-    pub(crate) fn packed_bytes(&self) -> u64 {
-        self.packed_bytes
-    }
-
     /// 50 steps of the model's own scheduler, guidance 7.5, and the size that the model was trained for.
     pub fn default_settings(&self) -> Settings {
         let latents = self.unet.config().sample_size.unwrap_or(DEFAULT_SAMPLE_SIZE);
@@ -260,36 +267,36 @@ impl Pipeline {
         libtorch::catch(|| tch::no_grad(encode))?
     }
 
-    /// Finds out whether [`Pipeline::generate`] can follow, without drawing anything.
+    /// Finds out whether [`Pipeline::generate`] can follow, without generating anything.
     ///
     /// # Errors
     /// Sizes, steps or initial latents that the model or scheduler cannot work with.
     pub fn check(&self, requests: &[Request], settings: &Settings) -> Result<()> {
-        ensure!(!requests.is_empty(), "a batch needs at least one picture");
-        crate::request::check_settings(settings, self.vae.config().downscale_factor())?;
+        ensure!(!requests.is_empty(), "a batch needs at least one image");
+        check_settings(settings, self.vae.config().downscale_factor())?;
         self.sampler(settings)?;
         let shape = self.latents_shape(settings);
         requests.iter().try_for_each(|request| request.validate(shape))
     }
 
     /// The scheduler that `settings` ask for.
-    pub(crate) fn sampler(&self, settings: &Settings) -> Result<Box<dyn Scheduler>> {
+    fn sampler(&self, settings: &Settings) -> Result<Box<dyn Scheduler>> {
         let own = || self.scheduler.kind().context("the model's scheduler_config.json (--scheduler chooses another)");
         let kind = settings.scheduler.map_or_else(own, Ok)?;
         Ok(self.scheduler.build(kind, settings.steps)?)
     }
 
-    /// [channels, h, w] of one picture's latents.
+    /// [channels, h, w] of one image's latents.
     pub fn latents_shape(&self, settings: &Settings) -> [i64; 3] {
         let factor = self.vae.config().downscale_factor();
         [self.unet.config().in_channels, settings.height / factor, settings.width / factor]
     }
 
-    /// Draws the pictures of a batch. `on_step` is told after each denoising step.
+    /// Generates the images of a batch. `on_step` is told after each denoising step.
     ///
     /// # Errors
     /// Settings that the model or scheduler cannot follow, a [`NotFinite`](crate::NotFinite) where an image's numbers are
-    /// NaN or infinite, or what LibTorch refuses, such as for want of memory.
+    /// NaN or infinite, or an error of LibTorch, such as out of memory.
     pub fn generate(
         &self,
         requests: &[Request],
@@ -297,16 +304,15 @@ impl Pipeline {
         on_step: &mut dyn FnMut(Step),
     ) -> Result<Vec<RgbImage>> {
         let latents = self.denoise(requests, settings, on_step)?;
-        self.draw(requests, &latents)
+        self.decode(requests, &latents)
     }
 
-    /// The first half of [`Pipeline::generate`]: the latents [batch, channels, h, w] of the pictures, f32.
+    /// The first half of [`Pipeline::generate`]: the latents [batch, channels, h, w] of the images, f32.
     ///
     /// # Errors
     /// As [`Pipeline::generate`].
     pub fn denoise(&self, requests: &[Request], settings: &Settings, on_step: &mut dyn FnMut(Step)) -> Result<Tensor> {
-        self.check(requests, settings)?;
-        libtorch::catch(|| tch::no_grad(|| Denoising::new(self, requests, settings)?.run(None, on_step)))?
+        self.denoise_watched(requests, settings, None, on_step)
     }
 
     /// The same, with cross-attention shown to `observer` in each pass of the U-Net. With guidance, the second half of
@@ -321,17 +327,52 @@ impl Pipeline {
         observer: &mut dyn AttentionObserver,
         on_step: &mut dyn FnMut(Step),
     ) -> Result<Tensor> {
+        self.denoise_watched(requests, settings, Some(observer), on_step)
+    }
+
+    fn denoise_watched(
+        &self,
+        requests: &[Request],
+        settings: &Settings,
+        observer: Option<&mut dyn AttentionObserver>,
+        on_step: &mut dyn FnMut(Step),
+    ) -> Result<Tensor> {
         self.check(requests, settings)?;
-        libtorch::catch(|| tch::no_grad(|| Denoising::new(self, requests, settings)?.run(Some(observer), on_step)))?
+        let denoise = || {
+            let scheduler = self.sampler(settings)?;
+            let noisy_steps = (0..scheduler.timesteps().len()).filter(|&i| scheduler.needs_noise(i)).count() as i64;
+            let shape = self.latents_shape(settings);
+            let negative = requests.iter().map(|request| request.negative_prompt.as_str());
+            let negative = negative.filter(|_| guides(settings));
+            let prompts = negative.chain(requests.iter().map(|request| request.prompt.as_str()));
+            let states = self.encode_prompts(&prompts.collect::<Vec<_>>())?;
+            let mut watch = Watch::new(requests, self.compute_dtype, guides(settings));
+            watch.see(Origin::TextEncoder, &states)?;
+            let text = self.unet.project(&states)?;
+            // From here on: the weights that have projected the text are not needed again.
+            let _frozen = self.parameters.unet.frozen(self.packed_bytes);
+            let denoising = Denoising {
+                unet: &self.unet,
+                dtype: self.compute_dtype,
+                device: self.to.1,
+                text,
+                guidance_scale: guides(settings).then_some(settings.guidance_scale),
+                noise: requests.iter().map(|request| Noise::new(request, shape, noisy_steps)).collect(),
+                scheduler,
+                watch,
+            };
+            denoising.run(observer, on_step)
+        };
+        libtorch::catch(|| tch::no_grad(denoise))?
     }
 
     /// The second half of [`Pipeline::generate`]: the images of the latents of `requests`, one at a time and in tiles where
     /// they are large, so that memory stays bounded.
     ///
     /// # Errors
-    /// A [`NotFinite`](crate::NotFinite) where the VAE gives NaN or infinity, or what LibTorch refuses, such as for want
-    /// of memory.
-    pub fn draw(&self, requests: &[Request], latents: &Tensor) -> Result<Vec<RgbImage>> {
+    /// A [`NotFinite`](crate::NotFinite) where the VAE gives NaN or infinity, or an error of LibTorch, such as out of
+    /// memory.
+    pub fn decode(&self, requests: &[Request], latents: &Tensor) -> Result<Vec<RgbImage>> {
         ensure!(
             latents.size()[0] == requests.len() as i64,
             "there are latents of {} images, but {} requests",
@@ -340,20 +381,20 @@ impl Pipeline {
         );
         let latents = self.vae.unscale_latents(latents).to_kind(self.compute_dtype);
         libtorch::catch(|| {
-            let images = tch::no_grad(|| self.vae.decode_split(&latents, &self.splitting()))?;
+            let images = tch::no_grad(|| self.vae.decode_tiled(&latents, &self.tiling()))?;
             let mut watch = Watch::new(requests, self.compute_dtype, false);
             watch.see(Origin::Decoder, &images)?;
             watch.finish()?;
-            Ok(to_pictures(&images))
+            Ok(to_images(&images))
         })?
     }
 
-    /// One picture at a time, whole up to the size that the VAE was made for, and in tiles beyond.
-    fn splitting(&self) -> Splitting {
-        let Splitting { slice_batch, tile_size } = Splitting::BOUNDED;
+    /// One image at a time, whole up to the size that the VAE was made for, and in tiles beyond.
+    fn tiling(&self) -> Tiling {
+        let Tiling { slice_batch, tile_size } = Tiling::BOUNDED;
         let config = self.vae.config();
         let unit = 4 * config.downscale_factor();
         let whole = config.sample_size / unit * unit;
-        Splitting { slice_batch, tile_size: tile_size.map(|least| least.max(whole)) }
+        Tiling { slice_batch, tile_size: tile_size.map(|least| least.max(whole)) }
     }
 }

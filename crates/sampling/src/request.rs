@@ -6,7 +6,7 @@ use anyhow::{Result, bail, ensure};
 pub use options::GenerationSettings as Settings;
 use tch::Tensor;
 
-/// One picture.
+/// One image.
 #[derive(Debug)]
 pub struct Request {
     /// What it should show; the empty prompt is valid.
@@ -20,7 +20,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// A picture of `prompt` from the noise of `seed`.
+    /// An image of `prompt` from the noise of `seed`.
     pub fn new(prompt: impl Into<String>, seed: u64) -> Self {
         Self { prompt: prompt.into(), negative_prompt: String::new(), seed, latents: None }
     }
@@ -46,7 +46,7 @@ impl Request {
     pub(crate) fn validate(&self, shape: [i64; 3]) -> Result<()> {
         let Some(latents) = &self.latents else { return Ok(()) };
         if latents.size() != shape {
-            bail!("the initial latents have shape {:?}, but pictures of this size need {shape:?}", latents.size());
+            bail!("the initial latents have shape {:?}, but images of this size need {shape:?}", latents.size());
         }
         ensure!(
             libtorch::catch(|| latents.isfinite().all().int64_value(&[]) == 1)?,
@@ -84,16 +84,16 @@ pub(crate) fn guides(settings: &Settings) -> bool {
     settings.guidance_scale > 1.0
 }
 
-/// The side of a picture in pixels; the models are trained with 512 or 768.
+/// The side of an image in pixels; the models are trained with 512 or 768.
 const MAX_SIDE: i64 = 8192;
 
 /// Checks a `guidance_scale`.
 ///
 /// # Errors
-/// When it is no number, or so large that it leaves nothing of a picture.
+/// When it is no number, or so large that it leaves nothing of an image.
 pub fn check_guidance_scale(scale: f64) -> Result<()> {
-    // Beyond, the numbers of the picture overflow.
-    Ok(limits::within("guidance_scale", scale, -1000.0..=1000.0, "more leaves nothing of the picture")?)
+    // Beyond, the numbers of the image overflow.
+    Ok(limits::within("guidance_scale", scale, -1000.0..=1000.0, "more leaves nothing of the image")?)
 }
 
 /// A denoising step that has been done.

@@ -5,7 +5,8 @@ use std::ops::Range;
 use anyhow::{Result, bail};
 use tokenizer::Tokenizer;
 
-use crate::pipeline::SUBJECT;
+/// How users write the subject that a model has learned.
+pub(crate) const SUBJECT: &str = "[V]";
 
 /// A word of a prompt; see [`Pipeline::words`](crate::Pipeline::words).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! The pictures that diffusers makes of the same folder, prompts and noise.
+//! The images that diffusers makes of the same folder, prompts and noise.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use golden::{Golden, fixtures};
@@ -19,9 +19,9 @@ fn reference() -> Golden {
 }
 
 /// Asserts that no channel of any pixel differs by more than one.
-fn assert_alike(what: &str, pictures: &[RgbImage], reference: &Golden) {
+fn assert_alike(what: &str, images: &[RgbImage], reference: &Golden) {
     let expected = Vec::<u8>::try_from(reference.get(what).flatten(0, -1)).unwrap();
-    let actual: Vec<u8> = pictures.iter().flat_map(RgbImage::as_raw).copied().collect();
+    let actual: Vec<u8> = images.iter().flat_map(RgbImage::as_raw).copied().collect();
     assert_eq!(actual.len(), expected.len(), "{what}: size");
     let worst = actual.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
     let differing = actual.iter().zip(&expected).filter(|(a, b)| a != b).count();
@@ -30,7 +30,7 @@ fn assert_alike(what: &str, pictures: &[RgbImage], reference: &Golden) {
 }
 
 #[test]
-fn each_scheduler_makes_the_same_pictures_from_the_same_seeds() {
+fn each_scheduler_makes_the_same_images_from_the_same_seeds() {
     let reference = reference();
     for name in PIPELINES {
         let pipeline = pipeline(name);
@@ -39,8 +39,8 @@ fn each_scheduler_makes_the_same_pictures_from_the_same_seeds() {
             requests.iter_mut().for_each(|request| request.negative_prompt = "blurry".to_owned());
             let settings =
                 Settings { steps: 10, height: 64, width: 64, scheduler: Some(kind), ..pipeline.default_settings() };
-            let pictures = pipeline.generate(&requests, &settings, &mut |_| {}).unwrap();
-            assert_alike(&format!("{name}.seeds.{kind}"), &pictures, &reference);
+            let images = pipeline.generate(&requests, &settings, &mut |_| {}).unwrap();
+            assert_alike(&format!("{name}.seeds.{kind}"), &images, &reference);
         }
     }
 }
@@ -63,7 +63,7 @@ fn f32_parameters_may_compute_in_bf16() {
 }
 
 #[test]
-fn each_scheduler_makes_the_same_picture_from_the_same_latents() {
+fn each_scheduler_makes_the_same_image_from_the_same_latents() {
     let reference = reference();
     for name in PIPELINES {
         let pipeline = pipeline(name);
@@ -77,14 +77,14 @@ fn each_scheduler_makes_the_same_picture_from_the_same_latents() {
                 ..pipeline.default_settings()
             };
             let request = Request { latents, ..Request::new(PROMPTS[0], 5) };
-            let pictures = pipeline.generate(&[request], &settings, &mut |_| {}).unwrap();
-            assert_alike(&format!("{name}.latents.{kind}"), &pictures, &reference);
+            let images = pipeline.generate(&[request], &settings, &mut |_| {}).unwrap();
+            assert_alike(&format!("{name}.latents.{kind}"), &images, &reference);
         }
     }
 }
 
 #[test]
-fn velocity_prediction_unguided_and_default_pictures_are_the_same() {
+fn velocity_prediction_unguided_and_default_images_are_the_same() {
     let reference = reference();
     for name in PIPELINES {
         let mut pipeline = pipeline(name);
@@ -92,23 +92,23 @@ fn velocity_prediction_unguided_and_default_pictures_are_the_same() {
         let draw = |pipeline: &Pipeline, request: Request, settings: &Settings| {
             pipeline.generate(&[request], settings, &mut |_| {}).unwrap()
         };
-        let pictures = draw(&pipeline, Request::new(PROMPTS[0], 0), &default);
-        assert_alike(&format!("{name}.default"), &pictures, &reference);
+        let images = draw(&pipeline, Request::new(PROMPTS[0], 0), &default);
+        assert_alike(&format!("{name}.default"), &images, &reference);
 
         let unguided = Settings { steps: 4, guidance_scale: 1.0, height: 40, width: 72, ..default };
-        let pictures = draw(&pipeline, Request::new("", 3), &unguided);
-        assert_alike(&format!("{name}.unguided"), &pictures, &reference);
+        let images = draw(&pipeline, Request::new("", 3), &unguided);
+        assert_alike(&format!("{name}.unguided"), &images, &reference);
 
         pipeline.scheduler.prediction_type = PredictionType::VPrediction;
         let scheduler = Some(SchedulerKind::Ddim);
         let settings = Settings { steps: 10, height: 64, width: 64, scheduler, ..default };
-        let pictures = draw(&pipeline, Request::new(PROMPTS[0], 7), &settings);
-        assert_alike(&format!("{name}.velocity"), &pictures, &reference);
+        let images = draw(&pipeline, Request::new(PROMPTS[0], 7), &settings);
+        assert_alike(&format!("{name}.velocity"), &images, &reference);
     }
 }
 
 #[test]
-fn a_picture_does_not_depend_on_its_batch() {
+fn a_image_does_not_depend_on_its_batch() {
     let pipeline = pipeline(PIPELINES[0]);
     let scheduler = Some(SchedulerKind::EulerAncestral);
     let settings = Settings { steps: 5, height: 64, width: 64, scheduler, ..pipeline.default_settings() };
@@ -119,6 +119,6 @@ fn a_picture_does_not_depend_on_its_batch() {
     for (i, together) in both.iter().enumerate() {
         let alone = pipeline.generate(&[request(i)], &settings, &mut |_| {}).unwrap();
         let worst = alone[0].as_raw().iter().zip(together.as_raw()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
-        assert!(worst <= 1, "picture {i} differs by {worst}");
+        assert!(worst <= 1, "image {i} differs by {worst}");
     }
 }

@@ -1,6 +1,6 @@
 //! CLIP's own vocabulary, which checkpoints in a single file lack.
 //!
-//! The merges are those of OpenAI's CLIP (<https://github.com/openai/CLIP>, MIT licence: `fixtures/tokenizer/LICENSE`);
+//! The merges are those of OpenAI's CLIP (<https://github.com/openai/CLIP>, MIT licence: `data/LICENSE`);
 //! the vocabulary follows from them as in `clip/simple_tokenizer.py`: the symbols of the 256 bytes, the same at the end of
 //! a word, what each merge makes, and the two special tokens.
 
@@ -12,9 +12,9 @@ use crate::folder::{Folder, malformed, parse_merges};
 use crate::special::Settings;
 use crate::tokenizer::{END_OF_WORD, Tokenizer};
 
-const MERGES: &str = include_str!("../../../fixtures/tokenizer/merges.txt");
-const SD1: &str = include_str!("../../../fixtures/tokenizer/sd15/special_tokens_map.json");
-const SD2: &str = include_str!("../../../fixtures/tokenizer/sd21/special_tokens_map.json");
+const MERGES: &str = include_str!("../data/merges.txt");
+const SD1: &str = include_str!("../data/sd15/special_tokens_map.json");
+const SD2: &str = include_str!("../data/sd21/special_tokens_map.json");
 /// Positions of CLIP's text encoder.
 const MAX_LENGTH: usize = 77;
 

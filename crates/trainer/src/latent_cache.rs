@@ -55,7 +55,7 @@ impl LatentCache {
         match (key.and_then(|key| self.cached.get(&key)), image) {
             (Some(moments), _) => Ok(moments.shallow_clone()),
             (None, Some(image)) => {
-                let moments = self.encoder.moments(&sampling::from_picture(image))?;
+                let moments = self.encoder.moments(&sampling::image_to_tensor(image))?;
                 if let Some(key) = key.filter(|_| self.cached.len() < CAPACITY) {
                     self.cached.insert(key, moments.shallow_clone());
                 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use runs::TrainConfig;
 use sampling::Pipeline;
 use tch::{Device, Kind, Tensor};
-use vae::{AutoencoderKl, Posterior, Splitting};
+use vae::{AutoencoderKl, Posterior, Tiling};
 use weights::{Init, Parameters, Problem, Source};
 
 /// The pipeline's VAE under a handle of its own, which another thread may hold; the weights are the same memory, or copies
@@ -39,10 +39,10 @@ impl LatentEncoder {
     /// # Errors
     /// What the VAE refuses, or for lack of memory.
     pub fn moments(&self, images: &Tensor) -> Result<Tensor> {
-        let one_by_one = Splitting { slice_batch: true, ..Splitting::NONE };
+        let one_by_one = Tiling { slice_batch: true, ..Tiling::NONE };
         libtorch::catch(|| {
             let images = libtorch::upload(images, self.device).to_kind(self.kind);
-            tch::no_grad(|| Ok(self.vae.encode_split(&images, &one_by_one)?.moments()))
+            tch::no_grad(|| Ok(self.vae.encode_tiled(&images, &one_by_one)?.moments()))
         })?
     }
 

@@ -33,7 +33,7 @@ fn latents_are_sampled_from_the_posteriors_of_the_views() {
         let batch = batches.batch(place(step)).unwrap();
         let views = batches.crops(place(step));
         let images: Vec<Tensor> =
-            views.iter().map(|(photo, view)| sampling::from_picture(&view.render(&photo.pixels))).collect();
+            views.iter().map(|(photo, view)| sampling::image_to_tensor(&view.render(&photo.pixels))).collect();
         let noise = random::normal(random::derive(0, "posterior", 3 << 48 | step as u64), &[2, 4, 4, 4]);
         let plain = tch::no_grad(|| {
             let posterior = trainer.pipeline.vae.encode(&Tensor::cat(&images, 0)).unwrap();

@@ -12,14 +12,14 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use libtorch::{DeviceChoice, peak_memory, random, reset_peak_memory, synchronize};
 use tch::Kind;
-use vae::{AutoencoderKl, Config, Splitting};
+use vae::{AutoencoderKl, Config, Tiling};
 use weights::Random;
 
 fn main() -> Result<()> {
     let numbers = std::env::args().skip(1).map(|text| text.parse().with_context(|| format!("{text:?} is no number")));
     let numbers = numbers.collect::<Result<Vec<i64>>>()?;
     let size = numbers.first().copied().unwrap_or(768);
-    let splitting = Splitting { slice_batch: true, tile_size: numbers.get(1).copied() };
+    let tiling = Tiling { slice_batch: true, tile_size: numbers.get(1).copied() };
     let device = libtorch::resolve(DeviceChoice::Auto)?;
 
     let new = |vs: &weights::Scope| AutoencoderKl::new(vs, &Config::sd21());
@@ -28,7 +28,7 @@ fn main() -> Result<()> {
     reset_peak_memory(device)?;
     let before = peak_memory(device)?;
     let start = Instant::now();
-    let images = tch::no_grad(|| libtorch::catch(|| vae.decode_split(&latents, &splitting)))??;
+    let images = tch::no_grad(|| libtorch::catch(|| vae.decode_tiled(&latents, &tiling)))??;
     synchronize(device);
     let seconds = start.elapsed().as_secs_f64();
     let mebibytes = (peak_memory(device)? - before) >> 20;

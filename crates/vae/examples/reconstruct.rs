@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use libtorch::DeviceChoice;
 use tch::vision::image;
 use tch::{Device, Kind, Tensor};
-use vae::{AutoencoderKl, Splitting};
+use vae::{AutoencoderKl, Tiling};
 
 fn main() -> Result<()> {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
@@ -31,8 +31,8 @@ fn main() -> Result<()> {
     let images = images.to_device(device);
     // What follows needs no gradients, and memory for a tile only.
     let _guard = tch::no_grad_guard();
-    let posterior = vae.encode_split(&images, &Splitting::BOUNDED)?;
-    let decoded = vae.decode_split(&posterior.mode(), &Splitting::BOUNDED)?.clamp(-1.0, 1.0);
+    let posterior = vae.encode_tiled(&images, &Tiling::BOUNDED)?;
+    let decoded = vae.decode_tiled(&posterior.mode(), &Tiling::BOUNDED)?.clamp(-1.0, 1.0);
     let scaled = vae.scale_latents(&posterior.mode());
     println!("latents {:?}, standard deviation {:.3} after scaling", scaled.size(), f64::try_from(scaled.std(true))?);
     let error = f64::try_from((&decoded - &images).square().mean(Kind::Double))?.sqrt() / 2.0;

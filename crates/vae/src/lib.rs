@@ -18,4 +18,4 @@ mod tiling;
 pub use config::Config;
 pub use model::AutoencoderKl;
 pub use posterior::Posterior;
-pub use tiling::Splitting;
+pub use tiling::Tiling;

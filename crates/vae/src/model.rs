@@ -10,7 +10,7 @@ use weights::{Archive, Parameters, Scope};
 use crate::decoder::Decoder;
 use crate::encoder::Encoder;
 use crate::tiling::in_tiles;
-use crate::{Config, Posterior, Splitting};
+use crate::{Config, Posterior, Tiling};
 
 /// diffusers' `AutoencoderKL`: an encoder to the posterior of the latents, and a decoder from latents to images.
 ///
@@ -45,7 +45,7 @@ impl AutoencoderKl {
         })
     }
 
-    /// Loads a diffusers folder (`vae/`): `config.json` and the safetensors file beside it, as parameters of the kind
+    /// Loads a diffusers folder (`vae/`): `config.json` and the safetensors file beside it, as parameters of the dtype
     /// and on the device `to`.
     ///
     /// # Errors
@@ -68,14 +68,14 @@ impl AutoencoderKl {
     /// # Errors
     /// When the images have another shape or are not floating-point.
     pub fn encode(&self, images: &Tensor) -> Result<Posterior> {
-        self.encode_split(images, &Splitting::NONE)
+        self.encode_tiled(images, &Tiling::NONE)
     }
 
     /// The same in pieces, to bound memory.
     ///
     /// # Errors
-    /// As [`AutoencoderKl::encode`], and when `splitting` has an impossible tile size.
-    pub fn encode_split(&self, images: &Tensor, splitting: &Splitting) -> Result<Posterior> {
+    /// As [`AutoencoderKl::encode`], and when `tiling` has an impossible tile size.
+    pub fn encode_tiled(&self, images: &Tensor, tiling: &Tiling) -> Result<Posterior> {
         let _span = tracing::trace_span!("vae/encode").entered();
         let (height, width) = check("images", images, self.config.in_channels)?;
         let factor = self.config.downscale_factor();
@@ -87,8 +87,8 @@ impl AutoencoderKl {
             let moments = self.encoder.forward(images);
             self.quant_conv.as_ref().map_or_else(|| moments.shallow_clone(), |conv| conv.forward(&moments))
         };
-        let tile = self.tile(splitting, height, width)?;
-        let moments = sliced(images, splitting, |images| match tile {
+        let tile = self.tile(tiling, height, width)?;
+        let moments = sliced(images, tiling, |images| match tile {
             Some(tile) => in_tiles(images, tile, tile / factor, encode),
             None => encode(images),
         });
@@ -101,14 +101,14 @@ impl AutoencoderKl {
     /// # Errors
     /// When the latents have another shape or are not floating-point.
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
-        self.decode_split(latents, &Splitting::NONE)
+        self.decode_tiled(latents, &Tiling::NONE)
     }
 
     /// The same in pieces, to bound memory.
     ///
     /// # Errors
-    /// As [`AutoencoderKl::decode`], and when `splitting` has an impossible tile size.
-    pub fn decode_split(&self, latents: &Tensor, splitting: &Splitting) -> Result<Tensor> {
+    /// As [`AutoencoderKl::decode`], and when `tiling` has an impossible tile size.
+    pub fn decode_tiled(&self, latents: &Tensor, tiling: &Tiling) -> Result<Tensor> {
         let _span = tracing::trace_span!("vae/decode").entered();
         let (height, width) = check("latents", latents, self.config.latent_channels)?;
         let factor = self.config.downscale_factor();
@@ -116,8 +116,8 @@ impl AutoencoderKl {
             Some(conv) => self.decoder.forward(&conv.forward(latents)),
             None => self.decoder.forward(latents),
         };
-        let tile = self.tile(splitting, height * factor, width * factor)?;
-        Ok(sliced(latents, splitting, |latents| match tile {
+        let tile = self.tile(tiling, height * factor, width * factor)?;
+        Ok(sliced(latents, tiling, |latents| match tile {
             Some(tile) => in_tiles(latents, tile / factor, tile, decode),
             None => decode(latents),
         }))
@@ -134,8 +134,8 @@ impl AutoencoderKl {
     }
 
     /// The side of the tiles for images of this size, `None` when they stay whole.
-    fn tile(&self, splitting: &Splitting, height: i64, width: i64) -> Result<Option<i64>> {
-        let Some(tile) = splitting.tile_size else { return Ok(None) };
+    fn tile(&self, tiling: &Tiling, height: i64, width: i64) -> Result<Option<i64>> {
+        let Some(tile) = tiling.tile_size else { return Ok(None) };
         let unit = 4 * self.config.downscale_factor();
         ensure!(tile > 0 && tile % unit == 0, "tile_size is {tile} pixels, but must be a positive multiple of {unit}");
         Ok((height > tile || width > tile).then_some(tile))
@@ -143,8 +143,8 @@ impl AutoencoderKl {
 }
 
 /// Applies `run` to the whole batch or to one item at a time.
-fn sliced(batch: &Tensor, splitting: &Splitting, run: impl Fn(&Tensor) -> Tensor) -> Tensor {
-    if splitting.slice_batch && batch.size()[0] > 1 {
+fn sliced(batch: &Tensor, tiling: &Tiling, run: impl Fn(&Tensor) -> Tensor) -> Tensor {
+    if tiling.slice_batch && batch.size()[0] > 1 {
         Tensor::cat(&batch.split(1, 0).iter().map(run).collect::<Vec<_>>(), 0)
     } else {
         run(batch)
@@ -162,7 +162,7 @@ fn check(what: &str, tensor: &Tensor, channels: i64) -> Result<(i64, i64)> {
     let kind = tensor.kind();
     ensure!(
         matches!(kind, Kind::Float | Kind::BFloat16 | Kind::Half | Kind::Double),
-        "{what} are of type {kind:?}, but must be floating-point; convert them first"
+        "{what} have dtype {kind:?}, but must be floating-point; convert them first"
     );
     Ok((height, width))
 }

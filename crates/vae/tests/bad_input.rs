@@ -10,7 +10,7 @@ use common::{CPU, tiny};
 use golden::fixtures;
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
-use vae::{AutoencoderKl, Config, Posterior, Splitting};
+use vae::{AutoencoderKl, Config, Posterior, Tiling};
 use weights::Archive;
 
 /// The whole message, causes included.
@@ -58,10 +58,10 @@ fn latents_of_a_wrong_shape_or_type() {
 fn impossible_tiles() {
     let (vae, _) = tiny("tiny-sd21");
     for size in [0, -32, 16, 100] {
-        let splitting = Splitting { slice_batch: false, tile_size: Some(size) };
+        let tiling = Tiling { slice_batch: false, tile_size: Some(size) };
         let parts = [&*format!("tile_size is {size}"), "multiple of 32"];
-        assert_says(&message(vae.decode_split(&Tensor::zeros([1, 4, 8, 8], CPU), &splitting)), &parts);
-        assert_says(&message(vae.encode_split(&Tensor::zeros([1, 3, 64, 64], CPU), &splitting)), &parts);
+        assert_says(&message(vae.decode_tiled(&Tensor::zeros([1, 4, 8, 8], CPU), &tiling)), &parts);
+        assert_says(&message(vae.encode_tiled(&Tensor::zeros([1, 3, 64, 64], CPU), &tiling)), &parts);
     }
 }
 

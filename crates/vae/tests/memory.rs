@@ -7,26 +7,26 @@ mod common;
 
 use common::{numbers, tiny};
 use tch::Device;
-use vae::Splitting;
+use vae::Tiling;
 
 #[test]
 fn memory_does_not_grow_with_the_image() {
     let (vae, _) = tiny("tiny-sd21");
     // MiB that decoding an image of `size` pixels squared takes at most.
-    let growth = |size: i64, splitting: Splitting| {
+    let growth = |size: i64, tiling: Tiling| {
         let latents = numbers("many latents", &[1, 4, size / 8, size / 8]);
         libtorch::reset_peak_memory(Device::Cpu).unwrap();
         let before = libtorch::peak_memory(Device::Cpu).unwrap();
-        drop(tch::no_grad(|| vae.decode_split(&latents, &splitting).unwrap()));
+        drop(tch::no_grad(|| vae.decode_tiled(&latents, &tiling).unwrap()));
         let mebibytes = (libtorch::peak_memory(Device::Cpu).unwrap() - before) >> 20;
-        println!("{size} pixels, {splitting:?}: {mebibytes} MiB");
+        println!("{size} pixels, {tiling:?}: {mebibytes} MiB");
         mebibytes
     };
-    let tiles = Splitting { slice_batch: true, tile_size: Some(256) };
+    let tiles = Tiling { slice_batch: true, tile_size: Some(256) };
     // What LibTorch sets up once does not count.
-    growth(256, Splitting::NONE);
+    growth(256, Tiling::NONE);
     let (tiled, large) = (growth(768, tiles), growth(1536, tiles));
-    let whole = growth(768, Splitting::NONE);
+    let whole = growth(768, Tiling::NONE);
     assert!(4 * tiled < whole, "768 pixels: {tiled} MiB in tiles, {whole} MiB whole");
     assert!(large < whole, "1536 pixels: {large} MiB in tiles, but 768 whole take {whole} MiB");
 }

@@ -7,7 +7,7 @@ mod common;
 use common::{CPU, numbers, tiny};
 use golden::{Golden, assert_close, fixtures};
 use tch::Tensor;
-use vae::{AutoencoderKl, Config, Posterior, Splitting};
+use vae::{AutoencoderKl, Config, Posterior, Tiling};
 use weights::{Archive, Tensors};
 
 /// LibTorch's convolutions add in another order for another batch size.
@@ -24,42 +24,42 @@ fn a_batch_is_its_images_one_by_one() {
         assert_close("encode", &single, &encoded.narrow(0, i, 1), ROUNDING);
         assert_close("decode", &vae.decode(&latents.narrow(0, i, 1)).unwrap(), &decoded.narrow(0, i, 1), ROUNDING);
     }
-    let slices = Splitting { slice_batch: true, tile_size: None };
-    assert_close("slices", &vae.encode_split(&images, &slices).unwrap().moments(), &encoded, ROUNDING);
-    assert_close("slices", &vae.decode_split(&latents, &slices).unwrap(), &decoded, ROUNDING);
+    let slices = Tiling { slice_batch: true, tile_size: None };
+    assert_close("slices", &vae.encode_tiled(&images, &slices).unwrap().moments(), &encoded, ROUNDING);
+    assert_close("slices", &vae.decode_tiled(&latents, &slices).unwrap(), &decoded, ROUNDING);
 }
 
 #[test]
 fn images_no_larger_than_a_tile_stay_whole() {
     let (vae, _) = tiny("tiny-sd21");
-    let splitting = Splitting { slice_batch: false, tile_size: Some(64) };
+    let tiling = Tiling { slice_batch: false, tile_size: Some(64) };
     let latents = numbers("one tile", &[1, 4, 8, 8]);
-    assert_eq!(vae.decode_split(&latents, &splitting).unwrap(), vae.decode(&latents).unwrap());
+    assert_eq!(vae.decode_tiled(&latents, &tiling).unwrap(), vae.decode(&latents).unwrap());
     let images = numbers("one image tile", &[1, 3, 64, 64]);
-    assert_eq!(vae.encode_split(&images, &splitting).unwrap().moments(), vae.encode(&images).unwrap().moments());
+    assert_eq!(vae.encode_tiled(&images, &tiling).unwrap().moments(), vae.encode(&images).unwrap().moments());
 }
 
 /// Slicing and tiling together, of images of any size: the shape is right, and each image is what it is alone.
 #[test]
 fn tiles_and_slices_combine() {
     let (vae, _) = tiny("tiny-sd21");
-    let splitting = Splitting { slice_batch: true, tile_size: Some(32) };
+    let tiling = Tiling { slice_batch: true, tile_size: Some(32) };
     for (height, width) in [(1, 5), (5, 1), (4, 7), (13, 6), (3, 3)] {
         let latents = numbers("any size", &[2, 4, height, width]);
-        let decoded = vae.decode_split(&latents, &splitting).unwrap();
+        let decoded = vae.decode_tiled(&latents, &tiling).unwrap();
         assert_eq!(decoded.size(), [2, 3, 8 * height, 8 * width]);
-        let alone = vae.decode_split(&latents.narrow(0, 1, 1), &splitting).unwrap();
+        let alone = vae.decode_tiled(&latents.narrow(0, 1, 1), &tiling).unwrap();
         assert_eq!(decoded.narrow(0, 1, 1), alone);
-        assert_eq!(vae.encode_split(&decoded, &splitting).unwrap().mean().size(), latents.size());
+        assert_eq!(vae.encode_tiled(&decoded, &tiling).unwrap().mean().size(), latents.size());
     }
 }
 
 #[test]
 fn gradients_flow_through_tiles() {
     let (vae, _) = tiny("tiny-sd21");
-    let splitting = Splitting { slice_batch: true, tile_size: Some(32) };
+    let tiling = Tiling { slice_batch: true, tile_size: Some(32) };
     let latents = numbers("tiled gradient", &[2, 4, 5, 7]).set_requires_grad(true);
-    vae.decode_split(&latents, &splitting).unwrap().square().sum(tch::Kind::Float).backward();
+    vae.decode_tiled(&latents, &tiling).unwrap().square().sum(tch::Kind::Float).backward();
     let gradient = latents.grad();
     assert!(bool::try_from(gradient.isfinite().all()).unwrap());
     assert!(bool::try_from(gradient.ne(0.0).all()).unwrap(), "every latent matters");

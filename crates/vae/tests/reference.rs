@@ -7,7 +7,7 @@ mod common;
 use common::{numbers, procedural, tiny};
 use golden::{Golden, assert_close};
 use tch::Tensor;
-use vae::{AutoencoderKl, Config, Splitting};
+use vae::{AutoencoderKl, Config, Tiling};
 
 const TOLERANCE: f64 = 1e-5;
 
@@ -91,13 +91,13 @@ fn gradients() {
 fn tiles() {
     let golden = Golden::open("vae/tiled.safetensors");
     let (vae, _) = tiny("tiny-sd21");
-    let splitting = Splitting { tile_size: Some(vae.config().sample_size), slice_batch: false };
-    let posterior = vae.encode_split(&numbers("large images", &[1, 3, 112, 136]), &splitting).unwrap();
+    let tiling = Tiling { tile_size: Some(vae.config().sample_size), slice_batch: false };
+    let posterior = vae.encode_tiled(&numbers("large images", &[1, 3, 112, 136]), &tiling).unwrap();
     golden.assert_close("mean", posterior.mean(), TOLERANCE);
     golden.assert_close("logvar", posterior.logvar(), TOLERANCE);
-    let images = vae.decode_split(&numbers("large latents", &[1, 4, 9, 14]), &splitting).unwrap();
+    let images = vae.decode_tiled(&numbers("large latents", &[1, 4, 9, 14]), &tiling).unwrap();
     golden.assert_close("images", &images, TOLERANCE);
-    let images = vae.decode_split(&numbers("wide latents", &[1, 4, 8, 10]), &splitting).unwrap();
+    let images = vae.decode_tiled(&numbers("wide latents", &[1, 4, 8, 10]), &tiling).unwrap();
     golden.assert_close("wide images [::2]", &images.slice(2, 0, 64, 2).slice(3, 0, 80, 2), TOLERANCE);
 }
 

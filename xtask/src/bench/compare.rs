@@ -1,4 +1,4 @@
-//! The same work in Python and here, by turns.
+//! The same work in Python and here, interleaved.
 
 use anyhow::ensure;
 use serde::Serialize;
@@ -15,11 +15,11 @@ const SAME_WORK_BF16: f64 = 5e-2;
 struct Comparison {
     name: &'static str,
     args: Vec<String>,
-    rivals: Vec<Rival>,
+    baselines: Vec<Baseline>,
 }
 
 /// A way to do the work in Python.
-struct Rival {
+struct Baseline {
     name: &'static str,
     args: Vec<String>,
     /// Our time should be at most so many times Python's.
@@ -28,7 +28,7 @@ struct Rival {
     checked: bool,
 }
 
-impl Rival {
+impl Baseline {
     /// PyTorch with every saving that it offers.
     fn lean(target: Option<f64>) -> Self {
         Self { name: "PyTorch, same savings", args: words("--loop lean"), target, checked: true }
@@ -65,12 +65,12 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<()> {
     let workers = Workers::new(bench)?;
     workers.check_python()?;
     let mut numbers = Numbers { setting: workers.setting(), rows: Vec::new() };
-    let wanted =
+    let selected =
         |comparison: &Comparison| bench.filter.as_ref().is_none_or(|part| comparison.name.contains(part.as_str()));
-    for comparison in comparisons(bench, &workers)?.iter().filter(|comparison| wanted(comparison)) {
-        for rival in &comparison.rivals {
-            terminal::say!("{}: {}", comparison.name, rival.name);
-            numbers.rows.push(row(bench, &workers, comparison, rival)?);
+    for comparison in comparisons(bench, &workers)?.iter().filter(|comparison| selected(comparison)) {
+        for baseline in &comparison.baselines {
+            terminal::say!("{}: {}", comparison.name, baseline.name);
+            numbers.rows.push(row(bench, &workers, comparison, baseline)?);
             // What was measured is kept, whatever comes next.
             report::write(&bench.out, &numbers)?;
         }
@@ -78,12 +78,12 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<()> {
     report::table(&bench.out, &numbers.setting.to_string(), &report::comparison(&numbers.rows))
 }
 
-/// Both sides by turns; who begins changes too.
-fn row(bench: &Bench, workers: &Workers<'_>, comparison: &Comparison, rival: &Rival) -> anyhow::Result<Row> {
+/// Both sides in turn; which begins alternates.
+fn row(bench: &Bench, workers: &Workers<'_>, comparison: &Comparison, baseline: &Baseline) -> anyhow::Result<Row> {
     let ours = &comparison.args;
-    let python: Vec<String> = ours.iter().chain(&rival.args).cloned().collect();
+    let python: Vec<String> = ours.iter().chain(&baseline.args).cloned().collect();
     // Loading is compared with a copy, which is other work.
-    let python = if rival.name == COPY { [words("memory-copy"), python[1..].to_vec()].concat() } else { python };
+    let python = if baseline.name == COPY { [words("memory-copy"), python[1..].to_vec()].concat() } else { python };
     let mut pairs: Vec<(Measured, Measured)> = Vec::new();
     for round in 0..bench.rounds {
         let pair = if round % 2 == 0 {
@@ -95,7 +95,7 @@ fn row(bench: &Bench, workers: &Workers<'_>, comparison: &Comparison, rival: &Ri
         };
         pairs.push(pair);
     }
-    if rival.checked {
+    if baseline.checked {
         // On a GPU the authors' convolutions are in TF32.
         let exact = bench.dtype == "fp32" && bench.device == "cpu";
         let bound = if exact { SAME_WORK } else { SAME_WORK_BF16 };
@@ -104,10 +104,10 @@ fn row(bench: &Bench, workers: &Workers<'_>, comparison: &Comparison, rival: &Ri
             (a - b).abs() <= bound * b.abs(),
             "{}: this program finds {a}, {} {b}: they do not do the same work",
             comparison.name,
-            rival.name
+            baseline.name
         );
     }
-    Ok(Row::new(comparison.name, rival.name, rival.target, &pairs))
+    Ok(Row::new(comparison.name, baseline.name, baseline.target, &pairs))
 }
 
 const COPY: &str = "a plain copy of the file in memory";
@@ -120,40 +120,40 @@ fn comparisons(bench: &Bench, workers: &Workers<'_>) -> anyhow::Result<Vec<Compa
         (true, true) => ("--resolution 128", "--iterations 2"),
         (true, false) => ("--resolution 512", "--iterations 20 --warm-up 5"),
     };
-    let compare = |name: &'static str, args: &str, rivals: Vec<Rival>| Comparison {
+    let compare = |name: &'static str, args: &str, baselines: Vec<Baseline>| Comparison {
         name,
         args: words(&format!("{name} {args} {size} {often}")),
-        rivals,
+        baselines,
     };
-    let loops = |authors, lean| vec![Rival::authors(authors), Rival::lean(lean)];
+    let loops = |authors, lean| vec![Baseline::authors(authors), Baseline::lean(lean)];
     // The miniature's file is opened for longer than it is read.
     let of_size = bench.full.then_some(1.2);
     let mut all = vec![
-        compare("unet-forward", "--batch-size 8", vec![Rival::plain("diffusers", None)]),
+        compare("unet-forward", "--batch-size 8", vec![Baseline::plain("diffusers", None)]),
         compare("embedding-step", "--batch-size 8", loops(None, None)),
         compare("cross-attention-step", "--batch-size 8", loops(None, None)),
         compare("unet-step", "--batch-size 8", loops(Some(0.8), Some(0.95))),
-        compare("text-encoder", "--batch-size 1", vec![Rival::plain("transformers", None)]),
-        compare("vae-encode", "--batch-size 8", vec![Rival::plain("diffusers", None)]),
-        compare("vae-decode", "--batch-size 1", vec![Rival::plain("diffusers", None)]),
-        compare("adamw", "", vec![Rival::authors(None), Rival::lean(None)]),
-        compare("sampling", "--batch-size 1 --steps 50", vec![Rival::plain("diffusers", Some(0.9))]),
-        compare("loading", "", vec![Rival::plain("diffusers", None), Rival::plain(COPY, of_size).unchecked()]),
+        compare("text-encoder", "--batch-size 1", vec![Baseline::plain("transformers", None)]),
+        compare("vae-encode", "--batch-size 8", vec![Baseline::plain("diffusers", None)]),
+        compare("vae-decode", "--batch-size 1", vec![Baseline::plain("diffusers", None)]),
+        compare("adamw", "", vec![Baseline::authors(None), Baseline::lean(None)]),
+        compare("sampling", "--batch-size 1 --steps 50", vec![Baseline::plain("diffusers", Some(0.9))]),
+        compare("loading", "", vec![Baseline::plain("diffusers", None), Baseline::plain(COPY, of_size).unchecked()]),
     ];
     if !bench.full {
-        let (model, pictures) = (workers.make("vit-b32")?, workers.make("pictures")?);
-        let args = format!("features --model {model} --pictures {pictures} --batch-size 32 --iterations 1 --warm-up 0");
-        let torchvision = |name, workers: usize| Rival::plain(name, Some(1.3)).with(&format!("--workers {workers}"));
+        let (model, images) = (workers.make("vit-b32")?, workers.make("images")?);
+        let args = format!("features --model {model} --images {images} --batch-size 32 --iterations 1 --warm-up 0");
+        let torchvision = |name, workers: usize| Baseline::plain(name, Some(1.3)).with(&format!("--workers {workers}"));
         all.push(Comparison {
             name: "features",
             args: words(&args),
-            rivals: vec![
+            baselines: vec![
                 torchvision("torchvision, one process", 0).unchecked(),
                 torchvision("torchvision, a worker a thread", workers.threads()).unchecked(),
             ],
         });
     }
-    // Of the large model a CPU does a twentieth, and hardly draws the picture at the end, which is larger; the whole takes
+    // Of the large model a CPU does a twentieth, and hardly generates the image at the end, which is larger; the whole takes
     // hours. Python writes checkpoints where a stage ends.
     let (name, args, target) = match (bench.full, large) {
         (false, _) => ("training", "", Some(0.7)),
@@ -168,7 +168,7 @@ fn comparisons(bench: &Bench, workers: &Workers<'_>) -> anyhow::Result<Vec<Compa
     all.push(Comparison {
         name,
         args: words(&format!("training {args} {size} --iterations 1 --warm-up 0")),
-        rivals: vec![Rival::authors(target).unchecked()],
+        baselines: vec![Baseline::authors(target).unchecked()],
     });
     Ok(all)
 }

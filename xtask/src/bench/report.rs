@@ -9,13 +9,13 @@ use serde_json::Value;
 
 use super::worker::Measured;
 
-/// Some work of ours against a rival's.
+/// Some work of ours against a baseline's.
 #[derive(Serialize)]
 pub(super) struct Row {
     work: &'static str,
     against: &'static str,
     target: Option<f64>,
-    /// Our time through the rival's, of each turn, smallest first.
+    /// Our time divided by the baseline's, of each round, smallest first.
     ratios: Vec<f64>,
     ours: Vec<Measured>,
     theirs: Vec<Measured>,
@@ -137,7 +137,7 @@ mod tests {
         };
         let pair = |ours: &[f64], theirs: &[f64]| (measured(ours), measured(theirs));
         let pairs = [pair(&[9.0, 1.0], &[2.0, 3.0]), pair(&[3.0], &[4.0]), pair(&[1.0], &[10.0])];
-        let row = Row::new("work", "rival", Some(0.4), &pairs);
+        let row = Row::new("work", "baseline", Some(0.4), &pairs);
         assert_eq!(row.ratios, [0.1, 0.5, 0.75]);
         let table = comparison(&[row]);
         assert_eq!(table[1][3..7], ["4.00 s", "**0.50**", "0.10 - 0.75", "**missed**: at most 0.4"]);

@@ -30,7 +30,7 @@ struct Numbers {
 pub(super) fn run(bench: &Bench) -> anyhow::Result<()> {
     let workers = Workers::new(bench)?;
     let mut numbers = Numbers { setting: workers.setting(), points: Vec::new() };
-    // Of the large model a CPU does one picture at a time where they grow, and small ones where batches do.
+    // Of the large model a CPU does one image at a time where they grow, and small ones where batches do.
     let slow = bench.full && bench.device == "cpu";
     let sides: &[u64] = match (bench.full, slow) {
         (false, _) => &[64, 128, 256],
@@ -61,7 +61,7 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<()> {
         terminal::say!("photos: {photos}");
         let folder = workers.photos(photos)?;
         let few = "--set embedding.steps=10 --set cross_attention.steps=10 --set unet.steps=20";
-        let line = format!("training --pictures {folder} --iterations 1 --warm-up 0 {few}");
+        let line = format!("training --images {folder} --iterations 1 --warm-up 0 {few}");
         let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         let result = workers.measure(&args);
         let failed = result.as_ref().err().map(|error| format!("{error:#}"));
@@ -77,7 +77,7 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<()> {
     let header = ["what grows", "", "time", "samples a second", "peak memory"].map(str::to_owned).to_vec();
     let rows = numbers.points.iter().map(row);
     report::table(&bench.out, &title, &std::iter::once(header).chain(rows).collect::<Vec<_>>())?;
-    workers.plot(&bench.out, &bench.out.with_extension("png")).context("cannot draw the curves")
+    workers.plot(&bench.out, &bench.out.with_extension("png")).context("cannot plot the curves")
 }
 
 /// Samples that a run of forty steps sees.

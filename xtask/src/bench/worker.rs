@@ -19,7 +19,7 @@ pub(super) struct Measured {
     pub(super) seconds: Vec<f64>,
     /// A number that both sides must find.
     pub(super) check: f64,
-    /// The most memory in use.
+    /// Peak memory.
     pub(super) peak_memory_bytes: u64,
     /// From the start of the process to the end of the first training step.
     pub(super) first_step_seconds: Option<f64>,
@@ -43,7 +43,7 @@ pub(super) struct Workers<'a> {
 const PROCEDURAL: &str = "models/procedural";
 
 impl<'a> Workers<'a> {
-    /// Builds the program, and makes the model where it is not there.
+    /// Builds the program, and writes the model where it is missing.
     pub(super) fn new(bench: &'a Bench) -> anyhow::Result<Self> {
         program::build()?;
         let cores = thread::available_parallelism().map_or(1, usize::from);
@@ -55,11 +55,11 @@ impl<'a> Workers<'a> {
         Ok(Self { model: format!("{PROCEDURAL}/sd21-base"), ..workers })
     }
 
-    /// Makes something to measure with, once; returns where it is.
+    /// Writes something to measure with, once; returns where it is.
     pub(super) fn make(&self, what: &str) -> anyhow::Result<String> {
         let path = format!("{PROCEDURAL}/{what}");
         if !workspace::root().join(&path).exists() {
-            terminal::say!("making {path}");
+            terminal::say!("writing {path}");
             workspace::run(self.ours().args(["--make", what, "--out", &path]))?;
         }
         Ok(path)
@@ -67,7 +67,7 @@ impl<'a> Workers<'a> {
 
     /// A folder with so many photos of 512 pixels, up to 768.
     pub(super) fn photos(&self, count: u64) -> anyhow::Result<String> {
-        let all = workspace::root().join(self.make("pictures")?);
+        let all = workspace::root().join(self.make("images")?);
         let path = format!("{PROCEDURAL}/photos-{count}");
         let folder = workspace::root().join(&path);
         fs::create_dir_all(&folder)?;
@@ -80,7 +80,7 @@ impl<'a> Workers<'a> {
         Ok(path)
     }
 
-    /// Draws the points in the JSON file `numbers` to the PNG file `out`.
+    /// Plots the points in the JSON file `numbers` to the PNG file `out`.
     pub(super) fn plot(&self, numbers: &Path, out: &Path) -> anyhow::Result<()> {
         let absolute = |path: &Path| std::path::absolute(path);
         workspace::run(self.ours().arg("--plot").arg(absolute(numbers)?).arg("--out").arg(absolute(out)?))

@@ -39,8 +39,8 @@ impl<'a> Case<'a> {
     }
 
     /// Does something with the case's chance.
-    pub(super) fn chance<T>(&self, draw: impl FnOnce(&mut Chance) -> T) -> T {
-        draw(&mut self.chance.borrow_mut())
+    pub(super) fn chance<T>(&self, with: impl FnOnce(&mut Chance) -> T) -> T {
+        with(&mut self.chance.borrow_mut())
     }
 
     /// Remembers what was done.
@@ -75,12 +75,12 @@ impl<'a> Case<'a> {
             let last = ended.said.lines().last().unwrap_or_default();
             return Ok(Some(format!("called again, it ended with {:?}: {last}", ended.ending)));
         }
-        Ok(self.difference(work)?.map(|what| format!("called again, it made another {what}")))
+        Ok(self.difference(work)?.map(|what| format!("called again, it wrote another {what}")))
     }
 
-    /// How what `work` has made differs from what it should have.
+    /// How the output of `work` differs from the expected one.
     pub(super) fn compared(&self, work: &Work) -> anyhow::Result<Option<String>> {
-        Ok(self.difference(work)?.map(|what| format!("it made another {what}")))
+        Ok(self.difference(work)?.map(|what| format!("it wrote another {what}")))
     }
 
     fn difference(&self, work: &Work) -> anyhow::Result<Option<String>> {
@@ -156,7 +156,7 @@ fn safetensors_length(bytes: &[u8]) -> Option<u64> {
     Some(8 + header + ends.max().unwrap_or(0))
 }
 
-/// The first picture or tensor file of `expected` that `found` has not, or with other bytes.
+/// The first image or tensor file of `expected` that `found` lacks, or has with other bytes.
 fn difference(expected: &Path, found: &Path) -> anyhow::Result<Option<String>> {
     if !expected.exists() {
         return Ok(None);

@@ -31,7 +31,7 @@ pub(super) fn tools() -> anyhow::Result<()> {
 }
 
 pub(super) fn run(case: &Case<'_>) -> anyhow::Result<Verdict> {
-    // Reports and pictures go by the same ways; training has most files of its own.
+    // Reports and images are written in the same ways; training has most files of its own.
     let work = case.chance(|chance| &WORKS[if chance.below(2) == 0 { 0 } else { chance.below(WRITING) }]);
     if case.chance(|chance| chance.below(8)) == 0 {
         return short_writes(case, work);
@@ -84,7 +84,7 @@ fn calls_of(case: &Case<'_>, work: &Work) -> anyhow::Result<BTreeMap<String, Vec
         ensure!(ended.ending == Ending::Code(0), "strace cannot follow the program: {}", ended.said);
         fs::create_dir_all(case.prepared.folder().join("results"))?;
         fs::copy(&trace, &known)?;
-        // What the trace has made is no part of the case.
+        // The output of the trace is no part of the case.
         super::prepared::remove(&case.folder().join("out"))?;
     }
     let text = fs::read_to_string(&known).with_context(|| format!("cannot read {}", known.display()))?;

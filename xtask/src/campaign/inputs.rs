@@ -77,7 +77,7 @@ pub(super) fn run(case: &Case<'_>) -> anyhow::Result<Verdict> {
     fs::write(&path, damaged)?;
     case.note(format!("damaged {name}"));
 
-    // A run that goes on is stopped when it has shown that it can.
+    // A run that resumes is stopped when it has shown that it can.
     let mut running = case.start(case.prepared.command(target.arguments))?;
     let goes_on = target.arguments == RESUME;
     let stopped = goes_on && {
@@ -102,7 +102,7 @@ pub(super) fn run(case: &Case<'_>) -> anyhow::Result<Verdict> {
     Ok(Verdict { what, outcome, wrong })
 }
 
-/// The file's name, where pictures and checkpoints are all alike.
+/// The file's name, where images and checkpoints are all alike.
 fn kind_of(name: &str) -> String {
     let path = Path::new(name);
     let alike = |part: &str| part.ends_with(".png") || part.contains("-0");
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pictures_and_checkpoints_are_counted_together() {
+    fn images_and_checkpoints_are_counted_together() {
         for (name, kind) in [
             ("model/unet/config.json", "model/unet/config.json"),
             ("run/evaluation/prompts/subject/000-00.png", "run/evaluation/prompts/subject/*"),

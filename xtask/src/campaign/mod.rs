@@ -1,9 +1,9 @@
-//! `cargo xtask campaign`: the program under hostile conditions, for as long as one likes.
+//! `cargo xtask campaign`: the program under hostile conditions, for a given time.
 //!
 //! Kinds of cases take turns until the time is up. A case follows from its seed alone, starts from the same prepared
 //! folder as every other, and leaves its folder behind where something is wrong. What must hold in all of them: the
 //! program ends in time and within memory by one of its own exit codes, never by a panic or a crash; no file that has its
-//! final name is half-written; and where work was interrupted, the same command goes on to the same bytes.
+//! final name is half-written; and where work was interrupted, the same command resumes to the same bytes.
 
 mod case;
 mod chance;
@@ -32,17 +32,17 @@ use tally::{Kind, Tally};
 /// --times 1` does it again.
 #[derive(clap::Args)]
 pub(crate) struct Campaign {
-    /// How long to go on
+    /// Minutes to run
     #[arg(long, default_value_t = 2.0, value_parser = minutes)]
     minutes: f64,
-    /// How many cases of each kind instead; of signals, as many for each of train, generate and evaluate, and a tenth for
+    /// Cases of each kind instead of a time; of signals, as many for each of train, generate and evaluate, and a tenth for
     /// each other command
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "minutes")]
     times: Option<u32>,
-    /// The seed of the first case; each next case has the next seed. Another one each time if not given
+    /// Seed of the first case, the next has the next seed; unset, another one each time
     #[arg(long)]
     seed: Option<u64>,
-    /// Only this kind of case; may be given several times
+    /// Only this kind of case; can be repeated
     #[arg(long, value_enum, value_name = "KIND")]
     only: Vec<Kind>,
     /// Another build of the program than the release build, such as target/debug/attndreambooth, which checks arithmetic

@@ -75,7 +75,7 @@ pub(super) const WORKS: [Work; 11] = [
 pub(super) struct Prepared {
     program: PathBuf,
     folder: PathBuf,
-    /// Held while the campaign goes on.
+    /// Held as long as the campaign runs.
     _lock: File,
     /// How long each of [`WORKS`] takes.
     times: Vec<Duration>,
@@ -142,7 +142,7 @@ impl Prepared {
         command.args(arguments.split_whitespace()).current_dir(self.place()).env("OMP_NUM_THREADS", "1");
     }
 
-    /// The arguments of `work`, the second time with what makes it go on.
+    /// The arguments of `work`, the second time with what makes it resume.
     pub(super) fn arguments(&self, work: &Work, again: bool) -> String {
         let resume = again && work.resumes && self.place().join("out/config.json").exists();
         let steps = if work.name == "train" { STEPS } else { "" };
@@ -250,4 +250,18 @@ pub(super) fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_understands_every_command() {
+        for work in WORKS {
+            let steps = if work.name == "train" { STEPS } else { "" };
+            let words = format!("attndreambooth {} {steps}", work.arguments);
+            requests::parse(words.split_whitespace()).unwrap_or_else(|error| panic!("{}: {error}", work.name));
+        }
+    }
 }

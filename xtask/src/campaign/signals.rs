@@ -8,7 +8,7 @@ use super::prepared::{WORKS, Work};
 use super::tally::Verdict;
 
 const SIGNALS: [(&str, i32); 3] = [("HUP", 1), ("INT", 2), ("TERM", 15)];
-/// The state is kept; the same command goes on.
+/// The state is kept; the same command resumes.
 const KEPT: i32 = 75;
 /// The exit code of a second signal is 128 and its number.
 const SECOND: i32 = 128;
@@ -83,7 +83,7 @@ pub(super) fn run(case: &Case<'_>, number: Option<u64>) -> anyhow::Result<Verdic
         .or_else(|| ended.left_behind.then(|| "it left a process behind".to_owned()))
         .or_else(|| ended.said.contains("panicked at").then(|| "it panicked".to_owned()))
         .or(half_written(&case.folder())?);
-    // What was kept must go on, which takes longer than the rest: now and then.
+    // What was kept must resume, which takes longer than the rest: now and then.
     let again = wrong.is_none() && case.chance(|chance| chance.below(8)) == 0;
     let wrong = if again { case.again(work)? } else { wrong };
     Ok(Verdict { what: work.name.to_owned(), outcome, wrong })

@@ -19,9 +19,9 @@ pub(super) fn current(dir: &Path) -> Option<Installation> {
     (complete && check(&lib).is_ok()).then_some(found)
 }
 
-/// Makes the links anew; an interruption leaves some missing, never wrong.
+/// Creates the links anew; an interruption leaves some missing, never wrong.
 pub(super) fn make(dir: &Path, installation: &Installation) -> anyhow::Result<()> {
-    let cannot = || format!("the links in {} cannot be made", dir.display());
+    let cannot = || format!("the links in {} cannot be created", dir.display());
     let (include, lib, partial) = (dir.join("include"), dir.join("lib"), dir.join("lib.partial"));
     remove(&partial).with_context(cannot)?;
     fs::create_dir_all(&partial).with_context(cannot)?;

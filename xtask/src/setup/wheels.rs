@@ -84,7 +84,7 @@ pub(super) fn install(site: &Path, pythons: &[Python], cuda: bool) -> anyhow::Re
     if site.exists() {
         fs::rename(site, &former)?;
     }
-    fs::rename(&partial, site).with_context(|| format!("{} cannot be made", site.display()))?;
+    fs::rename(&partial, site).with_context(|| format!("{} cannot be created", site.display()))?;
     remove(&former)?;
     terminal::say!("{checked} files are as their wheels list them; every library is found by the loader.");
     Ok(())
@@ -120,7 +120,7 @@ fn check_room(folder: &Path, megabytes: u64) -> anyhow::Result<()> {
 fn pip(python: &Python, target: &Path, cuda: bool) -> anyhow::Result<()> {
     // pip builds the tree elsewhere first: within the target's file system, not in a /tmp that may be small.
     let temporary = target.join("tmp");
-    fs::create_dir_all(&temporary).with_context(|| format!("{} cannot be made", temporary.display()))?;
+    fs::create_dir_all(&temporary).with_context(|| format!("{} cannot be created", temporary.display()))?;
     // The libraries are the same for every Python: asking for one fixed version lets any Python's pip fetch them.
     let fixed = ["--no-deps", "--only-binary=:all:", "--python-version=3.11", "--implementation=cp", "--target"];
     let mut command = python.command(["-m", "pip", "install"]);

@@ -10,15 +10,21 @@ pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tokenizer")
 }
 
+/// CLIP's merges and special tokens, which are part of the crate.
+pub(crate) fn data() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data")
+}
+
 pub(crate) fn goldens() -> Value {
     serde_json::from_slice(&fs::read(fixtures().join("goldens.json")).unwrap()).unwrap()
 }
 
-/// A folder with the files of several fixtures; a later one's file wins.
+/// A folder with the files of several fixtures and of the crate's data; a later one's file wins.
 pub(crate) fn join(folders: &[&str]) -> TempDir {
     let joined = tempfile::tempdir().unwrap();
     for folder in folders {
-        for entry in fs::read_dir(fixtures().join(folder)).unwrap() {
+        let roots = [fixtures(), data()].map(|root| root.join(folder)).into_iter().filter(|root| root.exists());
+        for entry in roots.flat_map(|root| fs::read_dir(root).unwrap()) {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap();
             if path.is_file() && name != "goldens.json" {

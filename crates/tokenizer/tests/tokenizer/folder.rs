@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::{fixtures, goldens, join, rows};
+use crate::common::{data, fixtures, goldens, join, rows};
 use serde_json::{Value, json};
 use tokenizer::{Error, Tokenizer};
 
@@ -47,8 +47,8 @@ fn the_vocabulary_of_stable_diffusion_comes_back_byte_for_byte() {
     for (style, pad) in [("sd15", 49407), ("sd21", 0)] {
         let folder = tempfile::tempdir().unwrap();
         Tokenizer::load(join(&["", style]).path()).unwrap().save(folder.path()).unwrap();
-        for name in ["vocab.json", "merges.txt"] {
-            assert_eq!(fs::read(folder.path().join(name)).unwrap(), fs::read(fixtures().join(name)).unwrap());
+        for (name, original) in [("vocab.json", fixtures()), ("merges.txt", data())] {
+            assert_eq!(fs::read(folder.path().join(name)).unwrap(), fs::read(original.join(name)).unwrap());
         }
         let again = Tokenizer::load(folder.path()).unwrap();
         assert_eq!((again.pad_id(), again.embedding_rows()), (pad, 49408));
@@ -156,7 +156,7 @@ fn broken_folders_are_refused_by_file_name() {
 
 #[test]
 fn paths_that_are_no_folder() {
-    let file = fixtures().join("merges.txt");
+    let file = data().join("merges.txt");
     for path in [Path::new("/no/such/folder"), &file] {
         let error = Tokenizer::load(path).unwrap_err();
         assert!(matches!(&error, Error::Missing { folder, .. } if folder == path), "{error}");

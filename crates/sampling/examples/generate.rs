@@ -1,4 +1,4 @@
-//! Pictures of a prompt: `cargo run -p attndreambooth-sampling --example pictures -- [MODEL_FOLDER] [PROMPT]`.
+//! Images of a prompt: `cargo run -p attndreambooth-sampling --example generate -- [MODEL_FOLDER] [PROMPT]`.
 //!
 //! Without arguments the tiny model in fixtures is used, whose weights are random.
 
@@ -18,14 +18,14 @@ fn main() -> Result<()> {
 
     let pipeline = Pipeline::from_folder(folder.as_ref(), (Kind::Float, libtorch::resolve(DeviceChoice::Auto)?))?;
     let requests = [0, 1, 2, 3].map(|seed| Request::new(&prompt, seed));
-    let pictures = pipeline.generate(&requests, &pipeline.default_settings(), &mut |step| {
+    let images = pipeline.generate(&requests, &pipeline.default_settings(), &mut |step| {
         eprint!("\rstep {} of {} ", step.done, step.total);
     })?;
     let mut grid = Grid::new(2);
-    for (request, picture) in requests.iter().zip(pictures) {
-        grid.push(picture, format!("seed {}", request.seed));
+    for (request, image) in requests.iter().zip(images) {
+        grid.push(image, format!("seed {}", request.seed));
     }
-    images::save_generated("pictures.png".as_ref(), &grid.draw(), &[])?;
-    eprintln!("\npictures.png");
+    images::save_generated("images.png".as_ref(), &grid.draw(), &[])?;
+    eprintln!("\nimages.png");
     Ok(())
 }
