@@ -330,7 +330,7 @@ def features(args):
     from transformers import CLIPModel
 
     model = CLIPModel.from_pretrained(args.model).eval().to(args.device)
-    files = Files(args.pictures)
+    files = Files(args.images)
 
     def run():
         # Without workers the one process has all threads; with them both cores are shared in another way: the best counts.
@@ -357,7 +357,7 @@ class Photos:
         preset = Path(args.model) / "attndreambooth.json"
         own = json.loads(preset.read_text()) if preset.exists() else {}
         turn = own.get("augmentation", {}).get("rotation_p", 0.75)
-        paths = sorted(p for p in Path(args.pictures).iterdir() if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
+        paths = sorted(p for p in Path(args.images).iterdir() if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
         self.files = [ImageOps.exif_transpose(Image.open(path)).convert("RGB") for path in paths]
         wanted = side(args)
         self.transform = transforms.Compose([
@@ -435,7 +435,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("work", choices=WORK)
     parser.add_argument("--model", default="fixtures/miniature")
-    parser.add_argument("--pictures", default="fixtures/subjects/penguin")
+    parser.add_argument("--images", default="fixtures/subjects/penguin")
     parser.add_argument("--category")
     parser.add_argument("--set", action="append", default=[], metavar="STAGE.steps=N")
     parser.add_argument("--loop", choices=["lean", "authors"], default="lean")

@@ -109,7 +109,7 @@ fn what_was_learned_is_used_with_its_own_model_alone() {
         call(command, &["--model", &place], None);
     }
     let evaluated = program(&[commands[4], &["--run", &run, "--model", &place]].concat());
-    assert!(evaluated.status.success() && !stderr(&evaluated).contains("drawing"), "{}", stderr(&evaluated));
+    assert!(evaluated.status.success() && !stderr(&evaluated).contains("generating"), "{}", stderr(&evaluated));
 
     // Back, but not as it was.
     fs::rename(&moved, &model).unwrap();

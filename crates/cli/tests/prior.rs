@@ -42,7 +42,7 @@ fn missing_pictures_are_drawn_once_and_a_resumed_run_draws_only_the_rest() {
     let folder = temporary.path();
     photos(&folder.join("photos"));
     let said = run(folder, "whole", &["--prior-preservation", "--prior-images", "5"]);
-    assert!(said.contains("pictures of the category 5/5"), "{said}");
+    assert!(said.contains("images of the class noun 5/5"), "{said}");
     let drawn = pictures(&folder.join("whole/prior"));
     let names: Vec<&str> = drawn.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, [0, 1, 2, 3, 4].map(|i| format!("drawn-0000{i}.png")));
@@ -84,12 +84,12 @@ fn pictures_of_ones_own_count_and_belong_to_the_run() {
     photos(&own);
     let path = own.display().to_string();
     let said = run(folder, "run", &["--prior-folder", &path, "--prior-images", "4"]);
-    assert!(said.contains("pictures of the category 1/1"), "{said}");
+    assert!(said.contains("images of the class noun 1/1"), "{said}");
     let names: Vec<String> = pictures(&own).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["0.png", "1.png", "2.png", "drawn-00000.png", "notes.txt"]);
     // Enough of them: nothing is drawn, and no folder made.
     let said = run(folder, "enough", &["--prior-folder", &path, "--prior-images", "3"]);
-    assert!(!said.contains("pictures of the category") && !folder.join("enough/prior").exists(), "{said}");
+    assert!(!said.contains("images of the class noun") && !folder.join("enough/prior").exists(), "{said}");
 
     // Another seed draws others, and so may another model or category.
     let drawn = |more: &[&str]| {

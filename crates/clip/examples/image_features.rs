@@ -1,4 +1,4 @@
-//! Says how similar pictures are by the CLIP in a folder.
+//! Says how similar images are by the CLIP in a folder.
 //!
 //! ```console
 //! $ cargo run -p attndreambooth-clip --example image_features                                              # tiny, two patterns
@@ -23,12 +23,12 @@ fn main() -> Result<()> {
     let (model, parameters) = ClipModel::from_folder(&folder, (Kind::Float, device))?;
     println!("{}: {} parameters", folder.display(), parameters.count());
 
-    let mut pictures = arguments.map(image::load).collect::<Result<Vec<_>, _>>()?;
-    if pictures.is_empty() {
-        pictures = vec![pattern(|_, x| x / 20 % 2 == 0), pattern(|y, x| (x / 20 + y / 20) % 2 == 0)];
+    let mut images = arguments.map(image::load).collect::<Result<Vec<_>, _>>()?;
+    if images.is_empty() {
+        images = vec![pattern(|_, x| x / 20 % 2 == 0), pattern(|y, x| (x / 20 + y / 20) % 2 == 0)];
     }
     let processor = ImageProcessor::from_folder(&folder)?;
-    let prepared = pictures.iter().map(|picture| processor.process(picture)).collect::<Result<Vec<_>>>()?;
+    let prepared = images.iter().map(|image| processor.process(image)).collect::<Result<Vec<_>>>()?;
     let pixel_values = Tensor::stack(&prepared, 0).to_device(device);
 
     let features = tch::no_grad(|| libtorch::catch(|| model.image_features(&pixel_values)))??;

@@ -8,7 +8,7 @@ use libtorch::HostBytes;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-/// Turns pictures of any size into the tensors that an image encoder takes (`CLIPImageProcessor`), by the rules of
+/// Turns images of any size into the tensors that an image encoder takes (`CLIPImageProcessor`), by the rules of
 /// a preprocessor_config.json; absent keys have transformers' defaults, which are OpenAI's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -145,7 +145,7 @@ impl ImageProcessor {
     /// image's device.
     ///
     /// # Errors
-    /// When the tensor is of another kind or shape, or so long and thin that its resized form would be enormous.
+    /// When the tensor is of another dtype or shape, or so long and thin that its resized form would be enormous.
     pub fn process(&self, image: &Tensor) -> Result<Tensor> {
         let (size, kind) = (image.size(), image.kind());
         ensure!(

@@ -88,7 +88,7 @@ impl ClipTextModel {
     /// model's own tokens, from `vocab_size` on unless [`ClipTextModel::set_tokens`] says otherwise, stand for the rows.
     ///
     /// They stay a tensor of their own and are converted on use, so they may be f32 parameters that
-    /// receive gradients through [`ClipTextModel::forward`] while the model is frozen and of another kind.
+    /// receive gradients through [`ClipTextModel::forward`] while the model is frozen and of another dtype.
     ///
     /// # Errors
     /// When the rows have another width than the model.
@@ -124,7 +124,7 @@ impl ClipTextModel {
         &self.token_embedding
     }
 
-    /// The token embeddings [batch, n, hidden_size] of `ids` [batch, n], in the parameters' kind, without the
+    /// The token embeddings [batch, n, hidden_size] of `ids` [batch, n], in the parameters' dtype, without the
     /// positions' embeddings.
     ///
     /// `ids` are integers, best left on the CPU, where checking them waits for nothing.

@@ -77,7 +77,7 @@ impl ClipVisionModel {
 
     /// The last hidden state [batch, 1 + patches, hidden_size] of images that
     /// [`ImageProcessor`](crate::ImageProcessor) has prepared, [batch, num_channels, image_size, image_size]; the first
-    /// token stands for the class. The images' kind is what the model computes in.
+    /// token stands for the class. The images' dtype is what the model computes in.
     ///
     /// # Errors
     /// When the images have another shape, or are still bytes.

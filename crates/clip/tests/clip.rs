@@ -126,11 +126,11 @@ fn the_known_models_have_as_many_parameters_as_the_reference() {
         ("vit_l14", ClipConfig::vit_l14()),
         ("open_clip_h14", ClipConfig::open_clip_h14()),
     ] {
-        let (_, parameters) = weights::build(&common::Hollow, CPU, |vs| ClipModel::new(vs, &config)).unwrap();
+        let (_, parameters) = weights::build(&golden::Hollow, CPU, |vs| ClipModel::new(vs, &config)).unwrap();
         assert_eq!(parameters.count(), counts[name], "{name}");
     }
     for (name, config) in [("sd21", clip::TextConfig::sd21()), ("sd15", clip::TextConfig::sd15())] {
-        let (_, parameters) = weights::build(&common::Hollow, CPU, |vs| clip::ClipTextModel::new(vs, &config)).unwrap();
+        let (_, parameters) = weights::build(&golden::Hollow, CPU, |vs| clip::ClipTextModel::new(vs, &config)).unwrap();
         assert_eq!(parameters.count(), counts[name], "{name}");
     }
     assert_eq!(counts["sd21"], 340_387_840);

@@ -4,7 +4,7 @@
 mod common;
 
 use clip::{ImageProcessor, Resampler, Size};
-use common::{CPU, picture};
+use common::{CPU, image};
 use golden::{Golden, assert_close, fixtures};
 use tch::{Kind, Tensor};
 
@@ -17,7 +17,7 @@ fn golden() -> Golden {
 /// The bytes after resizing and cropping.
 fn bytes(processor: &ImageProcessor, (height, width): (i64, i64)) -> Tensor {
     let raw = ImageProcessor { do_rescale: false, do_normalize: false, ..processor.clone() };
-    raw.process_rgb8(&picture(height, width), height, width).unwrap()
+    raw.process_rgb8(&image(height, width), height, width).unwrap()
 }
 
 fn assert_equal(name: &str, actual: &Tensor) {
@@ -68,7 +68,7 @@ fn normalised_numbers_equal_the_reference() {
     let golden = golden();
     for (name, resampler) in RESAMPLERS {
         let processor = ImageProcessor { resampler, ..ImageProcessor::default() };
-        let image = processor.process_rgb8(&picture(300, 401), 300, 401).unwrap();
+        let image = processor.process_rgb8(&image(300, 401), 300, 401).unwrap();
         assert_eq!(image.size(), [3, 224, 224]);
         let image = image.slice(1, None, None, 9).slice(2, None, None, 9);
         golden.assert_close(&format!("{name}.normalized"), &image, 1e-6);
@@ -78,8 +78,8 @@ fn normalised_numbers_equal_the_reference() {
 #[test]
 fn a_tensor_is_prepared_as_its_bytes_are() {
     let processor = ImageProcessor::square(32);
-    let expected = processor.process_rgb8(&picture(40, 50), 40, 50).unwrap();
-    let tensor = Tensor::from_slice(&picture(40, 50)).reshape([40, 50, 3]).permute([2, 0, 1]);
+    let expected = processor.process_rgb8(&image(40, 50), 40, 50).unwrap();
+    let tensor = Tensor::from_slice(&image(40, 50)).reshape([40, 50, 3]).permute([2, 0, 1]);
     assert_eq!(processor.process(&tensor).unwrap(), expected);
     assert_eq!(processor.process(&tensor.contiguous()).unwrap(), expected);
 }
@@ -102,7 +102,7 @@ fn the_file_says_what_to_do() {
         "feature_extractor_type": "CLIPFeatureExtractor", "image_mean": [0.48145466, 0.4578275, 0.40821073],
         "image_std": [0.26862954, 0.26130258, 0.27577711], "resample": 3}"#;
     let old: ImageProcessor = serde_json::from_str(old).unwrap();
-    let image = picture(230, 250);
+    let image = image(230, 250);
     let expected = ImageProcessor::default().process_rgb8(&image, 230, 250).unwrap();
     assert_eq!(old.process_rgb8(&image, 230, 250).unwrap(), expected);
     let written = serde_json::to_string(&processor).unwrap();

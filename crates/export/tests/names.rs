@@ -7,32 +7,11 @@ use std::collections::BTreeMap;
 
 use clip::{ClipTextModel, TextConfig};
 use export::{Components, Family};
-use golden::fixtures;
-use tch::{Device, Kind, Tensor};
+use golden::{Hollow, fixtures};
+use tch::{Kind, Tensor};
 use unet::UNet;
 use vae::AutoencoderKl;
-use weights::{Init, Parameters, Problem, Source, Tensors};
-
-/// Gives tensors of any shape that take no memory.
-struct Hollow;
-
-impl Source for Hollow {
-    fn describe(&self) -> String {
-        "nothing".to_owned()
-    }
-
-    fn names(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    fn contains(&self, _: &str) -> bool {
-        false
-    }
-
-    fn fetch(&self, _: &str, shape: &[i64], _: Init, to: (Kind, Device)) -> Result<Tensor, Problem> {
-        Ok(Tensor::zeros([0i64; 0], to).expand(shape, false))
-    }
-}
+use weights::{Parameters, Tensors};
 
 /// The same parameters, each with its own number everywhere, counted from `first`.
 fn numbered(parameters: &Parameters, first: usize) -> Tensors {

@@ -3,11 +3,13 @@
 //! A golden is a safetensors file in `fixtures/<component>/` with the inputs and outputs that the reference
 //! implementation produced; the `generate.py` beside it made it. [`Golden::assert_close`] compares by the largest
 //! error relative to the largest reference value. [`Formula`] fills models of the full size from
-//! (tensor name, index), as `fixtures/fill.py` does, so that nothing large is committed.
+//! (tensor name, index), as `fixtures/fill.py` does, so that nothing large is committed; [`Hollow`] builds such
+//! models without numbers.
 //!
 //! Invariant: a dev-dependency, never part of the product; here panics are the way to report.
 
 mod formula;
+mod hollow;
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +17,7 @@ use tch::{Kind, Tensor};
 use weights::{Archive, Tensors};
 
 pub use formula::Formula;
+pub use hollow::Hollow;
 
 /// The folder of all fixtures.
 pub fn fixtures() -> PathBuf {

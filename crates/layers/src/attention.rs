@@ -15,15 +15,14 @@ pub fn merge_heads(xs: &Tensor) -> Tensor {
 
 /// softmax(q kᵀ / √d) v by the fastest way there is, for q, k, v of shape [batch, heads, tokens, d].
 ///
-/// With `causal`, a token sees itself and those before it. The result has q's kind; the scores are kept in f32, but for
+/// With `causal`, a token sees itself and those before it. The result has q's dtype; the scores are kept in f32, but for
 /// small bf16 ones on a CPU.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, causal: bool) -> Tensor {
     let fused = |q: &Tensor, k: &Tensor, v: &Tensor| {
         Tensor::scaled_dot_product_attention(q, k, v, None::<&Tensor>, 0.0, causal, None, false)
     };
-    // LibTorch's CPU kernel is slow backward in half precision: at [32, 3, 256, 16] in bf16 on one core forward and
-    // backward take 48 ms, upcast 29 ms, spelt out 21 ms; a training step of the miniature 1.22 s, spelt out 0.75 s.
-    // Spelt out it needs all scores at once (and f16 ones could overflow), so only few of them are.
+    // LibTorch's CPU kernel is slow backward in half precision: upcast it takes half the time, spelt out even less. Spelt
+    // out it needs all scores at once (and f16 ones could overflow), so only few of them are.
     match (q.device(), q.kind()) {
         (Device::Cpu, Kind::BFloat16) if q.size()[2] * k.size()[2] <= FEW_SCORES => spelt_out(q, k, v, causal),
         (Device::Cpu, kind @ (Kind::BFloat16 | Kind::Half)) => {
@@ -53,8 +52,8 @@ fn scores(q: &Tensor, k: &Tensor) -> Tensor {
 
 /// softmax(q kᵀ / √d) itself, of shape [batch, heads, q tokens, k tokens], for q and k as in [`attention`].
 ///
-/// With `upcast` the scores and their softmax are computed in f32 whatever the kind of q (the config's
-/// `upcast_attention`: half-precision scores overflow in Stable Diffusion 2.1). The result has q's kind.
+/// With `upcast` the scores and their softmax are computed in f32 whatever the dtype of q (the config's
+/// `upcast_attention`: half-precision scores overflow in Stable Diffusion 2.1). The result has q's dtype.
 pub fn attention_probabilities(q: &Tensor, k: &Tensor, upcast: bool) -> Tensor {
     let kind = q.kind();
     let scores = if upcast { scores(&q.to_kind(Kind::Float), &k.to_kind(Kind::Float)) } else { scores(q, k) };

@@ -16,7 +16,7 @@
 //! # anyhow::Ok(())
 //! ```
 //!
-//! Invariants: knows no model and no file. The kind of the *input* decides what is computed in: parameters are
+//! Invariants: knows no model and no file. The dtype of the *input* decides what is computed in: parameters are
 //! converted on use, so f32 masters serve a bf16 forward pass and receive f32 gradients. Layers trust the shapes that
 //! the models have checked.
 

@@ -45,7 +45,7 @@ pub struct AdamWRule {
 /// Where `skipped`, an f32 of shape [] on the same device, is 1, nothing is changed or counted; it is not waited for.
 ///
 /// # Errors
-/// When a tensor has another kind, device, shape or layout than its parameter; then nothing was changed.
+/// When a tensor has another dtype, device, shape or layout than its parameter; then nothing was changed.
 pub fn fused_adamw(slots: &[AdamWSlot<'_>], rule: &AdamWRule, skipped: Option<&Tensor>) -> Result<(), Error> {
     let pointers: Vec<[_; 5]> =
         slots.iter().map(|s| [s.parameter, s.gradient, s.exp_avg, s.exp_avg_sq, s.step].map(Tensor::as_ptr)).collect();

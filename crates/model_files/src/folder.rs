@@ -51,7 +51,7 @@ impl ModelFolder {
         self.0.join(name)
     }
 
-    /// Height and width in pixels of the pictures that the model was trained for, from its configs alone.
+    /// Height and width in pixels of the images that the model was trained for, from its configs alone.
     ///
     /// # Errors
     /// When a config cannot be read or used.

@@ -9,44 +9,23 @@ use std::path::Path;
 
 use clip::{ClipTextModel, TextConfig};
 use common::{Shapes, hollow, hollow_in, original};
-use golden::fixtures;
+use golden::{Hollow, fixtures};
 use model_files::{BaseModel, Component, ModelOptions, PredictionType};
 use scheduler::SchedulerConfig;
 use serde_json::Map;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind};
 use unet::UNet;
 use vae::AutoencoderKl;
-use weights::{Init, Parameters, Problem, Source};
+use weights::{Init, Parameters};
 
 const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
-
-/// Gives tensors of any shape that take no memory.
-struct Hollow;
-
-impl Source for Hollow {
-    fn describe(&self) -> String {
-        "nothing".to_owned()
-    }
-
-    fn names(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    fn contains(&self, _: &str) -> bool {
-        false
-    }
-
-    fn fetch(&self, _: &str, shape: &[i64], _: Init, to: (Kind, Device)) -> Result<Tensor, Problem> {
-        Ok(Tensor::zeros([0i64; 0], to).expand(shape, false))
-    }
-}
 
 fn shapes(parameters: &Parameters) -> Shapes {
     parameters.iter().map(|(name, tensor)| (name.to_owned(), tensor.size())).collect()
 }
 
-/// What the crates of the components want, built from the model's configs.
-fn wanted(model: &BaseModel) -> [Shapes; 3] {
+/// What the crates of the components expect, built from the model's configs.
+fn expected(model: &BaseModel) -> [Shapes; 3] {
     let (unet, vae): (unet::Config, vae::Config) =
         (model.config(Component::Unet).unwrap(), model.config(Component::Vae).unwrap());
     let text: TextConfig = model.config(Component::TextEncoder).unwrap();
@@ -74,7 +53,7 @@ fn every_tensor_of_the_original_files_is_a_parameter_of_its_shape() {
         let path = folder.path().join(format!("{v2}.safetensors"));
         hollow(&path, &original(v2), &[]);
         let model = BaseModel::open(&path, &options(PredictionType::Epsilon)).unwrap();
-        assert_eq!(found(&model), wanted(&model), "2.x: {v2}");
+        assert_eq!(found(&model), expected(&model), "2.x: {v2}");
         assert_eq!(model.files().unwrap(), [("checkpoint.safetensors".to_owned(), path)].into());
         assert_eq!(model.notes().len(), 1, "{:?}", model.notes());
     }

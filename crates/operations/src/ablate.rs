@@ -10,7 +10,8 @@ use runs::{Ablation, AblationRow, AcrossRuns, Bootstrap, Evaluation, PromptScore
 use serde::Serialize;
 use trainer::FinishedRun;
 
-use crate::{Context, config, evaluate, train};
+use crate::context::Context;
+use crate::{config, evaluate, train};
 
 /// Images in a row of the grid.
 const COLUMNS: usize = 8;

@@ -17,7 +17,8 @@ use tch::{Device, Kind};
 use trainer::FinishedRun;
 
 use crate::compute::{self, scheduler_name};
-use crate::{Context, models};
+use crate::context::Context;
+use crate::models;
 use figure::{Figure, Row};
 
 /// What was written.

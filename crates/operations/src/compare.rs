@@ -8,7 +8,7 @@ use requests::Compare;
 use runs::ResultsFolder;
 use serde::Serialize;
 
-use crate::Context;
+use crate::context::Context;
 
 /// Runs side by side, or the answers of a study.
 #[derive(Debug, Clone, Serialize)]

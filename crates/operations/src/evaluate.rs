@@ -16,7 +16,8 @@ use serde::Serialize;
 use serde_json::json;
 use trainer::FinishedRun;
 
-use crate::{Context, Event, compute, models};
+use crate::context::{Context, Event};
+use crate::{compute, models};
 
 /// A scored evaluation.
 #[derive(Debug, Clone, Serialize)]

@@ -10,7 +10,8 @@ use serde::Serialize;
 use tch::Kind;
 use trainer::FinishedRun;
 
-use crate::{Context, models};
+use crate::context::Context;
+use crate::models;
 
 /// What was written, and how to use it.
 #[derive(Debug, Clone, Serialize)]

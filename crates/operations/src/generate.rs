@@ -13,8 +13,9 @@ use tch::Tensor;
 use weights::Archive;
 
 use crate::compute::{self, scheduler_name};
+use crate::context::Context;
+use crate::models;
 use crate::profiling::Profiler;
-use crate::{Context, models};
 
 /// What was generated.
 #[derive(Debug, Clone, Serialize)]

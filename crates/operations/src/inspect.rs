@@ -13,7 +13,8 @@ use tch::Tensor;
 use trainer::FinishedRun;
 
 use crate::compute::{self, scheduler_name};
-use crate::{Context, models};
+use crate::context::Context;
+use crate::models;
 
 /// What was found.
 #[derive(Debug, Clone, Serialize)]

@@ -10,7 +10,7 @@ use requests::SingleFile;
 use runs::{ConfigLayers, Versions};
 use trainer::FinishedRun;
 
-use crate::Context;
+use crate::context::Context;
 
 /// The folder or file that a model's name means. A path, there or not, means itself.
 pub(crate) fn locate(model: &Path, kind: ModelKind) -> Result<PathBuf> {

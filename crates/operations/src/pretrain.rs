@@ -10,7 +10,7 @@ use runs::ResultsFolder;
 use serde::Serialize;
 use tch::Device;
 
-use crate::{Context, Interrupted};
+use crate::context::{Context, Interrupted};
 
 /// What was trained.
 #[derive(Debug, Clone, Serialize)]

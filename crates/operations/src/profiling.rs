@@ -9,7 +9,7 @@ use profile::{Recording, Synchronize};
 use requests::Profiling;
 use tch::Device;
 
-use crate::Context;
+use crate::context::Context;
 
 /// The file in the operation's folder.
 const FILE: &str = "profile.json";

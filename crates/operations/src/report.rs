@@ -6,7 +6,7 @@ use anyhow::Result;
 use requests::Report;
 use serde::Serialize;
 
-use crate::Context;
+use crate::context::Context;
 
 /// The page.
 #[derive(Debug, Clone, Serialize)]

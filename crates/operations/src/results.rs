@@ -9,7 +9,7 @@ use requests::{Compute, Evaluate};
 use runs::{Comparison, ComparisonRow, Validation};
 use serde::Serialize;
 
-use crate::Context;
+use crate::context::Context;
 use crate::evaluate::Evaluation;
 
 /// What shows a finished run.

@@ -11,8 +11,10 @@ use serde::Serialize;
 use tch::Device;
 use trainer::{FinishedRun, Rehearsal, Session};
 
+use crate::context::{Context, Event, Interrupted};
 use crate::profiling::Profiler;
-use crate::{Context, Event, FinishedResults, Interrupted, config, results};
+use crate::results::FinishedResults;
+use crate::{config, results};
 
 /// A finished run.
 #[derive(Debug, Clone, Serialize)]

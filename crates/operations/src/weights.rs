@@ -10,7 +10,7 @@ use hub::{Hub, Progress, Verdict};
 use requests::{Weights, WeightsAction};
 use serde::Serialize;
 
-use crate::{Context, Interrupted};
+use crate::context::{Context, Interrupted};
 
 /// What is known of published models.
 #[derive(Debug, Clone, Serialize)]

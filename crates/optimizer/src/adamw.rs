@@ -51,7 +51,7 @@ impl AdamW {
         Ok(Self { config: config.clone(), slots })
     }
 
-    /// Goes on from what [`AdamW::save`] wrote for the same parameters.
+    /// Resumes from what [`AdamW::save`] wrote for the same parameters.
     ///
     /// # Errors
     /// As [`AdamW::new`]; and when the file cannot be read, or its state is not that of these parameters: then all

@@ -36,7 +36,7 @@ impl Ema {
         Self::start(config, 0, pairs.context("cannot allocate the parameters' averages")?)
     }
 
-    /// Goes on from what [`Ema::save`] wrote for the same parameters.
+    /// Resumes from what [`Ema::save`] wrote for the same parameters.
     ///
     /// # Errors
     /// As [`Ema::new`]; and when the file cannot be read, or is not of these parameters: then all names that are

@@ -1,7 +1,7 @@
 //! AdamW (arXiv 1711.05101) as `torch.optim.AdamW`, with everything it remembers in the open.
 //!
 //! [`AdamW`] steps all parameters in one fused call, and its state is saved to and loaded from a safetensors file: a
-//! run that is loaded goes on, on a CPU, with the very bits it would have had. [`Ema`] keeps a running average of
+//! run that is loaded resumes, on a CPU, with the very bits it would have had. [`Ema`] keeps a running average of
 //! the parameters.
 //!
 //! ```

@@ -2,16 +2,12 @@
 //! generates.
 #![allow(clippy::unwrap_used)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use pretrainer::{Config, Part, Pretraining, Sources};
 use sampling::{Pipeline, Request, Settings};
 use scenes::{Album, World};
 use tch::{Device, Kind};
-
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
-}
 
 fn sources() -> Sources {
     let world = World::miniature();

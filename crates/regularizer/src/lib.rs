@@ -1,5 +1,5 @@
 //! The cross-attention regulariser of AttnDreamBooth (arXiv 2406.05000): a new word \[V\] shall attend
-//! to the picture about as strongly, and as unevenly, as the word for its category that follows it.
+//! to the image about as strongly, and as unevenly, as the word for its category that follows it.
 //!
 //! Of a layer's attention to one token, P (heads × pixels, for one sample), let m be the mean and s the unbiased
 //! variance of all its values. As in the authors' code ([`Mode::PerLayer`]), with layers l = 1..L (16 in Stable
@@ -37,7 +37,7 @@
 //! # anyhow::Ok(())
 //! ```
 //!
-//! Invariants: computes in f32 at least, whatever the kind of the maps; waits for the GPU only where a summary is
+//! Invariants: computes in f32 at least, whatever the dtype of the maps; waits for the GPU only where a summary is
 //! read. Knows nothing of prompts, tokenizers or training.
 
 mod config;

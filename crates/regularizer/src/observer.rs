@@ -65,7 +65,7 @@ impl AttentionRegularizer {
         Ok(Self { config: config.clone(), tokens, rows, samples: None, seen: Vec::new() })
     }
 
-    /// Looks only at the first `samples` of each batch; those behind may have another prompt, as the class pictures
+    /// Looks only at the first `samples` of each batch; those behind may have another prompt, as the class images
     /// of prior preservation do.
     #[must_use]
     pub fn first_samples(self, samples: i64) -> Self {

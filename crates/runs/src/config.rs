@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
 use options::{Dtype, LearningRateSchedule, ModelOptions, optimizer, regularizer};
 use photos::Augmentation;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Stage, paths};
+use crate::Stage;
 
 /// A training run's configuration; absent keys have the paper's values.
 ///
@@ -213,16 +212,6 @@ impl TrainConfig {
     pub fn fast() -> Self {
         let paper = Self::paper();
         Self { unet: StageConfig { steps: 200, learning_rate: 1e-5, batch_size: 4, ..paper.unet }, ..paper }
-    }
-
-    /// What tells one run from others: everything but where the model and the photos are.
-    ///
-    /// # Errors
-    /// None in practice: a configuration can always be written as JSON.
-    pub fn identity(&self) -> Result<serde_json::Value> {
-        let mut config = serde_json::to_value(self)?;
-        paths::clear(&mut config);
-        Ok(config)
     }
 
     /// The configuration of one stage.

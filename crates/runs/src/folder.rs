@@ -4,9 +4,13 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
-use crate::{Lock, holds_run, layout, lock};
+use crate::layout::{self, CONFIG};
+use crate::saved_config::{SavedConfig, VERSIONS, holds_run};
+use crate::{Lock, lock};
 
 /// A run's folder, locked for this process until it is dropped or the process ends, in whatever way.
 #[derive(Debug)]
@@ -53,6 +57,35 @@ impl RunFolder {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Writes `config.json`: the keys of `config`, which must be a struct or a map, and last `versions`, (name, version)
+    /// of whatever the numbers depend on.
+    ///
+    /// # Errors
+    /// When `config` has no keys or one called `versions`, or the file cannot be written.
+    pub fn write_config<'a>(
+        &self,
+        config: &impl Serialize,
+        versions: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<()> {
+        let mut value = serde_json::to_value(config).context("the configuration cannot be written as JSON")?;
+        let keys = value.as_object_mut().context("a run's configuration must have named values")?;
+        ensure!(!keys.contains_key(VERSIONS), "a run's configuration must not have a value called {VERSIONS}");
+        let versions: Map<String, Value> =
+            versions.into_iter().map(|(name, version)| (name.to_owned(), version.into())).collect();
+        keys.insert(VERSIONS.to_owned(), Value::Object(versions));
+        let mut text = serde_json::to_string_pretty(&value)?;
+        text.push('\n');
+        atomic::write(&self.path().join(CONFIG), text)
+    }
+
+    /// Reads `config.json`.
+    ///
+    /// # Errors
+    /// As [`SavedConfig::read`].
+    pub fn saved_config(&self) -> Result<SavedConfig> {
+        SavedConfig::read(self.path())
     }
 
     /// What the user should know of the lock; see [`Lock::note`].

@@ -23,6 +23,16 @@ pub(crate) fn clear(config: &mut Value) {
 }
 
 impl TrainConfig {
+    /// What tells one run from others: everything but the paths of the model and the photos.
+    ///
+    /// # Errors
+    /// None in practice: a configuration can always be written as JSON.
+    pub fn identity(&self) -> Result<Value> {
+        let mut config = serde_json::to_value(self)?;
+        clear(&mut config);
+        Ok(config)
+    }
+
     /// Takes the paths of another configuration, of those values that both have.
     pub(crate) fn clone_paths(&mut self, other: &Self) {
         self.model.clone_from(&other.model);

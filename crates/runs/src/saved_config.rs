@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
-use serde::Serialize;
+use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
-use crate::RunFolder;
 use crate::layout::CONFIG;
 
-const VERSIONS: &str = "versions";
+pub(crate) const VERSIONS: &str = "versions";
 
 /// Versions of what numbers depend on, by name.
 pub type Versions = BTreeMap<String, String>;
@@ -22,37 +20,6 @@ pub struct SavedConfig {
     pub config: Value,
     /// The versions that it ran with; none in a `config.json` that is not of a run.
     pub versions: Option<Versions>,
-}
-
-impl RunFolder {
-    /// Writes `config.json`: the keys of `config`, which must be a struct or a map, and last `versions`, (name, version)
-    /// of whatever the numbers depend on.
-    ///
-    /// # Errors
-    /// When `config` has no keys or one called `versions`, or the file cannot be written.
-    pub fn write_config<'a>(
-        &self,
-        config: &impl Serialize,
-        versions: impl IntoIterator<Item = (&'a str, &'a str)>,
-    ) -> Result<()> {
-        let mut value = serde_json::to_value(config).context("the configuration cannot be written as JSON")?;
-        let keys = value.as_object_mut().context("a run's configuration must have named values")?;
-        ensure!(!keys.contains_key(VERSIONS), "a run's configuration must not have a value called {VERSIONS}");
-        let versions: Map<String, Value> =
-            versions.into_iter().map(|(name, version)| (name.to_owned(), version.into())).collect();
-        keys.insert(VERSIONS.to_owned(), Value::Object(versions));
-        let mut text = serde_json::to_string_pretty(&value)?;
-        text.push('\n');
-        atomic::write(&self.path().join(CONFIG), text)
-    }
-
-    /// Reads `config.json`.
-    ///
-    /// # Errors
-    /// As [`SavedConfig::read`].
-    pub fn saved_config(&self) -> Result<SavedConfig> {
-        SavedConfig::read(self.path())
-    }
 }
 
 impl SavedConfig {
@@ -133,6 +100,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::RunFolder;
 
     #[test]
     fn every_changed_value_is_named_with_its_path() {

@@ -296,7 +296,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// Settings that the model or scheduler cannot follow, a [`NotFinite`](crate::NotFinite) where an image's numbers are
-    /// NaN or infinite, or what LibTorch refuses, such as for want of memory.
+    /// NaN or infinite, or an error of LibTorch, such as out of memory.
     pub fn generate(
         &self,
         requests: &[Request],
@@ -370,8 +370,8 @@ impl Pipeline {
     /// they are large, so that memory stays bounded.
     ///
     /// # Errors
-    /// A [`NotFinite`](crate::NotFinite) where the VAE gives NaN or infinity, or what LibTorch refuses, such as for want
-    /// of memory.
+    /// A [`NotFinite`](crate::NotFinite) where the VAE gives NaN or infinity, or an error of LibTorch, such as out of
+    /// memory.
     pub fn decode(&self, requests: &[Request], latents: &Tensor) -> Result<Vec<RgbImage>> {
         ensure!(
             latents.size()[0] == requests.len() as i64,

@@ -28,7 +28,7 @@ const ELSEWHERE: [&str; 15] = [
 ];
 
 impl SchedulerConfig {
-    /// Builds a scheduler of any kind, as `KIND.from_config(...)` and `set_timesteps(steps)` do in diffusers.
+    /// Builds any scheduler, as `KIND.from_config(...)` and `set_timesteps(steps)` do in diffusers.
     ///
     /// # Errors
     /// The configuration asks for what `kind` does not have, or `steps` do not fit it.

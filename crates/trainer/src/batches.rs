@@ -13,7 +13,7 @@ use crate::latent_cache::{LatentCache, Sample};
 use crate::prefetcher::Prefetcher;
 use crate::{Batch, LatentEncoder};
 
-/// Which batch: the place in the run that all its randomness derives from.
+/// Which batch: all its randomness derives from this and the seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchIndex {
     /// The stage.
@@ -26,15 +26,15 @@ pub struct BatchIndex {
 
 /// Where batches come from.
 pub trait Batches {
-    /// The batch of a place; asked for in order, but for the first of a run that goes on.
+    /// The batch of an index; asked for in order, but for the first after a run has resumed.
     ///
     /// # Errors
     /// When the batch cannot be made.
-    fn batch(&mut self, place: BatchIndex) -> Result<Batch>;
+    fn batch(&mut self, index: BatchIndex) -> Result<Batch>;
 }
 
-/// Batches of random views of photos. For a GPU, a thread of its own renders and encodes the next one while the present
-/// one is used.
+/// Batches of random crops of photos. For a GPU, a thread of its own renders and encodes the next one while the current one is
+/// used.
 #[derive(Debug)]
 pub struct PhotoBatches {
     config: TrainConfig,
@@ -42,33 +42,32 @@ pub struct PhotoBatches {
     source: Source,
 }
 
-/// Who makes the batches.
+/// Where batches are made.
 #[derive(Debug)]
 enum Source {
-    /// Nobody ahead of time: on a CPU the step has all cores, and then the encoder has. (A thread of its own with a team as
-    /// large as the step's took the miniature's recipe, two threads, from 105 s to 176.)
-    Here(Box<Maker>),
+    /// In the step's own thread: on a CPU the step has all cores, and then the encoder has.
+    Inline(Box<Maker>),
     Prefetcher(Prefetcher<BatchIndex, Result<Batch>>),
 }
 
-/// The subject's photos, and then the category's.
+/// The photos of the subject, and then the class images.
 #[derive(Debug)]
 struct Photos {
     all: Vec<Photo>,
     subject: usize,
 }
 
-/// What makes the batches.
+/// Makes the batches.
 #[derive(Debug)]
 struct Maker {
     config: TrainConfig,
     photos: Arc<Photos>,
-    views: LatentCache,
+    latents: LatentCache,
     timesteps: i64,
 }
 
 impl PhotoBatches {
-    /// LatentCache of the subject's photos, and as many of the category's in each batch where there are `prior` photos.
+    /// Crops of the subject's photos, and as many of class images in each batch where there are `prior` ones.
     ///
     /// # Errors
     /// When there can be no more threads, or as [`LatentEncoder::new`].
@@ -84,62 +83,62 @@ impl PhotoBatches {
         let mut maker = Maker {
             config: config.clone(),
             photos: Arc::clone(&photos),
-            views: LatentCache::new(LatentEncoder::new(pipeline, config)?),
+            latents: LatentCache::new(LatentEncoder::new(pipeline, config)?),
             timesteps: pipeline.scheduler.num_train_timesteps as i64,
         };
         let source = match pipeline.placement().1 {
-            Device::Cpu => Source::Here(Box::new(maker)),
-            _ => Source::Prefetcher(Prefetcher::new("batches", move |place| maker.batch(place))?),
+            Device::Cpu => Source::Inline(Box::new(maker)),
+            _ => Source::Prefetcher(Prefetcher::new("batches", move |index| maker.batch(index))?),
         };
         Ok(Self { config: config.clone(), photos, source })
     }
 
-    /// The views of the subject in a batch, for looking at.
-    pub fn views(&self, place: BatchIndex) -> Vec<(&Photo, AugmentedCrop)> {
-        let samples = self.photos.choose_subject(&self.config, place);
-        samples.into_iter().map(|(photo, view)| (&self.photos.all[photo], view)).collect()
+    /// The crops of the subject in a batch, for a contact sheet.
+    pub fn crops(&self, index: BatchIndex) -> Vec<(&Photo, AugmentedCrop)> {
+        let samples = self.photos.choose_subject(&self.config, index);
+        samples.into_iter().map(|(photo, crop)| (&self.photos.all[photo], crop)).collect()
     }
 
-    /// The place after `place`, in the same stage.
-    fn after(&self, place: BatchIndex) -> Option<BatchIndex> {
-        let StageConfig { steps, gradient_accumulation, .. } = *self.config.stage(place.stage);
-        let next = if place.part + 1 < gradient_accumulation {
-            BatchIndex { part: place.part + 1, ..place }
+    /// The index after `index`, in the same stage.
+    fn after(&self, index: BatchIndex) -> Option<BatchIndex> {
+        let StageConfig { steps, gradient_accumulation, .. } = *self.config.stage(index.stage);
+        let next = if index.part + 1 < gradient_accumulation {
+            BatchIndex { part: index.part + 1, ..index }
         } else {
-            BatchIndex { step: place.step + 1, part: 0, ..place }
+            BatchIndex { step: index.step + 1, part: 0, ..index }
         };
         (next.step < steps).then_some(next)
     }
 }
 
 impl Batches for PhotoBatches {
-    fn batch(&mut self, place: BatchIndex) -> Result<Batch> {
-        let next = self.after(place);
+    fn batch(&mut self, index: BatchIndex) -> Result<Batch> {
+        let next = self.after(index);
         match &mut self.source {
-            Source::Here(maker) => maker.batch(place),
-            Source::Prefetcher(ahead) => ahead.take(place, next)?,
+            Source::Inline(maker) => maker.batch(index),
+            Source::Prefetcher(prefetcher) => prefetcher.take(index, next)?,
         }
     }
 }
 
 impl Maker {
-    fn batch(&mut self, place: BatchIndex) -> Result<Batch> {
+    fn batch(&mut self, index: BatchIndex) -> Result<Batch> {
         let _span = tracing::trace_span!("batches/batch").entered();
-        let samples = self.photos.choose(&self.config, place);
-        let moments = self.views.moments(&self.photos.all, &samples)?;
+        let samples = self.photos.choose(&self.config, index);
+        let moments = self.latents.moments(&self.photos.all, &samples)?;
         let size = moments.size()[0];
-        let parts = self.config.stage(place.stage).gradient_accumulation;
+        let parts = self.config.stage(index.stage).gradient_accumulation;
         let seed =
-            |purpose| random::derive(self.config.seed, purpose, key(place.stage, place.step * parts + place.part));
+            |purpose| random::derive(self.config.seed, purpose, key(index.stage, index.step * parts + index.part));
         let _span = tracing::trace_span!("batches/noise").entered();
         libtorch::catch(|| {
             // Means and logarithms of variances, half of the channels each.
             let shape = moments.chunk(2, 1)[0].size();
-            let device = self.views.encoder.device();
+            let device = self.latents.encoder.device();
             let normal = |purpose| libtorch::upload(&random::normal(seed(purpose), &shape), device);
             let timesteps = random::integers(seed("timesteps"), self.timesteps, &[size]);
             Ok(Batch {
-                latents: self.views.encoder.sample(&moments, &normal("posterior"))?,
+                latents: self.latents.encoder.sample(&moments, &normal("posterior"))?,
                 noise: normal("noise"),
                 timesteps: libtorch::upload(&timesteps, device),
             })
@@ -147,33 +146,33 @@ impl Maker {
     }
 }
 impl Photos {
-    /// The samples of a batch: the subject's, and then as many of the category's where it has photos.
-    fn choose(&self, config: &TrainConfig, place: BatchIndex) -> Vec<Sample> {
-        let mut samples = self.choose_subject(config, place);
+    /// The samples of a batch: the subject's, and then as many of class images where there are any.
+    fn choose(&self, config: &TrainConfig, index: BatchIndex) -> Vec<Sample> {
+        let mut samples = self.choose_subject(config, index);
         let prior = &self.all[self.subject..];
         if !prior.is_empty() {
-            let chosen = choose(config, "prior photos", prior, place);
-            samples.extend(chosen.into_iter().map(|(photo, view)| (self.subject + photo, view)));
+            let chosen = choose(config, "prior photos", prior, index);
+            samples.extend(chosen.into_iter().map(|(photo, crop)| (self.subject + photo, crop)));
         }
         samples
     }
 
-    fn choose_subject(&self, config: &TrainConfig, place: BatchIndex) -> Vec<Sample> {
-        choose(config, "photos", &self.all[..self.subject], place)
+    fn choose_subject(&self, config: &TrainConfig, index: BatchIndex) -> Vec<Sample> {
+        choose(config, "photos", &self.all[..self.subject], index)
     }
 }
 
-/// The photos' indices and the views of a batch. All photos come once, in random order, before any comes again.
-fn choose(config: &TrainConfig, purpose: &str, photos: &[Photo], place: BatchIndex) -> Vec<Sample> {
-    let StageConfig { batch_size, gradient_accumulation, .. } = *config.stage(place.stage);
-    let first = (place.step * gradient_accumulation + place.part) * batch_size;
+/// The photos' indices and the crops of a batch. All photos come once, in random order, before any comes again.
+fn choose(config: &TrainConfig, purpose: &str, photos: &[Photo], index: BatchIndex) -> Vec<Sample> {
+    let StageConfig { batch_size, gradient_accumulation, .. } = *config.stage(index.stage);
+    let first = (index.step * gradient_accumulation + index.part) * batch_size;
     let augmentation: &Augmentation = &config.augmentation;
     let choose_one = |sample: usize| {
         let (epoch, turn) = (sample / photos.len(), sample % photos.len());
-        let index = permutation(random::derive(config.seed, purpose, key(place.stage, epoch)), photos.len())[turn];
-        let seed = random::derive(config.seed, &format!("{purpose}: views"), key(place.stage, sample));
-        let (width, height) = photos[index].pixels.dimensions();
-        (index, augmentation.sample(seed, width, height))
+        let photo = permutation(random::derive(config.seed, purpose, key(index.stage, epoch)), photos.len())[turn];
+        let seed = random::derive(config.seed, &format!("{purpose}: views"), key(index.stage, sample));
+        let (width, height) = photos[photo].pixels.dimensions();
+        (photo, augmentation.sample(seed, width, height))
     };
     (first..first + batch_size).map(choose_one).collect()
 }
@@ -215,9 +214,9 @@ mod tests {
         let config = TrainConfig::paper();
         for count in [1, 4, 8] {
             let photos = vec![photo.clone(); count];
-            let place = BatchIndex { stage: Stage::Unet, step: 3, part: 0 };
+            let index = BatchIndex { stage: Stage::Unet, step: 3, part: 0 };
             let mut seen = vec![0; count];
-            for (photo, _) in choose(&config, "photos", &photos, place) {
+            for (photo, _) in choose(&config, "photos", &photos, index) {
                 seen[photo] += 1;
             }
             assert_eq!(seen, vec![8 / count; count]);

@@ -94,7 +94,7 @@ impl Checkpoint {
         let steps = config.stage(stage).steps;
         ensure!(
             step <= steps,
-            "the checkpoint {} has done {step} steps of stage {stage}, which has only {steps}: remove it to go on without it",
+            "the checkpoint {} has done {step} steps of stage {stage}, which has only {steps}: remove it to resume without it",
             self.path.display()
         );
         Ok(())
@@ -214,7 +214,7 @@ impl Snapshot {
     /// waited for only when it is written.
     ///
     /// # Errors
-    /// For want of memory.
+    /// For lack of memory.
     pub fn copied(mut self) -> Result<Self> {
         let mut device = Device::Cpu;
         libtorch::catch(|| {
@@ -260,13 +260,13 @@ impl Snapshot {
 
 /// Writes a run's checkpoints, and removes the one before each.
 #[derive(Debug)]
-pub(crate) struct Writer {
+pub(crate) struct CheckpointWriter {
     folder: PathBuf,
     /// At work beside the steps.
     thread: Option<JoinHandle<Result<()>>>,
 }
 
-impl Writer {
+impl CheckpointWriter {
     /// Of checkpoints in `folder`.
     pub(crate) fn new(folder: PathBuf) -> Self {
         Self { folder, thread: None }
@@ -295,7 +295,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Waits until what was begun is written.
+    /// Waits until the checkpoint that is being written is there.
     ///
     /// # Errors
     /// When it could not be.
@@ -305,8 +305,8 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
-    /// A run that fails otherwise keeps the checkpoint that was begun before.
+impl Drop for CheckpointWriter {
+    /// A run that fails otherwise keeps the checkpoint that was started before.
     fn drop(&mut self) {
         let _ = self.finish();
     }
@@ -348,7 +348,7 @@ mod tests {
     #[test]
     fn what_is_written_beside_is_there_when_it_is_waited_for() {
         let folder = tempfile::tempdir().unwrap();
-        let mut writer = Writer::new(folder.path().join("checkpoints"));
+        let mut writer = CheckpointWriter::new(folder.path().join("checkpoints"));
         for (step, beside) in [(1, true), (2, true), (3, false), (4, true)] {
             writer.write(snapshot(step), beside).unwrap();
         }
@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn what_could_not_be_written_beside_is_said_later() {
-        let mut writer = Writer::new("/proc/no".into());
+        let mut writer = CheckpointWriter::new("/proc/no".into());
         writer.write(snapshot(1), true).unwrap();
         let error = writer.finish().unwrap_err();
         assert!(format!("{error:#}").contains("cannot write the checkpoint /proc/no/unet-00001"), "{error:#}");

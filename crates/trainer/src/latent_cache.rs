@@ -1,4 +1,4 @@
-//! The moments of photos' views, remembered where a view may come again.
+//! The VAE's moments of photos' crops, cached where a crop may come again.
 
 use std::collections::HashMap;
 
@@ -11,57 +11,57 @@ use tch::Tensor;
 use crate::LatentEncoder;
 
 /// As many moments of 512x512 pixels take 64 MiB.
-const MOST_KNOWN: usize = 512;
+const CAPACITY: usize = 512;
 
-/// A photo's number, and the view of it.
+/// A photo's index, and the crop of it.
 pub(crate) type Sample = (usize, AugmentedCrop);
 
-/// Renders and encodes views.
+/// Renders and encodes crops.
 #[derive(Debug)]
 pub(crate) struct LatentCache {
     pub(crate) encoder: LatentEncoder,
-    known: HashMap<Key, Tensor>,
+    cached: HashMap<Key, Tensor>,
 }
 
-/// A photo's number, mirrored or not, and the crop's left and upper edges.
+/// A photo's index, mirrored or not, and the crop's left and upper edges.
 type Key = (usize, bool, u64, u64);
 
-/// Angles are drawn from so many that a rotated view never comes again.
-fn key((photo, view): &Sample) -> Option<Key> {
-    view.angle.is_none().then_some((*photo, view.flip, view.left, view.top))
+/// There are so many angles that a rotated crop never comes again.
+fn key((photo, crop): &Sample) -> Option<Key> {
+    crop.angle.is_none().then_some((*photo, crop.flip, crop.left, crop.top))
 }
 
 impl LatentCache {
     pub(crate) fn new(encoder: LatentEncoder) -> Self {
-        Self { encoder, known: HashMap::new() }
+        Self { encoder, cached: HashMap::new() }
     }
 
-    /// The moments [samples, 8, h, w], the same whether they were known or not.
+    /// The moments [samples, 8, h, w], the same whether they were cached or not.
     pub(crate) fn moments(&mut self, photos: &[Photo], samples: &[Sample]) -> Result<Tensor> {
-        let known = |sample: &Sample| key(sample).is_some_and(|key| self.known.contains_key(&key));
-        let needed: Vec<Option<&Sample>> = samples.iter().map(|sample| (!known(sample)).then_some(sample)).collect();
-        let render = |(photo, view): &Sample| view.render(&photos[*photo].pixels);
+        let cached = |sample: &Sample| key(sample).is_some_and(|key| self.cached.contains_key(&key));
+        let needed: Vec<Option<&Sample>> = samples.iter().map(|sample| (!cached(sample)).then_some(sample)).collect();
+        let render = |(photo, crop): &Sample| crop.render(&photos[*photo].pixels);
         let rendered: Vec<Option<RgbImage>> = tracing::trace_span!("batches/render")
             .in_scope(|| needed.into_par_iter().map(|sample| sample.map(render)).collect());
 
-        let each = samples.iter().zip(&rendered).map(|(sample, picture)| self.moments_of(sample, picture.as_ref()));
+        let each = samples.iter().zip(&rendered).map(|(sample, image)| self.moments_of(sample, image.as_ref()));
         let moments = each.collect::<Result<Vec<_>>>()?;
         Ok(libtorch::catch(|| Tensor::cat(&moments, 0))?)
     }
 
-    /// The moments [1, 8, h, w] of a view that is known or given as a picture.
-    fn moments_of(&mut self, sample: &Sample, picture: Option<&RgbImage>) -> Result<Tensor> {
+    /// The moments [1, 8, h, w] of a crop that is cached or given as an image.
+    fn moments_of(&mut self, sample: &Sample, image: Option<&RgbImage>) -> Result<Tensor> {
         let key = key(sample);
-        match (key.and_then(|key| self.known.get(&key)), picture) {
+        match (key.and_then(|key| self.cached.get(&key)), image) {
             (Some(moments), _) => Ok(moments.shallow_clone()),
-            (None, Some(picture)) => {
-                let moments = self.encoder.moments(&sampling::image_to_tensor(picture))?;
-                if let Some(key) = key.filter(|_| self.known.len() < MOST_KNOWN) {
-                    self.known.insert(key, moments.shallow_clone());
+            (None, Some(image)) => {
+                let moments = self.encoder.moments(&sampling::image_to_tensor(image))?;
+                if let Some(key) = key.filter(|_| self.cached.len() < CAPACITY) {
+                    self.cached.insert(key, moments.shallow_clone());
                 }
                 Ok(moments)
             }
-            (None, None) => anyhow::bail!("a view that is not known was not rendered"),
+            (None, None) => anyhow::bail!("a crop that is not cached was not rendered"),
         }
     }
 }

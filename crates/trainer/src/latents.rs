@@ -1,4 +1,4 @@
-//! Views to the latents that the U-Net sees.
+//! Augmented crops to the latents that the U-Net sees.
 
 use anyhow::Result;
 use runs::TrainConfig;
@@ -8,7 +8,7 @@ use vae::{AutoencoderKl, Posterior, Tiling};
 use weights::{Init, Parameters, Problem, Source};
 
 /// The pipeline's VAE under a handle of its own, which another thread may hold; the weights are the same memory, or copies
-/// where it computes in another kind, so that they are not converted for each view.
+/// where it computes in another dtype, so that they are not converted for each crop.
 #[derive(Debug)]
 pub struct LatentEncoder {
     vae: AutoencoderKl,
@@ -20,7 +20,7 @@ impl LatentEncoder {
     /// Computes in the configuration's `dtype`.
     ///
     /// # Errors
-    /// For want of memory.
+    /// For lack of memory.
     pub fn new(pipeline: &Pipeline, config: &TrainConfig) -> Result<Self> {
         let shared = Shared(&pipeline.parameters.vae);
         let (kind, device) = (libtorch::kind(config.dtype), pipeline.placement().1);
@@ -33,11 +33,11 @@ impl LatentEncoder {
         self.device
     }
 
-    /// The moments [views, 8, h, w] of the posteriors of images [views, 3, 8h, 8w] in [-1, 1]. Each is encoded alone, so
+    /// The moments [crops, 8, h, w] of the posteriors of images [crops, 3, 8h, 8w] in [-1, 1]. Each is encoded alone, so
     /// that its moments do not depend on what shares its batch.
     ///
     /// # Errors
-    /// What the VAE refuses, or for want of memory.
+    /// What the VAE refuses, or for lack of memory.
     pub fn moments(&self, images: &Tensor) -> Result<Tensor> {
         let one_by_one = Tiling { slice_batch: true, ..Tiling::NONE };
         libtorch::catch(|| {
@@ -46,7 +46,7 @@ impl LatentEncoder {
         })?
     }
 
-    /// The latents [views, 4, h, w] of moments and standard normal noise: sampled, scaled, in f32.
+    /// The latents [crops, 4, h, w] of moments and standard normal noise: sampled, scaled, in f32.
     ///
     /// # Errors
     /// When the noise has another shape.

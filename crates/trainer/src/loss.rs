@@ -13,10 +13,10 @@ use crate::Subject;
 /// One batch with all its randomness.
 #[derive(Debug)]
 pub struct Batch {
-    /// The training views' latents [batch, 4, h, w], f32, as [`crate::LatentEncoder::sample`] makes them; with prior
+    /// The augmented crops' latents [batch, 4, h, w], f32, as [`crate::LatentEncoder::sample`] makes them; with prior
     /// preservation those of the subject come first, as many of the category follow.
     pub latents: Tensor,
-    /// What the U-Net is to find: [batch, 4, h, w], standard normal.
+    /// The noise to be predicted: [batch, 4, h, w], standard normal.
     pub noise: Tensor,
     /// One for each image: `[batch]`, int64 in 0..1000.
     pub timesteps: Tensor,
@@ -120,7 +120,7 @@ impl Objective {
         };
         let regularizer =
             AttentionRegularizer::new(&config, &subject.placeholder_positions, &subject.category_positions)?;
-        // The pictures of the category have another prompt.
+        // Class images have another prompt.
         Ok(if self.prior_weight.is_some() { regularizer.first_samples(size / 2) } else { regularizer })
     }
 

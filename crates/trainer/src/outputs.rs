@@ -11,12 +11,12 @@ use sampling::{NotFinite, Request, Settings};
 
 use crate::Trainer;
 use crate::checkpoint;
-use crate::prior::PriorPictures;
+use crate::prior::PriorImages;
 
-/// Side of a picture on the contact sheet in pixels.
+/// Side of an image on the contact sheet in pixels.
 const THUMBNAIL: u32 = 192;
 
-/// The files of a run.
+/// The files that a run writes for people and other programs.
 #[derive(Debug)]
 pub(crate) struct Outputs {
     folder: PathBuf,
@@ -27,9 +27,9 @@ impl Outputs {
         Self { folder: folder.to_owned() }
     }
 
-    /// `contact_sheet.png`: the first views that the model will see.
-    pub(crate) fn contact_sheet(&self, views: &[(&Photo, AugmentedCrop)]) -> Result<()> {
-        let sheet = photos::contact_sheet(views, 4, THUMBNAIL);
+    /// `contact_sheet.png`: the first augmented crops that the model is trained on.
+    pub(crate) fn contact_sheet(&self, crops: &[(&Photo, AugmentedCrop)]) -> Result<()> {
+        let sheet = photos::contact_sheet(crops, 4, THUMBNAIL);
         images::save_png(&self.folder.join(layout::CONTACT_SHEET), &sheet.draw(), &[])
     }
 
@@ -56,12 +56,12 @@ impl Outputs {
         trainer.pipeline.parameters.unet.save(&self.folder.join(layout::UNET_WEIGHTS))
     }
 
-    /// Whether all that is to be learned has been, and was written.
+    /// Whether the run has learned all, and saved it.
     pub(crate) fn learned(&self) -> bool {
         [layout::EMBEDDING, layout::UNET_WEIGHTS].iter().all(|file| self.folder.join(file).exists())
     }
 
-    /// Gives the trainer what was learned and written.
+    /// Loads the learned weights into the trainer.
     pub(crate) fn restore(&self, trainer: &Trainer) -> Result<()> {
         let embedding = [(trainer.config.placeholder.as_str(), &trainer.subject.embedding)];
         checkpoint::restore(&embedding, &self.folder.join(layout::EMBEDDING))?;
@@ -74,7 +74,7 @@ impl Outputs {
         let folder = self.folder.join(layout::VALIDATION);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let time = SampleTime { number: stage.number(), stage: stage.name().to_owned(), step };
-        draw(trainer, &folder.join(format!("{time}.png")))
+        grid_of_prompts(trainer, &folder.join(format!("{time}.png")))
     }
 
     /// `curves.png`: the losses over all steps of the log.
@@ -85,25 +85,25 @@ impl Outputs {
 
     /// `samples.png`: the prompts at the end. Returns notes on images that cannot be generated.
     pub(crate) fn samples(&self, trainer: &Trainer) -> Result<Vec<String>> {
-        draw(trainer, &self.folder.join(layout::SAMPLES))
+        grid_of_prompts(trainer, &self.folder.join(layout::SAMPLES))
     }
 }
 
-/// Finds out whether the views and the validation's and prior preservation's pictures can have their size and steps.
+/// Checks that augmented crops, validation images and class images can have their size and steps.
 pub(crate) fn check(trainer: &Trainer) -> Result<()> {
     let Trainer { config, pipeline, .. } = trainer;
     let check = |settings: &Settings| pipeline.check(&[Request::new("", 0)], settings);
     let resolution = i64::from(config.augmentation.resolution);
-    let views = Settings { height: resolution, width: resolution, ..pipeline.default_settings() };
-    check(&views).context("augmentation.resolution (--resolution)")?;
+    let crops = Settings { height: resolution, width: resolution, ..pipeline.default_settings() };
+    check(&crops).context("augmentation.resolution (--resolution)")?;
     check(&settings(trainer)).context("validation")?;
     if let Some(prior) = &config.prior {
-        check(&PriorPictures::settings(pipeline, config, prior)).context("prior")?;
+        check(&PriorImages::settings(pipeline, config, prior)).context("prior")?;
     }
     Ok(())
 }
 
-/// How validation pictures are drawn.
+/// How validation images are generated.
 pub(crate) fn settings(trainer: &Trainer) -> Settings {
     let Validation { steps, guidance_scale, .. } = trainer.config.validation;
     Settings { steps, guidance_scale, ..trainer.pipeline.default_settings() }
@@ -111,8 +111,8 @@ pub(crate) fn settings(trainer: &Trainer) -> Settings {
 
 /// Writes one image of each validation prompt, from the configured seed; no random number of the run is touched. An image
 /// that is not finite is left out and noted: a run does not end for what is only looked at, nor for a guidance scale that
-/// could not be changed when it goes on.
-fn draw(trainer: &Trainer, file: &Path) -> Result<Vec<String>> {
+/// could not be changed when it resumes.
+fn grid_of_prompts(trainer: &Trainer, file: &Path) -> Result<Vec<String>> {
     let TrainConfig { validation, .. } = &trainer.config;
     let settings = settings(trainer);
     let mut grid = Grid::new(validation.prompts.len().min(4));
@@ -120,7 +120,7 @@ fn draw(trainer: &Trainer, file: &Path) -> Result<Vec<String>> {
     for prompt in &validation.prompts {
         let prompt = trainer.config.fill(prompt);
         match trainer.pipeline.generate(&[Request::new(&prompt, validation.seed)], &settings, &mut |_| {}) {
-            Ok(pictures) => pictures.into_iter().for_each(|picture| grid.push(picture, &prompt)),
+            Ok(images) => images.into_iter().for_each(|image| grid.push(image, &prompt)),
             Err(error) if error.is::<NotFinite>() => {
                 notes.push(format!("{} goes without one image: {error}", file.display()));
             }

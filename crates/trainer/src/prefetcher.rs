@@ -5,7 +5,7 @@ use std::thread::{Builder, JoinHandle};
 
 use anyhow::{Context, Result};
 
-/// A thread that makes what is wanted next while the present is used.
+/// A thread that makes the next item while the current one is used.
 #[derive(Debug)]
 pub(crate) struct Prefetcher<P, T> {
     /// Gone when the thread is to end.
@@ -19,10 +19,10 @@ pub(crate) struct Prefetcher<P, T> {
 impl<P: Copy + PartialEq + Send + 'static, T: Send + 'static> Prefetcher<P, T> {
     /// Lets a thread of this name `make` what is ordered.
     pub(crate) fn new(name: &str, mut make: impl FnMut(P) -> T + Send + 'static) -> Result<Self> {
-        let (orders, wanted) = channel::<P>();
+        let (orders, requested) = channel::<P>();
         let (finished, made) = channel();
         let work = move || {
-            for order in wanted {
+            for order in requested {
                 if finished.send((order, make(order))).is_err() {
                     return;
                 }
@@ -32,7 +32,7 @@ impl<P: Copy + PartialEq + Send + 'static, T: Send + 'static> Prefetcher<P, T> {
         Ok(Self { orders: Some(orders), made, ordered: None, thread: Some(thread) })
     }
 
-    /// What `order` asks for, made ahead or now; then `next` is begun.
+    /// What `order` asks for, made ahead or now; then `next` is started.
     pub(crate) fn take(&mut self, order: P, next: Option<P>) -> Result<T> {
         self.order(Some(order));
         let made = loop {
@@ -49,9 +49,9 @@ impl<P: Copy + PartialEq + Send + 'static, T: Send + 'static> Prefetcher<P, T> {
 
     /// Lets the thread begin, if it has not.
     fn order(&mut self, order: Option<P>) {
-        if let (Some(wanted), Some(orders)) = (order.filter(|_| order != self.ordered), &self.orders) {
+        if let (Some(order), Some(orders)) = (order.filter(|_| order != self.ordered), &self.orders) {
             // A thread that has failed is noticed when nothing comes.
-            let _ = orders.send(wanted);
+            let _ = orders.send(order);
         }
         self.ordered = order;
     }
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_was_begun_the_order_is_what_comes() {
+    fn the_order_is_what_comes_whatever_was_started() {
         let mut ahead = Prefetcher::new("ahead", |number: u32| number * number).unwrap();
         for (order, next) in [(3, Some(4)), (4, Some(5)), (2, Some(3)), (3, None), (7, Some(7)), (7, None)] {
             assert_eq!(ahead.take(order, next).unwrap(), order * order);

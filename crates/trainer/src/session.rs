@@ -11,10 +11,10 @@ use runs::{ConfigLayers, ModelFingerprint, RunFolder, RunRecord, SavedRun, Stage
 use sampling::Pipeline;
 use tch::{Device, Kind};
 
-use crate::checkpoint::Writer;
+use crate::checkpoint::CheckpointWriter;
 use crate::event::{Event, Outcome};
 use crate::outputs::{self, Outputs};
-use crate::prior::PriorPictures;
+use crate::prior::PriorImages;
 use crate::step_logger::StepLogger;
 use crate::{BatchIndex, Checkpoint, LaunchedStep, PhotoBatches, StageRun, Trainer};
 use crate::{memory, space};
@@ -23,16 +23,16 @@ use crate::{memory, space};
 #[derive(Debug)]
 pub struct Session {
     /// Before the folder, which is free for others when nothing writes there any more.
-    checkpoints: Writer,
+    checkpoints: CheckpointWriter,
     folder: RunFolder,
     /// The bytes of its `config.json`.
     config: Vec<u8>,
     trainer: Trainer,
     photos: Vec<Photo>,
-    prior: Option<PriorPictures>,
+    prior: Option<PriorImages>,
     outputs: Outputs,
     checkpoint: Option<Checkpoint>,
-    /// All was learned before, and written.
+    /// The learned weights are saved already.
     learned: bool,
     notes: Vec<String>,
 }
@@ -43,7 +43,7 @@ pub(crate) struct Checked {
     started: Option<(SavedRun, RunFolder)>,
     pub(crate) trainer: Trainer,
     pub(crate) photos: Vec<Photo>,
-    pub(crate) prior: Option<PriorPictures>,
+    pub(crate) prior: Option<PriorImages>,
     record: RunRecord,
     outputs: Outputs,
     learned: bool,
@@ -81,7 +81,7 @@ impl Checked {
         }
         libtorch::set_tf32(config.dtype == Dtype::Tf32)?;
         libtorch::set_deterministic(config.deterministic)?;
-        let prior = config.prior.as_ref().map(|prior| PriorPictures::open(prior, out, &base)).transpose()?;
+        let prior = config.prior.as_ref().map(|prior| PriorImages::open(prior, out, &base)).transpose()?;
         let mut pipeline = Pipeline::open(&model, (Kind::Float, device))?;
         pipeline.set_compute_dtype(libtorch::kind(config.dtype));
         if own_resolution {
@@ -94,7 +94,7 @@ impl Checked {
         notes.extend(about_photos.into_iter().chain(prior.iter().flat_map(|prior| prior.notes.clone())));
         notes.extend(trainer_notes(&trainer)?);
 
-        // Those that are drawn follow from the rest.
+        // The generated ones follow from the rest.
         let record = RunRecord {
             config: trainer.config.clone(),
             base_model: Some(base),
@@ -119,7 +119,7 @@ impl Session {
     ///
     /// # Errors
     /// An unusable configuration, model or photo; a folder that is in use, or holds another run or something else; a resumed
-    /// run whose configuration, model or photos have changed, wherever they are now; want of memory or disk.
+    /// run whose configuration, model or photos have changed, wherever they are now; lack of memory or disk.
     pub fn open(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
         Self::prepare(layers, out, device, resume).map_err(memory::explain)
     }
@@ -152,7 +152,7 @@ impl Session {
         if let Some(checkpoint) = &checkpoint {
             checkpoint.check(&trainer.config)?;
         }
-        let checkpoints = Writer::new(checkpoints);
+        let checkpoints = CheckpointWriter::new(checkpoints);
         Ok(Self { checkpoints, folder, config, trainer, photos, prior, outputs, checkpoint, learned, notes })
     }
 
@@ -164,7 +164,7 @@ impl Session {
     /// Runs to the end, or until `stop` says so, which is asked after each step.
     ///
     /// # Errors
-    /// A loss that is not a number, want of memory or disk; the last checkpoint stays good.
+    /// A loss that is not a number, lack of memory or disk; the last checkpoint stays good.
     pub fn run(self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -> Result<Outcome> {
         let outcome = self.stages(stop, watch);
         outcome.map_err(memory::explain)
@@ -186,7 +186,7 @@ impl Session {
         }
         tell(&tracing::trace_span!("train/samples").in_scope(|| self.outputs.samples(&self.trainer))?, watch);
         tracing::trace_span!("train/outputs").in_scope(|| self.outputs.curves())?;
-        // Nothing goes on from them any more, and of Stable Diffusion one takes 10 GB.
+        // Nothing resumes from them any more, and of Stable Diffusion one takes 10 GB.
         Checkpoint::discard_all(&self.folder.path().join(layout::CHECKPOINTS))?;
         Ok(Outcome::Finished)
     }
@@ -194,17 +194,17 @@ impl Session {
     /// Returns whether all stages were finished.
     fn learn(&mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -> Result<bool> {
         let Trainer { config, pipeline, .. } = &self.trainer;
-        if let (Some(prior), Some(pictures)) = (&config.prior, &mut self.prior)
+        if let (Some(prior), Some(images)) = (&config.prior, &mut self.prior)
             && !tracing::trace_span!("train/prior_pictures")
-                .in_scope(|| pictures.draw(pipeline, config, prior, stop, watch))?
+                .in_scope(|| images.generate(pipeline, config, prior, stop, watch))?
         {
             return Ok(false);
         }
         let photos = std::mem::take(&mut self.photos);
-        let prior = self.prior.take().map(PriorPictures::into_photos);
+        let prior = self.prior.take().map(PriorImages::into_photos);
         let mut batches = PhotoBatches::new(config, pipeline, photos, prior)?;
         let first = BatchIndex { stage: Stage::Embedding, step: 0, part: 0 };
-        tracing::trace_span!("train/outputs").in_scope(|| self.outputs.contact_sheet(&batches.views(first)))?;
+        tracing::trace_span!("train/outputs").in_scope(|| self.outputs.contact_sheet(&batches.crops(first)))?;
         let resumed = self.checkpoint.take();
         let start = resumed.as_ref().map_or(Stage::Embedding, |checkpoint| checkpoint.state.stage);
         let done = resumed.as_ref().map_or(0, |c| self.step_number(c.state.stage, c.state.step));
@@ -310,7 +310,7 @@ impl Session {
     }
 
     /// Writes the configuration again where somebody has removed the folder; without it, a checkpoint in the new one could
-    /// not go on.
+    /// not be resumed.
     fn keep_config(&self) -> Result<()> {
         let (folder, config) = (self.folder.path(), self.folder.path().join(layout::CONFIG));
         if config.exists() {

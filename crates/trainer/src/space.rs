@@ -8,7 +8,7 @@ use runs::{Stage, Validation};
 use tch::Tensor;
 
 use crate::Trainer;
-use crate::prior::PriorPictures;
+use crate::prior::PriorImages;
 
 /// Bytes that are worth a word to the user.
 const WORTH_SAYING: u64 = 1_000_000_000;
@@ -32,7 +32,7 @@ struct Need {
 ///
 /// # Errors
 /// When it does not fit. A file system that does not say what is free is taken to have enough.
-pub(crate) fn check(trainer: &Trainer, prior: Option<&PriorPictures>, out: &Path) -> Result<Option<String>> {
+pub(crate) fn check(trainer: &Trainer, prior: Option<&PriorImages>, out: &Path) -> Result<Option<String>> {
     let mut need = need(trainer);
     if let Some(prior) = prior {
         let images = image_bytes(trainer).saturating_mul(prior.missing() as u64);

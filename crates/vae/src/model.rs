@@ -45,7 +45,7 @@ impl AutoencoderKl {
         })
     }
 
-    /// Loads a diffusers folder (`vae/`): `config.json` and the safetensors file beside it, as parameters of the kind
+    /// Loads a diffusers folder (`vae/`): `config.json` and the safetensors file beside it, as parameters of the dtype
     /// and on the device `to`.
     ///
     /// # Errors
@@ -162,7 +162,7 @@ fn check(what: &str, tensor: &Tensor, channels: i64) -> Result<(i64, i64)> {
     let kind = tensor.kind();
     ensure!(
         matches!(kind, Kind::Float | Kind::BFloat16 | Kind::Half | Kind::Double),
-        "{what} are of type {kind:?}, but must be floating-point; convert them first"
+        "{what} have dtype {kind:?}, but must be floating-point; convert them first"
     );
     Ok((height, width))
 }

@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 /// Independent normal distributions, one for each element of the latents.
 ///
-/// All tensors have the shape [batch, latent channels, height, width] and the kind that was computed in. Latents are
+/// All tensors have the shape [batch, latent channels, height, width] and the dtype that was computed in. Latents are
 /// *unscaled* here; see [`crate::AutoencoderKl::scale_latents`].
 #[derive(Debug)]
 pub struct Posterior {
@@ -59,7 +59,7 @@ impl Posterior {
 
     /// Latents drawn with standard normal `noise` of their shape: mean + std · noise.
     ///
-    /// The noise is brought to the kind and device of the distribution.
+    /// The noise is brought to the dtype and device of the distribution.
     ///
     /// # Errors
     /// When `noise` has another shape.

@@ -1,16 +1,14 @@
-//! Cutting work into pieces, so that memory does not grow with it.
+//! Batches in slices and images in tiles, so that memory does not grow with them.
 
 use tch::{Kind, Tensor};
 
-/// How a batch is cut up before the model sees it.
+/// How a batch is divided before the model sees it.
 ///
 /// Slicing a batch changes nothing but the order of rounding. Tiles do change the result: attention and normalisation
 /// see one tile at a time, so colours may differ slightly from tile to tile. Neighbouring tiles overlap by a quarter of
 /// their side and are blended linearly there.
 ///
-/// What it saves: decoding 768×768 pixels with Stable Diffusion's VAE in f32 on a CPU takes 2030 MiB beside the weights
-/// as a whole, 951 MiB in tiles of 512 pixels and 482 MiB in tiles of 256 (`examples/memory.rs` measures it), in about
-/// twice the time.
+/// `examples/memory.rs` measures what it saves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tiling {
     /// One image at a time (diffusers' `enable_slicing`).
@@ -25,8 +23,8 @@ impl Tiling {
     /// Everything at once.
     pub const NONE: Self = Self { slice_batch: false, tile_size: None };
 
-    /// One image at a time, in tiles of 512×512 pixels where it is larger: the memory of a 512×512 image, for a batch
-    /// and size of any kind.
+    /// One image at a time, in tiles of 512×512 pixels where it is larger: the memory of a 512×512 image, for any
+    /// batch and size.
     pub const BOUNDED: Self = Self { slice_batch: true, tile_size: Some(512) };
 }
 

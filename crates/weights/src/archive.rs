@@ -200,7 +200,7 @@ impl Archive {
         self.files.iter().map(|(path, _)| path.as_path())
     }
 
-    /// The variant that [`Archive::open_folder`] has opened for want of the plain weights, if so.
+    /// The variant that [`Archive::open_folder`] has opened for lack of the plain weights, if so.
     pub fn variant(&self) -> Option<&Variant> {
         self.variant.as_ref()
     }
@@ -215,10 +215,10 @@ impl Archive {
         self.entries.iter().map(|(name, entry)| (name.as_str(), entry.shape.as_slice()))
     }
 
-    /// A copy of the tensor called `name`, in the kind it has in the file; `None` when there is none of that name.
+    /// A copy of the tensor called `name`, in the dtype it has in the file; `None` when there is none of that name.
     ///
     /// # Errors
-    /// When the file's kind is not one that LibTorch computes with, or memory runs out.
+    /// When the file's dtype is not one that LibTorch computes with, or memory runs out.
     pub fn tensor(&self, name: &str) -> anyhow::Result<Option<Tensor>> {
         let Some(entry) = self.entries.get(name) else { return Ok(None) };
         let kind = kind_of(entry.dtype)

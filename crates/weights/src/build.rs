@@ -29,13 +29,13 @@ fn is_at_or_below(name: &str, place: &str) -> bool {
     name.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Builds a model with `new`, taking its parameters from `source` as tensors of the kind and on the device `to`.
+/// Builds a model with `new`, taking its parameters from `source` as tensors of the dtype and on the device `to`.
 ///
 /// Returns the model together with its parameters by name, which share the model's memory. Tensors that are known to mean
 /// nothing to a model are passed over, with a note: those that it ignores, and what training programs leave in files.
 ///
 /// # Errors
-/// A [`LoadError`] that lists all missing, unexpected, mis-shaped, mis-typed and repeated tensors, or the error of `new`. Want of
+/// A [`LoadError`] that lists all missing, unexpected, mis-shaped, mis-typed and repeated tensors, or the error of `new`. Lack of
 /// memory is a [`libtorch::Error`] of its own: which tensors it hits says nothing of them.
 pub fn build<M>(
     source: &dyn Source,
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn want_of_memory_is_one_sentence_however_many_tensors_it_hits() {
+    fn lack_of_memory_is_one_sentence_however_many_tensors_it_hits() {
         let model = |vs: &Scope| {
             (0..700).for_each(|i| drop(vs.get(&i.to_string(), &[2], Init::Const(0.0))));
             Ok(())

@@ -18,7 +18,7 @@ use crate::dtype::dtype_of;
 /// The tensors may be on any device and need not be contiguous.
 ///
 /// # Errors
-/// When a tensor's kind has no place in the format, or the file cannot be written; the old file, if any, stays.
+/// When a tensor's dtype has no place in the format, or the file cannot be written; the old file, if any, stays.
 pub fn save<N: AsRef<str>, T: Borrow<Tensor>>(path: &Path, tensors: impl IntoIterator<Item = (N, T)>) -> Result<()> {
     save_with_metadata(path, tensors, &[])
 }

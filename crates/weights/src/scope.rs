@@ -26,7 +26,7 @@ pub trait Source {
     /// Whether there is a tensor called `name`.
     fn contains(&self, name: &str) -> bool;
 
-    /// A new tensor for the parameter `name` of `shape`, of the kind and on the device `to`. `init` matters only to
+    /// A new tensor for the parameter `name` of `shape`, of the dtype and on the device `to`. `init` matters only to
     /// sources that make new values.
     ///
     /// # Errors

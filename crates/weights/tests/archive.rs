@@ -55,12 +55,12 @@ fn half_precision_files_fill_single_precision_models_and_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.safetensors");
     let values = numbers(&[5]);
-    for (stored, wanted) in [(Kind::Half, Kind::Float), (Kind::BFloat16, Kind::Float), (Kind::Float, Kind::BFloat16)] {
+    for (stored, target) in [(Kind::Half, Kind::Float), (Kind::BFloat16, Kind::Float), (Kind::Float, Kind::BFloat16)] {
         weights::save(&path, [("w", values.to_kind(stored))]).unwrap();
         let source = Archive::open(&path).unwrap();
         let (w, _) =
-            weights::build(&source, (wanted, Device::Cpu), |vs| Ok(vs.get("w", &[5], Init::Const(0.0)))).unwrap();
-        assert_eq!((w.kind(), w), (wanted, values.to_kind(wanted)));
+            weights::build(&source, (target, Device::Cpu), |vs| Ok(vs.get("w", &[5], Init::Const(0.0)))).unwrap();
+        assert_eq!((w.kind(), w), (target, values.to_kind(target)));
     }
 }
 

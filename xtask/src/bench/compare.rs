@@ -141,8 +141,8 @@ fn comparisons(bench: &Bench, workers: &Workers<'_>) -> anyhow::Result<Vec<Compa
         compare("loading", "", vec![Baseline::plain("diffusers", None), Baseline::plain(COPY, of_size).unchecked()]),
     ];
     if !bench.full {
-        let (model, pictures) = (workers.make("vit-b32")?, workers.make("pictures")?);
-        let args = format!("features --model {model} --pictures {pictures} --batch-size 32 --iterations 1 --warm-up 0");
+        let (model, images) = (workers.make("vit-b32")?, workers.make("images")?);
+        let args = format!("features --model {model} --images {images} --batch-size 32 --iterations 1 --warm-up 0");
         let torchvision = |name, workers: usize| Baseline::plain(name, Some(1.3)).with(&format!("--workers {workers}"));
         all.push(Comparison {
             name: "features",
@@ -153,7 +153,7 @@ fn comparisons(bench: &Bench, workers: &Workers<'_>) -> anyhow::Result<Vec<Compa
             ],
         });
     }
-    // Of the large model a CPU does a twentieth, and hardly draws the picture at the end, which is larger; the whole takes
+    // Of the large model a CPU does a twentieth, and hardly generates the image at the end, which is larger; the whole takes
     // hours. Python writes checkpoints where a stage ends.
     let (name, args, target) = match (bench.full, large) {
         (false, _) => ("training", "", Some(0.7)),

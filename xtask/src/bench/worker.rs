@@ -43,7 +43,7 @@ pub(super) struct Workers<'a> {
 const PROCEDURAL: &str = "models/procedural";
 
 impl<'a> Workers<'a> {
-    /// Builds the program, and makes the model where it is not there.
+    /// Builds the program, and writes the model where it is missing.
     pub(super) fn new(bench: &'a Bench) -> anyhow::Result<Self> {
         program::build()?;
         let cores = thread::available_parallelism().map_or(1, usize::from);
@@ -55,11 +55,11 @@ impl<'a> Workers<'a> {
         Ok(Self { model: format!("{PROCEDURAL}/sd21-base"), ..workers })
     }
 
-    /// Makes something to measure with, once; returns where it is.
+    /// Writes something to measure with, once; returns where it is.
     pub(super) fn make(&self, what: &str) -> anyhow::Result<String> {
         let path = format!("{PROCEDURAL}/{what}");
         if !workspace::root().join(&path).exists() {
-            terminal::say!("making {path}");
+            terminal::say!("writing {path}");
             workspace::run(self.ours().args(["--make", what, "--out", &path]))?;
         }
         Ok(path)
@@ -67,7 +67,7 @@ impl<'a> Workers<'a> {
 
     /// A folder with so many photos of 512 pixels, up to 768.
     pub(super) fn photos(&self, count: u64) -> anyhow::Result<String> {
-        let all = workspace::root().join(self.make("pictures")?);
+        let all = workspace::root().join(self.make("images")?);
         let path = format!("{PROCEDURAL}/photos-{count}");
         let folder = workspace::root().join(&path);
         fs::create_dir_all(&folder)?;

@@ -28,7 +28,7 @@ pub(crate) fn ids(lengths: &[i64], pad: i64, (bos, eos): (i64, i64)) -> Tensor {
 }
 
 /// An image with texture and hard edges, as rows of red, green and blue.
-pub(crate) fn picture(height: i64, width: i64) -> Vec<u8> {
+pub(crate) fn image(height: i64, width: i64) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
         for c in 0..3 {
@@ -38,25 +38,4 @@ pub(crate) fn picture(height: i64, width: i64) -> Vec<u8> {
         }
     }
     bytes
-}
-
-/// A source whose tensors have a shape but hardly any memory.
-pub(crate) struct Hollow;
-
-impl Source for Hollow {
-    fn describe(&self) -> String {
-        "nothing".to_owned()
-    }
-
-    fn names(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    fn contains(&self, _: &str) -> bool {
-        false
-    }
-
-    fn fetch(&self, _: &str, shape: &[i64], _: Init, to: (Kind, Device)) -> Result<Tensor, weights::Problem> {
-        Ok(Tensor::zeros([0i64; 0], to).expand(shape, false))
-    }
 }

@@ -9,7 +9,7 @@ use runs::{AttentionRow, Overlay, Stage};
 use sampling::{Request, Settings, Word};
 use tch::{Device, Kind, Tensor};
 
-use crate::Context;
+use crate::context::Context;
 
 /// What is shown.
 pub(super) struct Figure {

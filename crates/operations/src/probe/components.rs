@@ -7,7 +7,7 @@ use ::vae::AutoencoderKl;
 use anyhow::Result;
 use tch::Tensor;
 
-use super::Place;
+use super::place::Place;
 use super::tensors::{Inputs, Outputs};
 
 fn outputs<const N: usize>(named: [(&str, Tensor); N]) -> Outputs {
