@@ -49,7 +49,7 @@ pub(crate) fn run(request: &Compare, context: &Context<'_>) -> Result<Compared> 
     };
     results.create()?;
     atomic::write(&request.out.join("compare.html"), page)?;
-    atomic::write(&request.out.join("compare.json"), serde_json::to_vec_pretty(&comparison.json())?)?;
+    atomic::write(&request.out.join("compare.json"), serde_json::to_vec_pretty(&comparison.record())?)?;
     // Runs can be compared that a study cannot be made of.
     let study = match comparison.study(&options) {
         Ok(study) => {

@@ -1,17 +1,17 @@
 //! Several runs side by side.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use maud::{Markup, html};
-use serde_json::{Map, Value, json};
+use runs::{ComparedRun, Estimate, Metrics, RunComparison};
 
-use crate::configuration::flat;
 use crate::embedded::Image;
 use crate::generated::{Generated, generated};
 use crate::page::{Section, cell, figure, sections, table};
-use crate::run::Run;
-use crate::scores::{self, estimates};
+use crate::run::{Run, file_name, side_by_side};
+use crate::scores;
 
 /// The longer side of an image in pixels, at most.
 const SIDE: u32 = 384;
@@ -22,8 +22,10 @@ pub struct Comparison {
     pub(crate) runs: Vec<Run>,
     pub(crate) names: Vec<String>,
     pub(crate) images: Vec<Vec<Generated>>,
-    /// Of each run: prompt set and scores file.
-    evaluations: Vec<Vec<(String, Value)>>,
+    /// Of each run, the prompt sets that it was evaluated on and the subject's means.
+    scores: Vec<BTreeMap<String, Metrics<Estimate>>>,
+    /// The values of the configuration that are not the same in all runs, by their paths, each with one text a run.
+    differences: Vec<(String, Vec<String>)>,
 }
 
 impl Comparison {
@@ -42,75 +44,53 @@ impl Comparison {
         let unique = |name: &String| short.iter().filter(|other| *other == name).count() == 1;
         let names = short.iter().zip(folders);
         let names = names.map(|(name, folder)| if unique(name) { name.clone() } else { folder.display().to_string() });
+        let scores = |run: &Run| {
+            let evaluations = runs::evaluations(run.folder())?.into_iter();
+            let means = evaluations.filter_map(|(folder, one)| Some((file_name(&folder), one.subject()?.scores.mean)));
+            Ok(means.collect())
+        };
         Ok(Self {
             names: names.collect(),
             images: runs.iter().map(generated).collect::<Result<_>>()?,
-            evaluations: runs.iter().map(Run::evaluations).collect::<Result<_>>()?,
+            scores: runs.iter().map(scores).collect::<Result<_>>()?,
+            differences: differences(&runs)?,
             runs,
         })
     }
 
-    /// The settings that are not the same in all runs, each with its values.
-    fn settings(&self) -> Vec<(String, Vec<String>)> {
-        let all: Vec<Vec<(String, String)>> = self.runs.iter().map(|run| flat("", &run.config)).collect();
-        let mut keys: Vec<&str> = Vec::new();
-        for (key, _) in all.iter().flatten() {
-            if !keys.contains(&key.as_str()) {
-                keys.push(key);
-            }
-        }
-        let value = |settings: &Vec<(String, String)>, key: &str| {
-            let found = settings.iter().find(|(name, _)| name == key);
-            found.map_or_else(|| "–".to_owned(), |(_, value)| value.clone())
-        };
-        let rows = keys.into_iter().map(|key| (key.to_owned(), all.iter().map(|one| value(one, key)).collect()));
-        rows.filter(|(_, values): &(String, Vec<String>)| values.iter().any(|value| *value != values[0])).collect()
+    /// Prompt sets that any of the runs was evaluated on, sorted.
+    fn sets(&self) -> BTreeSet<&String> {
+        self.scores.iter().flat_map(BTreeMap::keys).collect()
     }
 
-    /// Prompt sets that any of the runs was evaluated on, each with the scores of the runs that were.
-    fn scores(&self) -> Vec<(String, Vec<Option<&Value>>)> {
-        let mut sets: Vec<&str> = self.evaluations.iter().flatten().map(|(set, _)| set.as_str()).collect();
-        sets.sort_unstable();
-        sets.dedup();
-        let of = |set: &str, files: &'_ [(String, Value)]| files.iter().position(|(name, _)| name == set);
-        let rows = sets.into_iter().map(|set| {
-            let files = self.evaluations.iter().map(|files| scores::own(&files[of(set, files)?].1));
-            (set.to_owned(), files.collect())
-        });
-        rows.collect()
-    }
-
-    /// Settings that differ and scores with their intervals, for a terminal: a column for each run.
+    /// Values that differ and scores with their intervals, for a terminal: a column for each run.
     pub fn table(&self) -> String {
         let mut rows = vec![(String::new(), self.names.clone())];
-        rows.extend(self.settings());
-        for (set, files) in self.scores() {
-            for (key, name) in scores::METRICS {
-                let value = |file: &Option<&Value>| {
-                    let all = file.map(estimates).unwrap_or_default();
-                    all.into_iter().find(|(found, ..)| *found == key).map(|(.., estimate)| estimate.text())
+        rows.extend(self.differences.iter().cloned());
+        for set in self.sets() {
+            let runs: Vec<_> = self.scores.iter().map(|sets| sets.get(set).map(Metrics::named)).collect();
+            let Some(longest) = runs.iter().flatten().max_by_key(|scores| scores.len()) else { continue };
+            for (name, _) in longest {
+                let value = |scores: &Option<Vec<(&str, &Estimate)>>| {
+                    let found = scores.as_ref()?.iter().find(|(other, _)| other == name)?;
+                    Some(scores::text(found.1))
                 };
-                let values: Vec<Option<String>> = files.iter().map(value).collect();
-                if values.iter().any(Option::is_some) {
-                    let values = values.into_iter().map(|value| value.unwrap_or_else(|| "–".to_owned()));
-                    rows.push((format!("{set}: {name}"), values.collect()));
-                }
+                let values = runs.iter().map(|scores| value(scores).unwrap_or_else(|| "–".to_owned()));
+                rows.push((format!("{set}: {name}"), values.collect()));
             }
         }
         align(&rows)
     }
 
     /// The same for programs.
-    pub fn json(&self) -> Value {
-        let means = |i: usize| -> Map<String, Value> {
-            let sets = self.scores().into_iter();
-            sets.filter_map(|(set, files)| Some((set, files[i]?.get("mean")?.clone()))).collect()
-        };
-        let runs = self.runs.iter().enumerate().map(
-            |(i, run)| json!({ "name": self.names[i], "folder": run.folder, "config": run.config, "scores": means(i) }),
-        );
-        let differ = self.settings().into_iter().map(|(key, values)| (key, json!(values)));
-        json!({ "runs": runs.collect::<Vec<_>>(), "settings_that_differ": differ.collect::<Map<_, _>>() })
+    pub fn record(&self) -> RunComparison {
+        let runs = self.names.iter().zip(&self.runs).zip(&self.scores).map(|((name, run), scores)| ComparedRun {
+            name: name.clone(),
+            folder: run.folder().to_owned(),
+            config: run.config().clone(),
+            scores: scores.clone(),
+        });
+        RunComparison { runs: runs.collect(), settings_that_differ: self.differences.iter().cloned().collect() }
     }
 
     /// One page: values that differ, scores, and the images of each prompt and seed side by side, of at most `seeds` seeds
@@ -128,24 +108,23 @@ impl Comparison {
     }
 
     fn settings_body(&self) -> Markup {
-        let rows = self.settings();
-        if rows.is_empty() {
+        if self.differences.is_empty() {
             return html! { p class="note" { "None: the runs have the same configuration." } };
         }
-        let rows = rows.into_iter().map(|(key, values)| (key, values.into_iter().map(cell).collect()));
+        let rows = self.differences.iter().map(|(key, values)| (key.clone(), values.iter().map(cell).collect()));
         table(std::iter::once("").chain(self.names.iter().map(String::as_str)), rows)
     }
 
     fn scores_body(&self) -> Option<Markup> {
-        let sets = self.scores();
-        let rows = |files: &[Option<&Value>]| {
-            let rows = self.names.iter().cloned().zip(files).filter_map(|(name, file)| Some((name, (*file)?)));
-            scores::by_row("run", rows.collect())
+        let sets = self.sets();
+        let rows = |set: &String| {
+            let rows = self.names.iter().cloned().zip(&self.scores);
+            scores::by_row("run", &rows.filter_map(|(name, sets)| Some((name, sets.get(set)?))).collect::<Vec<_>>())
         };
         (!sets.is_empty()).then(|| {
             html! {
                 div {
-                    @for (set, files) in &sets { h3 { "Prompts " (set) } (rows(files)) }
+                    @for set in sets { h3 { "Prompts " (set) } (rows(set)) }
                     p class="note" { "Means with their bootstrap intervals over prompts and images; higher is better." }
                 }
             }
@@ -174,6 +153,13 @@ impl Comparison {
         let head = std::iter::once("prompt").chain(self.names.iter().map(String::as_str));
         Ok((!rows.is_empty()).then(|| html! { div class="image-table" { (table(head, rows)) } }))
     }
+}
+
+/// The values that are not the same in all runs' configurations, by their paths, each with one text a run.
+fn differences(runs: &[Run]) -> Result<Vec<(String, Vec<String>)>> {
+    let configs: Vec<_> = runs.iter().map(Run::config).collect();
+    let rows = side_by_side(&configs)?.into_iter();
+    Ok(rows.filter(|(_, values)| values.iter().any(|value| *value != values[0])).collect())
 }
 
 /// Rows of texts in aligned columns, a line each: control characters in names, keys and values are shown escaped.

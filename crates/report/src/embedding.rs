@@ -2,21 +2,20 @@
 
 use anyhow::Result;
 use maud::{Markup, html};
-use serde_json::Value;
+use runs::{InspectedVector, Inspection, NearToken, layout};
 
 use crate::embedded::Image;
 use crate::page::{cell, figure, pairs, slider, table};
-use crate::run::{Run, list, text};
+use crate::run::Run;
 
-const FOLDER: &str = "inspect";
 /// The longer side of an image in pixels, at most.
 const SIDE: u32 = 384;
 
 /// Each vector's distance from its start and its neighbours, and images of `[V]` alone.
 pub(crate) fn body(run: &Run) -> Result<Option<Markup>> {
-    let Some(file) = run.json(&format!("{FOLDER}/inspect.json"))? else { return Ok(None) };
-    let vectors = list(&file, "vectors");
-    let frames = frames(run, &file)?;
+    let Some(inspection) = Inspection::read(&run.folder().join(layout::INSPECTION))? else { return Ok(None) };
+    let vectors = &inspection.vectors;
+    let frames = frames(run, &inspection)?;
     Ok(Some(html! {
         div {
             @for (number, vector) in (1..).zip(vectors) {
@@ -32,45 +31,38 @@ pub(crate) fn body(run: &Run) -> Result<Option<Markup>> {
     }))
 }
 
-fn number(value: &Value, key: &str) -> String {
-    value.get(key).and_then(Value::as_f64).map_or_else(|| "–".to_owned(), |number| format!("{number:.4}"))
-}
-
-fn shift(vector: &Value) -> Markup {
-    let norms = format!("{} at the start, {} now", number(vector, "start_norm"), number(vector, "norm"));
+fn shift(vector: &InspectedVector) -> Markup {
     let rows = [
-        ("cosine to its start", number(vector, "cosine")),
-        ("distance from its start", number(vector, "distance")),
-        ("length", norms),
+        ("cosine to its start", format!("{:.4}", vector.cosine)),
+        ("distance from its start", format!("{:.4}", vector.distance)),
+        ("length", format!("{:.4} at the start, {:.4} now", vector.start_norm, vector.norm)),
     ];
     pairs(rows.map(|(name, value)| (name.to_owned(), value)))
 }
 
 /// The nearest tokens, then those of the class noun.
-fn neighbours(vector: &Value) -> Markup {
-    let rows = |key: &'static str, note: &'static str| {
-        list(vector, key).iter().map(move |token| {
-            let rank = token.get("rank").map(Value::to_string).unwrap_or_default();
-            let name = format!("{}{note}", text(token, "token").trim_end_matches("</w>"));
-            (name, vec![cell(number(token, "cosine")), cell(rank)])
-        })
+fn neighbours(vector: &InspectedVector) -> Markup {
+    let row = |token: &NearToken, note: &str| {
+        let name = format!("{}{note}", token.token.trim_end_matches("</w>"));
+        (name, vec![cell(format!("{:.4}", token.cosine)), cell(token.rank.to_string())])
     };
-    let rows = rows("nearest", "").chain(rows("category", " (the class noun)"));
+    let nearest = vector.nearest.iter().map(|token| row(token, ""));
+    let rows = nearest.chain(vector.category.iter().map(|token| row(token, " (the class noun)")));
     table(["nearest words of the vocabulary", "cosine", "rank"], rows)
 }
 
-/// Images before and after learning.
-fn frames(run: &Run, file: &Value) -> Result<Vec<(String, Markup)>> {
-    let mut tiles = Vec::new();
-    for record in list(file, "pictures") {
-        let (moment, seed) = (text(record, "moment"), record.get("seed").map(Value::to_string).unwrap_or_default());
-        let image = Image::open(&run.inside(run.folder.join(FOLDER).join(text(record, "file")))?, SIDE)?;
-        let tile = figure(&image, &format!("“[V]” {moment} stage 1, seed {seed}"), &format!("seed {seed}"));
-        tiles.push((format!("{moment} stage 1"), tile));
+/// Images before and after stage 1.
+fn frames(run: &Run, inspection: &Inspection) -> Result<Vec<(String, Markup)>> {
+    let mut frames = Vec::new();
+    for images in inspection.images.chunk_by(|one, other| one.moment == other.moment) {
+        let name = format!("{} stage 1", images[0].moment.name());
+        let tiles = images.iter().map(|record| {
+            let path = run.folder().join(layout::INSPECTION).join(&record.file);
+            let caption = format!("seed {}", record.seed);
+            Ok(figure(&Image::open(&run.inside(path)?, SIDE)?, &format!("“[V]” {name}, {caption}"), &caption))
+        });
+        let tiles = tiles.collect::<Result<Vec<_>>>()?;
+        frames.push((name, html! { div class="tiles" { @for tile in &tiles { (tile) } } }));
     }
-    let frames = tiles.chunk_by(|(name, _), (other, _)| name == other).map(|of_moment| {
-        let body = html! { div class="tiles" { @for (_, tile) in of_moment { (tile) } } };
-        (of_moment[0].0.clone(), body)
-    });
-    Ok(frames.collect())
+    Ok(frames)
 }

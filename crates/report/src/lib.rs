@@ -6,15 +6,16 @@
 //! ```
 //! # let parent = tempfile::tempdir()?;
 //! # let folder = parent.path().join("my-dog");
-//! # let run = runs::RunFolder::create(&folder)?;
-//! # run.write_config(&serde_json::json!({"config": {"category": "dog"}}), [])?;
+//! # let config = runs::TrainConfig { category: "dog".into(), ..runs::TrainConfig::paper() };
+//! # let record = runs::RunRecord { config, base_model: None, photos: Vec::new(), prior_photos: None };
+//! # runs::RunFolder::create(&folder)?.write_record(&record, "2.11.0", "Cpu")?;
 //! let page = report::run_page(&folder)?;
 //! assert!(page.starts_with("<!doctype html>") && page.contains("my-dog"));
 //! # anyhow::Ok(())
 //! ```
 //!
-//! Invariants: knows nothing of tensors or models, and reads other crates' files without demands, leaving out what is not
-//! there; no text of a file can become markup; pages do without a network.
+//! Invariants: knows nothing of tensors or models; what is not in a run's folder is left out, what is damaged or of another
+//! form is an error that names it (`runs` reads it); no text of a file can become markup; pages do without a network.
 
 mod answers;
 mod attention;

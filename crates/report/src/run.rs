@@ -1,73 +1,64 @@
-//! What is in the folder of a run, read without demands: what is not there is left out.
+//! A run's folder, as pages need it.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use runs::{SavedRun, TrainConfig};
+use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// A run's folder.
+/// A run with its record.
 #[derive(Debug)]
-pub(crate) struct Run {
-    pub(crate) folder: PathBuf,
-    /// `config` of its config.json.
-    pub(crate) config: Value,
-    /// Its photos: `file` and `sha256`.
-    pub(crate) photos: Vec<Value>,
-    pub(crate) versions: Value,
-}
+pub(crate) struct Run(SavedRun);
 
 impl Run {
     /// # Errors
-    /// When `folder` has no readable config.json.
+    /// As [`SavedRun::read`].
     pub(crate) fn open(folder: &Path) -> Result<Self> {
-        let path = folder.join("config.json");
-        let value = json(&path)?.with_context(|| {
-            format!("{} is not the folder of a training run: it has no config.json", folder.display())
-        })?;
-        let config = value.get("config").filter(|config| config.is_object()).cloned().with_context(|| {
-            format!("{} is not of a training run of this version: it has no object called config", path.display())
-        })?;
-        let photos = value.get("photos").and_then(Value::as_array).cloned().unwrap_or_default();
-        let versions = value.get("versions").cloned().unwrap_or_default();
-        Ok(Self { folder: folder.to_owned(), config, photos, versions })
+        SavedRun::read(folder).map(Self)
+    }
+
+    pub(crate) fn saved(&self) -> &SavedRun {
+        &self.0
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.0.folder
+    }
+
+    pub(crate) fn config(&self) -> &TrainConfig {
+        self.0.config()
     }
 
     /// The name of its folder.
     pub(crate) fn name(&self) -> String {
-        let folder = fs::canonicalize(&self.folder).unwrap_or_else(|_| self.folder.clone());
-        folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        let folder = fs::canonicalize(self.folder()).unwrap_or_else(|_| self.folder().to_owned());
+        file_name(&folder)
     }
 
-    /// A text of the configuration, by its path with dots; empty where there is none.
-    pub(crate) fn text(&self, key: &str) -> &str {
-        key.split('.').try_fold(&self.config, |value, key| value.get(key)).and_then(Value::as_str).unwrap_or_default()
-    }
-
-    /// The name of the folder with the photos; empty for a single photo, whose name says little.
+    /// The name of the folder with the photos; for a single photo, whose name says little, the class noun.
     pub(crate) fn subject(&self) -> String {
-        let name = if self.single_photo() { None } else { Path::new(self.text("concept")).file_name() };
-        name.unwrap_or_default().to_string_lossy().into_owned()
+        let name = if self.single_photo() { String::new() } else { file_name(&self.config().concept) };
+        if name.is_empty() { self.config().category.clone() } else { name.replace(['_', '-'], " ") }
     }
 
     /// Whether a file was named in place of a folder.
     fn single_photo(&self) -> bool {
-        let named = Path::new(self.text("concept")).file_name();
-        matches!(&self.photos[..], [only] if named.is_some_and(|name| name == text(only, "file")))
+        matches!(&self.0.record.photos[..], [only] if file_name(&self.config().concept) == only.file)
     }
 
     /// The first photo that is still where it was, and what it was: of the same hash, so that no record leads to another
     /// file.
     pub(crate) fn photo(&self) -> Option<PathBuf> {
-        let concept = Path::new(self.text("concept"));
+        let concept = &self.config().concept;
         let folder = if self.single_photo() { concept.parent().unwrap_or(concept) } else { concept };
-        self.photos.iter().find_map(|photo| {
-            let path = folder.join(photo.get("file")?.as_str()?);
-            let unchanged = path.is_file() && hash(&path)? == photo.get("sha256")?.as_str()?;
-            unchanged.then_some(path)
-        })
+        let unchanged = self.0.record.photos.iter().map(|photo| (folder.join(&photo.file), &photo.sha256));
+        unchanged
+            .filter(|(path, _)| path.is_file())
+            .find(|(path, sha256)| hash(path).as_ref() == Some(sha256))
+            .map(|(path, _)| path)
     }
 
     /// An image of the run, by its path.
@@ -76,53 +67,29 @@ impl Run {
     /// When it lies outside of the run's folder, by a link, `..` or an absolute path in a record: a page, which may be
     /// shown to others, holds nothing from elsewhere on the disk.
     pub(crate) fn inside(&self, path: PathBuf) -> Result<PathBuf> {
-        // What is not there is for the caller to say.
+        // A missing file is the caller's to report.
         let Ok(file) = fs::canonicalize(&path) else { return Ok(path) };
         let folder =
-            fs::canonicalize(&self.folder).with_context(|| format!("cannot read {}", self.folder.display()))?;
+            fs::canonicalize(self.folder()).with_context(|| format!("cannot read {}", self.folder().display()))?;
         ensure!(
             file.starts_with(&folder),
             "{} lies outside of the run's folder {}, and a page holds only images inside it: copy it there, or remove what \
              leads to it",
             path.display(),
-            self.folder.display()
+            self.folder().display()
         );
         Ok(path)
     }
 
-    /// A file of the run, if it is there.
-    pub(crate) fn file(&self, name: &str) -> Option<PathBuf> {
-        Some(self.folder.join(name)).filter(|path| path.is_file())
-    }
-
-    /// An image of the run, if it is there.
-    ///
-    /// # Errors
-    /// As [`Run::inside`].
-    pub(crate) fn image(&self, name: &str) -> Result<Option<PathBuf>> {
-        self.file(name).map(|path| self.inside(path)).transpose()
-    }
-
-    /// A JSON file of the run, if it is there.
-    pub(crate) fn json(&self, name: &str) -> Result<Option<Value>> {
-        json(&self.folder.join(name))
-    }
-
     /// The log; none before the first step.
     pub(crate) fn log(&self) -> Result<Vec<runs::Entry>> {
-        if self.file("log.jsonl").is_none() { Ok(Vec::new()) } else { runs::read_log(&self.folder) }
+        if self.folder().join(runs::layout::LOG).is_file() { runs::read_log(self.folder()) } else { Ok(Vec::new()) }
     }
+}
 
-    /// The scores of each prompt set: its name and `scores.json`, sorted.
-    pub(crate) fn evaluations(&self) -> Result<Vec<(String, Value)>> {
-        let mut sets = Vec::new();
-        for set in entries(&self.folder.join("evaluation"))? {
-            if let Some(scores) = json(&set.join("scores.json"))? {
-                sets.push((set.file_name().unwrap_or_default().to_string_lossy().into_owned(), scores));
-            }
-        }
-        Ok(sets)
-    }
+/// The last part of a path for readers.
+pub(crate) fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// SHA-256 of a file's bytes, in hexadecimal.
@@ -131,55 +98,50 @@ fn hash(path: &Path) -> Option<String> {
     Some(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// What a folder holds, sorted by name; nothing if it is not there.
-pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let listing = match fs::read_dir(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        listing => listing.and_then(Iterator::collect::<std::io::Result<Vec<_>>>),
+/// All values of a record that are no objects, as people read them, under their paths with dots.
+pub(crate) fn values(record: &impl Serialize) -> Result<Vec<(String, String)>> {
+    Ok(flat("", &serde_json::to_value(record)?))
+}
+
+/// The values of several records by their paths, each with one text a record; "–" where one has none.
+pub(crate) fn side_by_side(records: &[impl Serialize]) -> Result<Vec<(String, Vec<String>)>> {
+    let all = records.iter().map(values).collect::<Result<Vec<_>>>()?;
+    let mut keys: Vec<&String> = Vec::new();
+    for (key, _) in all.iter().flatten() {
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    let value = |values: &Vec<(String, String)>, key: &String| {
+        let found = values.iter().find(|(name, _)| name == key);
+        found.map_or_else(|| "–".to_owned(), |(_, value)| value.clone())
     };
-    let listing = listing.with_context(|| format!("cannot read the folder {}", folder.display()))?;
-    let mut paths: Vec<PathBuf> = listing.into_iter().map(|entry| entry.path()).collect();
-    paths.sort();
-    Ok(paths)
+    Ok(keys.into_iter().map(|key| (key.clone(), all.iter().map(|one| value(one, key)).collect())).collect())
 }
 
-/// A JSON file, if it is there.
-pub(crate) fn json(path: &Path) -> Result<Option<Value>> {
-    let bytes = match fs::read(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        bytes => bytes.with_context(|| format!("cannot read {}", path.display()))?,
-    };
-    let damaged = || format!("{} is damaged; remove it or make it again", path.display());
-    ::json::parse(&bytes).map(Some).with_context(damaged)
+fn flat(path: &str, value: &Value) -> Vec<(String, String)> {
+    match value {
+        Value::Object(parts) => {
+            let inner = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+            parts.iter().flat_map(|(key, value)| flat(&inner(key), value)).collect()
+        }
+        value => vec![(path.to_owned(), shown(value))],
+    }
 }
 
-/// The array under a key; empty if there is none.
-pub(crate) fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
-    value.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
-/// The text under a key; empty if there is none.
-pub(crate) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value.get(key).and_then(Value::as_str).unwrap_or_default()
-}
-
-/// A value as people read it: numbers as in journals of runs, texts without quotation marks.
-pub(crate) fn shown(value: &Value) -> String {
+fn shown(value: &Value) -> String {
     match value {
         Value::Null => "none".to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(values) => values.iter().map(shown).collect::<Vec<_>>().join(", "),
         Value::Number(number) => match number.as_f64() {
-            Some(value) if number.is_f64() => number_text(value),
+            // Small numbers as people write learning rates.
+            Some(value) if number.is_f64() && value != 0.0 && value.abs() < 1e-3 => format!("{value:e}"),
+            Some(value) if number.is_f64() => value.to_string(),
             _ => number.to_string(),
         },
         other => other.to_string(),
     }
-}
-
-/// Small numbers as people write learning rates.
-fn number_text(value: f64) -> String {
-    if value != 0.0 && value.abs() < 1e-3 { format!("{value:e}") } else { value.to_string() }
 }
 
 /// `1 photo`, `2 photos`.
@@ -197,6 +159,18 @@ mod tests {
     fn values_read_as_people_write_them() {
         let values = [json!(2e-6), json!(0.25), json!(500), json!(null), json!("a dog"), json!(["a", 1]), json!(true)];
         assert_eq!(values.map(|value| shown(&value)), ["2e-6", "0.25", "500", "none", "a dog", "a, 1", "true"]);
+        let nested = super::values(&json!({"a": {"b": 1, "c": {"d": "e"}}, "f": []})).unwrap();
+        assert_eq!(
+            nested,
+            [("a.b", "1"), ("a.c.d", "e"), ("f", "")].map(|(key, value)| (key.to_owned(), value.to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_value_that_one_record_lacks_is_a_dash() {
+        let rows = side_by_side(&[json!({"steps": 1}), json!({"steps": 2, "warm_up": 3})]).unwrap();
+        let row = |key: &str, values: [&str; 2]| (key.to_owned(), values.map(str::to_owned).to_vec());
+        assert_eq!(rows, [row("steps", ["1", "2"]), row("warm_up", ["–", "3"])]);
     }
 
     #[test]
@@ -211,6 +185,6 @@ mod tests {
         write("{\"config\": ");
         says("config.json is damaged");
         write(r#"{"learning_rate": 1}"#);
-        says("not of a training run of this version");
+        says("its config.json has no config");
     }
 }

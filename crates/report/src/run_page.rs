@@ -1,16 +1,17 @@
 //! The page of one run.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use maud::{Markup, PreEscaped, html};
-use serde_json::Value;
+use runs::{Comparison, Entry, Sample, SampleTime, layout};
 
 use crate::embedded::Image;
-use crate::generated::{Generated, compared, generated};
+use crate::generated::{Generated, generated};
 use crate::page::{Section, figure, sections, slider, table};
-use crate::run::{Run, counted, entries, list, shown, text};
+use crate::run::{Run, counted, file_name};
 use crate::{attention, configuration, embedding, scores};
 
 /// The longer side of a grid in pixels, at most.
@@ -25,49 +26,46 @@ const OF_PROMPT: usize = 4;
 /// A run as a page: one HTML file that needs no other and no network. Whatever is not in the folder is left out.
 ///
 /// # Errors
-/// When `folder` holds no run, or a file in it is damaged.
+/// When `folder` holds no run, or a file in it is damaged or has another form; names the file and the key.
 pub fn run_page(folder: &Path) -> Result<String> {
     let run = Run::open(folder)?;
     let log = run.log()?;
+    let comparison = Comparison::read(&run.folder().join(layout::COMPARISON))?;
+    let comparison = comparison.unwrap_or_else(|| Comparison { columns: Vec::new(), rows: Vec::new() });
     let all = [
-        ("configuration", "Configuration", Some(configuration::body(&run))),
+        ("configuration", "Configuration", Some(configuration::body(&run)?)),
         ("photos", "Contact sheet", contact_sheet(&run)?),
         ("curves", "Losses", curves(&log)),
         ("samples", "Samples", samples(&run)?),
-        ("comparison", "Before and after", comparison(&run)?),
-        ("images", "Images", images(&run)?),
-        ("scores", "Scores", evaluation(&run)?),
+        ("comparison", "Before and after", before_and_after(&run, &comparison)?),
+        ("images", "Images", images(&run, &comparison)?),
+        ("scores", "Scores", evaluations(&run)?),
         ("attention", "Attention", attention::body(&run)?),
         ("embedding", "Embedding", embedding::body(&run)?),
     ];
     let all: Vec<_> = all.into_iter().filter_map(|(id, title, body)| Some(Section::new(id, title, body?))).collect();
-    Ok(sections(&format!("{} – {}", subject(&run), run.name()), &header(&run, &log), &all))
+    Ok(sections(&format!("{} – {}", run.subject(), run.name()), &header(&run, &log), &all))
 }
 
-fn subject(run: &Run) -> String {
-    let subject = run.subject().replace(['_', '-'], " ");
-    if subject.is_empty() { run.text("category").to_owned() } else { subject }
-}
-
-fn header(run: &Run, log: &[runs::Entry]) -> Markup {
-    let stages = configuration::stages(run);
-    let configured: u64 = stages.iter().filter_map(|(_, stage)| stage.get("steps")?.as_u64()).sum();
+fn header(run: &Run, log: &[Entry]) -> Markup {
+    let config = run.config();
+    let configured =
+        [config.embedding, config.cross_attention, config.unet].iter().map(|stage| stage.steps as u64).sum();
     let done = log.last().map_or(0, |entry| entry.step);
     let steps =
         if done < configured { format!("{done} of {configured} steps so far") } else { format!("{done} steps") };
     let seconds: f64 = log.iter().filter_map(|entry| entry.values.get("seconds")).filter(|value| !value.is_nan()).sum();
-    let model = Path::new(run.text("model")).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let facts = [
-        ("class noun", run.text("category").to_owned()),
-        ("learned from", counted(run.photos.len(), "photo")),
+        ("class noun", config.category.clone()),
+        ("learned from", counted(run.saved().record.photos.len(), "photo")),
         ("training", steps),
         ("time in steps", if seconds > 0.0 { duration(seconds) } else { String::new() }),
-        ("base model", model),
-        ("seed", run.config.get("seed").map(shown).unwrap_or_default()),
+        ("base model", file_name(&config.model)),
+        ("seed", config.seed.to_string()),
     ];
     html! {
         p class="kicker" { "AttnDreamBooth run " (run.name()) }
-        h1 { (subject(run)) }
+        h1 { (run.subject()) }
         dl class="facts" {
             @for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
                 div { dt { (name) } dd { (value) } }
@@ -86,12 +84,16 @@ fn duration(seconds: f64) -> String {
 }
 
 fn contact_sheet(run: &Run) -> Result<Option<Markup>> {
-    let Some(path) = run.image("contact_sheet.png")? else { return Ok(None) };
-    let alt = format!("The first augmented crops of {}", subject(run));
-    Ok(Some(figure(&Image::open(&path, GRID)?, &alt, "What the model sees: the first augmented crops of the photos.")))
+    let path = run.folder().join(layout::CONTACT_SHEET);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let alt = format!("The first augmented crops of {}", run.subject());
+    let caption = "What the model sees: the first augmented crops of the photos.";
+    Ok(Some(figure(&Image::open(&run.inside(path)?, GRID)?, &alt, caption)))
 }
 
-fn curves(log: &[runs::Entry]) -> Option<Markup> {
+fn curves(log: &[Entry]) -> Option<Markup> {
     let plots = runs::curves(log);
     (!plots.is_empty()).then(|| {
         html! {
@@ -115,55 +117,46 @@ fn curves(log: &[runs::Entry]) -> Option<Markup> {
 /// The prompts at the end, and on the way there.
 fn samples(run: &Run) -> Result<Option<Markup>> {
     let mut frames = Vec::new();
-    for path in entries(&run.folder.join("validation"))? {
-        if path.extension().is_some_and(|extension| extension == "png") {
-            let name = when(&path.file_stem().unwrap_or_default().to_string_lossy());
-            let figure = figure(&Image::open(&run.inside(path)?, GRID)?, &format!("Samples, {name}"), "");
-            frames.push((name, figure));
-        }
-    }
-    if let Some(path) = run.image("samples.png")? {
-        let figure = figure(&Image::open(&path, GRID)?, "Samples at the end of the run", "");
-        frames.push(("at the end".to_owned(), figure));
+    for Sample { path, time } in runs::samples(run.folder())? {
+        let name = time.as_ref().map_or_else(|| "at the end".to_owned(), when);
+        let figure = figure(&Image::open(&run.inside(path)?, GRID)?, &format!("Samples, {name}"), "");
+        frames.push((name, figure));
     }
     Ok((!frames.is_empty()).then(|| slider("samples-at", "Samples", &frames)))
 }
 
-/// `2-cross_attention-00040` in words.
-fn when(stem: &str) -> String {
-    match stem.splitn(3, '-').collect::<Vec<_>>()[..] {
-        [number, stage, step] => {
-            format!("stage {number}, {}, step {}", stage.replace('_', " "), step.trim_start_matches('0'))
-        }
-        _ => stem.to_owned(),
-    }
+fn when(SampleTime { number, stage, step }: &SampleTime) -> String {
+    format!("stage {number}, {}, step {step}", stage.replace('_', " "))
 }
 
-/// `comparison/comparison.json`: `{"columns": [..], "rows": [{"prompt": .., "images": [..]}]}`.
-fn comparison(run: &Run) -> Result<Option<Markup>> {
-    let Some(file) = run.json("comparison/comparison.json")? else { return Ok(None) };
-    let columns: Vec<String> = list(&file, "columns").iter().map(shown).collect();
+/// The paths of the comparison's images.
+fn compared(run: &Run, comparison: &Comparison) -> Vec<Vec<PathBuf>> {
+    let folder = run.folder().join(layout::COMPARISON);
+    comparison.rows.iter().map(|row| row.images.iter().map(|image| folder.join(image)).collect()).collect()
+}
+
+fn before_and_after(run: &Run, comparison: &Comparison) -> Result<Option<Markup>> {
     let mut rows = Vec::new();
-    for row in list(&file, "rows") {
-        let prompt = text(row, "prompt");
+    for (row, images) in comparison.rows.iter().zip(compared(run, comparison)) {
         let mut cells = Vec::new();
-        for (image, column) in list(row, "images").iter().filter_map(Value::as_str).zip(&columns) {
-            let path = run.inside(run.folder.join("comparison").join(image))?;
+        for (path, column) in images.into_iter().zip(&comparison.columns) {
+            let path = run.inside(path)?;
             if path.is_file() {
-                cells.push(figure(&Image::open(&path, SINGLE)?, &format!("{prompt}, {column}"), column));
+                cells.push(figure(&Image::open(&path, SINGLE)?, &format!("{}, {column}", row.prompt), column));
             }
         }
         if !cells.is_empty() {
-            rows.push((prompt.to_owned(), cells));
+            rows.push((row.prompt.clone(), cells));
         }
     }
-    let head = std::iter::once("prompt").chain(columns.iter().map(String::as_str));
+    let head = std::iter::once("prompt").chain(comparison.columns.iter().map(String::as_str));
     Ok((!rows.is_empty()).then(|| html! { div class="image-table" { (table(head, rows)) } }))
 }
 
 /// The other generated images, prompt by prompt, the first of each; none of the comparison comes again.
-fn images(run: &Run) -> Result<Option<Markup>> {
-    let above = compared(run)?;
+fn images(run: &Run, comparison: &Comparison) -> Result<Option<Markup>> {
+    let above: BTreeSet<PathBuf> =
+        compared(run, comparison).iter().flatten().filter_map(|path| fs::canonicalize(path).ok()).collect();
     let is_above = |one: &Generated| fs::canonicalize(&one.path).is_ok_and(|path| above.contains(&path));
     let images: Vec<Generated> = generated(run)?.into_iter().filter(|one| !is_above(one)).collect();
     let mut prompts = Vec::new();
@@ -186,13 +179,13 @@ fn images(run: &Run) -> Result<Option<Markup>> {
     }))
 }
 
-fn evaluation(run: &Run) -> Result<Option<Markup>> {
-    let sets = run.evaluations()?;
-    let sets: Vec<_> = sets.iter().filter_map(|(set, file)| Some((set, scores::tables(file)?))).collect();
+fn evaluations(run: &Run) -> Result<Option<Markup>> {
+    let mut sets = runs::evaluations(run.folder())?;
+    sets.retain(|(_, evaluation)| !evaluation.variants.is_empty());
     Ok((!sets.is_empty()).then(|| {
         html! {
             div {
-                @for (set, tables) in &sets { h3 { "Prompts: " (set) } (tables) }
+                @for (folder, evaluation) in &sets { h3 { "Prompts: " (file_name(folder)) } (scores::tables(evaluation)) }
                 p class="note" {
                     "Means with their bootstrap intervals; higher is better. CLIP-I: likeness to the photos. CLIP-T: likeness "
                     "to the prompt."
@@ -208,8 +201,8 @@ mod tests {
 
     #[test]
     fn stages_and_durations_in_words() {
-        assert_eq!(when("2-cross_attention-00040"), "stage 2, cross attention, step 40");
-        assert_eq!(when("something"), "something");
+        let time = SampleTime::parse("2-cross_attention-00040").unwrap();
+        assert_eq!(when(&time), "stage 2, cross attention, step 40");
         assert_eq!([5.4, 65.0, 7320.0].map(duration), ["5 s", "1 min 5 s", "2 h 2 min"]);
     }
 }

@@ -109,7 +109,8 @@ impl Comparison {
         let first = &self.runs[0];
         for (run, name) in self.runs.iter().zip(&self.names) {
             ensure!(
-                run.photos == first.photos && run.text("category") == first.text("category"),
+                run.saved().record.photos == first.saved().record.photos
+                    && run.config().category == first.config().category,
                 "{name} and {} have learned from different photos; a study asks about runs of one subject",
                 self.names[0]
             );
@@ -125,7 +126,7 @@ impl Comparison {
         let id: String = Sha256::digest(&sealed).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         let questions =
             (1..).zip(&key.questions).map(|(n, question)| self.question(n, question)).collect::<Result<Vec<_>>>()?;
-        let category = first.text("category");
+        let category = &first.config().category;
         let body = html! {
             main id="study" data-study=(id) data-sealed=(sealed) {
                 (intro(category, questions.len()))
@@ -210,8 +211,8 @@ fn reference(run: &Run, given: Option<&Path>) -> Result<PathBuf> {
         Some(photo) => Ok(photo),
         None => bail!(
             "the photos that {} learned from are no longer in {:?}, or have changed; name one to show with --reference",
-            run.folder.display(),
-            run.text("concept")
+            run.folder().display(),
+            run.config().concept
         ),
     }
 }

@@ -32,7 +32,7 @@ addEventListener('load', async () => {
   parent.postMessage(pre.textContent, '*');
 });
 const press = (key, on = document) => on.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true, cancelable: true }));
-const pictures = () => [...document.images].map((image) => image.complete && image.naturalWidth > 0 && image.alt !== '');
+const images = () => [...document.images].map((image) => image.complete && image.naturalWidth > 0 && image.alt !== '');
 ";
 
 /// Windows are 500 pixels wide at least, but a frame may be as narrow as a phone. It tells what the harness has found.
@@ -92,7 +92,7 @@ fn main() -> ExitCode {
 const NO_BROWSER: &str = "there is no chromium on this machine (apt-get install chromium)";
 
 /// Opens the page, and gives what `check` returns and what went wrong: errors of scripts,
-/// pictures that do not load, breaches of the policy, whatever is said on the console.
+/// images that do not load, breaches of the policy, whatever is said on the console.
 fn visit(browser: &Path, page: &str, check: &str, screen: Screen) -> (Value, Vec<String>) {
     visit_from(tempfile::tempdir().unwrap().path(), browser, page, check, screen)
 }
@@ -142,7 +142,7 @@ fn a_runs_page_works_on_a_laptop_and_a_phone(browser: &Path) {
     let parent = tempfile::tempdir().unwrap();
     let page = run_page(&full_run(parent.path(), "run", 1e-5, 1)).unwrap();
     let check = r"
-        const loaded = pictures();
+        const loaded = images();
         const shown = () => {
           const frames = [...document.querySelectorAll('#attention .frame')].filter((frame) => frame.offsetHeight > 0);
           return frames.map((frame) => [frame.dataset.name, frame.querySelector('img').src]);
@@ -185,7 +185,7 @@ fn a_runs_page_works_on_a_laptop_and_a_phone(browser: &Path) {
         let names: Vec<&str> = views.iter().map(|view| view[0][0].as_str()).collect();
         assert_eq!(names, ["after stage 2", "base model", "after stage 1"]);
         assert!(views.iter().all(|view| view.len() == 1), "one stage at a time");
-        assert!(views[0][0][1] != views[1][0][1] && views[1][0][1] != views[2][0][1], "the pictures change");
+        assert!(views[0][0][1] != views[1][0][1] && views[1][0][1] != views[2][0][1], "the images change");
         assert_eq!((&result["said"], &result["all"]), (&json!("after stage 1"), &json!(3)));
         assert_eq!(result["readings"][0], "unet, step 30: 0.001111 (smoothed 0.001111)");
         assert_eq!(result["readings"][1], "unet, step 29: 0.001189 (smoothed 0.001189)");
@@ -201,7 +201,7 @@ fn a_comparison_loads(browser: &Path) {
     let parent = tempfile::tempdir().unwrap();
     let runs = [full_run(parent.path(), "a", 1e-5, 1), full_run(parent.path(), "b", 2e-6, 2)];
     let page = Comparison::open(&runs).unwrap().page(4).unwrap();
-    let check = "return { loaded: pictures(), fits: document.documentElement.scrollWidth <= innerWidth };";
+    let check = "return { loaded: images(), fits: document.documentElement.scrollWidth <= innerWidth };";
     for screen in [Screen::Laptop, Screen::Phone] {
         let (result, errors) = visit(browser, &page, check, screen);
         assert_eq!(errors, [""; 0]);
@@ -230,7 +230,7 @@ fn a_study_takes_keys_and_clicks_survives_a_reload_and_its_answers_are_counted(b
         document.getElementById('start').click();
         places.push(where());
         for (const key of ['1', '2', 'x', 'Backspace', 'ArrowLeft']) { press(key); places.push(where()); }
-        return { loaded: pictures(), places };",
+        return { loaded: images(), places };",
     );
     let loaded = begun["loaded"].as_array().unwrap();
     assert_eq!((loaded.len(), loaded.iter().all(|loaded| *loaded == true)), (13, true));

@@ -6,8 +6,11 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{HOSTILE, bare_run, full_run, picture};
+use common::{
+    HOSTILE, attended, bare_run, compared, config, evaluated, full_run, image, inspected, logged, row, run_of,
+};
 use report::{Comparison, StudyOptions, run_page};
+use runs::{BeforeOrAfter, ComparisonRow, InspectionImage};
 
 fn options() -> StudyOptions {
     StudyOptions { questions: 20, seed: 1, reference: None }
@@ -45,7 +48,7 @@ fn a_page_has_what_the_run_has_in_its_order() {
         "<dd>30 steps</dd>",
         "<dd>1 min 15 s</dd>",
         "stage 2, unet, step 10",
-        "judged by tiny-clip",
+        "scored by tiny-clip",
         "[V] 12.5 %",
         "puppy",
         "2.11.0",
@@ -58,23 +61,22 @@ fn a_page_has_what_the_run_has_in_its_order() {
 fn an_image_of_the_comparison_is_not_shown_again() {
     let parent = tempfile::tempdir().unwrap();
     let run = full_run(parent.path(), "run", 1e-5, 1);
-    // As `train` ends: the comparison shows pictures of the evaluation, by relative paths. Of three prompts with two
-    // pictures each, `first` first ones are in it.
+    // As `train` ends: the comparison shows images of the evaluation, by relative paths: `of_each` of the `first` ones of
+    // three prompts with two images each.
     let page = |first: usize, of_each: usize| {
-        let image = |prompt: usize, image: usize| format!("../evaluation/three/subject/{prompt:03}-{image:02}.png");
+        let file = |prompt: usize, image: usize| format!("../evaluation/three/subject/{prompt:03}-{image:02}.png");
         let rows = (0..first).map(|prompt| {
-            let images: Vec<_> = (0..of_each).map(|number| image(prompt, number)).collect();
-            serde_json::json!({"prompt": "a dog", "images": images})
+            let images = (0..of_each).map(|number| file(prompt, number).into()).collect();
+            ComparisonRow { prompt: "a dog".into(), seed: None, images }
         });
-        let file = serde_json::json!({"columns": ["base model", "personalised"], "rows": rows.collect::<Vec<_>>()});
-        fs::write(run.join("comparison/comparison.json"), file.to_string()).unwrap();
+        compared(&run.join("comparison"), rows.collect());
         run_page(&run).unwrap()
     };
-    let pictures = |page: &str| {
+    let images = |page: &str| {
         let section = page.split_once("id=\"images\"").map(|(_, rest)| rest.split("</section>").next().unwrap());
         section.map_or(0, |section| section.matches("<img ").count())
     };
-    assert_eq!([page(0, 0), page(2, 1)].map(|page| pictures(&page)), [6, 4]);
+    assert_eq!([page(0, 0), page(2, 1)].map(|page| images(&page)), [6, 4]);
     let all = page(3, 2);
     assert!(headings(&all).contains(&"Before and after") && !headings(&all).contains(&"Images"));
 }
@@ -148,18 +150,13 @@ fn damaged_files_are_named_in_one_sentence() {
 fn images_outside_of_the_run_are_not_embedded() {
     let parent = tempfile::tempdir().unwrap();
     let secret = parent.path().join("secret.png");
-    picture(&secret, 16, 7);
+    image(&secret, 16, 7);
     let absolute = secret.to_str().unwrap();
-    let set = |run: &Path, file: &str, value: serde_json::Value| {
-        fs::create_dir_all(run.join(file).parent().unwrap()).unwrap();
-        fs::write(run.join(file), value.to_string()).unwrap();
+    let in_comparison = |run: &Path, file: &str| {
+        let row = ComparisonRow { prompt: String::new(), seed: Some(0), images: vec![file.into()] };
+        compared(&run.join("comparison"), vec![row]);
     };
-    let shown = |file: &str| serde_json::json!([{"prompt": "a dog", "file": file, "seed": 0}]);
-    let compared = |file: &str| serde_json::json!({"columns": ["run"], "rows": [{"prompt": "", "images": [file]}]});
-    let variants = |folder: &str| {
-        let scores = serde_json::json!({"prompts": [{"prompt": "", "images": [{"file": "secret.png", "seed": 0}]}]});
-        serde_json::json!({"variants": [{"name": "subject", "folder": folder, "scores": scores}]})
-    };
+    let in_log = |run: &Path, file: &str| logged(&run.join("images"), &[(file, "a dog")]);
     let link = |run: &Path, name: &str| {
         fs::create_dir_all(run.join(name).parent().unwrap()).unwrap();
         let _ = fs::remove_file(run.join(name));
@@ -167,22 +164,25 @@ fn images_outside_of_the_run_are_not_embedded() {
     };
     type Attack<'a> = &'a dyn Fn(&Path);
     let attacks: [Attack<'_>; 11] = [
-        &|run| set(run, "comparison/comparison.json", compared("../../secret.png")),
-        &|run| set(run, "comparison/comparison.json", compared(absolute)),
-        &|run| set(run, "pictures/generate.json", serde_json::json!({"pictures": shown("../../secret.png")})),
-        &|run| set(run, "pictures/generate.json", serde_json::json!({"pictures": shown(absolute)})),
-        &|run| set(run, "evaluation/three/scores.json", variants("../../..")),
-        &|run| set(run, "inspect/inspect.json", serde_json::json!({"pictures": shown(absolute)})),
+        &|run| in_comparison(run, "../../secret.png"),
+        &|run| in_comparison(run, absolute),
+        &|run| in_log(run, "../../secret.png"),
+        &|run| in_log(run, absolute),
         &|run| {
-            let rows = serde_json::json!([{"title": "", "picture": "../../secret.png"}]);
-            set(run, "attend/attend.json", serde_json::json!({"rows": rows}));
+            let images = vec![("secret.png".to_owned(), 0)];
+            evaluated(&run.join("evaluation/three"), "../../..".as_ref(), 0.5, vec![(String::new(), images)]);
         },
+        &|run| {
+            let image = InspectionImage { file: absolute.into(), moment: BeforeOrAfter::Before, seed: 0 };
+            inspected(&run.join("inspect"), vec![image]);
+        },
+        &|run| attended(&run.join("attend"), vec![row("", "../../secret.png".into(), Vec::new())]),
         &|run| link(run, "contact_sheet.png"),
         &|run| link(run, "samples.png"),
         &|run| link(run, "validation/1-embedding-00010.png"),
         &|run| {
-            set(run, "pictures/generate.json", serde_json::json!({"pictures": shown("0.png")}));
-            link(run, "pictures/0.png");
+            in_log(run, "0.png");
+            link(run, "images/0.png");
         },
     ];
     let other = full_run(parent.path(), "other", 1e-5, 2);
@@ -195,20 +195,46 @@ fn images_outside_of_the_run_are_not_embedded() {
             assert!(!comparison.page(4).unwrap().contains("<img "), "{number}");
         }
     }
-    // Inside, a record may say what it likes.
+    // Inside, a record may name any file.
     let run = bare_run(parent.path(), "run", 1e-5);
-    picture(&run.join("pictures/0.png"), 16, 7);
-    for file in ["../pictures/0.png", run.join("pictures/0.png").to_str().unwrap()] {
-        set(&run, "comparison/comparison.json", compared(file));
+    image(&run.join("images/0.png"), 16, 7);
+    for file in ["../images/0.png", run.join("images/0.png").to_str().unwrap()] {
+        in_comparison(&run, file);
         assert_eq!(run_page(&run).unwrap().matches("<img ").count(), 1);
     }
+}
+
+/// A section is left out because its file is missing, never because a key has another name.
+#[test]
+fn a_renamed_key_is_an_error_that_names_the_file_and_the_key() {
+    let parent = tempfile::tempdir().unwrap();
+    let run = full_run(parent.path(), "run", 1e-5, 1);
+    let cases = [
+        ("config.json", "\"category\"", "category"),
+        ("comparison/comparison.json", "\"columns\"", "columns"),
+        ("evaluation/three/scores.json", "\"images_per_prompt\"", "images_per_prompt"),
+        ("evaluation/three/scores.json", "\"clip_t\"", "clip_t"),
+        ("attend/attend.json", "\"overlays\"", "overlays"),
+        ("inspect/inspect.json", "\"nearest\"", "nearest"),
+    ];
+    for (file, key, named) in cases {
+        let path = run.join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(key), "{file} has no {key}");
+        fs::write(&path, text.replacen(key, "\"renamed\"", 1)).unwrap();
+        let error = format!("{:#}", run_page(&run).unwrap_err());
+        assert!(error.contains(file.rsplit('/').next().unwrap()), "{file}: {error}");
+        assert!(error.contains(named) || error.contains("renamed"), "{file}: {error}");
+        fs::write(&path, text).unwrap();
+    }
+    assert!(run_page(&run).is_ok());
 }
 
 /// A study shows a photo that the run has learned from, which is elsewhere: it must be that very file.
 #[test]
 fn a_study_shows_no_other_file_than_a_photo_of_the_run() {
     let parent = tempfile::tempdir().unwrap();
-    picture(&parent.path().join("secret.png"), 16, 7);
+    image(&parent.path().join("secret.png"), 16, 7);
     let runs = ["a", "b"].map(|name| full_run(parent.path(), name, 1e-5, name.len() as u8));
     assert!(Comparison::open(&runs).unwrap().study(&options()).is_ok());
     for run in &runs {
@@ -223,13 +249,14 @@ fn a_study_shows_no_other_file_than_a_photo_of_the_run() {
 fn control_and_bidirectional_characters_are_shown_escaped() {
     let parent = tempfile::tempdir().unwrap();
     let hostile = "dog\u{202e}gnp.\u{1b}[2J\u{85}";
-    let runs = [format!("a{hostile}"), "b".to_owned()].map(|name| full_run(parent.path(), &name, 1e-5, 1));
-    for (run, value) in runs.iter().zip(["x", "y"]) {
-        let path = run.join("config.json");
-        let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        config["config"]["category"] = hostile.into();
-        config["config"][hostile] = format!("{value}{hostile}").into();
-        fs::write(&path, config.to_string()).unwrap();
+    let runs = [(format!("a{hostile}"), "x"), ("b".to_owned(), "y")].map(|(name, value)| {
+        let prompt = format!("a [V] {value}{hostile}");
+        let config = |photos: &Path| runs::TrainConfig { category: hostile.into(), prompt, ..config(photos, 1e-5) };
+        run_of(parent.path(), &name, config)
+    });
+    for run in &runs {
+        image(&run.join("images/0.png"), 16, 1);
+        logged(&run.join("images"), &[("0.png", hostile)]);
     }
     let comparison = Comparison::open(&runs).unwrap();
     let page = run_page(&runs[0]).unwrap();
@@ -243,22 +270,22 @@ fn control_and_bidirectional_characters_are_shown_escaped() {
 }
 
 #[test]
-fn a_comparison_shows_what_differs_and_shared_pictures_side_by_side() {
+fn a_comparison_shows_what_differs_and_shared_images_side_by_side() {
     let parent = tempfile::tempdir().unwrap();
     let runs = [full_run(parent.path(), "a", 1e-5, 1), full_run(parent.path(), "b", 2e-6, 2)];
     let comparison = Comparison::open(&runs).unwrap();
     let score = "0.510 [0.410, 0.610]  0.520 [0.420, 0.620]";
     let table = [
-        "                                    a                     b".to_owned(),
-        "unet.learning_rate                  1e-5                  2e-6".to_owned(),
-        format!("three: CLIP-I                       {score}"),
-        format!("three: CLIP-T                       {score}"),
-        format!("three: CLIP-T without the category  {score}"),
+        "                                      a                     b".to_owned(),
+        "unet.learning_rate                    1e-5                  2e-6".to_owned(),
+        format!("three: CLIP-I                         {score}"),
+        format!("three: CLIP-T                         {score}"),
+        format!("three: CLIP-T without the class noun  {score}"),
     ];
     assert_eq!(comparison.table(), table.join("\n"));
-    let json = comparison.json();
-    assert_eq!(json["settings_that_differ"]["unet.learning_rate"], serde_json::json!(["1e-5", "2e-6"]));
-    assert_eq!(json["runs"][1]["scores"]["three"]["clip_i"]["mean"], 0.52);
+    let record = comparison.record();
+    assert_eq!(record.settings_that_differ["unet.learning_rate"], ["1e-5", "2e-6"]);
+    assert_eq!(record.runs[1].scores["three"].clip_i.mean, 0.52);
     // Three prompts of two seeds and the one of the comparison with the base, from two runs.
     let images = |page: String| page.matches("<img ").count();
     assert_eq!(images(comparison.page(4).unwrap()), 2 * (3 * 2 + 1));
@@ -266,13 +293,13 @@ fn a_comparison_shows_what_differs_and_shared_pictures_side_by_side() {
 }
 
 #[test]
-fn a_study_asks_about_shared_pictures_and_tells_nothing_of_runs() {
+fn a_study_asks_about_shared_images_and_tells_nothing_of_runs() {
     let parent = tempfile::tempdir().unwrap();
     let runs = ["run-alpha", "run-beta", "run-gamma"].map(|name| full_run(parent.path(), name, 1e-5, name.len() as u8));
     let comparison = Comparison::open(&runs).unwrap();
     let study = |questions, seed| comparison.study(&StudyOptions { questions, seed, ..options() }).unwrap();
     let page = study(20, 1);
-    // Seven shared pictures with each of two runs.
+    // Seven shared images with each of two runs.
     assert_eq!(page.matches("<section class=\"question\"").count(), 14);
     assert_eq!(study(5, 1).matches("<section class=\"question\"").count(), 5);
     assert!(!["run-alpha", "run-beta", "run-gamma", "parameters", "0.png"].iter().any(|word| page.contains(word)));
@@ -292,9 +319,8 @@ fn what_cannot_be_compared_is_said() {
     assert!(comparison.page(4).unwrap().contains("the same configuration"));
     says(comparison.study(&options()).unwrap_err(), "no images of the same prompt and seed");
     for run in [&a, &b] {
-        picture(&run.join("pictures/0.png"), 16, 1);
-        let pictures = serde_json::json!({"pictures": [{"file": "0.png", "prompt": HOSTILE, "seed": 0}]});
-        fs::write(run.join("pictures/generate.json"), pictures.to_string()).unwrap();
+        image(&run.join("images/0.png"), 16, 1);
+        logged(&run.join("images"), &[("0.png", HOSTILE)]);
     }
     let comparison = Comparison::open(&[a, b.clone()]).unwrap();
     assert!(comparison.study(&options()).is_ok());

@@ -5,39 +5,61 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
-use runs::{Entry, Log, RunFolder};
-use serde_json::{Value, json};
+use options::{GenerationSettings, SchedulerKind};
+use runs::{
+    Attention, AttentionArguments, AttentionRow, BeforeOrAfter, Bootstrap, ClipName, Comparison, ComparisonRow, Entry,
+    Estimate, Evaluation, GalleryConfig, HeatMapSettings, ImageEntry, ImageScores, InspectedVector, Inspection,
+    InspectionImage, KindScores, Log, Metrics, NearToken, Overlay, PromptScores, RunFolder, RunRecord, SavedPhoto,
+    Scores, StageConfig, TrainConfig, Variant, Versions,
+};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 /// A prompt that wants to be more than text.
 pub(crate) const HOSTILE: &str = r#"a [V] dog </script><img src="x" onerror="alert('1')">&amp;"#;
 
-/// A picture that no other `number` has.
-pub(crate) fn picture(path: &Path, side: u32, number: u8) {
+/// An image that no other `number` has.
+pub(crate) fn image(path: &Path, side: u32, number: u8) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let pixel = |x: u32, y: u32| [(x * 4) as u8, (y * 4) as u8, number.wrapping_mul(37)].into();
     RgbImage::from_fn(side, side, pixel).save(path).unwrap();
 }
 
-fn write(path: &Path, value: &Value) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, value.to_string()).unwrap();
+fn estimate(mean: f64) -> Estimate {
+    Estimate { mean, low: mean - 0.1, high: mean + 0.1 }
+}
+
+/// A configuration of two stages of 15 steps.
+pub(crate) fn config(photos: &Path, learning_rate: f64) -> TrainConfig {
+    let paper = TrainConfig::paper();
+    let stage = |learning_rate, steps| StageConfig { steps, learning_rate, batch_size: 2, ..paper.unet };
+    TrainConfig {
+        model: "models/tiny".into(),
+        concept: photos.to_owned(),
+        category: "dog".into(),
+        seed: 3,
+        prompt: HOSTILE.into(),
+        embedding: stage(1e-3, 15),
+        cross_attention: stage(1e-3, 0),
+        unet: stage(learning_rate, 15),
+        ..paper
+    }
 }
 
 /// A run of 30 steps with its configuration, photos, log and nothing else.
 pub(crate) fn bare_run(parent: &Path, name: &str, learning_rate: f64) -> PathBuf {
+    run_of(parent, name, |photos| config(photos, learning_rate))
+}
+
+/// The same with any configuration, which may depend on the folder of its photos.
+pub(crate) fn run_of(parent: &Path, name: &str, config: impl FnOnce(&Path) -> TrainConfig) -> PathBuf {
     let (folder, photos) = (parent.join(name), parent.join("my_dog"));
-    picture(&photos.join("0.png"), 48, 0);
-    let run = RunFolder::create(&folder).unwrap();
-    let stage = |learning_rate: f64| json!({"steps": 15, "learning_rate": learning_rate, "batch_size": 2});
-    let config = json!({
-        "model": "models/tiny", "concept": photos, "category": "dog", "seed": 3, "prompt": HOSTILE,
-        "embedding": stage(1e-3), "unet": stage(learning_rate), "validation": {"steps": 4, "prompts": [HOSTILE]},
-    });
+    image(&photos.join("0.png"), 48, 0);
     let digest = Sha256::digest(fs::read(photos.join("0.png")).unwrap());
-    let sha256: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    let record = json!({"config": config, "photos": [{"file": "0.png", "sha256": sha256}]});
-    run.write_config(&record, [("libtorch", "2.11.0")]).unwrap();
+    let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let photo = SavedPhoto { file: "0.png".into(), sha256 };
+    let record = RunRecord { config: config(&photos), base_model: None, photos: vec![photo], prior_photos: None };
+    RunFolder::create(&folder).unwrap().write_record(&record, "2.11.0", "Cpu").unwrap();
     let mut log = Log::open(&folder, 0).unwrap();
     for step in 1..=30u32 {
         let stage = if step <= 15 { "embedding" } else { "unet" };
@@ -48,12 +70,12 @@ pub(crate) fn bare_run(parent: &Path, name: &str, learning_rate: f64) -> PathBuf
     folder
 }
 
-/// The same with everything that commands may have added; the pictures of `number` runs differ.
+/// The same with everything that commands may have added; the images of `number` runs differ.
 pub(crate) fn full_run(parent: &Path, name: &str, learning_rate: f64, number: u8) -> PathBuf {
     let folder = bare_run(parent, name, learning_rate);
     for file in ["contact_sheet.png", "samples.png", "validation/1-embedding-00010.png", "validation/2-unet-00010.png"]
     {
-        picture(&folder.join(file), 64, number);
+        image(&folder.join(file), 64, number);
     }
     comparison(&folder, number);
     evaluation(&folder, number);
@@ -64,60 +86,171 @@ pub(crate) fn full_run(parent: &Path, name: &str, learning_rate: f64, number: u8
 
 fn comparison(folder: &Path, number: u8) {
     let folder = folder.join("comparison");
-    picture(&folder.join("base-00.png"), 64, 99);
-    picture(&folder.join("run-00.png"), 64, number);
-    let rows = json!([{"prompt": HOSTILE, "images": ["base-00.png", "run-00.png"]}]);
-    write(&folder.join("comparison.json"), &json!({"columns": ["base model", "personalised"], "rows": rows}));
+    image(&folder.join("base-00.png"), 64, 99);
+    image(&folder.join("run-00.png"), 64, number);
+    let row = ComparisonRow {
+        prompt: HOSTILE.into(),
+        seed: None,
+        images: ["base-00.png", "run-00.png"].map(PathBuf::from).to_vec(),
+    };
+    compared(&folder, vec![row]);
+}
+
+/// Writes the record of a comparison with the base model.
+pub(crate) fn compared(folder: &Path, rows: Vec<ComparisonRow>) {
+    fs::create_dir_all(folder).unwrap();
+    let columns = ["base model", "personalised"].map(str::to_owned).to_vec();
+    Comparison { columns, rows }.write(folder).unwrap();
+}
+
+fn settings() -> GenerationSettings {
+    GenerationSettings { steps: 2, guidance_scale: 7.5, height: 64, width: 64, scheduler: None }
 }
 
 fn evaluation(folder: &Path, number: u8) {
     let folder = folder.join("evaluation/three");
     let mean = 0.5 + f64::from(number) / 100.0;
-    let estimate = json!({"mean": mean, "low": mean - 0.1, "high": mean + 0.1});
-    let metrics = json!({"clip_i": estimate, "clip_t": estimate, "clip_t_without_category": estimate});
     let prompts = ["a {} on the beach", "a red {}", "a {} </script><b>"].iter().enumerate().map(|(i, prompt)| {
-        let images = (0..2).map(|image| {
-            let file = format!("{i:03}-{image:02}.png");
-            picture(&folder.join("subject").join(&file), 64, number.wrapping_mul(16) + (i * 2 + image) as u8);
-            json!({"file": file, "seed": 1000 + i * 2 + image, "clip_i": mean})
+        let images = (0..2).map(|at| {
+            let file = format!("{i:03}-{at:02}.png");
+            image(&folder.join("subject").join(&file), 64, number.wrapping_mul(16) + (i * 2 + at) as u8);
+            (file, 1000 + i as u64 * 2 + at as u64)
         });
-        json!({"prompt": prompt, "kind": "any", "mean": metrics, "images": images.collect::<Vec<_>>()})
+        ((*prompt).to_owned(), images.collect())
     });
-    let scores =
-        json!({"mean": metrics, "kinds": [{"kind": "any", "mean": metrics}], "prompts": prompts.collect::<Vec<_>>()});
-    let variants = json!([{"name": "subject", "folder": "subject", "scores": scores}]);
-    write(
-        &folder.join("scores.json"),
-        &json!({"clip": {"name": "tiny-clip"}, "images_per_prompt": 2, "variants": variants}),
-    );
+    evaluated(&folder, Path::new("subject"), mean, prompts.collect());
+}
+
+/// Writes the scores of images of prompts, by file and seed.
+pub(crate) fn evaluated(set: &Path, folder: &Path, mean: f64, prompts: Vec<(String, Vec<(String, u64)>)>) {
+    let metrics = Metrics {
+        clip_i: estimate(mean),
+        clip_t: estimate(mean),
+        clip_t_without_category: estimate(mean),
+        clip_i_masked: None,
+    };
+    let scores = Metrics { clip_i: mean, clip_t: mean, clip_t_without_category: mean, clip_i_masked: None };
+    let prompts: Vec<_> = prompts
+        .into_iter()
+        .map(|(prompt, images)| PromptScores {
+            prompt,
+            kind: "any".into(),
+            mean: metrics,
+            images: images.into_iter().map(|(file, seed)| ImageScores { file, seed, scores }).collect(),
+        })
+        .collect();
+    let kinds = vec![KindScores { kind: "any".into(), prompts: prompts.len(), mean: metrics }];
+    let config = GalleryConfig {
+        model: "run".into(),
+        details: Value::Null,
+        settings: settings(),
+        scheduler: SchedulerKind::Ddim,
+        dtype: "fp32".into(),
+    };
+    let scores = Scores { mean: metrics, kinds, prompts };
+    let variant = Variant { name: Variant::SUBJECT.into(), folder: folder.to_owned(), config, scores };
+    let evaluation = Evaluation {
+        clip: ClipName { name: "tiny-clip".into(), folder: "clip".into() },
+        prompt_set: "three".into(),
+        images_per_prompt: 2,
+        seed: 0,
+        category: "dog".into(),
+        photos: Vec::new(),
+        bootstrap: Bootstrap::default(),
+        versions: Versions::new(),
+        variants: vec![variant],
+    };
+    fs::create_dir_all(set).unwrap();
+    evaluation.write(set).unwrap();
 }
 
 fn attend(folder: &Path) {
     let folder = folder.join("attend");
-    let rows = ["base model", "after stage 1", "after stage 2"].iter().enumerate().map(|(i, title)| {
-        let file = |what: &str, number: usize| {
-            let name = format!("{i}-{what}.png");
-            picture(&folder.join(&name), 32, (i * 10 + number) as u8);
-            name
-        };
-        let overlays = json!([
-            {"word": "[V]", "file": file("v", 1), "mean": 0.125},
-            {"word": "dog", "file": file("dog", 2), "mean": 0.25},
-        ]);
-        json!({"title": title, "picture": file("picture", 0), "overlays": overlays})
-    });
-    let rows: Vec<Value> = rows.collect();
-    write(&folder.join("attend.json"), &json!({"arguments": {"prompt": HOSTILE}, "rows": rows}));
+    let rows =
+        ["base model", "after stage 1", "after stage 2"].iter().enumerate().map(|(i, title)| {
+            let file = |what: &str, number: usize| {
+                let name = format!("{i}-{what}.png");
+                image(&folder.join(&name), 32, (i * 10 + number) as u8);
+                PathBuf::from(name)
+            };
+            let overlays =
+                [("[V]", "v", 0.125), ("dog", "dog", 0.25)].iter().enumerate().map(|(at, (word, name, mean))| {
+                    Overlay { word: (*word).to_owned(), file: file(name, at + 1), mean: *mean, max: 2.0 * mean }
+                });
+            let overlays = overlays.collect();
+            row(title, file("picture", 0), overlays)
+        });
+    let rows = rows.collect();
+    attended(&folder, rows);
+}
+
+/// A row of attention maps.
+pub(crate) fn row(title: &str, image: PathBuf, overlays: Vec<Overlay>) -> AttentionRow {
+    AttentionRow { name: title.replace(' ', "-"), title: title.to_owned(), image, passes: 2, overlays }
+}
+
+/// Writes the record of attention maps.
+pub(crate) fn attended(folder: &Path, rows: Vec<AttentionRow>) {
+    let attention = Attention {
+        arguments: AttentionArguments { prompt: HOSTILE.into(), others: Map::new() },
+        settings: settings(),
+        scheduler: "DDIMScheduler".into(),
+        heat_maps: HeatMapSettings { factors: vec![1], mid: false, normalize: false },
+        device: "Cpu".into(),
+        dtype: "fp32".into(),
+        versions: Versions::new(),
+        seconds: 1.0,
+        tokens: Vec::new(),
+        words: Vec::new(),
+        rows,
+    };
+    fs::create_dir_all(folder).unwrap();
+    attention.write(folder).unwrap();
 }
 
 fn inspect(folder: &Path) {
     let folder = folder.join("inspect");
-    let pictures = ["before", "after"].map(|moment| {
-        let file = format!("{moment}-seed0.png");
-        picture(&folder.join(&file), 32, moment.len() as u8);
-        json!({"file": file, "moment": moment, "seed": 0})
+    let images = [BeforeOrAfter::Before, BeforeOrAfter::After].map(|moment| {
+        let file = format!("{}-seed0.png", moment.name());
+        image(&folder.join(&file), 32, moment.name().len() as u8);
+        InspectionImage { file: file.into(), moment, seed: 0 }
     });
-    let token = json!({"token": "puppy</w>", "id": 5, "cosine": 0.61, "rank": 1});
-    let vector = json!({"cosine": 0.87, "start_norm": 0.4, "norm": 0.5, "distance": 0.3, "nearest": [token]});
-    write(&folder.join("inspect.json"), &json!({"vectors": [vector], "pictures": pictures}));
+    inspected(&folder, images.to_vec());
+}
+
+/// Writes the record of an embedding.
+pub(crate) fn inspected(folder: &Path, images: Vec<InspectionImage>) {
+    let token = NearToken { token: "puppy</w>".into(), id: 5, cosine: 0.61, rank: 1 };
+    let vector = InspectedVector {
+        cosine: 0.87,
+        start_norm: 0.4,
+        norm: 0.5,
+        distance: 0.3,
+        nearest: vec![token],
+        category: Vec::new(),
+    };
+    let inspection = Inspection {
+        arguments: Map::new(),
+        placeholder: "<new>".into(),
+        category: "dog".into(),
+        vectors: vec![vector],
+        settings: settings(),
+        scheduler: "DDIMScheduler".into(),
+        device: "Cpu".into(),
+        dtype: "fp32".into(),
+        versions: Versions::new(),
+        images,
+    };
+    fs::create_dir_all(folder).unwrap();
+    inspection.write(folder).unwrap();
+}
+
+/// Writes a log of generated images, by file and prompt, all of seed 0.
+pub(crate) fn logged(folder: &Path, images: &[(&str, &str)]) {
+    fs::create_dir_all(folder).unwrap();
+    let line = |(file, prompt): &(&str, &str)| {
+        let entry = ImageEntry { file: (*file).into(), prompt: (*prompt).into(), ..ImageEntry::default() };
+        serde_json::to_string(&entry).unwrap() + "\n"
+    };
+    fs::write(folder.join("generate.jsonl"), images.iter().map(line).collect::<String>()).unwrap();
 }
