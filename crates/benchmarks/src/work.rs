@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, ensure};
 use clip::ClipTextModel;
-use evaluation::{FeatureExtractor, Picture};
+use evaluation::{FeatureExtractor, ImageFile};
 use libtorch::random;
 use runs::{ConfigLayers, Stage};
 use sampling::{ModelFolder, Pipeline, Request};
@@ -145,7 +145,7 @@ fn features(settings: &Settings) -> Result<Prepared> {
     let mut images = folder.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     ensure!(!images.is_empty(), "there are no images in {}", settings.images.display());
     images.sort();
-    let images: Vec<Picture> = images.into_iter().map(Picture::new).collect();
+    let images: Vec<ImageFile> = images.into_iter().map(ImageFile::new).collect();
     Ok(Prepared::new(move || {
         let mut sum = 0.0;
         extractor.each_batch(&images, &mut |batch| {

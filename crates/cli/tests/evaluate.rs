@@ -96,7 +96,7 @@ fn a_run_is_drawn_and_scored_once() {
     let reread = json(&moved.join("evaluation/mine/scores.json"));
     assert_eq!(reread["variants"], record["variants"]);
 
-    // A picture is half there: it alone is drawn again.
+    // An image is incomplete: it alone is regenerated.
     let half = moved.join("evaluation/mine/base/000-01.png");
     let whole = fs::read(&half).unwrap();
     fs::write(&half, &whole[..100]).unwrap();

@@ -97,7 +97,7 @@ fn pictures_of_ones_own_count_and_belong_to_the_run() {
         train(folder, "other", &[&SHORT[..], &given, more].concat()).output().unwrap()
     };
     let text = stderr(&drawn(&[]));
-    assert!(text.contains("drawn-00000.png was drawn for another run"), "{text}");
+    assert!(text.contains("drawn-00000.png was generated for another run"), "{text}");
 
     let says = |out: &str, more: &[&str], words: &str| {
         let output = train(folder, out, &[&SHORT[..], more].concat()).output().unwrap();

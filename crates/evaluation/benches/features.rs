@@ -6,7 +6,7 @@ use std::path::Path;
 
 use clip::{ClipConfig, ClipModel, ImageProcessor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use evaluation::{FeatureExtractor, Picture};
+use evaluation::{FeatureExtractor, ImageFile};
 use libtorch::DeviceChoice;
 use tch::Kind;
 use tokenizer::Tokenizer;
@@ -15,7 +15,7 @@ use weights::Random;
 const PICTURES: usize = 64;
 
 /// Pictures as compressible as what a model draws: waves with a little noise.
-fn pictures(folder: &Path) -> Vec<Picture> {
+fn pictures(folder: &Path) -> Vec<ImageFile> {
     let picture = |i: usize| {
         let path = folder.join(format!("{i}.png"));
         let channel = |x: u32, y: u32, c: f64| {
@@ -26,7 +26,7 @@ fn pictures(folder: &Path) -> Vec<Picture> {
             [channel(x, y, 0.0), channel(x, y, 1.0), channel(x, y, 2.0)].into()
         });
         pixels.save(&path).unwrap();
-        Picture::new(path)
+        ImageFile::new(path)
     };
     (0..PICTURES).map(picture).collect()
 }

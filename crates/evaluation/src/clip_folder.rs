@@ -1,4 +1,4 @@
-//! Which CLIP judges.
+//! The CLIP that scores images.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Texts and pictures as points in CLIP's space.
+//! Texts and images as points in CLIP's space.
 
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
@@ -13,9 +13,9 @@ use tch::{Device, Kind, Tensor};
 use tokenizer::{Tokenizer, Truncation};
 use weights::Parameters;
 
-use crate::{Picture, clip_name};
+use crate::{ImageFile, clip_name};
 
-/// A CLIP with all that it needs to take features of texts and of picture files.
+/// A CLIP with all that it needs to take features of texts and of image files.
 #[derive(Debug)]
 pub struct FeatureExtractor {
     name: ClipName,
@@ -30,7 +30,7 @@ pub struct FeatureExtractor {
 }
 
 impl FeatureExtractor {
-    /// Pictures that the image encoder sees at once, unless [`FeatureExtractor::with_batch_size`] says otherwise.
+    /// Images that the image encoder sees at once, unless [`FeatureExtractor::with_batch_size`] says otherwise.
     pub const BATCH_SIZE: usize = 32;
 
     /// Loads the folder of a whole CLIP in transformers' layout: config.json, the weights, preprocessor_config.json and
@@ -93,7 +93,7 @@ impl FeatureExtractor {
         })
     }
 
-    /// Sees so many pictures at once; only speed and memory depend on it.
+    /// Encodes so many images at once; only speed and memory depend on it.
     pub fn with_batch_size(self, batch_size: usize) -> Self {
         Self { batch_size: batch_size.max(1), ..self }
     }
@@ -137,34 +137,34 @@ impl FeatureExtractor {
         Ok(Tensor::cat(&features, 0))
     }
 
-    /// The features of pictures: [pictures, width] of length 1, f32. Where there are many, see
+    /// The features of images: [images, width] of length 1, f32. Where there are many, see
     /// [`FeatureExtractor::each_batch`].
     ///
     /// # Errors
     /// Names the file that cannot be used.
-    pub fn pictures(&self, pictures: &[Picture]) -> Result<Tensor> {
-        ensure!(!pictures.is_empty(), "there are no pictures to take features of");
+    pub fn images(&self, images: &[ImageFile]) -> Result<Tensor> {
+        ensure!(!images.is_empty(), "there are no images to take features of");
         let mut features = Vec::new();
-        self.each_batch(pictures, &mut |batch| {
+        self.each_batch(images, &mut |batch| {
             features.push(batch.shallow_clone());
             Ok(())
         })?;
         Ok(Tensor::cat(&features, 0))
     }
 
-    /// Gives the features of pictures to `take`, in order, batch by batch: [batch, width] of length 1, f32. While the
+    /// Gives the features of images to `take`, in order, batch by batch: [batch, width] of length 1, f32. While the
     /// image encoder sees one batch, all cores decode and resize the next; memory does not grow with the number of
-    /// pictures.
+    /// images.
     ///
     /// # Errors
     /// Names the file that cannot be used; or what `take` returns.
-    pub fn each_batch(&self, pictures: &[Picture], take: &mut dyn FnMut(&Tensor) -> Result<()>) -> Result<()> {
+    pub fn each_batch(&self, images: &[ImageFile], take: &mut dyn FnMut(&Tensor) -> Result<()>) -> Result<()> {
         let Self { processor, preparers, batch_size, .. } = self;
         thread::scope(|scope| {
             // One batch waits while one is being made and one being looked at.
             let (sender, batches) = sync_channel(1);
             scope.spawn(move || {
-                for chunk in pictures.chunks(*batch_size) {
+                for chunk in images.chunks(*batch_size) {
                     let batch = preparers.install(|| prepare(chunk, processor));
                     let failed = batch.is_err();
                     // Nobody receives any more after a failure over there.
@@ -174,7 +174,7 @@ impl FeatureExtractor {
                 }
             });
             // For a single batch it would not pay.
-            let _frozen = (pictures.len() > *batch_size).then(|| self.parameters.frozen(self.packed_bytes));
+            let _frozen = (images.len() > *batch_size).then(|| self.parameters.frozen(self.packed_bytes));
             for batch in batches {
                 let pixel_values = batch?.to_device(self.device);
                 take(&unit(|| self.model.image_features(&pixel_values))?)?;
@@ -185,9 +185,9 @@ impl FeatureExtractor {
 }
 
 /// [batch, 3, height, width] on the CPU.
-fn prepare(pictures: &[Picture], processor: &ImageProcessor) -> Result<Tensor> {
-    let prepare = |picture: &Picture| libtorch::catch(|| picture.prepare(processor))?;
-    let prepared = pictures.par_iter().map(prepare).collect::<Result<Vec<_>>>()?;
+fn prepare(images: &[ImageFile], processor: &ImageProcessor) -> Result<Tensor> {
+    let prepare = |image: &ImageFile| libtorch::catch(|| image.prepare(processor))?;
+    let prepared = images.par_iter().map(prepare).collect::<Result<Vec<_>>>()?;
     Ok(Tensor::stack(&prepared, 0))
 }
 
@@ -204,7 +204,7 @@ fn unit(features: impl Fn() -> Result<Tensor>) -> Result<Tensor> {
     Ok(features)
 }
 
-/// Threads that prepare pictures, as many as LibTorch has. Within each, LibTorch works alone: they would take the cores
+/// Threads that prepare images, as many as LibTorch has. Within each, LibTorch works alone: they would take the cores
 /// from each other otherwise.
 fn preparers() -> Result<ThreadPool> {
     let threads = tch::get_num_threads();

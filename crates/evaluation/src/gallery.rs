@@ -1,4 +1,4 @@
-//! A folder of pictures that a model has drawn, or is still to draw.
+//! A folder of images that a model has generated, or is still to generate.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,10 +10,10 @@ use prompts::PlannedImage;
 use runs::{GalleryConfig, layout};
 use sampling::{Pipeline, Request, Settings, Step};
 
-use crate::Drawn;
+use crate::GeneratedImage;
 
-/// Pictures in a folder, which are drawn where they are missing. Each is written when its batch is drawn, so whenever
-/// the work is interrupted, it goes on from there. One process at a time draws.
+/// Images in a folder, which are generated where they are missing. Each is written when its batch is done, so work that was
+/// interrupted resumes from there. One process at a time generates.
 #[derive(Debug)]
 pub struct Gallery {
     folder: PathBuf,
@@ -21,14 +21,14 @@ pub struct Gallery {
     images: Vec<PlannedImage>,
     /// Indices of images.
     missing: Vec<usize>,
-    damaged: Vec<PathBuf>,
+    incomplete: Vec<PathBuf>,
     note: Option<String>,
 }
 
-/// How far [`Gallery::draw`] has come.
+/// How far [`Gallery::generate`] has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Drawing {
-    /// The batch that is drawn, counted from 1.
+pub struct GalleryProgress {
+    /// The batch that is generated, counted from 1.
     pub batch: usize,
     /// All batches.
     pub batches: usize,
@@ -36,11 +36,11 @@ pub struct Drawing {
     pub step: Step,
 }
 
-/// What is in the place of a picture.
+/// What has the name of an image.
 enum Found {
     Nothing,
     HalfWritten,
-    Picture(Option<String>),
+    ImageFile(Option<String>),
     Other,
 }
 
@@ -50,25 +50,25 @@ impl Gallery {
     /// Looks what is in the folder already, which need not exist; nothing is written.
     ///
     /// # Errors
-    /// When there are pictures by another recipe, or something else has the name of a picture.
+    /// When there are images of another configuration, or something else has the name of an image.
     pub fn open(folder: &Path, images: Vec<PlannedImage>, config: GalleryConfig) -> Result<Self> {
         let mut gallery =
-            Self { folder: folder.to_owned(), config, images, missing: Vec::new(), damaged: Vec::new(), note: None };
+            Self { folder: folder.to_owned(), config, images, missing: Vec::new(), incomplete: Vec::new(), note: None };
         gallery.look()?;
         Ok(gallery)
     }
 
-    /// How many pictures are still to be drawn.
+    /// How many images are still to be generated.
     pub fn missing(&self) -> usize {
         self.missing.len()
     }
 
-    /// The files that were written by half, as by a copy that was interrupted; they are drawn again.
-    pub fn damaged(&self) -> &[PathBuf] {
-        &self.damaged
+    /// The files that are incomplete, as after a copy that was interrupted; they are regenerated.
+    pub fn incomplete(&self) -> &[PathBuf] {
+        &self.incomplete
     }
 
-    /// What the user should know of the lock on the folder, once it has been drawn into; see [`runs::Lock::note`].
+    /// What the user should know of the lock on the folder, once it has been written to; see [`runs::Lock::note`].
     pub fn note(&self) -> Option<&str> {
         self.note.as_deref()
     }
@@ -78,10 +78,11 @@ impl Gallery {
         &self.folder
     }
 
-    /// The pictures, as [`evaluate_images`](crate::evaluate_images) takes them.
-    pub fn drawn(&self) -> Vec<Drawn> {
-        let drawn = |image: &PlannedImage| Drawn { path: self.path(image), prompt: image.prompt, seed: image.seed };
-        self.images.iter().map(drawn).collect()
+    /// The images, as [`evaluate_images`](crate::evaluate_images) takes them.
+    pub fn images(&self) -> Vec<GeneratedImage> {
+        let generated =
+            |image: &PlannedImage| GeneratedImage { path: self.path(image), prompt: image.prompt, seed: image.seed };
+        self.images.iter().map(generated).collect()
     }
 
     /// What users of other programs would not expect of the prompts that are still missing, once each.
@@ -93,12 +94,17 @@ impl Gallery {
         Ok(notes.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 
-    /// Draws what is missing, `batch_size` pictures at once; `on_step` is told after each denoising step.
+    /// Generates what is missing, `batch_size` images at once; `on_step` is told after each denoising step.
     ///
     /// # Errors
-    /// Settings that the model cannot follow (then nothing is written), another process that draws into the folder or has
-    /// drawn by another recipe, or a full disk.
-    pub fn draw(&mut self, pipeline: &Pipeline, batch_size: usize, on_step: &mut dyn FnMut(Drawing)) -> Result<()> {
+    /// Settings that the model cannot follow (then nothing is written), another process that writes into the folder or has
+    /// generated with another configuration, or a full disk.
+    pub fn generate(
+        &mut self,
+        pipeline: &Pipeline,
+        batch_size: usize,
+        on_step: &mut dyn FnMut(GalleryProgress),
+    ) -> Result<()> {
         let settings = Settings { scheduler: Some(self.config.scheduler), ..self.config.settings.clone() };
         let missing = self.missing_images();
         let Some(first) = missing.first() else { return Ok(()) };
@@ -110,7 +116,7 @@ impl Gallery {
             .with_context(|| format!("cannot make the folder {}", self.folder.display()))?;
         let lock = runs::Lock::take(&self.folder)?;
         self.note = lock.note().map(str::to_owned);
-        // Another process may have drawn since this one looked.
+        // Another process may have generated some since this one looked.
         self.look()?;
         let missing = self.missing_images();
         self.config.write(&self.folder)?;
@@ -118,10 +124,10 @@ impl Gallery {
         let count = batches.len();
         for (batch, images) in batches.enumerate() {
             let requests: Vec<Request> = images.iter().map(|image| request(image)).collect();
-            let mut on_step = |step| on_step(Drawing { batch: batch + 1, batches: count, step });
-            let pictures = pipeline.generate(&requests, &settings, &mut on_step)?;
-            for (image, picture) in images.iter().zip(pictures) {
-                images::save_generated(&self.path(image), &picture, &[(PARAMETERS, &self.parameters(image))])?;
+            let mut on_step = |step| on_step(GalleryProgress { batch: batch + 1, batches: count, step });
+            let generated = pipeline.generate(&requests, &settings, &mut on_step)?;
+            for (image, pixels) in images.iter().zip(generated) {
+                images::save_generated(&self.path(image), &pixels, &[(PARAMETERS, &self.parameters(image))])?;
             }
         }
         self.missing.clear();
@@ -130,7 +136,7 @@ impl Gallery {
 
     /// Finds out what is there.
     fn look(&mut self) -> Result<()> {
-        (self.missing, self.damaged) = (Vec::new(), Vec::new());
+        (self.missing, self.incomplete) = (Vec::new(), Vec::new());
         self.compare_configs()?;
         for (index, image) in self.images.iter().enumerate() {
             let path = self.path(image);
@@ -138,17 +144,17 @@ impl Gallery {
                 Found::Nothing => self.missing.push(index),
                 Found::HalfWritten => {
                     self.missing.push(index);
-                    self.damaged.push(path);
+                    self.incomplete.push(path);
                 }
-                Found::Picture(Some(parameters)) if parameters == self.parameters(image) => {}
-                Found::Picture(Some(parameters)) => bail!(
-                    "{} shows {:?} and not {:?}: remove it to have it drawn again, or give another --out",
+                Found::ImageFile(Some(parameters)) if parameters == self.parameters(image) => {}
+                Found::ImageFile(Some(parameters)) => bail!(
+                    "{} shows {:?} and not {:?}: remove it to have it regenerated, or give another --out",
                     path.display(),
                     parameters.replace('\n', ", "),
                     self.parameters(image).replace('\n', ", ")
                 ),
-                Found::Picture(None) | Found::Other => bail!(
-                    "{} has the name of a picture of this evaluation, but was not drawn by it: move it away, or give \
+                Found::ImageFile(None) | Found::Other => bail!(
+                    "{} has the name of an image of this evaluation, but was not generated by it: move it away, or give \
                      another --out",
                     path.display()
                 ),
@@ -180,8 +186,8 @@ impl Gallery {
         let differences = runs::differences(&serde_json::to_value(old)?, &serde_json::to_value(&self.config)?);
         if !differences.is_empty() {
             bail!(
-                "the pictures in {} were drawn in another way: {}; give another --out, or remove that folder to draw \
-                 all again",
+                "the images in {} were generated in another way: {}; give another --out, or remove that folder to \
+                 regenerate them all",
                 self.folder.display(),
                 differences.join("; ")
             );
@@ -218,7 +224,7 @@ impl Found {
         if end != END {
             return Ok(Self::HalfWritten);
         }
-        Ok(Self::Picture(texts.into_iter().find(|(keyword, _)| keyword == PARAMETERS).map(|(_, text)| text)))
+        Ok(Self::ImageFile(texts.into_iter().find(|(keyword, _)| keyword == PARAMETERS).map(|(_, text)| text)))
     }
 }
 

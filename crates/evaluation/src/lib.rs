@@ -1,15 +1,15 @@
-//! How well a learned subject is drawn: CLIP-I and CLIP-T over a set of prompts (the paper's section 5, after Textual
+//! How well a learned subject is generated: CLIP-I and CLIP-T over a set of prompts (the paper's section 5, after Textual
 //! Inversion's evaluation, arXiv 2208.01618). Photos go to CLIP as its own preparation says, the shorter side resized and the
 //! middle cut out; that evaluation squashed them into squares first.
 //!
 //! - [`Gallery`]: a folder with the images of a [`prompts::Plan`]; generates what is missing, and refuses what does not belong there.
-//! - [`FeatureExtractor`]: any CLIP ([`find_clip`]), for texts and for picture files.
+//! - [`FeatureExtractor`]: any CLIP ([`find_clip`]), for texts and for image files.
 //! - [`evaluate_images`]: [`runs::Scores`] by image, prompt and kind, with intervals by [`bootstrap_mean`].
 //! - [`table`]: a [`runs::Evaluation`] for readers; [`across_runs`]: several of them together.
 //!
 //! ```
 //! use std::path::Path;
-//! use evaluation::{Drawn, FeatureExtractor, Reference, evaluate_images};
+//! use evaluation::{GeneratedImage, FeatureExtractor, Reference, evaluate_images};
 //! use prompts::{Prompt, PromptSet};
 //! use runs::Bootstrap;
 //! use tch::Device;
@@ -19,7 +19,7 @@
 //! let prompts = [Prompt { text: "a {} on the beach".to_owned(), kind: "background".to_owned() }];
 //! let prompts = PromptSet { name: "one".to_owned(), source: String::new(), note: String::new(), prompts: prompts.to_vec() };
 //! let images = fixtures.join("evaluation/images");
-//! let drawn = ["000-00.png", "000-01.png"].map(|name| Drawn { path: images.join(name), prompt: 0, seed: 0 });
+//! let drawn = ["000-00.png", "000-01.png"].map(|name| GeneratedImage { path: images.join(name), prompt: 0, seed: 0 });
 //!
 //! let photos = [fixtures.join("evaluation/photos/front.png")];
 //! let reference = Reference { photos: &photos, category: "toy", prompts: &prompts, masks: None };
@@ -30,24 +30,24 @@
 //! # anyhow::Ok(())
 //! ```
 //!
-//! A score is the mean over pictures of each prompt, then over prompts. The image score of a picture is its mean cosine
+//! A score is the mean over images of each prompt, then over prompts. CLIP-I of an image is its mean cosine
 //! with all photos, so that the mean is that over all pairs.
 //!
-//! Invariants: knows nothing of training or terminals; no picture is overwritten that is whole; memory does not grow with
-//! the number of pictures.
+//! Invariants: knows nothing of training or terminals; no image is overwritten that is complete; memory does not grow
+//! with the number of images.
 
 mod across_runs;
 mod bootstrap;
 mod clip_folder;
 mod features;
 mod gallery;
-mod picture;
+mod image_file;
 mod scores;
 
 pub use across_runs::{across_runs, paired_differences};
 pub use bootstrap::bootstrap_mean;
 pub use clip_folder::{clip_name, find_clip};
 pub use features::FeatureExtractor;
-pub use gallery::{Drawing, Gallery};
-pub use picture::{Mask, Picture};
-pub use scores::{Drawn, Masks, Reference, estimate, evaluate_images};
+pub use gallery::{Gallery, GalleryProgress};
+pub use image_file::{ImageFile, Mask};
+pub use scores::{GeneratedImage, Masks, Reference, estimate, evaluate_images};

@@ -1,4 +1,4 @@
-//! What CLIP thinks of pictures.
+//! CLIP scores of images.
 
 use std::path::{Path, PathBuf};
 
@@ -7,29 +7,29 @@ use prompts::{Prompt, PromptSet};
 use runs::{Bootstrap, Estimate, ImageScores, KindScores, Metrics, PromptScores, Scores};
 use tch::{Kind, Tensor};
 
-use crate::{FeatureExtractor, Mask, Picture, bootstrap_mean};
+use crate::{FeatureExtractor, ImageFile, Mask, bootstrap_mean};
 
-/// A picture to judge.
+/// An image to score.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Drawn {
+pub struct GeneratedImage {
     /// The file.
     pub path: PathBuf,
     /// The index of its prompt.
     pub prompt: usize,
-    /// The seed that it was drawn from.
+    /// The seed that it was generated from.
     pub seed: u64,
 }
 
-/// What pictures are compared with.
+/// What images are compared with.
 #[derive(Debug, Clone)]
 pub struct Reference<'a> {
     /// Photos of the subject.
     pub photos: &'a [PathBuf],
-    /// The word for what it is, such as `dog`.
+    /// The class noun, such as `dog`.
     pub category: &'a str,
-    /// The prompts that the pictures are of.
+    /// The prompts that the images are of.
     pub prompts: &'a PromptSet,
-    /// Where the subject is in photos and pictures.
+    /// Where the subject is in photos and images.
     pub masks: Option<Masks>,
 }
 
@@ -38,52 +38,52 @@ pub struct Reference<'a> {
 pub struct Masks {
     /// Of the photos.
     pub photos: PathBuf,
-    /// Of the pictures.
-    pub pictures: PathBuf,
+    /// Of the images.
+    pub images: PathBuf,
     /// The colour to paint everything else with.
     pub background: [u8; 3],
 }
 
-/// Judges pictures. `on_picture` is told how many have been seen after each batch; a picture counts twice if it is also
-/// judged with its mask.
+/// Scores images. `on_image` is told how many have been encoded after each batch; an image counts twice if it is also scored
+/// with its mask.
 ///
 /// # Errors
-/// When there are no photos, no pictures or no mask, or a file cannot be used.
+/// When there are no photos, no images or no mask, or a file cannot be used.
 pub fn evaluate_images(
     extractor: &FeatureExtractor,
-    drawn: &[Drawn],
+    generated: &[GeneratedImage],
     reference: &Reference<'_>,
     bootstrap: &Bootstrap,
-    on_picture: &mut dyn FnMut(usize),
+    on_image: &mut dyn FnMut(usize),
 ) -> Result<Scores> {
     let Reference { photos, category, prompts, masks } = reference;
-    ensure!(!photos.is_empty(), "there are no photos of the subject to compare pictures with");
+    ensure!(!photos.is_empty(), "there are no photos of the subject to compare images with");
     for (index, prompt) in prompts.prompts.iter().enumerate() {
-        let any = drawn.iter().any(|drawn| drawn.prompt == index);
-        ensure!(any, "there are no pictures of prompt {}, {:?}, to judge", index + 1, prompt.text);
+        let any = generated.iter().any(|generated| generated.prompt == index);
+        ensure!(any, "there are no images of prompt {}, {:?}, to score", index + 1, prompt.text);
     }
-    if let Some(stray) = drawn.iter().find(|drawn| drawn.prompt >= prompts.prompts.len()) {
+    if let Some(stray) = generated.iter().find(|generated| generated.prompt >= prompts.prompts.len()) {
         let (prompt, count) = (stray.prompt + 1, prompts.prompts.len());
         bail!("{} is said to be of prompt {prompt}, but there are {count} prompts", stray.path.display());
     }
-    let plain = |paths: &mut dyn Iterator<Item = &PathBuf>| paths.map(Picture::new).collect::<Vec<_>>();
+    let plain = |paths: &mut dyn Iterator<Item = &PathBuf>| paths.map(ImageFile::new).collect::<Vec<_>>();
     let plain_photos = plain(&mut photos.iter());
-    let pictures = plain(&mut drawn.iter().map(|drawn| &drawn.path));
+    let images = plain(&mut generated.iter().map(|generated| &generated.path));
     // What can be missing is found out before anything slow is done.
-    let masked = masks.as_ref().map(|masks| masks.apply(photos, drawn)).transpose()?;
+    let masked = masks.as_ref().map(|masks| masks.apply(photos, generated)).transpose()?;
 
-    let photo_features = extractor.pictures(&plain_photos)?;
+    let photo_features = extractor.images(&plain_photos)?;
     let texts =
         |text: &dyn Fn(&Prompt) -> String| extractor.texts(&prompts.prompts.iter().map(text).collect::<Vec<_>>());
     let with_category = texts(&|prompt| prompt.with(category))?;
     let without = texts(&|prompt| prompt.without_subject())?;
 
-    let mut scores: Vec<Metrics<f64>> = Vec::with_capacity(drawn.len());
+    let mut scores: Vec<Metrics<f64>> = Vec::with_capacity(generated.len());
     let mut seen = 0;
-    extractor.each_batch(&pictures, &mut |batch| {
+    extractor.each_batch(&images, &mut |batch| {
         let size = batch.size()[0] as usize;
         let clip_i = mean_cosines(batch, &photo_features)?;
-        let rows: Vec<i64> = drawn[seen..seen + size].iter().map(|drawn| drawn.prompt as i64).collect();
+        let rows: Vec<i64> = generated[seen..seen + size].iter().map(|generated| generated.prompt as i64).collect();
         let rows = Tensor::from_slice(&rows);
         let of_prompts = |texts: &Tensor| numbers(&(batch * texts.index_select(0, &rows)));
         let (clip_t, without) = (of_prompts(&with_category)?, of_prompts(&without)?);
@@ -91,22 +91,22 @@ pub fn evaluate_images(
             scores.push(Metrics { clip_i, clip_t, clip_t_without_category, clip_i_masked: None });
         }
         seen += size;
-        on_picture(seen);
+        on_image(seen);
         Ok(())
     })?;
-    if let Some((photos, pictures)) = masked {
-        let photo_features = extractor.pictures(&photos)?;
+    if let Some((photos, images)) = masked {
+        let photo_features = extractor.images(&photos)?;
         let mut scores = scores.iter_mut();
-        extractor.each_batch(&pictures, &mut |batch| {
+        extractor.each_batch(&images, &mut |batch| {
             for (clip_i, scores) in mean_cosines(batch, &photo_features)?.into_iter().zip(&mut scores) {
                 scores.clip_i_masked = Some(clip_i);
             }
             seen += batch.size()[0] as usize;
-            on_picture(seen);
+            on_image(seen);
             Ok(())
         })?;
     }
-    Ok(gather(drawn, &scores, prompts, bootstrap))
+    Ok(gather(generated, &scores, prompts, bootstrap))
 }
 
 /// The mean cosine of each row of `features` [n, width] with all of `others` [m, width], which all have length 1.
@@ -120,33 +120,33 @@ fn numbers(products: &Tensor) -> Result<Vec<f64>> {
 }
 
 impl Masks {
-    /// Photos and pictures with their masks.
-    fn apply(&self, photos: &[PathBuf], drawn: &[Drawn]) -> Result<(Vec<Picture>, Vec<Picture>)> {
+    /// Photos and images with their masks.
+    fn apply(&self, photos: &[PathBuf], generated: &[GeneratedImage]) -> Result<(Vec<ImageFile>, Vec<ImageFile>)> {
         let masked = |path: &PathBuf, folder: &Path| {
             let name = path.file_name().unwrap_or_default();
             let same = folder.join(name);
             let mask = if same.exists() { same } else { folder.join(name).with_extension("png") };
             ensure!(
                 mask.exists(),
-                "{} has no mask {}; masks are white where the subject is, and have the names of photos and pictures",
+                "{} has no mask {}; masks are white where the subject is, and have the names of photos and images",
                 path.display(),
                 mask.display()
             );
             let mask = Some(Mask { path: mask, background: self.background });
-            Ok(Picture { path: path.clone(), mask })
+            Ok(ImageFile { path: path.clone(), mask })
         };
         let photos = photos.iter().map(|path| masked(path, &self.photos)).collect::<Result<_>>()?;
-        let pictures = drawn.iter().map(|drawn| masked(&drawn.path, &self.pictures)).collect::<Result<_>>()?;
-        Ok((photos, pictures))
+        let images = generated.iter().map(|generated| masked(&generated.path, &self.images)).collect::<Result<_>>()?;
+        Ok((photos, images))
     }
 }
 
-fn gather(drawn: &[Drawn], scores: &[Metrics<f64>], set: &PromptSet, bootstrap: &Bootstrap) -> Scores {
-    let images = |prompt: usize| {
-        let of_prompt = drawn.iter().zip(scores).filter(move |(drawn, _)| drawn.prompt == prompt);
-        of_prompt.map(|(drawn, &scores)| {
-            let file = drawn.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            ImageScores { file, seed: drawn.seed, scores }
+fn gather(generated: &[GeneratedImage], scores: &[Metrics<f64>], set: &PromptSet, bootstrap: &Bootstrap) -> Scores {
+    let images_of = |prompt: usize| {
+        let of_prompt = generated.iter().zip(scores).filter(move |(generated, _)| generated.prompt == prompt);
+        of_prompt.map(|(generated, &scores)| {
+            let file = generated.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            ImageScores { file, seed: generated.seed, scores }
         })
     };
     let prompts: Vec<PromptScores> = set
@@ -154,7 +154,7 @@ fn gather(drawn: &[Drawn], scores: &[Metrics<f64>], set: &PromptSet, bootstrap: 
         .iter()
         .enumerate()
         .map(|(index, prompt)| {
-            let images: Vec<ImageScores> = images(index).collect();
+            let images: Vec<ImageScores> = images_of(index).collect();
             let mean = estimate(&[&images], bootstrap);
             PromptScores { prompt: prompt.text.clone(), kind: prompt.kind.clone(), mean, images }
         })

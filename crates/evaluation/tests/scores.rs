@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use evaluation::{Drawn, FeatureExtractor, Masks, Picture, Reference, evaluate_images};
+use evaluation::{FeatureExtractor, GeneratedImage, ImageFile, Masks, Reference, evaluate_images};
 use golden::fixtures;
 use options::{GenerationSettings, SchedulerKind};
 use prompts::{Prompt, PromptSet};
@@ -27,8 +27,8 @@ fn files(kind: &str) -> Vec<PathBuf> {
     paths
 }
 
-fn drawn() -> Vec<Drawn> {
-    let drawn = |(index, path)| Drawn { path, prompt: index / 2, seed: index as u64 };
+fn drawn() -> Vec<GeneratedImage> {
+    let drawn = |(index, path)| GeneratedImage { path, prompt: index / 2, seed: index as u64 };
     files("images").into_iter().enumerate().map(drawn).collect()
 }
 
@@ -40,10 +40,10 @@ fn prompts() -> PromptSet {
 }
 
 fn masks(root: &Path) -> Masks {
-    Masks { photos: root.join("masks/photos"), pictures: root.join("masks/images"), background: [128; 3] }
+    Masks { photos: root.join("masks/photos"), images: root.join("masks/images"), background: [128; 3] }
 }
 
-fn evaluate(extractor: &FeatureExtractor, drawn: &[Drawn], masks: Option<Masks>) -> anyhow::Result<Scores> {
+fn evaluate(extractor: &FeatureExtractor, drawn: &[GeneratedImage], masks: Option<Masks>) -> anyhow::Result<Scores> {
     let (photos, prompts) = (files("photos"), prompts());
     let reference = Reference { photos: &photos, category: "stuffed animal", prompts: &prompts, masks };
     evaluate_images(extractor, drawn, &reference, &Bootstrap::default(), &mut |_| {})
@@ -121,8 +121,8 @@ fn the_batch_size_does_not_matter_and_progress_is_told() {
 #[test]
 fn a_picture_compared_with_itself_has_one() {
     let extractor = extractor();
-    let pictures: Vec<Picture> = files("photos").into_iter().map(Picture::new).collect();
-    let features = extractor.pictures(&pictures).unwrap();
+    let pictures: Vec<ImageFile> = files("photos").into_iter().map(ImageFile::new).collect();
+    let features = extractor.images(&pictures).unwrap();
     let cosines = features.matmul(&features.tr());
     for i in 0..3 {
         assert!((cosines.double_value(&[i, i]) - 1.0).abs() < 1e-6);
@@ -189,7 +189,7 @@ fn what_cannot_be_judged_is_named() {
 
     let extractor = self::extractor();
     says(evaluate(&extractor, &drawn()[..4], None), &["no pictures of prompt 3"]);
-    let stray = Drawn { prompt: 3, ..drawn()[0].clone() };
+    let stray = GeneratedImage { prompt: 3, ..drawn()[0].clone() };
     says(evaluate(&extractor, &[drawn(), vec![stray]].concat(), None), &["000-00.png", "prompt 4", "3 prompts"]);
     let (prompts, none) = (prompts(), []);
     let reference = Reference { photos: &none, category: "toy", prompts: &prompts, masks: None };

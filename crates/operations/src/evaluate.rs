@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use evaluation::{Drawn, FeatureExtractor, Gallery, Masks, Reference, evaluate_images, find_clip};
+use evaluation::{GeneratedImage, FeatureExtractor, Gallery, Masks, Reference, evaluate_images, find_clip};
 use hub::{Hub, ModelKind};
 use model_files::BaseModel;
 use options::SchedulerKind;
@@ -113,7 +113,7 @@ impl<'a> Evaluation<'a> {
             context.notes(pipeline.notes());
             context.notes(gallery.prompt_notes(&pipeline)?);
             let mut progress = context.progress(format!("generating {name}, steps"));
-            gallery.draw(&pipeline, self.request.size.batch_size.max(1) as usize, &mut |drawing| {
+            gallery.generate(&pipeline, self.request.size.batch_size.max(1) as usize, &mut |drawing| {
                 let total = (drawing.batches * drawing.step.total) as u64;
                 progress.step(total, format!("batch {}/{}", drawing.batch, drawing.batches));
             })?;
@@ -124,8 +124,8 @@ impl<'a> Evaluation<'a> {
     }
 
     /// Each candidate's name and its images, in the order of the prompts.
-    pub(crate) fn generated(&self) -> Vec<(&'static str, Vec<Drawn>)> {
-        self.candidates.iter().map(|candidate| (candidate.name, candidate.gallery.drawn())).collect()
+    pub(crate) fn generated(&self) -> Vec<(&'static str, Vec<GeneratedImage>)> {
+        self.candidates.iter().map(|candidate| (candidate.name, candidate.gallery.images())).collect()
     }
 
     /// The prompts.
@@ -146,13 +146,13 @@ impl<'a> Evaluation<'a> {
             context.check()?;
             let masks = request.masks.as_ref().map(|masks| Masks {
                 photos: masks.join("photos"),
-                pictures: masks.join(name),
+                images: masks.join(name),
                 background: match request.mask_background {
                     MaskBackground::Grey => [128; 3],
                     MaskBackground::Black => [0; 3],
                 },
             });
-            let generated = gallery.drawn();
+            let generated = gallery.images();
             let total = generated.len() * if masks.is_some() { 2 } else { 1 };
             let category = run.config.category.as_str();
             let reference = Reference { photos, category, prompts: &plan.prompts, masks };
@@ -206,7 +206,7 @@ fn candidates(
         let dtype = request.compute.dtype.to_string();
         let config = GalleryConfig { model, details, settings: settings.clone(), scheduler, dtype };
         let gallery = Gallery::open(&out.join(name), plan.images(subject), config.clone())?;
-        context.notes(gallery.damaged().iter().map(|file| format!("{} is incomplete; regenerating", file.display())));
+        context.notes(gallery.incomplete().iter().map(|file| format!("{} is incomplete; regenerating", file.display())));
         candidates.push(Candidate { name, gallery, config });
     }
     Ok(candidates)

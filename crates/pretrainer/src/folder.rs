@@ -1,9 +1,9 @@
 //! The folder in which the parts are trained: `PART/` with its training, or with the weights to start from.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
+use runs::{CheckpointFolder, layout};
 
 use crate::Part;
 
@@ -62,7 +62,7 @@ pub(crate) fn best_weights(run: &Path, part: Part) -> Result<PathBuf> {
     if let Ok(finished) = finished_weights(run, part) {
         return Ok(finished);
     }
-    if let Some((_, checkpoint)) = latest_checkpoint(&run.join(part.name())) {
+    if let Some((_, checkpoint)) = checkpoints(&run.join(part.name())).latest()? {
         return Ok(checkpoint.join(EMA));
     }
     let start = start_weights(run, part);
@@ -70,31 +70,19 @@ pub(crate) fn best_weights(run: &Path, part: Part) -> Result<PathBuf> {
     Ok(start)
 }
 
-/// The steps done and the folder of a part's latest checkpoint. Its name is the number of steps.
-pub(crate) fn latest_checkpoint(folder: &Path) -> Option<(u64, PathBuf)> {
-    let entries = fs::read_dir(checkpoints(folder)).ok()?.filter_map(Result::ok);
-    let numbered = entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())));
-    numbered.max()
+/// The checkpoints of a part; a checkpoint's name is the number of steps done.
+pub(crate) fn checkpoints(folder: &Path) -> CheckpointFolder<u64> {
+    let steps = |path: &Path| Ok(path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok()));
+    CheckpointFolder::new(folder.join(layout::CHECKPOINTS), steps)
 }
 
 /// Writes the checkpoint of `step` by means of `contents`, then removes earlier ones. It is complete or absent.
 pub(crate) fn write_checkpoint(folder: &Path, step: u64, contents: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let parent = checkpoints(folder);
-    let path = parent.join(format!("{step:07}"));
-    let failed = || format!("cannot write the checkpoint {}", path.display());
+    let checkpoints = checkpoints(folder);
+    let path = checkpoints.checkpoint(&format!("{step:07}"));
     if path.exists() {
         return Ok(());
     }
-    atomic::new_folder(&path, contents).with_context(failed)?;
-    for entry in fs::read_dir(&parent).with_context(failed)?.filter_map(Result::ok) {
-        let number = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
-        if number.is_some_and(|number| number < step) {
-            fs::remove_dir_all(entry.path()).with_context(failed)?;
-        }
-    }
-    Ok(())
-}
-
-fn checkpoints(folder: &Path) -> PathBuf {
-    folder.join("checkpoints")
+    runs::write_checkpoint(&path, contents)?;
+    checkpoints.keep_latest()
 }

@@ -15,8 +15,8 @@ use crate::autoencoder::Autoencoder;
 use crate::contrast::Contrast;
 use crate::denoiser::Denoiser;
 use crate::folder::{
-    EMA, OPTIMIZER, SCALING_FACTOR, SCALING_FACTOR_FILE, START, WEIGHTS, final_weights, finished_weights,
-    holds_training, latest_checkpoint, start_weights, write_checkpoint,
+    EMA, OPTIMIZER, SCALING_FACTOR, SCALING_FACTOR_FILE, START, WEIGHTS, checkpoints, final_weights, finished_weights,
+    holds_training, start_weights, write_checkpoint,
 };
 use crate::part::Component;
 use crate::{Config, Part, Sources};
@@ -92,7 +92,7 @@ impl Pretraining {
         } else {
             RunFolder::create_beside(&path, &[START, SCALING_FACTOR_FILE])?
         };
-        let latest = latest_checkpoint(&path);
+        let latest = checkpoints(&path).latest()?;
         let trained = latest.as_ref().map(|(_, checkpoint)| checkpoint.join(WEIGHTS));
         let source: Box<dyn Source> = match trained.or(start) {
             Some(weights) => Box::new(Archive::open(&weights)?),

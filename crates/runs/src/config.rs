@@ -276,4 +276,28 @@ mod tests {
         // What a configuration without them recorded is what it records now.
         assert!(!serde_json::to_string(&paper).unwrap().contains("warm_up"));
     }
+
+    #[test]
+    fn the_schema_describes_every_key() {
+        fn undescribed(path: &str, schema: &serde_json::Value, found: &mut Vec<String>) {
+            for (key, value) in schema["properties"].as_object().into_iter().flatten() {
+                let path = format!("{path}.{key}");
+                // Of a reference, the description stands beside it.
+                if value["description"].as_str().is_none_or(str::is_empty) {
+                    found.push(path.clone());
+                }
+                undescribed(&path, value, found);
+            }
+            for (name, definition) in schema["$defs"].as_object().into_iter().flatten() {
+                undescribed(name, definition, found);
+            }
+        }
+        let schema = config_schema();
+        let mut found = Vec::new();
+        undescribed("", &schema, &mut found);
+        assert!(found.is_empty(), "{found:?}");
+        let config = serde_json::to_value(TrainConfig::paper()).unwrap();
+        let described = schema["properties"].as_object().unwrap();
+        assert!(config.as_object().unwrap().keys().all(|key| described.contains_key(key)));
+    }
 }

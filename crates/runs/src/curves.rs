@@ -1,4 +1,4 @@
-//! The log as a picture.
+//! The log as plots.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ pub fn curves(log: &[Entry]) -> Vec<Plot> {
     losses.into_iter().map(|(name, values)| curve(log, name, values)).collect()
 }
 
-/// The same as one picture, plots of 1200 × 400 one below the other.
+/// The same as one image, plots of 1200 × 400 one below the other.
 pub fn draw_curves(log: &[Entry]) -> RgbImage {
     let mut grid = Grid::new(1);
     for plot in curves(log) {

@@ -21,7 +21,7 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// The folder of a new run, made if need be.
+    /// The folder of a new run, created if missing.
     ///
     /// # Errors
     /// As [`vacant`], or when another process works in it, or it cannot be made.
@@ -36,14 +36,14 @@ impl RunFolder {
     pub fn create_beside(path: &Path, expected: &[&str]) -> Result<Self> {
         // Not even a lock goes into somebody else's folder.
         vacant(path, expected)?;
-        fs::create_dir_all(path).with_context(|| format!("cannot make the run folder {}", path.display()))?;
+        fs::create_dir_all(path).with_context(|| format!("cannot create the run folder {}", path.display()))?;
         let lock = Lock::take(path)?;
         // Another process may have been faster.
         vacant(path, expected)?;
         Ok(Self { path: path.to_owned(), lock })
     }
 
-    /// The folder of a run that was begun before.
+    /// The folder of a run that was started before.
     ///
     /// # Errors
     /// When there is no run in it, or another process works in it.
@@ -104,7 +104,7 @@ pub fn vacant(path: &Path, expected: &[&str]) -> Result<()> {
     if holds_run(path) {
         // Whoever is at work in it is named.
         drop(Lock::take(path)?);
-        bail!("{} already holds a run; go on with it by --resume, or choose another --out", path.display());
+        bail!("{} already holds a run; resume it with --resume, or choose another --out", path.display());
     }
     bail!("{} is not empty (it has {name:?}) and does not hold a run: choose a new folder for --out", path.display())
 }

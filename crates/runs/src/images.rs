@@ -90,7 +90,7 @@ impl ImageFolder {
     /// # Errors
     /// When it cannot be written.
     pub fn open(path: &Path) -> Result<Self> {
-        fs::create_dir_all(path).with_context(|| format!("cannot make the folder {}", path.display()))?;
+        fs::create_dir_all(path).with_context(|| format!("cannot create the folder {}", path.display()))?;
         Ok(Self { path: path.to_owned(), log: atomic::append(&path.join(IMAGE_LOG))?, left: None })
     }
 
@@ -100,7 +100,7 @@ impl ImageFolder {
     /// # Errors
     /// When a file cannot be written.
     pub fn add(&mut self, image: &RgbImage, parameters: &str, entry: ImageEntry) -> Result<u64> {
-        // Where there are no locks, two processes may want the same name; then one of them fails, and nothing is lost.
+        // Where there are no locks, two processes may choose the same name; then one of them fails, and nothing is lost.
         let _ = self.log.lock();
         let added = self.add_locked(image, parameters, entry);
         let _ = self.log.unlock();

@@ -47,6 +47,7 @@
 
 mod attention;
 mod bounds;
+mod checkpoints;
 mod config;
 mod config_layers;
 mod curves;
@@ -70,6 +71,7 @@ pub use attention::{
     Attention, AttentionArguments, AttentionRow, AttentionWord, BeforeOrAfter, HeatMapSettings, InspectedVector,
     Inspection, InspectionImage, NearToken, Overlay, attention_maps,
 };
+pub use checkpoints::{CheckpointFolder, write_checkpoint};
 pub use config::{Prior, RegularizerConfig, StageConfig, TrainConfig, Validation, config_schema};
 pub use config_layers::ConfigLayers;
 pub use curves::{curves, draw_curves};

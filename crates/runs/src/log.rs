@@ -59,7 +59,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the log in a run's folder to go on after `steps` steps, none for a new run. Lines of later steps, which a
+    /// Opens the log in a run's folder to continue after `steps` steps, none for a new run. Lines of later steps, which a
     /// killed run wrote after its last checkpoint, are cut off, and so is a last line that was never finished.
     ///
     /// # Errors
@@ -143,7 +143,7 @@ fn read(path: &Path) -> Result<Vec<Line>> {
             Ok(entry) => lines.push(Line { entry, end: end as u64, finished: line.ends_with(b"\n") }),
             Err(_) if end == bytes.len() => {}
             Err(error) => {
-                let what = format!("line {} of {} is damaged; remove it to go on without it", i + 1, path.display());
+                let what = format!("line {} of {} is damaged; remove it to continue without it", i + 1, path.display());
                 return Err(error).context(what);
             }
         }

@@ -46,12 +46,12 @@ impl ResultsFolder {
         }
     }
 
-    /// Makes the folder if need be, and marks it.
+    /// Creates the folder if missing, and marks it.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn create(&self) -> Result<()> {
-        fs::create_dir_all(&self.path).with_context(|| format!("cannot make the folder {}", self.path.display()))?;
+        fs::create_dir_all(&self.path).with_context(|| format!("cannot create the folder {}", self.path.display()))?;
         match self.mark()? {
             Some(_) => Ok(()),
             None => atomic::write(&self.path.join(MARK), format!("{}\n", self.command)),

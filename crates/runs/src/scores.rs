@@ -184,7 +184,7 @@ impl Variant {
 /// An evaluation (`scores.json`): everything that a table or a page of it shows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// The CLIP that judged.
+    /// The CLIP that scored the images.
     pub clip: ClipName,
     /// The name of the prompt set.
     pub prompt_set: String,

@@ -25,7 +25,7 @@ pub struct Scalars {
 }
 
 impl Scalars {
-    /// Begins an event file in a run's folder to go on after `steps` steps, none for a new run.
+    /// Starts an event file in a run's folder after `steps` steps, none for a new run.
     ///
     /// An event file cannot be cut as the log can, since a running TensorBoard reads on from where it was. So each start
     /// of a run has its own file. It begins with a `SessionLog.START` of the first step to come, at which TensorBoard

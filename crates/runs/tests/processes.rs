@@ -111,7 +111,7 @@ fn a_folder_with_a_run_is_not_begun_again() {
     let message = RunFolder::create(&path).unwrap_err().to_string();
     assert_eq!(
         message,
-        format!("{} already holds a run; go on with it by --resume, or choose another --out", path.display())
+        format!("{} already holds a run; resume it with --resume, or choose another --out", path.display())
     );
     assert_eq!(fs::read(path.join("config.json")).unwrap(), config);
     RunFolder::resume(&path).unwrap();

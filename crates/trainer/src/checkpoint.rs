@@ -1,12 +1,11 @@
 //! The checkpoints of a run, from which it resumes: each a folder that is complete or absent.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::{Builder, JoinHandle};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 use libtorch::Download;
-use runs::{Stage, TrainConfig};
+use runs::{CheckpointFolder, Stage, TrainConfig};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use weights::{Archive, Init};
@@ -43,46 +42,17 @@ impl Checkpoint {
         Ok(Self { path: path.to_owned(), state: json::read(&path.join(Self::STATE), "the state of a checkpoint")? })
     }
 
-    /// The checkpoint that is furthest on among the folders in `parent`, if there is any.
+    /// The checkpoint that is furthest among the folders in `parent`, if there is any.
     ///
     /// # Errors
     /// When a checkpoint is damaged.
     pub fn latest(parent: &Path) -> Result<Option<Self>> {
-        let all = Self::all(parent)?;
-        Ok(all.into_iter().max_by_key(|checkpoint| checkpoint.state))
+        Ok(Self::folder(parent).latest()?.map(|(state, path)| Self { path, state }))
     }
 
-    /// The folders in `parent` that are not checkpoints of this program; they are left alone.
-    pub fn foreign(parent: &Path) -> Vec<PathBuf> {
-        folders(parent).into_iter().filter(|path| !is_partial(path) && !is_checkpoint(path)).collect()
-    }
-
-    /// Removes all checkpoints in `parent` but the one that is furthest on, and what killed processes left half-written.
-    /// Nobody else may be writing there.
-    ///
-    /// # Errors
-    /// When one cannot be removed.
-    pub fn keep_latest(parent: &Path) -> Result<()> {
-        let mut all = Self::all(parent)?;
-        all.sort_by_key(|checkpoint| checkpoint.state);
-        all.pop();
-        discard_with_partial(parent, all.into_iter().map(|checkpoint| checkpoint.path))
-    }
-
-    /// Removes all checkpoints in `parent`, and the folder itself if nothing else is in it.
-    ///
-    /// # Errors
-    /// When one cannot be removed.
-    pub fn discard_all(parent: &Path) -> Result<()> {
-        discard_with_partial(parent, folders(parent).into_iter().filter(|path| is_checkpoint(path)))?;
-        // It stays where somebody has put something else there.
-        let _ = fs::remove_dir(parent);
-        Ok(())
-    }
-
-    fn all(parent: &Path) -> Result<Vec<Self>> {
-        let ours = folders(parent).into_iter().filter(|path| !is_partial(path) && is_checkpoint(path));
-        ours.map(|path| Self::open(&path)).collect()
+    /// The checkpoints in the folder `parent`.
+    pub fn folder(parent: &Path) -> CheckpointFolder<State> {
+        CheckpointFolder::new(parent.to_owned(), state)
     }
 
     /// Checks that the run of `config` can be where the checkpoint is.
@@ -102,16 +72,6 @@ impl Checkpoint {
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
-    }
-
-    /// Writes a checkpoint by means of `contents` under a hidden name and then gives it its own.
-    pub(crate) fn write(path: &Path, state: State, contents: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-        let fill = |hidden: &Path| {
-            contents(hidden)?;
-            atomic::write(&hidden.join(Self::STATE), serde_json::to_vec_pretty(&state)?)
-        };
-        // The one of the same step, if there is any, gives way at the same moment.
-        atomic::replace_folder(path, fill).with_context(|| format!("cannot write the checkpoint {}", path.display()))
     }
 
     /// Copies the tensors of one of the checkpoint's files into `parameters`.
@@ -138,42 +98,17 @@ pub(crate) fn restore(parameters: &[(&str, &Tensor)], path: &Path) -> Result<()>
     Ok(())
 }
 
-/// Whether a folder is a checkpoint, if only by its name: one that is damaged must not pass for somebody else's.
-fn is_checkpoint(path: &Path) -> bool {
+/// How far the checkpoint in a folder is. One that is damaged must not pass for somebody else's folder: its name tells.
+fn state(path: &Path) -> Result<Option<State>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let named = name.rsplit_once('-').is_some_and(|(stage, step)| {
         Stage::ALL.iter().any(|known| known.name() == stage) && step.parse::<usize>().is_ok()
     });
-    named || Checkpoint::open(path).is_ok()
-}
-
-fn is_partial(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(atomic::PARTIAL.as_bytes()))
-}
-
-/// Removes what killed processes left half-written in `parent`, and then these checkpoints.
-fn discard_with_partial(parent: &Path, whole: impl Iterator<Item = PathBuf>) -> Result<()> {
-    let partial = folders(parent).into_iter().filter(|path| is_partial(path));
-    // Those first: one may have the hidden name that another is to get.
-    partial.chain(whole.filter(|path| !is_partial(path))).try_for_each(|old| discard(&old))
-}
-
-/// Removes a checkpoint, which is no longer one from the first moment: a process killed meanwhile leaves nothing that
-/// looks like a damaged one.
-fn discard(path: &Path) -> Result<()> {
-    let failed = || format!("cannot remove {}", path.display());
-    let mut hidden = path.to_owned();
-    if let Some(name) = path.file_name().filter(|_| !is_partial(path)) {
-        hidden.set_file_name(format!("{}{}", atomic::PARTIAL, name.to_string_lossy()));
-        fs::rename(path, &hidden).with_context(failed)?;
+    match Checkpoint::open(path) {
+        Ok(checkpoint) => Ok(Some(checkpoint.state)),
+        Err(error) if named => Err(error),
+        Err(_) => Ok(None),
     }
-    fs::remove_dir_all(&hidden).with_context(failed)
-}
-
-/// The folders in a folder; none where it does not exist.
-fn folders(parent: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(parent).into_iter().flatten().filter_map(Result::ok);
-    entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
 }
 
 /// The files of a checkpoint before they are files. The tensors are the trainer's own, which the next step changes, until
@@ -248,12 +183,13 @@ impl Snapshot {
         if let Some(arrived) = &self.arrived {
             arrived.wait()?;
         }
-        Checkpoint::write(path, self.state, |folder| {
+        runs::write_checkpoint(path, |folder| {
             self.files.iter().try_for_each(|File { name, tensors, metadata }| {
                 let tensors = tensors.iter().map(|(name, tensor)| (name, tensor));
                 let metadata: Vec<(&str, &str)> = metadata.iter().map(|(key, value)| (*key, value.as_str())).collect();
                 weights::save_with_metadata(&folder.join(name), tensors, &metadata)
-            })
+            })?;
+            atomic::write(&folder.join(Checkpoint::STATE), serde_json::to_vec_pretty(&self.state)?)
         })
     }
 }
@@ -282,7 +218,7 @@ impl CheckpointWriter {
         let (folder, path) = (self.folder.clone(), self.folder.join(format!("{stage}-{step:05}")));
         let write = move |snapshot: Snapshot| {
             snapshot.write(&path)?;
-            Checkpoint::keep_latest(&folder)
+            Checkpoint::folder(&folder).keep_latest()
         };
         let room = libtorch::available_memory().is_some_and(|free| free / 2 > snapshot.size());
         if !beside || !room || earlier.is_err() {
@@ -314,6 +250,8 @@ impl Drop for CheckpointWriter {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -326,17 +264,17 @@ mod tests {
                 fs::write(at(name).join(Checkpoint::STATE), state).unwrap();
             }
         }
-        let mut foreign = Checkpoint::foreign(parent.path());
+        let mut foreign = Checkpoint::folder(parent.path()).foreign();
         foreign.sort();
         assert_eq!(foreign, [at("notes"), at("other")]);
         assert_eq!(Checkpoint::latest(parent.path()).unwrap().unwrap().state.step, 2);
-        Checkpoint::keep_latest(parent.path()).unwrap();
+        Checkpoint::folder(parent.path()).keep_latest().unwrap();
         assert!(foreign.iter().chain([&at("unet-00002")]).all(|path| path.exists()));
         // A damaged one is said to be one, but goes with the others.
         fs::create_dir(at("embedding-00001")).unwrap();
         let error = format!("{:#}", Checkpoint::latest(parent.path()).unwrap_err());
         assert!(error.contains("embedding-00001"), "{error}");
-        Checkpoint::discard_all(parent.path()).unwrap();
+        Checkpoint::folder(parent.path()).discard_all().unwrap();
         assert!(foreign.iter().all(|path| path.exists()) && !at("unet-00002").exists());
     }
 

@@ -142,7 +142,8 @@ impl Session {
         };
         notes.extend(folder.note().map(str::to_owned));
         notes.extend(
-            Checkpoint::foreign(&checkpoints)
+            Checkpoint::folder(&checkpoints)
+                .foreign()
                 .into_iter()
                 .map(|path| format!("{} is not a checkpoint of this program, and is left alone", path.display())),
         );
@@ -187,7 +188,7 @@ impl Session {
         tell(&tracing::trace_span!("train/samples").in_scope(|| self.outputs.samples(&self.trainer))?, watch);
         tracing::trace_span!("train/outputs").in_scope(|| self.outputs.curves())?;
         // Nothing resumes from them any more, and of Stable Diffusion one takes 10 GB.
-        Checkpoint::discard_all(&self.folder.path().join(layout::CHECKPOINTS))?;
+        Checkpoint::folder(&self.folder.path().join(layout::CHECKPOINTS)).discard_all()?;
         Ok(Outcome::Finished)
     }
 

@@ -121,7 +121,7 @@ fn a_failed_checkpoint_leaves_the_earlier_one() {
     std::fs::create_dir(folder.path().join(".partial-x")).unwrap();
     let _launched = stage_run.step(&trainer, &mut batches).unwrap();
     stage_run.save(&trainer, &folder.path().join("2")).unwrap();
-    Checkpoint::keep_latest(folder.path()).unwrap();
+    Checkpoint::folder(folder.path()).keep_latest().unwrap();
     assert!(!folder.path().join("1").exists() && !folder.path().join(".partial-x").exists());
     assert_eq!(Checkpoint::latest(folder.path()).unwrap().unwrap().state.step, 2);
 }

@@ -1,4 +1,4 @@
-//! One picture file, as an image encoder is to see it.
+//! One image file, prepared for an image encoder.
 
 use std::path::PathBuf;
 
@@ -7,26 +7,26 @@ use clip::ImageProcessor;
 use photos::{Options, Photo};
 use tch::Tensor;
 
-/// A picture to take features of.
+/// An image to take features of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Picture {
+pub struct ImageFile {
     /// The file.
     pub path: PathBuf,
     /// Where its subject is; everything else is painted over.
     pub mask: Option<Mask>,
 }
 
-/// Where a picture's subject is.
+/// Where an image's subject is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mask {
-    /// A picture of the same size, at least half bright where the subject is.
+    /// An image of the same size, at least half bright where the subject is.
     pub path: PathBuf,
     /// The colour to paint everything else with.
     pub background: [u8; 3],
 }
 
-impl Picture {
-    /// A picture without a mask.
+impl ImageFile {
+    /// An image without a mask.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), mask: None }
     }
@@ -62,6 +62,6 @@ impl Picture {
 fn open(path: &PathBuf) -> Result<images::RgbImage> {
     match Photo::open(path, &Options::default()) {
         Ok(photo) => Ok(photo.pixels),
-        Err(rejected) => Err(anyhow!("the picture {} {}", path.display(), rejected.reason)),
+        Err(rejected) => Err(anyhow!("the image {} {}", path.display(), rejected.reason)),
     }
 }
