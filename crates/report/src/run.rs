@@ -95,7 +95,7 @@ pub(crate) fn file_name(path: &Path) -> String {
 /// SHA-256 of a file's bytes, in hexadecimal.
 fn hash(path: &Path) -> Option<String> {
     let bytes = fs::read(path).ok()?;
-    Some(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
+    Some(hex::encode(Sha256::digest(bytes)))
 }
 
 /// All values of a record that are no objects, as people read them, under their paths with dots.

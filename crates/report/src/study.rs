@@ -123,7 +123,7 @@ impl Comparison {
         );
         let photo = Image::anonymous(&reference(first, options.reference.as_deref())?, SIDE)?;
         let sealed = key.seal()?;
-        let id: String = Sha256::digest(&sealed).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let id = hex::encode(&Sha256::digest(&sealed)[..6]);
         let questions =
             (1..).zip(&key.questions).map(|(n, question)| self.question(n, question)).collect::<Result<Vec<_>>>()?;
         let category = &first.config().category;

@@ -55,8 +55,7 @@ pub(crate) fn bare_run(parent: &Path, name: &str, learning_rate: f64) -> PathBuf
 pub(crate) fn run_of(parent: &Path, name: &str, config: impl FnOnce(&Path) -> TrainConfig) -> PathBuf {
     let (folder, photos) = (parent.join(name), parent.join("my_dog"));
     image(&photos.join("0.png"), 48, 0);
-    let digest = Sha256::digest(fs::read(photos.join("0.png")).unwrap());
-    let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = hex::encode(Sha256::digest(fs::read(photos.join("0.png")).unwrap()));
     let photo = SavedPhoto { file: "0.png".into(), sha256 };
     let record = RunRecord { config: config(&photos), base_model: None, photos: vec![photo], prior_photos: None };
     RunFolder::create(&folder).unwrap().write_record(&record, "2.11.0", "Cpu").unwrap();
