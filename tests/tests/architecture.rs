@@ -164,8 +164,8 @@ fn fixtures_are_small_and_every_golden_has_its_generator() {
         let model = path.strip_prefix(&fixtures).unwrap().to_str().unwrap().starts_with("tiny-");
         // In its folder or one above; what several generators read, `common.py` writes.
         let mut folders = path.ancestors().skip(1).take_while(|folder| *folder != fixtures);
-        let generated = model
-            || folders.any(|folder| ["generate.py", "common.py"].iter().any(|name| folder.join(name).exists()));
+        let generated =
+            model || folders.any(|folder| ["generate.py", "common.py"].iter().any(|name| folder.join(name).exists()));
         assert!(generated, "{} has no generate.py beside it", path.display());
     }
 }

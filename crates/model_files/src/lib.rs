@@ -31,6 +31,7 @@
 //! Invariants: knows names, shapes and configs, but builds no model and writes no file. [`names`] are used in both
 //! directions: here to read a single file, in crate `export` to write one.
 
+mod component;
 mod configs;
 mod folder;
 mod model;
@@ -39,6 +40,7 @@ pub mod names;
 mod recognition;
 mod single_file;
 
+pub use component::Component;
 pub use folder::{DEFAULT_SAMPLE_SIZE, ModelFolder};
-pub use model::{BaseModel, Component};
+pub use model::BaseModel;
 pub use options::{ModelOptions, PredictionType};

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use evaluation::{GeneratedImage, FeatureExtractor, Gallery, Masks, Reference, evaluate_images, find_clip};
+use evaluation::{FeatureExtractor, Gallery, GeneratedImage, Masks, Reference, evaluate_images, find_clip};
 use hub::{Hub, ModelKind};
 use model_files::BaseModel;
 use options::SchedulerKind;
@@ -208,7 +208,8 @@ fn candidates(
         let dtype = request.compute.dtype.to_string();
         let config = GalleryConfig { model, details, settings: settings.clone(), scheduler, dtype };
         let gallery = Gallery::open(&out.join(name), plan.images(subject), config.clone())?;
-        context.notes(gallery.incomplete().iter().map(|file| format!("{} is incomplete; regenerating", file.display())));
+        context
+            .notes(gallery.incomplete().iter().map(|file| format!("{} is incomplete; regenerating", file.display())));
         candidates.push(Candidate { name, gallery, config });
     }
     Ok(candidates)
