@@ -136,8 +136,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0      Success
   2      An error that you can mend: an option, a file, a full disk; the message says what
-  75     Interrupted by SIGINT (Ctrl-C), SIGTERM or SIGHUP: finished work is kept, and the same command
-         continues it (train: with --resume)
+  75     Interrupted by SIGINT (Ctrl-C), SIGTERM or SIGHUP: finished work is kept;
+         the same command continues it (train: with --resume)
   128+N  Ended at once by a second signal, of number N
   1      A defect of this program";
 
