@@ -76,7 +76,7 @@ fn scores_equal_pythons() {
 }
 
 #[test]
-fn means_are_of_pictures_then_of_prompts() {
+fn means_are_of_images_then_of_prompts() {
     let mut drawn = drawn();
     drawn.pop();
     let scores = evaluate(&extractor(), &drawn, None).unwrap();
@@ -119,10 +119,10 @@ fn the_batch_size_does_not_matter_and_progress_is_told() {
 }
 
 #[test]
-fn a_picture_compared_with_itself_has_one() {
+fn an_image_compared_with_itself_has_one() {
     let extractor = extractor();
-    let pictures: Vec<ImageFile> = files("photos").into_iter().map(ImageFile::new).collect();
-    let features = extractor.images(&pictures).unwrap();
+    let images: Vec<ImageFile> = files("photos").into_iter().map(ImageFile::new).collect();
+    let features = extractor.images(&images).unwrap();
     let cosines = features.matmul(&features.tr());
     for i in 0..3 {
         assert!((cosines.double_value(&[i, i]) - 1.0).abs() < 1e-6);
@@ -188,7 +188,7 @@ fn what_cannot_be_judged_is_named() {
     says(evaluate(&extractor.with_batch_size(1), &with(at("half.png")), None), &["half.png is damaged"]);
 
     let extractor = self::extractor();
-    says(evaluate(&extractor, &drawn()[..4], None), &["no pictures of prompt 3"]);
+    says(evaluate(&extractor, &drawn()[..4], None), &["no images of prompt 3"]);
     let stray = GeneratedImage { prompt: 3, ..drawn()[0].clone() };
     says(evaluate(&extractor, &[drawn(), vec![stray]].concat(), None), &["000-00.png", "prompt 4", "3 prompts"]);
     let (prompts, none) = (prompts(), []);
@@ -197,14 +197,14 @@ fn what_cannot_be_judged_is_named() {
 
     let masks = masks(folder.path());
     says(evaluate(&extractor, &drawn(), Some(masks.clone())), &["front.png has no mask", "masks/photos/front.png"]);
-    for (kind, masks) in [("photos", &masks.photos), ("images", &masks.pictures)] {
+    for (kind, masks) in [("photos", &masks.photos), ("images", &masks.images)] {
         fs::create_dir_all(masks).unwrap();
         for path in files(&format!("masks/{kind}")) {
             fs::copy(&path, masks.join(path.file_name().unwrap())).unwrap();
         }
     }
     evaluate(&extractor, &drawn(), Some(masks.clone())).unwrap();
-    image::GrayImage::new(48, 47).save(masks.pictures.join("001-00.png")).unwrap();
+    image::GrayImage::new(48, 47).save(masks.images.join("001-00.png")).unwrap();
     says(evaluate(&extractor, &drawn(), Some(masks)), &["001-00.png has 48 x 47 pixels", "48 x 48"]);
 }
 

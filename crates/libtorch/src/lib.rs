@@ -52,7 +52,8 @@ pub use error::{Error, catch};
 pub use foreach::{AdamWRule, AdamWSlot, clear_grads, fused_adamw, grad_norm, scale_all};
 pub use mapped::MappedFile;
 pub use memory::{
-    available_memory, keep_freed_memory, peak_memory, release_cached_memory, reset_peak_memory, total_memory,
+    available_memory, half_of_memory_beyond, keep_freed_memory, peak_memory, release_cached_memory, reset_peak_memory,
+    total_memory,
 };
 pub use options::{DeviceChoice, Dtype};
 pub use packed::{Frozen, Weight};

@@ -79,6 +79,13 @@ pub fn total_memory() -> Option<u64> {
     Some(cgroup_limit().map_or(machine, |limit| limit.min(machine)))
 }
 
+/// Half of the bytes of the host's memory beyond `reserved`: what a program may give to [`crate::Frozen`] on a machine that has
+/// to hold so much else. Always the same on one machine, so that the same work gives the same numbers; no limit where the
+/// system does not say.
+pub fn half_of_memory_beyond(reserved: u64) -> u64 {
+    total_memory().map_or(u64::MAX, |bytes| bytes.saturating_sub(reserved) / 2)
+}
+
 /// The bytes of the host's memory that are free or can be made so, where the system says.
 pub fn available_memory() -> Option<u64> {
     let machine = field(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")? * 1024;

@@ -55,7 +55,8 @@ pub(crate) fn run(request: &Attend, context: &Context<'_>) -> Result<Attended> {
     let mut figure: Option<Figure> = None;
     for &(name, stage) in &rows {
         context.check()?;
-        let pipeline = source.pipeline(stage, to)?;
+        let mut pipeline = source.pipeline(stage, to)?;
+        pipeline.set_packed_bytes(compute::packed_bytes());
         if figure.is_none() {
             context.notes(pipeline.notes());
         }

@@ -13,6 +13,11 @@ pub(crate) fn resolve(compute: Compute) -> Result<(Kind, Device)> {
     Ok((libtorch::kind(compute.dtype), device))
 }
 
+/// The most bytes that packed copies of weights may take.
+pub(crate) fn packed_bytes() -> u64 {
+    libtorch::half_of_memory_beyond(Pipeline::RESERVED_BYTES)
+}
+
 /// What was asked for in place of the defaults.
 pub(crate) fn settings(sampler: &Sampler, default: Settings) -> Settings {
     let steps = sampler.steps.unwrap_or(default.steps);

@@ -89,7 +89,8 @@ impl<'a> Evaluation<'a> {
         let paper = || Ok(Hub::from_env()?.resolve("clip-vit-b32", ModelKind::Clip)?.path);
         let found = find_clip(named.as_deref(), self.model.path());
         let folder = found.or_else(|error| paper().map_err(|_: anyhow::Error| error))?;
-        let extractor = FeatureExtractor::open(&folder, compute::resolve(self.request.compute)?.1)?;
+        let extractor = FeatureExtractor::open(&folder, compute::resolve(self.request.compute)?.1)?
+            .with_packed_bytes(compute::packed_bytes());
         context.notes(extractor.notes());
         for prompt in &self.plan.prompts.prompts {
             context.notes(extractor.truncation(&prompt.with(&self.run.config.category))?);
@@ -106,10 +107,11 @@ impl<'a> Evaluation<'a> {
             if gallery.missing() == 0 {
                 continue;
             }
-            let pipeline = match *name {
+            let mut pipeline = match *name {
                 "base" => Pipeline::open(&self.model, to)?,
                 _ => self.run.pipeline(to)?,
             };
+            pipeline.set_packed_bytes(compute::packed_bytes());
             context.notes(pipeline.notes());
             context.notes(gallery.prompt_notes(&pipeline)?);
             let mut progress = context.progress(format!("generating {name}, steps"));

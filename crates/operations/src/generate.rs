@@ -32,7 +32,7 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated
     let request = &Generate { model: models::located(request.model.as_deref())?, ..request.clone() };
     let to = compute::resolve(request.compute)?;
     let profiler = Profiler::start(request.profiling, to.1);
-    let (pipeline, source, guidance_scale) =
+    let (mut pipeline, source, guidance_scale) =
         tracing::trace_span!("generate/load").in_scope(|| match (&request.run, &request.model) {
             (Some(folder), model) => {
                 let run = models::finished(folder, model.as_deref(), context)?;
@@ -44,6 +44,7 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated
             }
             (None, None) => bail!("give a model with --model, or a training run with --run"),
         })?;
+    pipeline.set_packed_bytes(compute::packed_bytes());
     context.notes(pipeline.notes());
     if request.check {
         check_finite(&pipeline).with_context(|| format!("--check of {}", source.display()))?;

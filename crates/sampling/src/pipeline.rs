@@ -239,6 +239,10 @@ impl Pipeline {
         self.compute_dtype
     }
 
+    /// What a program does well to set aside before it gives memory to [`Pipeline::set_packed_bytes`]: Stable Diffusion in f32,
+    /// and the system.
+    pub const RESERVED_BYTES: u64 = 6 << 30;
+
     /// The most bytes that copies of the U-Net's weights, packed for faster sampling in f32 on a CPU, may take while
     /// [`Pipeline::denoise`] runs; no limit at first, which is as much as these weights take. Results differ by rounding.
     pub fn set_packed_bytes(&mut self, most: u64) {

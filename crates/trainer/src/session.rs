@@ -83,6 +83,7 @@ impl Checked {
         libtorch::set_deterministic(config.deterministic)?;
         let prior = config.prior.as_ref().map(|prior| PriorImages::open(prior, out, &base)).transpose()?;
         let mut pipeline = Pipeline::open(&model, (Kind::Float, device))?;
+        pipeline.set_packed_bytes(libtorch::half_of_memory_beyond(Pipeline::RESERVED_BYTES));
         pipeline.set_compute_dtype(libtorch::kind(config.dtype));
         if own_resolution {
             config.augmentation.resolution = u32::try_from(pipeline.default_settings().height)?;

@@ -101,7 +101,13 @@ fn a_name_asked_for_twice_is_an_error() {
     let problems = |model: &dyn Fn(&Scope)| {
         let tensors: weights::Tensors = [("a.w".to_owned(), numbers(&[2]))].into();
         let sources: [&dyn weights::Source; 2] = [&tensors, &weights::Random { seed: 0 }];
-        sources.map(|source| match weights::build(source, F32, |vs| Ok(model(vs))) {
+        let build = |source| {
+            weights::build(source, F32, |vs| {
+                model(vs);
+                Ok(())
+            })
+        };
+        sources.map(|source| match build(source) {
             Ok(_) => Vec::new(),
             Err(error) => error.downcast::<LoadError>().unwrap().problems,
         })
