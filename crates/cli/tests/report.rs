@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use serde_json::json;
 
-/// A run that has drawn two pictures.
+/// A run of an earlier version with two images.
 fn run_folder(parent: &Path, name: &str, learning_rate: f64) -> PathBuf {
     let (run, photos) = (parent.join(name), parent.join("photos"));
     fs::create_dir_all(run.join("pictures")).unwrap();
@@ -16,7 +16,10 @@ fn run_folder(parent: &Path, name: &str, learning_rate: f64) -> PathBuf {
     picture(photos.join("0.png"), 7);
     picture(run.join("pictures/0.png"), 70);
     picture(run.join("pictures/1.png"), 140);
-    let config = json!({"concept": photos, "category": "dog", "unet": {"steps": 9, "learning_rate": learning_rate}});
+    let unet = json!({
+        "steps": 9, "learning_rate": learning_rate, "batch_size": 1, "lambda_mean": 0.1, "lambda_variance": 0.0,
+    });
+    let config = json!({"concept": photos, "category": "dog", "unet": unet});
     let sha256 = fingerprint::of_bytes(fs::read(photos.join("0.png")).unwrap());
     let record = json!({"config": config, "photos": [{"file": "0.png", "sha256": sha256}], "versions": {}});
     fs::write(run.join("config.json"), record.to_string()).unwrap();

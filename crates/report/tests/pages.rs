@@ -139,7 +139,7 @@ fn damaged_files_are_named_in_one_sentence() {
     says(&["samples.png", "damaged or half-written", "remove it or make it again"]);
     fs::write(run.join("samples.png"), whole).unwrap();
     fs::write(run.join("evaluation/three/scores.json"), "{").unwrap();
-    says(&["scores.json is damaged"]);
+    says(&["evaluation/three/scores.json is not the scores of an evaluation", "line 1 column 1"]);
     let error = run_page(parent.path()).unwrap_err();
     assert!(error.to_string().contains("is not the folder of a training run"));
 }
