@@ -193,7 +193,8 @@ impl StageRun {
             (sound.logical_not().to_kind(Kind::Float), Tensor::cat(&[losses, norm.reshape([1])], 0))
         })?;
         let learning_rate = config.learning_rate_at(self.done);
-        tracing::trace_span!("train/optimizer").in_scope(|| self.optimizer.step_unless(learning_rate, Some(&diverged)))?;
+        tracing::trace_span!("train/optimizer")
+            .in_scope(|| self.optimizer.step_unless(learning_rate, Some(&diverged)))?;
         if let Some(ema) = &mut self.ema {
             tracing::trace_span!("train/running_average").in_scope(|| ema.update())?;
         }
