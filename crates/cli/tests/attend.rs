@@ -123,7 +123,7 @@ fn a_model_without_a_run_is_shown_too() {
         "model.png",
     ];
     assert_eq!(files, expected);
-    // One picture beside those of two words.
+    // One image beside those of two words.
     assert_eq!(image::image_dimensions(out.join("grid.png")).unwrap().0, 3 * (128 + 8) + 8);
     let archive = Archive::open(&out.join("maps.safetensors")).unwrap();
     let tokens: Vec<String> = serde_json::from_str(&archive.metadata()["tokens"]).unwrap();

@@ -117,7 +117,7 @@ fn a_run_is_drawn_and_scored_once() {
     drop(lock);
     assert!(!half.exists() && evaluate(&moved, &arguments).status.success() && half.exists());
 
-    // Masks of photos and pictures, all white: the same score.
+    // Masks of photos and images, all white: the same score.
     let masks = folder.join("masks");
     for (name, from) in
         [("photos", fixtures().join("evaluation/photos")), ("subject", moved.join("evaluation/mine/subject"))]
@@ -159,7 +159,10 @@ fn what_is_wrong_is_said_in_a_sentence() {
     says(&run, &["--clip", "/no/clip"], &["no CLIP folder /no/clip"]);
     let text_only = text(&fixtures().join("tiny-sd21/text_encoder"));
     says(&run, &["--clip", &text_only], &["text_encoder", "clip_text_model", "clip"]);
-    says(&run, &["--scheduler", "heun"], &["heun"]);
+    let refused = evaluate(&run, &["--scheduler", "heun"]);
+    let text = stderr(&refused);
+    assert_eq!(refused.status.code(), Some(2), "{text}");
+    assert!(text.starts_with("error: ") && text.contains("'heun'") && text.contains("dpm-solver++"), "{text}");
     says(&run, &["--height", "33", "--images", "1", "--prompts", "neti"], &["height 33"]);
     says(&run, &["--concept", "/no/photos"], &["--concept", "/no/photos"]);
     fs::create_dir(folder.join("empty")).unwrap();

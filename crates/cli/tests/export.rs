@@ -50,7 +50,7 @@ fn the_subjects_name_is_told_and_nothing_is_written_over() {
     let before = contents();
     says("my ball.safetensors", &[], "my ball.safetensors: it exists already; remove it, or name another file");
     says("run/unet/diffusion_pytorch_model.safetensors", &[], "it exists already");
-    says("exported", &[], "is there already and is not empty");
+    says("exported", &[], "exists already and is not empty");
     fs::write(folder.join("other-embedding.safetensors"), "mine").unwrap();
     says("other.safetensors", &[], "other-embedding.safetensors: it exists already");
     assert!(!folder.join("other.safetensors").exists() && contents() == before);

@@ -136,7 +136,7 @@ fn what_a_killed_process_has_generated_stays_and_is_recorded() {
 }
 
 #[test]
-fn initial_latents_from_a_file_make_diffusers_picture() {
+fn initial_latents_from_a_file_make_diffusers_image() {
     let folder = tempfile::tempdir().unwrap();
     let latents = folder.path().join("latents.safetensors");
     let reference = Golden::open("pipelines/pictures.safetensors");
@@ -146,9 +146,9 @@ fn initial_latents_from_a_file_make_diffusers_picture() {
     let arguments = [&arguments[..], &["--height", "64", "--width", "64", "--scheduler", "ddim"]].concat();
     let result = generate(&arguments, folder.path());
     assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
-    let picture = image::open(folder.path().join("0000-seed0.png")).unwrap().into_rgb8();
+    let image = image::open(folder.path().join("0000-seed0.png")).unwrap().into_rgb8();
     let expected = Vec::<u8>::try_from(reference.get("tiny-sd21.latents.DDIMScheduler").flatten(0, -1)).unwrap();
-    assert!(picture.as_raw().iter().zip(&expected).all(|(a, b)| a.abs_diff(*b) <= 1));
+    assert!(image.as_raw().iter().zip(&expected).all(|(a, b)| a.abs_diff(*b) <= 1));
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn the_embedding_is_compared_with_its_start_and_the_vocabulary() {
     // Four steps do not lead away from the category.
     assert_eq!((&nearest[0]["token"], &nearest[0]["rank"]), (&"ball</w>".into(), &1.into()));
 
-    // At its start [V] is the category's word, and learning changes its picture.
+    // At its start [V] is the category's word, and learning changes its image.
     let (drawn, model) = (folder.join("drawn").display().to_string(), model());
     succeed(&["generate", "--device", "cpu", "--model", &model, "--prompt", "ball", "--steps", "3", "--out", &drawn]);
     assert!(difference(&out.join("before-seed0.png"), &folder.join("drawn/0000-seed0.png")) <= 1);
@@ -59,7 +59,7 @@ fn the_embedding_is_compared_with_its_start_and_the_vocabulary() {
     assert_eq!(record["pictures"].as_array().unwrap().len(), 4);
     assert!(out.join("grid.png").exists());
 
-    // A folder of somebody's own pictures stays as it is; one of an earlier call is written anew.
+    // A folder of somebody's own images stays as it is; one of an earlier call is written anew.
     let own = folder.join("own");
     fs::create_dir(&own).unwrap();
     fs::write(own.join("grid.png"), "mine").unwrap();

@@ -47,8 +47,8 @@ fn a_run_ends_with_results_to_look_at() {
     let comparison = json(&run.join("comparison/comparison.json"));
     assert_eq!(comparison["rows"][0]["prompt"], "a [V] bird in the snow");
     for image in comparison["rows"][0]["images"].as_array().unwrap() {
-        let picture = image::open(run.join("comparison").join(image.as_str().unwrap())).unwrap();
-        assert_eq!((picture.width(), picture.height()), (128, 128));
+        let image = image::open(run.join("comparison").join(image.as_str().unwrap())).unwrap();
+        assert_eq!((image.width(), image.height()), (128, 128));
     }
     let scores = json(&run.join("evaluation/prompts/scores.json"));
     assert!(scores["variants"].as_array().unwrap().iter().any(|variant| variant["name"] == "base"));
@@ -64,8 +64,8 @@ fn a_run_ends_with_results_to_look_at() {
         .unwrap();
     assert!(evaluated.status.success(), "{}", String::from_utf8_lossy(&evaluated.stderr));
     let more = json(&run.join("evaluation/prompts/scores.json"));
-    let pictures = |scores: &Value| scores["variants"][0]["scores"]["prompts"][0]["images"].as_array().unwrap().len();
-    assert_eq!((pictures(&scores), pictures(&more)), (1, 2));
+    let images = |scores: &Value| scores["variants"][0]["scores"]["prompts"][0]["images"].as_array().unwrap().len();
+    assert_eq!((images(&scores), images(&more)), (1, 2));
 }
 
 #[test]

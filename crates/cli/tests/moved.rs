@@ -39,11 +39,11 @@ fn a_run_goes_on_wherever_its_model_its_photos_and_itself_are() {
     fs::rename(&model, &moved_model).unwrap();
     fs::rename(at("begun"), at("moved")).unwrap();
     // Other names in another order.
-    fs::create_dir(at("pictures")).unwrap();
+    fs::create_dir(at("photographs")).unwrap();
     for (old, new) in [("0.png", "z.png"), ("1.png", "a.png"), ("2.png", "m.png")] {
-        fs::rename(at("photos").join(old), at("pictures").join(new)).unwrap();
+        fs::rename(at("photos").join(old), at("photographs").join(new)).unwrap();
     }
-    let (run, model, concept) = (text(&at("moved")), text(&moved_model), text(&at("pictures")));
+    let (run, model, concept) = (text(&at("moved")), text(&moved_model), text(&at("photographs")));
     let resume = ["train", "--device", "cpu", "--resume", "--out", &run];
     refuses(&resume, "--model names their present place");
     refuses(&[&resume[..], &["--model", &model]].concat(), "--concept names their present place");
@@ -100,12 +100,12 @@ fn what_was_learned_is_used_with_its_own_model_alone() {
             None => drop(succeed(&arguments)),
         }
     };
-    // Once where it was, so that the pictures of the evaluation are there already and must fit later.
+    // Once where it was, so that the images of the evaluation are there already and must fit later.
     call(commands[4], &[], None);
     fs::create_dir(folder.join("elsewhere")).unwrap();
     fs::rename(&model, &moved).unwrap();
     for command in commands {
-        call(command, &[], Some("--model names its present place"));
+        call(command, &[], Some("--model says where it is now"));
         call(command, &["--model", &place], None);
     }
     let evaluated = program(&[commands[4], &["--run", &run, "--model", &place]].concat());

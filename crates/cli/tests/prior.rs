@@ -1,4 +1,4 @@
-//! Prior preservation with pictures that the base model draws first.
+//! Prior preservation with images that the base model draws first.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -28,8 +28,8 @@ fn run(folder: &Path, out: &str, more: &[&str]) -> String {
     stderr(&output)
 }
 
-/// The names and bytes of the pictures in a folder, in order of the names.
-fn pictures(folder: &Path) -> Vec<(String, Vec<u8>)> {
+/// The names and bytes of the images in a folder, in order of the names.
+fn images(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<_> = files.map(|path| (path.file_name().unwrap().display().to_string(), path)).collect();
     files.sort();
@@ -37,13 +37,13 @@ fn pictures(folder: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn missing_pictures_are_drawn_once_and_a_resumed_run_draws_only_the_rest() {
+fn missing_images_are_drawn_once_and_a_resumed_run_draws_only_the_rest() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
     photos(&folder.join("photos"));
     let said = run(folder, "whole", &["--prior-preservation", "--prior-images", "5"]);
     assert!(said.contains("images of the class noun 5/5"), "{said}");
-    let drawn = pictures(&folder.join("whole/prior"));
+    let drawn = images(&folder.join("whole/prior"));
     let names: Vec<&str> = drawn.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, [0, 1, 2, 3, 4].map(|i| format!("drawn-0000{i}.png")));
     assert!(drawn.windows(2).all(|pair| pair[0].1 != pair[1].1), "each has a seed of its own");
@@ -70,13 +70,13 @@ fn missing_pictures_are_drawn_once_and_a_resumed_run_draws_only_the_rest() {
     assert!(resumed.status.success(), "{}", stderr(&resumed));
     assert_eq!(fs::metadata(&first).unwrap().modified().unwrap(), before);
     let visible = |(name, _): &(String, Vec<u8>)| !name.starts_with('.');
-    let again: Vec<_> = pictures(&prior).into_iter().filter(visible).collect();
+    let again: Vec<_> = images(&prior).into_iter().filter(visible).collect();
     assert!(again == drawn);
     assert_same_result(folder, "whole", "killed");
 }
 
 #[test]
-fn pictures_of_ones_own_count_and_belong_to_the_run() {
+fn images_of_ones_own_count_and_belong_to_the_run() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
     photos(&folder.join("photos"));
@@ -85,7 +85,7 @@ fn pictures_of_ones_own_count_and_belong_to_the_run() {
     let path = own.display().to_string();
     let said = run(folder, "run", &["--prior-folder", &path, "--prior-images", "4"]);
     assert!(said.contains("images of the class noun 1/1"), "{said}");
-    let names: Vec<String> = pictures(&own).into_iter().map(|(name, _)| name).collect();
+    let names: Vec<String> = images(&own).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["0.png", "1.png", "2.png", "drawn-00000.png", "notes.txt"]);
     // Enough of them: nothing is drawn, and no folder made.
     let said = run(folder, "enough", &["--prior-folder", &path, "--prior-images", "3"]);

@@ -93,7 +93,7 @@ fn a_run_that_is_stopped_says_where_its_time_went_too() {
 }
 
 #[test]
-fn profiled_pictures_are_the_same() {
+fn profiled_images_are_the_same() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
     let generate = |out: &str, more: &[&str]| -> Output {

@@ -12,10 +12,10 @@ fn run_folder(parent: &Path, name: &str, learning_rate: f64) -> PathBuf {
     let (run, photos) = (parent.join(name), parent.join("photos"));
     fs::create_dir_all(run.join("pictures")).unwrap();
     fs::create_dir_all(&photos).unwrap();
-    let picture = |path: PathBuf, shade: u8| image::RgbImage::from_pixel(32, 32, [shade; 3].into()).save(path).unwrap();
-    picture(photos.join("0.png"), 7);
-    picture(run.join("pictures/0.png"), 70);
-    picture(run.join("pictures/1.png"), 140);
+    let image = |path: PathBuf, shade: u8| image::RgbImage::from_pixel(32, 32, [shade; 3].into()).save(path).unwrap();
+    image(photos.join("0.png"), 7);
+    image(run.join("pictures/0.png"), 70);
+    image(run.join("pictures/1.png"), 140);
     let unet = json!({
         "steps": 9, "learning_rate": learning_rate, "batch_size": 1, "lambda_mean": 0.1, "lambda_variance": 0.0,
     });
@@ -23,11 +23,11 @@ fn run_folder(parent: &Path, name: &str, learning_rate: f64) -> PathBuf {
     let sha256 = fingerprint::of_bytes(fs::read(photos.join("0.png")).unwrap());
     let record = json!({"config": config, "photos": [{"file": "0.png", "sha256": sha256}], "versions": {}});
     fs::write(run.join("config.json"), record.to_string()).unwrap();
-    let pictures = json!({"pictures": [
+    let images = json!({"pictures": [
         {"file": "0.png", "prompt": "a [V] dog", "seed": 0},
         {"file": "1.png", "prompt": "a [V] dog", "seed": 1},
     ]});
-    fs::write(run.join("pictures/generate.json"), pictures.to_string()).unwrap();
+    fs::write(run.join("pictures/generate.json"), images.to_string()).unwrap();
     run
 }
 

@@ -54,7 +54,7 @@ fn killed_at_any_moment_and_resumed_it_ends_in_the_same_bytes() {
     let generate = |prompt: &str, from: &[&str]| {
         Command::new(env!("CARGO_BIN_EXE_attndreambooth"))
             .args(["generate", "--device", "cpu", "--steps", "2", "--prompt", prompt, "--out"])
-            .arg(folder.join("pictures"))
+            .arg(folder.join("images"))
             .args(from)
             .output()
             .unwrap()
@@ -74,13 +74,13 @@ fn killed_at_any_moment_and_resumed_it_ends_in_the_same_bytes() {
         assert!(export.status.success(), "{}", stderr(&export));
         assert!(folder.join(out).exists());
     }
-    // The exported folder knows the token by its name and makes the run's picture.
+    // The exported folder knows the token by its name and makes the run's image.
     let exported = folder.join("exported").display().to_string();
-    let picture = |file: &str| fs::read(folder.join("pictures").join(file)).unwrap();
+    let image = |file: &str| fs::read(folder.join("images").join(file)).unwrap();
     let pixels = |bytes: Vec<u8>| image::load_from_memory(&bytes).unwrap().into_rgb8();
-    let ours = pixels(picture("0000-seed0.png"));
+    let ours = pixels(image("0000-seed0.png"));
     assert!(generate("a <new> cat on the moon", &["--model", &exported]).status.success());
-    assert!(ours.as_raw().iter().zip(pixels(picture("0001-seed0.png")).as_raw()).all(|(a, b)| a.abs_diff(*b) <= 1));
+    assert!(ours.as_raw().iter().zip(pixels(image("0001-seed0.png")).as_raw()).all(|(a, b)| a.abs_diff(*b) <= 1));
 
     // Killed by SIGKILL again and again, at steps that are not those of checkpoints.
     for moments in [&[1, 5, 9][..], &[7, 13], &[17]] {

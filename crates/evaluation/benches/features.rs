@@ -1,4 +1,4 @@
-//! Features of picture files of 512 pixels: decoding, preparation and the image encoder of ViT-B/32, together.
+//! Features of image files of 512 pixels: decoding, preparation and the image encoder of ViT-B/32, together.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark may panic")]
 
@@ -12,11 +12,11 @@ use tch::Kind;
 use tokenizer::Tokenizer;
 use weights::Random;
 
-const PICTURES: usize = 64;
+const IMAGES: usize = 64;
 
-/// Pictures as compressible as what a model draws: waves with a little noise.
-fn pictures(folder: &Path) -> Vec<ImageFile> {
-    let picture = |i: usize| {
+/// Images as compressible as what a model draws: waves with a little noise.
+fn images(folder: &Path) -> Vec<ImageFile> {
+    let image = |i: usize| {
         let path = folder.join(format!("{i}.png"));
         let channel = |x: u32, y: u32, c: f64| {
             let wave = (f64::from(x) / 40.0 + c).sin() + (f64::from(y) / 60.0 + i as f64).cos();
@@ -28,7 +28,7 @@ fn pictures(folder: &Path) -> Vec<ImageFile> {
         pixels.save(&path).unwrap();
         ImageFile::new(path)
     };
-    (0..PICTURES).map(picture).collect()
+    (0..IMAGES).map(image).collect()
 }
 
 fn features(criterion: &mut Criterion) {
@@ -41,11 +41,11 @@ fn features(criterion: &mut Criterion) {
     let extractor = FeatureExtractor::new(name, model, ImageProcessor::default(), tokenizer, device).unwrap();
 
     let folder = tempfile::tempdir().unwrap();
-    let pictures = pictures(folder.path());
+    let images = images(folder.path());
     let mut group = criterion.benchmark_group("features of 64 files");
-    group.sample_size(10).throughput(Throughput::Elements(PICTURES as u64));
+    group.sample_size(10).throughput(Throughput::Elements(IMAGES as u64));
     group.bench_function("ViT-B/32, 512 px", |bencher| {
-        bencher.iter(|| extractor.each_batch(&pictures, &mut |_| Ok(())).unwrap());
+        bencher.iter(|| extractor.each_batch(&images, &mut |_| Ok(())).unwrap());
     });
     group.finish();
 }

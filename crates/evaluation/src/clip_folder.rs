@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use runs::ClipName;
 
-/// Where `cargo xtask weights fetch clip-vit-b32` puts the paper's CLIP, and under which name others keep it.
+/// Where `weights fetch clip-vit-b32` puts the paper's CLIP, and under which name others keep it.
 const VIT_B32: [&str; 2] = ["models/clip-vit-b32", "models/clip-vit-base-patch32"];
 
 /// The name of the CLIP in a folder.
@@ -41,7 +41,7 @@ pub fn find_clip(given: Option<&Path>, base_model: &Path) -> Result<PathBuf> {
     }
     let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
     bail!(
-        "there is no CLIP to score images with in {}; get one by `cargo xtask weights fetch clip-vit-b32`, or name a folder with \
+        "there is no CLIP to score images with in {}; get one by `weights fetch clip-vit-b32`, or name a folder with \
          --clip",
         places.join(" or ")
     )

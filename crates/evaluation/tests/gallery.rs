@@ -1,4 +1,4 @@
-//! Pictures are drawn once, and what does not belong in their folder is noticed.
+//! Images are drawn once, and what does not belong in their folder is noticed.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -69,14 +69,14 @@ fn only_what_is_missing_is_generated() {
     let before = contents(&folder);
     assert_eq!(before.keys().collect::<Vec<_>>(), ["000-00.png", "000-01.png", "001-00.png", "001-01.png"]);
 
-    // Each is the picture that its text and seed make.
+    // Each is the image that its text and seed make.
     let shot = &plan(2).images("cat")[3];
     assert_eq!(gallery.images()[3].seed, shot.seed);
     let settings = Settings { scheduler: Some(SCHEDULER), ..config.settings.clone() };
-    let picture = pipeline.generate(&[Request::new("a red cat", shot.seed)], &settings, &mut |_| {}).unwrap();
+    let image = pipeline.generate(&[Request::new("a red cat", shot.seed)], &settings, &mut |_| {}).unwrap();
     let path = folder.join("001-01.png");
     let close = |a: &[u8], b: &[u8]| a.iter().zip(b).all(|(a, b)| a.abs_diff(*b) <= 1);
-    assert!(close(image::open(&path).unwrap().into_rgb8().as_raw(), picture[0].as_raw()));
+    assert!(close(image::open(&path).unwrap().into_rgb8().as_raw(), image[0].as_raw()));
     let parameters = format!(
         "a red cat\nSteps: 1, Sampler: DPMSolverMultistepScheduler, CFG scale: 7.5, Seed: {}, Size: 64x64, Model: tiny-sd21",
         shot.seed
@@ -85,7 +85,7 @@ fn only_what_is_missing_is_generated() {
     assert_eq!(texts[0], ("parameters".to_owned(), parameters));
     assert!(texts[1].1.contains("trainedAlgorithmicMedia"));
 
-    // Two are gone, one of them by half; more pictures are asked for.
+    // Two are gone, one of them by half; more images are asked for.
     fs::remove_file(folder.join("000-01.png")).unwrap();
     fs::write(&path, &before["001-01.png"].0[..200]).unwrap();
     let mut gallery = open(3).unwrap();

@@ -56,7 +56,8 @@ fn files_without_one_embedding() {
     assert!(loaded(&[("emp_params_out", &rows)]).contains("OneTrainer learned for the text encoder's output"));
     let cube = rows.unsqueeze(0);
     let expected = format!(
-        "{shown} is a tensor of shape [1, 2, 768] and type Float, but embeddings are numbers of shape [vectors, width]"
+        "{shown} is a tensor of shape [1, 2, 768] and type Float, but embeddings are \
+         floating-point numbers of shape [vectors, width]"
     );
     assert_eq!(loaded(&[("x", &cube)]), expected);
     assert!(loaded(&[("x", &rows.to_kind(Kind::Int64))]).contains("type Int64"));

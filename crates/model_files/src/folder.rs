@@ -22,7 +22,7 @@ impl ModelFolder {
             ["unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json"];
         let shown = path.display();
         if !path.exists() {
-            bail!("there is no model folder {shown}; `cargo xtask weights fetch sd2.1-base` downloads one");
+            bail!("there is no model folder {shown}; `weights fetch sd2.1-base` downloads one");
         }
         if path.is_file() {
             bail!(

@@ -21,14 +21,33 @@ pub(crate) fn run(request: &Config) -> Result<Configured> {
     let text = match &request.action {
         ConfigAction::Print { format, options } => {
             let config = layers(options, None)?.finish()?;
+            let mut printed = serde_json::to_value(&config)?;
+            // Records leave these out at their defaults.
+            for (name, stage) in
+                [("embedding", &config.embedding), ("cross_attention", &config.cross_attention), ("unet", &config.unet)]
+            {
+                printed[name]["warm_up"] = stage.warm_up.into();
+                printed[name]["schedule"] = serde_json::to_value(stage.schedule)?;
+            }
             match format {
-                ConfigFormat::Json => serde_json::to_string_pretty(&config)?,
-                ConfigFormat::Toml => toml::to_string_pretty(&config)?,
+                ConfigFormat::Json => serde_json::to_string_pretty(&printed)?,
+                ConfigFormat::Toml => toml::to_string_pretty(&without_nulls(printed))?,
             }
         }
         ConfigAction::Schema => serde_json::to_string_pretty(&config_schema())?,
     };
     Ok(Configured { text })
+}
+
+/// TOML has no null: what is unset is not there.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let set = map.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(set.map(|(key, value)| (key, without_nulls(value))).collect())
+        }
+        value => value,
+    }
 }
 
 /// The layers of a configuration; of a run that is resumed, over its own, which need not be given again.
@@ -110,6 +129,20 @@ fn over(options: &TrainOptions, mut layers: ConfigLayers) -> Result<ConfigLayers
         for stage in ["embedding", "cross_attention", "unet"] {
             if let Some(value) = &value {
                 layers.put(&format!("{stage}.{key}"), value.clone())?;
+            }
+        }
+    }
+    let of_single_stages = [
+        ("embedding", stages.embedding_warm_up, stages.embedding_schedule),
+        ("cross_attention", stages.cross_attention_warm_up, stages.cross_attention_schedule),
+        ("unet", stages.unet_warm_up, stages.unet_schedule),
+    ];
+    for (stage, warm_up, schedule) in of_single_stages {
+        for (key, value) in
+            [("warm_up", number(warm_up)), ("schedule", schedule.map(serde_json::to_value).transpose()?)]
+        {
+            if let Some(value) = value {
+                layers.put(&format!("{stage}.{key}"), value)?;
             }
         }
     }

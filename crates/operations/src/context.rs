@@ -147,8 +147,11 @@ pub(crate) struct Progress<'a> {
 }
 
 impl Progress<'_> {
-    /// Counts one more of `total`.
+    /// Counts one more of `total`. The first is told after the start, from which rates count.
     pub(crate) fn step(&mut self, total: u64, detail: impl Into<String>) {
+        if self.done == 0 {
+            self.reach(0, total, "");
+        }
         self.reach(self.done + 1, total, detail);
     }
 

@@ -159,6 +159,7 @@ impl<'a> Evaluation<'a> {
             let category = run.config.category.as_str();
             let reference = Reference { photos, category, prompts: &plan.prompts, masks };
             let mut progress = context.progress(format!("scoring {name}, images"));
+            progress.reach(0, total as u64, "");
             let scores = evaluate_images(extractor, &generated, &reference, &Bootstrap::default(), &mut |seen| {
                 progress.reach(seen as u64, total as u64, "");
             })?;

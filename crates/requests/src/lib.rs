@@ -95,34 +95,21 @@ pub struct Global {
 /// What the program can do.
 #[derive(Subcommand, Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "each has the help of its arguments")]
 pub enum Command {
-    /// Learn a subject from a few photos
     Train(Box<Train>),
-    /// Generate images from prompts
     Generate(Box<Generate>),
-    /// Generate images of a learned subject and score them with CLIP
     Evaluate(Box<Evaluate>),
-    /// Train with the whole method and without each of its parts, and compare
     Ablate(Box<Ablate>),
-    /// Show where in an image each word of its prompt acts
     Attend(Box<Attend>),
-    /// Compare a learned embedding with its initial value and the vocabulary
     Inspect(Box<Inspect>),
-    /// Write a run as one HTML page
     Report(Report),
-    /// Compare runs side by side, and make a blind study of them
     Compare(Compare),
-    /// Write what a run has learned for other programs
     Export(Export),
-    /// List, download and verify published models
     Weights(Weights),
-    /// Print the configuration of a run before it starts, or its JSON schema
     Config(Box<Config>),
-    /// Run one component of a model on tensors from a file
     Probe(Probe),
-    /// Train the miniature base model from scratch
     Pretrain(Pretrain),
-    /// Time a piece of work
     Bench(Bench),
     /// Print a shell's completion script
     #[serde(skip)]

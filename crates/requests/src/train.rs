@@ -183,18 +183,36 @@ pub struct StageFlags {
     /// Learning rate of stage 1
     #[arg(long, value_name = "RATE", visible_alias = "embedding-lr", alias = "text-encoder-lr", value_parser = rate)]
     pub embedding_learning_rate: Option<f64>,
+    /// Warm-up steps of stage 1 alone
+    #[arg(long, value_name = "N")]
+    pub embedding_warm_up: Option<usize>,
+    /// Schedule of stage 1 alone
+    #[arg(long, value_enum, value_name = "SCHEDULE", hide_possible_values = true)]
+    pub embedding_schedule: Option<LearningRateSchedule>,
     /// Steps of stage 2, which tunes cross-attention; 0 leaves it out
     #[arg(long, value_name = "N")]
     pub cross_attention_steps: Option<usize>,
     /// Learning rate of stage 2
     #[arg(long, value_name = "RATE", visible_alias = "cross-attention-lr", value_parser = rate)]
     pub cross_attention_learning_rate: Option<f64>,
+    /// Warm-up steps of stage 2 alone
+    #[arg(long, value_name = "N")]
+    pub cross_attention_warm_up: Option<usize>,
+    /// Schedule of stage 2 alone
+    #[arg(long, value_enum, value_name = "SCHEDULE", hide_possible_values = true)]
+    pub cross_attention_schedule: Option<LearningRateSchedule>,
     /// Steps of stage 3, which tunes the whole U-Net; 0 leaves it out
     #[arg(long, value_name = "N", visible_alias = "max-train-steps")]
     pub unet_steps: Option<usize>,
     /// Learning rate of stage 3
     #[arg(long, value_name = "RATE", visible_aliases = ["unet-lr", "learning-rate"], value_parser = rate)]
     pub unet_learning_rate: Option<f64>,
+    /// Warm-up steps of stage 3 alone
+    #[arg(long, value_name = "N")]
+    pub unet_warm_up: Option<usize>,
+    /// Schedule of stage 3 alone
+    #[arg(long, value_enum, value_name = "SCHEDULE", hide_possible_values = true)]
+    pub unet_schedule: Option<LearningRateSchedule>,
 }
 
 /// A configuration to start from.

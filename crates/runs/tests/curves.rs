@@ -37,13 +37,13 @@ fn a_loss_that_is_always_zero_is_left_out() {
 }
 
 #[test]
-fn the_picture_has_every_colour_of_every_plot() {
-    let picture = draw_curves(&log(|step| 1.0 / step as f64));
-    assert_eq!(picture.dimensions(), (1200 + 16, 2 * 400 + 24));
+fn the_image_has_every_colour_of_every_plot() {
+    let image = draw_curves(&log(|step| 1.0 / step as f64));
+    assert_eq!(image.dimensions(), (1200 + 16, 2 * 400 + 24));
     for color in &Plot::COLORS[..2] {
         for half in [0..400, 408..808] {
             let rows = half.flat_map(|y| (0..1200).map(move |x| (x, y)));
-            let ink = rows.filter(|(x, y)| picture.get_pixel(*x, *y).0 == *color).count();
+            let ink = rows.filter(|(x, y)| image.get_pixel(*x, *y).0 == *color).count();
             assert!(ink > 50, "{color:?}: {ink}");
         }
     }

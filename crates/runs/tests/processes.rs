@@ -135,5 +135,5 @@ fn a_folder_that_cannot_be_made_is_named() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().join("run");
     let error = format!("{:#}", RunFolder::create(&path).unwrap_err());
-    assert!(error.starts_with(&format!("cannot make the run folder {}", path.display())), "{error}");
+    assert!(error.starts_with(&format!("cannot create the run folder {}", path.display())), "{error}");
 }

@@ -101,7 +101,7 @@ fn accumulated_batches_are_one_step_with_the_mean_of_their_gradients() {
 }
 
 #[test]
-fn looking_at_pictures_does_not_disturb_a_run() {
+fn looking_at_images_does_not_disturb_a_run() {
     let run = |look: bool| {
         let (trainer, mut batches) = start(config());
         let mut stage_run = trainer.start(Stage::Unet).unwrap();
@@ -110,7 +110,7 @@ fn looking_at_pictures_does_not_disturb_a_run() {
             if look {
                 let settings = sampling::Settings { steps: 2, ..trainer.pipeline.default_settings() };
                 let request = sampling::Request::new("a [V] cat on the moon", 0);
-                let _pictures = trainer.pipeline.generate(&[request], &settings, &mut |_| {}).unwrap();
+                let _images = trainer.pipeline.generate(&[request], &settings, &mut |_| {}).unwrap();
             }
         }
         learned(&trainer)

@@ -61,7 +61,7 @@ fn a_batch_depends_on_its_place_and_not_on_what_was_made_before() {
 }
 
 #[test]
-fn the_categorys_pictures_follow_the_subjects() {
+fn the_categorys_images_follow_the_subjects() {
     let (_trainer, mut batches) = start(config());
     let alone = batches.batch(place(0)).unwrap();
     let (_trainer, mut batches) = start(TrainConfig { prior: Some(Prior::default()), ..config() });

@@ -133,7 +133,7 @@ pub(crate) fn json(path: &Path) -> serde_json::Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// The largest difference between two pictures of one size, in levels of 255.
+/// The largest difference between two images of one size, in levels of 255.
 pub(crate) fn difference(a: &Path, b: &Path) -> u8 {
     let [a, b] = [a, b].map(|path| image::open(path).unwrap().into_rgb8());
     assert_eq!(a.dimensions(), b.dimensions());
