@@ -21,14 +21,14 @@ struct Graph {
 impl Graph {
     fn read(root: &Path) -> Self {
         let mut graph = Self { files: Files::new(), modules: BTreeMap::new(), syntax: BTreeMap::new() };
-        graph.add(root, Vec::new());
+        graph.add(root, &[]);
         graph
     }
 
-    fn add(&mut self, path: &Path, module: Vec<String>) {
+    fn add(&mut self, path: &Path, module: &[String]) {
         let syntax = syn::parse_file(&fs::read_to_string(path).unwrap()).unwrap();
-        self.files.insert(path.to_owned(), module.clone());
-        self.add_items(path, &module, &syntax.items);
+        self.files.insert(path.to_owned(), module.to_vec());
+        self.add_items(path, module, &syntax.items);
         self.syntax.insert(path.to_owned(), syntax);
     }
 
@@ -50,7 +50,7 @@ impl Graph {
             let places = [folder.join(format!("{name}.rs")), folder.join(&name).join("mod.rs")];
             let file =
                 places.iter().find(|place| place.exists()).unwrap_or_else(|| panic!("{name} in {}", path.display()));
-            self.add(file, inner);
+            self.add(file, &inner);
         }
     }
 
@@ -119,8 +119,9 @@ impl Graph {
         }
         let whole = [&base[..], rest].concat();
         // `image::open` is another crate's unless there is a module `image` here.
-        let is_child =
-            rest.first().is_some_and(|first| self.modules.contains_key(&[&base[..], &[first.clone()]].concat()));
+        let is_child = rest
+            .first()
+            .is_some_and(|first| self.modules.contains_key(&[&base[..], std::slice::from_ref(first)].concat()));
         (!relative || is_child).then_some(whole)
     }
 

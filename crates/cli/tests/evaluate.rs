@@ -92,7 +92,7 @@ fn a_run_is_drawn_and_scored_once() {
     fs::rename(&run, &moved).unwrap();
     let again = evaluate(&moved, &arguments);
     assert!(again.status.success(), "{}", stderr(&again));
-    assert!(!stderr(&again).contains("drawing"), "{}", stderr(&again));
+    assert!(!stderr(&again).contains("generating"), "{}", stderr(&again));
     let reread = json(&moved.join("evaluation/mine/scores.json"));
     assert_eq!(reread["variants"], record["variants"]);
 
@@ -160,9 +160,9 @@ fn what_is_wrong_is_said_in_a_sentence() {
     let text_only = text(&fixtures().join("tiny-sd21/text_encoder"));
     says(&run, &["--clip", &text_only], &["text_encoder", "clip_text_model", "clip"]);
     let refused = evaluate(&run, &["--scheduler", "heun"]);
-    let text = stderr(&refused);
-    assert_eq!(refused.status.code(), Some(2), "{text}");
-    assert!(text.starts_with("error: ") && text.contains("'heun'") && text.contains("dpm-solver++"), "{text}");
+    let said = stderr(&refused);
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.starts_with("error: ") && said.contains("'heun'") && said.contains("dpm-solver++"), "{said}");
     says(&run, &["--height", "33", "--images", "1", "--prompts", "neti"], &["height 33"]);
     says(&run, &["--concept", "/no/photos"], &["--concept", "/no/photos"]);
     fs::create_dir(folder.join("empty")).unwrap();

@@ -61,7 +61,7 @@ pub(crate) fn run(request: &Attend, context: &Context<'_>) -> Result<Attended> {
             context.notes(pipeline.notes());
         }
         let default = Settings { guidance_scale: source.guidance_scale()?, ..pipeline.default_settings() };
-        let settings = compute::settings(&request.sampler, default);
+        let settings = compute::settings(&request.sampler, &default);
         let figure = match &mut figure {
             Some(figure) => figure,
             None => figure.insert(empty_figure(request, &pipeline, &source, settings.clone(), context)?),

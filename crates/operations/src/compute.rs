@@ -19,10 +19,10 @@ pub(crate) fn packed_bytes() -> u64 {
 }
 
 /// What was asked for in place of the defaults.
-pub(crate) fn settings(sampler: &Sampler, default: Settings) -> Settings {
+pub(crate) fn settings(sampler: &Sampler, default: &Settings) -> Settings {
     let steps = sampler.steps.unwrap_or(default.steps);
     let guidance_scale = sampler.guidance_scale.unwrap_or(default.guidance_scale);
-    Settings { steps, guidance_scale, scheduler: sampler.scheduler, ..default }
+    Settings { steps, guidance_scale, scheduler: sampler.scheduler, ..default.clone() }
 }
 
 /// diffusers' name of the scheduler that generates.

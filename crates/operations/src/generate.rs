@@ -51,7 +51,7 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated
     }
     let default = pipeline.default_settings();
     let [height, width] = request.size.or(default.height);
-    let settings = compute::settings(&request.sampler, Settings { height, width, guidance_scale, ..default });
+    let settings = compute::settings(&request.sampler, &Settings { height, width, guidance_scale, ..default });
     let images = images_of(request)?;
     pipeline.check(&images, &settings)?;
     for prompt in request.prompts.iter().chain([&request.negative_prompt]) {
