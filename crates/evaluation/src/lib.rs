@@ -5,7 +5,7 @@
 //! - [`Gallery`]: a folder with the images of a [`prompts::Plan`]; generates what is missing, and refuses what does not belong there.
 //! - [`FeatureExtractor`]: any CLIP ([`find_clip`]), for texts and for image files.
 //! - [`evaluate_images`]: [`runs::Scores`] by image, prompt and kind, with intervals by [`bootstrap_mean`].
-//! - [`table`]: a [`runs::Evaluation`] for readers; [`across_runs`]: several of them together.
+//! - [`across_runs`]: several [`runs::Evaluation`]s together.
 //!
 //! ```
 //! use std::path::Path;
@@ -19,11 +19,11 @@
 //! let prompts = [Prompt { text: "a {} on the beach".to_owned(), kind: "background".to_owned() }];
 //! let prompts = PromptSet { name: "one".to_owned(), source: String::new(), note: String::new(), prompts: prompts.to_vec() };
 //! let images = fixtures.join("evaluation/images");
-//! let drawn = ["000-00.png", "000-01.png"].map(|name| GeneratedImage { path: images.join(name), prompt: 0, seed: 0 });
+//! let generated = ["000-00.png", "000-01.png"].map(|name| GeneratedImage { path: images.join(name), prompt: 0, seed: 0 });
 //!
 //! let photos = [fixtures.join("evaluation/photos/front.png")];
 //! let reference = Reference { photos: &photos, category: "toy", prompts: &prompts, masks: None };
-//! let scores = evaluate_images(&extractor, &drawn, &reference, &Bootstrap::default(), &mut |_| {})?;
+//! let scores = evaluate_images(&extractor, &generated, &reference, &Bootstrap::default(), &mut |_| {})?;
 //! let subject = scores.mean.clip_i;
 //! assert!(subject.low <= subject.mean && subject.mean <= subject.high);
 //! assert_eq!(scores.prompts[0].images.len(), 2);

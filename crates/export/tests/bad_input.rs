@@ -61,7 +61,7 @@ fn files_without_one_embedding() {
     );
     assert_eq!(loaded(&[("x", &cube)]), expected);
     assert!(loaded(&[("x", &rows.to_kind(Kind::Int64))]).contains("type Int64"));
-    assert!(loaded(&[("x", &(&rows / 0.0))]).ends_with("holds NaN or infinite values; learn it again"));
+    assert!(loaded(&[("x", &(&rows / 0.0))]).ends_with("holds NaN or infinite values; train it again"));
     assert!(message(load_embeddings(&folder.path().join("a.pt"), 768)).contains("is a pickle file"));
     let scalar = Tensor::from(1f32);
     assert!(message(save_embeddings(&folder.path().join("b.safetensors"), TOKEN, &scalar)).contains("shape []"));
