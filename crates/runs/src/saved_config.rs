@@ -39,7 +39,7 @@ impl SavedConfig {
     }
 }
 
-/// Whether a folder holds a run: a `config.json` as [`RunFolder::write_config`] writes it, unlike a model's.
+/// Whether a folder holds a run: a `config.json` as [`crate::RunFolder::write_config`] writes it, unlike a model's.
 pub fn holds_run(folder: &Path) -> bool {
     SavedConfig::read(folder).is_ok_and(|saved| saved.versions.is_some())
 }
