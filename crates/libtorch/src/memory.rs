@@ -41,8 +41,8 @@ pub fn reset_peak_memory(device: Device) -> Result<(), Error> {
 /// Keeps freed memory for later tensors, as LibTorch does on a GPU, where the C library is glibc; else does nothing.
 ///
 /// To be called once, before tensors are made. Otherwise each tensor above 32 MB is memory that the system has to map and
-/// clear anew: of a training step of Stable Diffusion 2.1 at 128 pixels, two threads, that was 4.4 s of 14.2. The process
-/// stays as large as it once was, until [`release_cached_memory`].
+/// clear anew, which is much of a training step's time. The process stays as large as it once was, until
+/// [`release_cached_memory`].
 pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // Safety: plain numbers; glibc leaves its settings alone where it does not like one.

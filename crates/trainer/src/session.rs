@@ -197,7 +197,7 @@ impl Session {
     fn learn(&mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -> Result<bool> {
         let Trainer { config, pipeline, .. } = &self.trainer;
         if let (Some(prior), Some(images)) = (&config.prior, &mut self.prior)
-            && !tracing::trace_span!("train/prior_pictures")
+            && !tracing::trace_span!("train/class_images")
                 .in_scope(|| images.generate(pipeline, config, prior, stop, watch))?
         {
             return Ok(false);

@@ -110,7 +110,7 @@ impl Trainer {
         Ok(StageRun { stage, done: 0, optimizer, ema, constant: None })
     }
 
-    /// Goes on from a checkpoint.
+    /// Resumes from a checkpoint.
     ///
     /// # Errors
     /// When the checkpoint is damaged or of another model.
@@ -214,8 +214,7 @@ impl StageRun {
     }
 
     /// The hidden states [1, positions, width] of the prompt, with a graph while \[V\] is learned and else computed
-    /// once; with prior preservation [2, positions, width], the category's prompt second. (Each time Stable Diffusion 2.1's
-    /// text encoder takes 0.35 s for a prompt, two threads of a CPU; a step of stage 2 takes 7.5.)
+    /// once; with prior preservation [2, positions, width], the category's prompt second.
     fn prompt(&mut self, trainer: &Trainer) -> Result<Tensor> {
         let encode = || trainer.pipeline.text_encoder.forward(&trainer.subject.prompt_ids);
         if self.constant.is_none() {

@@ -19,7 +19,7 @@ pub(crate) struct StepLogger {
 }
 
 impl StepLogger {
-    /// Goes on after `done` steps of the run in `folder`.
+    /// Resumes after `done` steps of the run in `folder`.
     pub(crate) fn open(folder: &Path, done: u64, device: Device) -> Result<Self> {
         let (log, scalars) = (Log::open(folder, done)?, Scalars::open(folder, done)?);
         Ok(Self { log, scalars, device, since: Instant::now() })
