@@ -131,7 +131,7 @@ impl AdamW {
     /// # Errors
     /// When LibTorch refuses.
     pub fn grad_norm(&self) -> Result<Tensor> {
-        self.norm_of(&self.gradients())
+        grad_norm(&[self])
     }
 
     /// Shrinks the gradients so that the 2-norm of all of them together is at most `max_norm`; returns the norm
@@ -140,25 +140,12 @@ impl AdamW {
     /// # Errors
     /// When LibTorch refuses.
     pub fn clip_grad_norm(&mut self, max_norm: f64) -> Result<Tensor> {
-        let gradients = self.gradients();
-        let norm = self.norm_of(&gradients)?;
-        if !gradients.is_empty() {
-            let factor = libtorch::catch(|| (max_norm * (&norm + 1e-6).reciprocal()).clamp_max(1.0))?;
-            libtorch::scale_all(&gradients.iter().collect::<Vec<_>>(), &factor)?;
-        }
-        Ok(norm)
+        clip_grad_norm(&[self], max_norm)
     }
 
     /// The gradients that there are.
     fn gradients(&self) -> Vec<Tensor> {
         self.slots.iter().map(|slot| slot.parameter.grad()).filter(Tensor::defined).collect()
-    }
-
-    fn norm_of(&self, gradients: &[Tensor]) -> Result<Tensor> {
-        if gradients.is_empty() {
-            return Ok(libtorch::catch(|| self.slots[0].step.zeros_like())?);
-        }
-        Ok(libtorch::grad_norm(&gradients.iter().collect::<Vec<_>>())?)
     }
 
     /// Takes the gradients away, as `zero_grad(set_to_none=True)`, PyTorch's default.
@@ -169,6 +156,40 @@ impl AdamW {
         let parameters: Vec<&Tensor> = self.slots.iter().map(|slot| &slot.parameter).collect();
         Ok(libtorch::clear_grads(&parameters)?)
     }
+}
+
+/// As [`AdamW::grad_norm`], of several optimisers together.
+///
+/// # Errors
+/// When LibTorch refuses, or there is no optimiser.
+pub fn grad_norm(optimizers: &[&AdamW]) -> Result<Tensor> {
+    norm_of(optimizers, &gradients(optimizers))
+}
+
+/// As [`AdamW::clip_grad_norm`], of several optimisers together.
+///
+/// # Errors
+/// As [`grad_norm`].
+pub fn clip_grad_norm(optimizers: &[&AdamW], max_norm: f64) -> Result<Tensor> {
+    let gradients = gradients(optimizers);
+    let norm = norm_of(optimizers, &gradients)?;
+    if !gradients.is_empty() {
+        let factor = libtorch::catch(|| (max_norm * (&norm + 1e-6).reciprocal()).clamp_max(1.0))?;
+        libtorch::scale_all(&gradients.iter().collect::<Vec<_>>(), &factor)?;
+    }
+    Ok(norm)
+}
+
+fn gradients(optimizers: &[&AdamW]) -> Vec<Tensor> {
+    optimizers.iter().flat_map(|optimizer| optimizer.gradients()).collect()
+}
+
+fn norm_of(optimizers: &[&AdamW], gradients: &[Tensor]) -> Result<Tensor> {
+    let first = optimizers.first().context("there is no optimizer whose gradients have a norm")?;
+    if gradients.is_empty() {
+        return Ok(libtorch::catch(|| first.slots[0].step.zeros_like())?);
+    }
+    Ok(libtorch::grad_norm(&gradients.iter().collect::<Vec<_>>())?)
 }
 
 /// The state of all parameters, where `get` makes or finds a tensor by name and shape.

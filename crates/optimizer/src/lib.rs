@@ -34,6 +34,6 @@ mod adamw;
 mod ema;
 mod parameters;
 
-pub use adamw::{AdamW, State};
+pub use adamw::{AdamW, State, clip_grad_norm, grad_norm};
 pub use ema::Ema;
 pub use options::optimizer::{Config, EmaConfig};

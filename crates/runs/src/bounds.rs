@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 
 use options::Dtype;
 
-use crate::{Prior, Stage, StageConfig, TrainConfig, Validation};
+use crate::{Group, Phase, Prior, TrainConfig, Validation};
 
 // The bounds are far above what anybody trains with; together they keep the number of a photo within 48 bits.
 /// Steps of a stage, and of a sampler.
@@ -34,10 +34,7 @@ impl TrainConfig {
         ensure!(self.checkpoint_every > 0, "checkpoint_every is 0, but must be at least 1");
         let shown = terminal::shortened(&self.prompt);
         ensure!(self.prompt.matches("[V]").count() == 1, "prompt is {shown:?}, but must have [V] exactly once");
-        ensure!(
-            self.prompt.contains("[V] [category]"),
-            "prompt is {shown:?}, but must have [category] right after [V]"
-        );
+        ensure!(!self.phases.is_empty(), "phases is empty, but a training needs at least one");
         let Validation { steps, prompts, guidance_scale, .. } = &self.validation;
         limits::within("steps", *steps, 1..=MAX_STEPS, "they are done one by one").context("validation")?;
         limits::within("the number of prompts", prompts.len(), 0..=MAX_IMAGES, "an image of each is generated")
@@ -45,8 +42,9 @@ impl TrainConfig {
         limits::within("guidance_scale", *guidance_scale, -1000.0..=1000.0, "more leaves nothing of the image")
             .context("validation")?;
         ensure!(self.dtype != Dtype::Fp16, "dtype is fp16, but training needs fp32, tf32 or bf16");
-        for stage in Stage::ALL {
-            self.stage(stage).validate().with_context(|| format!("stage {stage}"))?;
+        for (name, phase) in &self.phases {
+            phase.validate().with_context(|| format!("phase {}", terminal::shortened(name)))?;
+            self.check_groups(phase).with_context(|| format!("phase {}", terminal::shortened(name)))?;
         }
         for (key, value) in [("max_grad_norm", self.max_grad_norm), ("snr_gamma", self.snr_gamma)] {
             ensure!(value.is_none_or(|v| v > 0.0 && v.is_finite()), "{key} is {value:?}, but must be more than zero");
@@ -59,6 +57,27 @@ impl TrainConfig {
         }
         self.optimizer.validate()?;
         self.augmentation.validate()?;
+        Ok(())
+    }
+
+    /// What one phase and the rest must agree on.
+    fn check_groups(&self, phase: &Phase) -> Result<()> {
+        ensure!(
+            self.new_token || !phase.trains.contains_key(&Group::Embedding),
+            "trains has embedding, but the token {} is the model's own: set new_token to true",
+            terminal::shortened(&self.placeholder)
+        );
+        if phase.regularizes() {
+            let shown = terminal::shortened(&self.prompt);
+            ensure!(
+                self.templates.is_none(),
+                "lambda_mean and lambda_variance regularise attention in one prompt, but templates has several"
+            );
+            ensure!(
+                self.prompt.contains("[V] [category]"),
+                "prompt is {shown:?}, but must have [category] right after [V], as attention is regularised"
+            );
+        }
         Ok(())
     }
 }
@@ -75,9 +94,16 @@ impl Prior {
     }
 }
 
-impl StageConfig {
+impl Phase {
     fn validate(&self) -> Result<()> {
         let Self { steps, batch_size, gradient_accumulation, learning_rate, .. } = *self;
+        ensure!(!self.trains.is_empty(), "trains is empty, but a phase needs something to train");
+        let groups: Vec<Group> = self.trains.keys().copied().collect();
+        for (i, a) in groups.iter().enumerate() {
+            if let Some(b) = groups[..i].iter().find(|b| a.covers(**b) || b.covers(*a)) {
+                anyhow::bail!("trains has {a} and {b}, which share parameters: keep one of them");
+            }
+        }
         limits::within("steps", steps, 0..=MAX_STEPS, "they are done one by one")?;
         limits::within("batch_size", batch_size, 1..=MAX_BATCH, "a batch is held in memory")?;
         limits::within(
@@ -86,10 +112,9 @@ impl StageConfig {
             1..=MAX_ACCUMULATION,
             "batches are done one by one",
         )?;
-        ensure!(
-            learning_rate >= 0.0 && learning_rate.is_finite(),
-            "learning_rate is {learning_rate}, but must be zero or more"
-        );
+        for rate in self.trains.values().filter_map(|group| group.learning_rate).chain([learning_rate]) {
+            ensure!(rate >= 0.0 && rate.is_finite(), "learning_rate is {rate}, but must be zero or more");
+        }
         for (key, value) in [("lambda_mean", self.lambda_mean), ("lambda_variance", self.lambda_variance)] {
             ensure!(value >= 0.0 && value.is_finite(), "{key} is {value}, but must be zero or more");
         }

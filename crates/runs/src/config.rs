@@ -2,20 +2,22 @@
 
 use std::path::PathBuf;
 
-use options::{Dtype, LearningRateSchedule, ModelOptions, optimizer, regularizer};
+use options::{Dtype, ModelOptions, optimizer, regularizer};
 use photos::Augmentation;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Stage;
+use crate::phase::{Group, Phase, Phases};
 
-/// A training run's configuration; absent keys have the paper's values.
+/// A training run's configuration; absent keys have the values of AttnDreamBooth's paper.
 ///
 /// A class noun of several tokens is read whole; the authors' code takes its first token, as `regularizer.category = "first"`
 /// does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
+    /// Name of the method, for example `attndreambooth` or `textual-inversion`.
+    pub method: String,
     /// Base model: a folder in the diffusers layout, or a single file.
     pub model: PathBuf,
     /// What a single file does not say of itself.
@@ -25,23 +27,27 @@ pub struct TrainConfig {
     pub concept: PathBuf,
     /// Class noun of the subject, for example "dog".
     pub category: String,
-    /// Placeholder token: the name of the new token.
+    /// Placeholder token: the name of the new token, or a rare word that the model has.
     pub placeholder: String,
+    /// Add the placeholder as a new token; otherwise it is a word that the model has, as DreamBooth's "sks".
+    pub new_token: bool,
     /// Embedding vectors of the placeholder token; 1 in the paper.
     pub vectors: usize,
+    /// Word whose embedding the new token starts from; the class noun if there is none.
+    pub initial_word: Option<String>,
     /// Training prompt, in which `[V]` stands for the placeholder token and `[category]` for the class noun.
     pub prompt: String,
+    /// Prompt templates in place of the one prompt, of which each sample has one at random: the name of a set, or a text file
+    /// with one on each line.
+    pub templates: Option<String>,
     /// Seed that all randomness derives from.
     pub seed: u64,
-    /// Stage 1: the embedding of `[V]`.
-    pub embedding: StageConfig,
-    /// Stage 2: the U-Net's cross-attention layers.
-    pub cross_attention: StageConfig,
-    /// Stage 3: the whole U-Net.
-    pub unet: StageConfig,
+    /// What is trained, phase after phase.
+    #[schemars(with = "std::collections::BTreeMap<String, Phase>")]
+    pub phases: Phases,
     /// AdamW's values but the learning rate.
     pub optimizer: optimizer::Config,
-    /// How attention is regularised; the weights are each stage's own.
+    /// How attention is regularised; the weights are each phase's own.
     pub regularizer: RegularizerConfig,
     /// How photos become augmented crops.
     pub augmentation: Augmentation,
@@ -55,48 +61,14 @@ pub struct TrainConfig {
     pub max_grad_norm: Option<f64>,
     /// Weigh timesteps by min-SNR-γ (arXiv 2303.09556); the paper does not.
     pub snr_gamma: Option<f64>,
-    /// Keep an exponential moving average of the U-Net in stage 3 and use it at the end; the paper does not.
+    /// Keep an exponential moving average of what a phase that trains the whole U-Net trains, and use it at the end; the paper does not.
     pub ema: Option<optimizer::EmaConfig>,
     /// Prior preservation (arXiv 2208.12242); the paper has none.
     pub prior: Option<Prior>,
     /// Validation images.
     pub validation: Validation,
-    /// Save a checkpoint every N steps and after stages 1 and 2.
+    /// Save a checkpoint every N steps and after each phase but the last.
     pub checkpoint_every: usize,
-}
-
-/// One stage.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct StageConfig {
-    /// Optimiser steps; 0 leaves the stage out.
-    pub steps: usize,
-    /// AdamW's learning rate.
-    pub learning_rate: f64,
-    /// Steps in which the learning rate rises from zero; none in the paper.
-    // Left out of records of runs without, which are older than the key.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub warm_up: usize,
-    /// How the learning rate changes after them; it stays in the paper.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub schedule: LearningRateSchedule,
-    /// Batch size.
-    pub batch_size: usize,
-    /// Batches whose gradients make one step.
-    #[serde(default = "one")]
-    pub gradient_accumulation: usize,
-    /// λ_μ: the weight of the squared difference of the attention maps' means.
-    pub lambda_mean: f64,
-    /// λ_σ: the weight of the squared difference of the attention maps' variances.
-    pub lambda_variance: f64,
-}
-
-fn one() -> usize {
-    1
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
 
 /// How attention is regularised.
@@ -171,28 +143,28 @@ impl Default for TrainConfig {
 impl TrainConfig {
     /// The paper's preset (section 4.3 and the authors' scripts): 60 + 100 + 500 steps, batch 8.
     pub fn paper() -> Self {
-        let stage = |steps, learning_rate, lambda_mean, lambda_variance| StageConfig {
-            steps,
-            learning_rate,
-            warm_up: 0,
-            schedule: LearningRateSchedule::Constant,
-            batch_size: 8,
-            gradient_accumulation: 1,
-            lambda_mean,
-            lambda_variance,
+        let phase = |group: Group, steps, learning_rate, lambda_mean, lambda_variance| {
+            let phase = Phase { lambda_mean, lambda_variance, ..Phase::new([group], steps, learning_rate, 8) };
+            (group.name().to_owned(), phase)
         };
         Self {
+            method: "attndreambooth".to_owned(),
             model: PathBuf::new(),
             model_options: ModelOptions::default(),
             concept: PathBuf::new(),
             category: String::new(),
             placeholder: "<new>".to_owned(),
+            new_token: true,
             vectors: 1,
+            initial_word: None,
             prompt: "a photo of a [V] [category]".to_owned(),
+            templates: None,
             seed: 0,
-            embedding: stage(60, 1e-3, 0.1, 0.0),
-            cross_attention: stage(100, 2e-5, 2.0, 5.0),
-            unet: stage(500, 2e-6, 2.0, 5.0),
+            phases: Phases::from([
+                phase(Group::Embedding, 60, 1e-3, 0.1, 0.0),
+                phase(Group::CrossAttention, 100, 2e-5, 2.0, 5.0),
+                phase(Group::Unet, 500, 2e-6, 2.0, 5.0),
+            ]),
             optimizer: optimizer::Config::default(),
             regularizer: RegularizerConfig::default(),
             augmentation: Augmentation::default(),
@@ -210,44 +182,31 @@ impl TrainConfig {
 
     /// The authors' fast preset: stage 3 in 200 steps of batch 4 at a learning rate of 1e-5.
     pub fn fast() -> Self {
-        let paper = Self::paper();
-        Self { unet: StageConfig { steps: 200, learning_rate: 1e-5, batch_size: 4, ..paper.unet }, ..paper }
+        let mut paper = Self::paper();
+        if let Some((_, unet)) = paper.phases.last_mut() {
+            (unet.steps, unet.learning_rate, unet.batch_size) = (200, 1e-5, 4);
+        }
+        paper
     }
 
-    /// The configuration of one stage.
-    pub fn stage(&self, stage: Stage) -> &StageConfig {
-        match stage {
-            Stage::Embedding => &self.embedding,
-            Stage::CrossAttention => &self.cross_attention,
-            Stage::Unet => &self.unet,
-        }
+    /// What a method's recipe starts from: the paper's values under another name.
+    pub fn of(method: &str) -> Self {
+        Self { method: method.to_owned(), ..Self::paper() }
+    }
+
+    /// Steps of all phases together.
+    pub fn steps(&self) -> usize {
+        self.phases.values().map(|phase| phase.steps).sum()
+    }
+
+    /// Whether a phase with steps trains a group.
+    pub fn trains(&self, group: Group) -> bool {
+        self.phases.values().any(|phase| phase.steps > 0 && phase.trains.contains_key(&group))
     }
 
     /// A prompt with the class noun filled in; `[V]` stays for the pipeline to replace.
     pub fn fill(&self, prompt: &str) -> String {
         prompt.replace("[category]", &self.category)
-    }
-}
-
-impl StageConfig {
-    /// The learning rate of a step, counted from 0, as diffusers' `get_scheduler` with `num_warmup_steps` has it.
-    pub fn learning_rate_at(&self, step: usize) -> f64 {
-        if step < self.warm_up {
-            return self.learning_rate * step as f64 / self.warm_up as f64;
-        }
-        let rest = self.steps.saturating_sub(self.warm_up).max(1);
-        let progress = ((step - self.warm_up) as f64 / rest as f64).min(1.0);
-        self.learning_rate
-            * match self.schedule {
-                LearningRateSchedule::Constant => 1.0,
-                LearningRateSchedule::Linear => 1.0 - progress,
-                LearningRateSchedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
-            }
-    }
-
-    /// Whether attention is regularised at all.
-    pub fn regularizes(&self) -> bool {
-        self.lambda_mean > 0.0 || self.lambda_variance > 0.0
     }
 }
 
@@ -260,22 +219,6 @@ pub fn config_schema() -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// `get_scheduler(name, optimizer, num_warmup_steps=2, num_training_steps=6)` of diffusers with a learning rate of 1.
-    #[test]
-    fn learning_rates_are_diffusers() {
-        let rates = |schedule| {
-            let stage = StageConfig { steps: 6, learning_rate: 1.0, warm_up: 2, schedule, ..TrainConfig::paper().unet };
-            [0, 1, 2, 3, 4, 5].map(|step| (stage.learning_rate_at(step) * 1e6).round() / 1e6)
-        };
-        assert_eq!(rates(LearningRateSchedule::Constant), [0.0, 0.5, 1.0, 1.0, 1.0, 1.0]);
-        assert_eq!(rates(LearningRateSchedule::Linear), [0.0, 0.5, 1.0, 0.75, 0.5, 0.25]);
-        assert_eq!(rates(LearningRateSchedule::Cosine), [0.0, 0.5, 1.0, 0.853_553, 0.5, 0.146_447]);
-        let paper = TrainConfig::paper().unet;
-        assert_eq!([0, 1, 499].map(|step| paper.learning_rate_at(step)), [paper.learning_rate; 3]);
-        // What a configuration without them recorded is what it records now.
-        assert!(!serde_json::to_string(&paper).unwrap().contains("warm_up"));
-    }
 
     #[test]
     fn the_schema_describes_every_key() {

@@ -13,7 +13,7 @@ const WIDE: f64 = 20.0;
 /// The smoothed line shows about so many features over the whole run.
 const FEATURES: usize = 40;
 
-/// A plot for each loss in a log (the values whose names end in `loss`), over the steps of the run, each stage in its own
+/// A plot for each loss in a log (the values whose names end in `loss`), over the steps of the run, each phase in its own
 /// colour behind a mark at its first step; smoothed over the faint line. A loss that is not positive anywhere is left out.
 pub fn curves(log: &[Entry]) -> Vec<Plot> {
     let mut losses: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
@@ -38,11 +38,11 @@ fn curve(log: &[Entry], name: &str, values: Vec<f64>) -> Plot {
     let window = values.len() / FEATURES;
     let scale = if spans_widely(values) { Scale::Log } else { Scale::Linear };
     let mut plot = Plot::new(readable(name), "step").scale(scale).smooth(window);
-    let stages = log.chunk_by(|a, b| a.stage == b.stage);
-    for (stage, color) in stages.zip(Plot::COLORS.into_iter().cycle()) {
-        let points = stage.iter().filter_map(|entry| Some((entry.step as f64, *entry.values.get(name)?)));
-        let stage_name = readable(&stage[0].stage);
-        plot = plot.line(stage_name, color, points).mark(stage[0].step as f64, "");
+    let phases = log.chunk_by(|a, b| a.phase == b.phase);
+    for (phase, color) in phases.zip(Plot::COLORS.into_iter().cycle()) {
+        let points = phase.iter().filter_map(|entry| Some((entry.step as f64, *entry.values.get(name)?)));
+        let phase_name = readable(&phase[0].phase);
+        plot = plot.line(phase_name, color, points).mark(phase[0].step as f64, "");
     }
     plot
 }

@@ -1,6 +1,6 @@
 //! The names of files and folders in a run's folder.
 //!
-//! A finished run has [`EMBEDDING`] and [`UNET_WEIGHTS`]; a complete one no longer has [`CHECKPOINTS`].
+//! A finished run has a file for each group that it has trained; a complete one no longer has [`CHECKPOINTS`].
 
 /// The run's configuration and what it was made from ([`SavedRun`](crate::SavedRun)).
 pub const CONFIG: &str = "config.json";
@@ -24,10 +24,18 @@ pub const PRIOR: &str = "prior";
 pub const EMBEDDING: &str = "learned_embeds.safetensors";
 /// The U-Net's folder, in the diffusers layout.
 pub const UNET: &str = "unet";
-/// Its weights, the last file that a finished run must have.
+/// Its weights.
 pub const UNET_WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
-/// What stage 2 trains, as it was after stage 2; the rest of the U-Net was the base model's.
-pub const CROSS_ATTENTION: &str = "stages/cross_attention.safetensors";
+/// What phases have trained that later ones train again, as it was after them: a file for each group of a phase.
+pub const PHASES: &str = "phases";
+/// The trained part of the U-Net where that is not all of it, under the names in the U-Net.
+pub const UNET_PART: &str = "unet.safetensors";
+/// What the method has added to the model, such as LoRA's matrices.
+pub const ADAPTER: &str = "adapter.safetensors";
+/// The text encoder, where it is trained, in the diffusers layout.
+pub const TEXT_ENCODER: &str = "text_encoder";
+/// Its weights.
+pub const TEXT_ENCODER_WEIGHTS: &str = "text_encoder/model.safetensors";
 /// Evaluations, a folder for each prompt set.
 pub const EVALUATION: &str = "evaluation";
 /// The scores in the folder of an evaluation ([`Evaluation`](crate::Evaluation)).

@@ -58,13 +58,14 @@ mod lock;
 mod log;
 mod model_fingerprint;
 mod paths;
+mod phase;
 mod read;
 mod results_folder;
 mod samples;
 mod saved_config;
 mod saved_run;
 mod scores;
-mod stage;
+
 mod tfevents;
 
 pub use attention::{
@@ -72,7 +73,7 @@ pub use attention::{
     Inspection, InspectionImage, NearToken, Overlay, attention_maps,
 };
 pub use checkpoints::{CheckpointFolder, write_checkpoint};
-pub use config::{Prior, RegularizerConfig, StageConfig, TrainConfig, Validation, config_schema};
+pub use config::{Prior, RegularizerConfig, TrainConfig, Validation, config_schema};
 pub use config_layers::ConfigLayers;
 pub use curves::{curves, draw_curves};
 pub use folder::{RunFolder, vacant};
@@ -81,6 +82,7 @@ pub use lock::Lock;
 pub use log::{Entry, Log, read_log};
 pub use model_fingerprint::ModelFingerprint;
 pub use paths::settle_paths;
+pub use phase::{Group, GroupConfig, Phase, Phases};
 pub use results_folder::ResultsFolder;
 pub use samples::{Comparison, ComparisonRow, Sample, SampleTime, samples};
 pub use saved_config::{SavedConfig, Versions, differences, holds_run};
@@ -89,5 +91,5 @@ pub use scores::{
     Ablation, AblationRow, AcrossRuns, Bootstrap, ClipName, ComparedRun, Differences, Estimate, Evaluation,
     GalleryConfig, ImageScores, KindScores, Metrics, PromptScores, RunComparison, Scores, Variant, evaluations,
 };
-pub use stage::Stage;
+
 pub use tfevents::Scalars;

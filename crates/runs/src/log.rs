@@ -13,14 +13,14 @@ use crate::layout::LOG;
 
 /// What one step has shown.
 ///
-/// In the file: `{"step":61,"stage":"unet","wall_time":1700000000.5,"attention_loss":0.01,"diffusion_loss":0.2}`; a
+/// In the file: `{"step":61,"phase":"unet","wall_time":1700000000.5,"attention_loss":0.01,"diffusion_loss":0.2}`; a
 /// value that is not a number is `null`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Steps done in the whole run, over all its stages: 1 in the first line.
+    /// Steps done in the whole run, over all its phases: 1 in the first line.
     pub step: u64,
-    /// The part of the run.
-    pub stage: String,
+    /// The phase of the run.
+    pub phase: String,
     /// When, in seconds since 1970.
     pub wall_time: f64,
     /// What was measured.
@@ -30,9 +30,9 @@ pub struct Entry {
 
 impl Entry {
     /// An entry of this moment.
-    pub fn now<'a>(step: u64, stage: &str, values: impl IntoIterator<Item = (&'a str, f64)>) -> Self {
+    pub fn now<'a>(step: u64, phase: &str, values: impl IntoIterator<Item = (&'a str, f64)>) -> Self {
         let values = values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Self { step, stage: stage.to_owned(), wall_time: now(), values }
+        Self { step, phase: phase.to_owned(), wall_time: now(), values }
     }
 }
 
@@ -159,7 +159,7 @@ mod tests {
 
     fn entry(step: u64) -> Entry {
         let values = [("loss".to_owned(), 1.0 / step as f64)].into();
-        Entry { step, stage: "stage".to_owned(), wall_time: 1.7e9 + step as f64, values }
+        Entry { step, phase: "phase".to_owned(), wall_time: 1.7e9 + step as f64, values }
     }
 
     /// The bytes of a log of so many steps.
@@ -178,7 +178,7 @@ mod tests {
         written.iter().for_each(|entry| log.append(entry).unwrap());
         assert_eq!(read_log(folder.path()).unwrap(), written);
         let text = fs::read_to_string(folder.path().join(LOG)).unwrap();
-        assert_eq!(text.lines().next(), Some(r#"{"step":1,"stage":"stage","wall_time":1700000001.0,"loss":1.0}"#));
+        assert_eq!(text.lines().next(), Some(r#"{"step":1,"phase":"phase","wall_time":1700000001.0,"loss":1.0}"#));
     }
 
     #[test]
@@ -201,7 +201,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let write = |bytes: &[u8]| fs::write(folder.path().join(LOG), bytes).unwrap();
         let good = whole(3);
-        write(&[&good, &b"{\"step\":4,\"sta"[..]].concat());
+        write(&[&good, &b"{\"step\":4,\"pha"[..]].concat());
         assert_eq!(read_log(folder.path()).unwrap().len(), 3);
         write(&[&good, &b"\xff\0\0"[..]].concat());
         assert_eq!(read_log(folder.path()).unwrap().len(), 3);

@@ -12,25 +12,25 @@ use crate::read::{entries, read, write};
 /// When validation images were generated: the stem of their file's name, `2-cross_attention-00040`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SampleTime {
-    /// The stage's number, from 1.
+    /// The phase's number, from 1.
     pub number: u64,
-    /// The stage's name.
-    pub stage: String,
-    /// Steps done in the stage.
+    /// The phase's name.
+    pub phase: String,
+    /// Steps done in the phase.
     pub step: usize,
 }
 
 impl SampleTime {
     /// Reads the stem of a file's name.
     pub fn parse(stem: &str) -> Option<Self> {
-        let [number, stage, step] = stem.splitn(3, '-').collect::<Vec<_>>().try_into().ok()?;
-        Some(Self { number: number.parse().ok()?, stage: stage.to_owned(), step: step.parse().ok()? })
+        let [number, phase, step] = stem.splitn(3, '-').collect::<Vec<_>>().try_into().ok()?;
+        Some(Self { number: number.parse().ok()?, phase: phase.to_owned(), step: step.parse().ok()? })
     }
 }
 
 impl fmt::Display for SampleTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{:05}", self.number, self.stage, self.step)
+        write!(f, "{}-{}-{:05}", self.number, self.phase, self.step)
     }
 }
 
@@ -104,7 +104,7 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         assert!(samples(run.path()).unwrap().is_empty());
         std::fs::create_dir(run.path().join("validation")).unwrap();
-        let time = |number, stage: &str, step| SampleTime { number, stage: stage.to_owned(), step };
+        let time = |number, phase: &str, step| SampleTime { number, phase: phase.to_owned(), step };
         let times = [time(1, "embedding", 40), time(2, "cross_attention", 5), time(2, "cross_attention", 40)];
         let files = times.iter().rev().map(|time| format!("validation/{time}.png"));
         for file in files.chain(["validation/other.png", "validation/1-a-1.txt", "samples.png"].map(str::to_owned)) {

@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use crate::{ModelFingerprint, RunFolder, SavedConfig, TrainConfig, Versions, differences, paths};
 
-/// The format of a run's folder. The first, which recorded none, did not record the base model either.
-pub const FORMAT: u32 = 2;
+/// The format of a run's folder. The first recorded none; the second had three stages in place of phases.
+pub const FORMAT: u32 = 3;
 
 /// A photo by its contents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ pub struct SavedPhoto {
 pub struct RunRecord {
     /// Its configuration.
     pub config: TrainConfig,
-    /// Its base model; none in the first format.
+    /// Its base model; none where the model was not read.
     pub base_model: Option<ModelFingerprint>,
     /// The photos that it learns from.
     #[serde(default)]
@@ -72,7 +72,7 @@ impl SavedRun {
         let versions = versions.unwrap_or_default();
         ensure!(config.get("config").is_some_and(Value::is_object), "{}: its config.json has no config", no_run());
         let format = format(&versions).with_context(no_run)?;
-        ensure!(format <= FORMAT, unreadable(run, &versions, format));
+        ensure!(format == FORMAT, unreadable(run, &versions, format));
         let record = serde_path_to_error::deserialize(config).with_context(|| match program(&versions) {
             Some(theirs) if theirs != env!("CARGO_PKG_VERSION") || format != FORMAT => {
                 unreadable(run, &versions, format)
@@ -93,18 +93,6 @@ impl SavedRun {
     /// Names the files that differ.
     pub fn check_base(&self, found: &ModelFingerprint, model: &Path) -> Result<()> {
         self.record.base_model.as_ref().map_or(Ok(()), |base| base.check(found, model, &self.folder))
-    }
-
-    /// What cannot be checked.
-    pub fn note(&self) -> Option<String> {
-        self.record.base_model.is_none().then(|| {
-            format!(
-                "an earlier version made the run in {} and did not record its base model's contents: that {} has not \
-                 changed since is taken on trust",
-                self.folder.display(),
-                self.config().model.display()
-            )
-        })
     }
 
     /// The run's photos in its own order, whatever their files are called now.
@@ -210,18 +198,18 @@ mod tests {
     #[test]
     fn another_format_is_refused_with_both_numbers() {
         let ours = env!("CARGO_PKG_VERSION");
-        assert_eq!(says(&json!({}), &json!({ "attndreambooth": ours, "format": "2" })), "understood");
-        assert_eq!(says(&json!({}), &json!({ "attndreambooth": "0.0.1" })), "understood");
-        let text = says(&json!({}), &json!({ "attndreambooth": "9.8.7", "format": "3" }));
+        assert_eq!(says(&json!({}), &json!({ "attndreambooth": ours, "format": "3" })), "understood");
+        assert!(says(&json!({}), &json!({ "attndreambooth": "0.0.1" })).contains("has format 1"));
+        let text = says(&json!({}), &json!({ "attndreambooth": "9.8.7", "format": "4" }));
         assert!(
-            text.contains("has format 3, written by version 9.8.7, but") && text.contains("reads format 2"),
+            text.contains("has format 4, written by version 9.8.7, but") && text.contains("reads format 3"),
             "{text}"
         );
         assert!(text.contains(ours) && text.lines().count() == 1, "{text}");
         // Of no later format, but with values that are not known here.
-        let text = says(&json!({ "old": 1 }), &json!({ "attndreambooth": "0.0.1" }));
-        assert!(text.contains("has format 1, written by version 0.0.1") && text.contains("old"), "{text}");
-        let text = says(&json!({ "old": 1 }), &json!({ "attndreambooth": ours, "format": "2" }));
+        let text = says(&json!({ "old": 1 }), &json!({ "attndreambooth": "0.0.1", "format": "3" }));
+        assert!(text.contains("written by version 0.0.1") && text.contains("old"), "{text}");
+        let text = says(&json!({ "old": 1 }), &json!({ "attndreambooth": ours, "format": "3" }));
         assert!(text.contains("config.json is damaged") && text.contains("old"), "{text}");
         let text = says(&json!({}), &json!({ "format": "new" }));
         assert!(text.contains("its format is \"new\", which is no number"), "{text}");

@@ -53,13 +53,13 @@ impl Scalars {
         self.write(&Event { wall_time, step, what: What::Scalar { tag, value: value as f32 } })
     }
 
-    /// Adds an entry's values under the tags `stage/name`.
+    /// Adds an entry's values under the tags `phase/name`.
     ///
     /// # Errors
     /// As [`Scalars::add`].
     pub fn append(&mut self, entry: &Entry) -> Result<()> {
         for (name, value) in &entry.values {
-            self.add(&format!("{}/{name}", entry.stage), entry.step, *value, entry.wall_time)?;
+            self.add(&format!("{}/{name}", entry.phase), entry.step, *value, entry.wall_time)?;
         }
         Ok(())
     }
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_written_under_its_stage() {
+    fn an_entry_is_written_under_its_phase() {
         let folder = tempfile::tempdir().unwrap();
         let entry = Entry::now(7, "unet", [("b_loss", 2.0), ("a_loss", 1.0)]);
         Scalars::open(folder.path(), 0).unwrap().append(&entry).unwrap();
@@ -256,8 +256,8 @@ mod tests {
             Event { wall_time: 1_700_000_000.25, step: 0, what: What::FileVersion },
             Event { wall_time: 1_700_000_000.5, step: 61, what: What::SessionStart },
             scalar(1_700_000_001.0, 0, "loss", 0.1),
-            scalar(1_700_000_002.125, 127, "stage/diffusion_loss", 0.0),
-            scalar(1_700_000_003.0, 128, "stage/diffusion_loss", -1.5e-7),
+            scalar(1_700_000_002.125, 127, "phase/diffusion_loss", 0.0),
+            scalar(1_700_000_003.0, 128, "phase/diffusion_loss", -1.5e-7),
             scalar(0.0, 300, "wörter/損失", f32::NAN),
             scalar(1_700_000_004.0, 1 << 40, "a", f32::INFINITY),
             scalar(1_700_000_004.0, i64::MAX as u64, &long, f32::MAX),

@@ -180,6 +180,16 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Lets prompts call a word that the model knows `[V]`, as DreamBooth's rare word "sks".
+    ///
+    /// # Errors
+    /// When there is a subject already.
+    pub fn name_subject(&mut self, word: &str) -> Result<()> {
+        ensure!(self.subject.is_none(), "this pipeline has learned a subject already; load the base model again");
+        self.subject = Some(word.to_owned());
+        Ok(())
+    }
+
     /// A prompt as the tokenizer takes it: with the subject's token(s) in place of `[V]` or its name.
     ///
     /// # Errors

@@ -1,24 +1,27 @@
-//! Batches from photos, each determined by (seed, stage, step).
+//! Batches from photos, each determined by (seed, phase, step).
 
 use std::sync::Arc;
 
 use anyhow::Result;
 use libtorch::random;
+use methods::Batch;
 use photos::{Augmentation, AugmentedCrop, Photo};
-use runs::{Stage, StageConfig, TrainConfig};
+use runs::{Phase, TrainConfig};
 use sampling::Pipeline;
 use tch::Device;
 
 use crate::latent_cache::{LatentCache, Sample};
+use crate::LatentEncoder;
+use crate::phase_run::phase;
 use crate::prefetcher::Prefetcher;
-use crate::{Batch, LatentEncoder};
+use crate::prompts::Prompts;
 
 /// Which batch: all its randomness derives from this and the seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchIndex {
-    /// The stage.
-    pub stage: Stage,
-    /// The step in the stage, from 0.
+    /// The number of the phase, from 0.
+    pub phase: usize,
+    /// The step in the phase, from 0.
     pub step: usize,
     /// The part of the step, from 0, where gradients are accumulated.
     pub part: usize,
@@ -63,6 +66,7 @@ struct Maker {
     config: TrainConfig,
     photos: Arc<Photos>,
     latents: LatentCache,
+    prompts: Prompts,
     timesteps: i64,
 }
 
@@ -83,6 +87,7 @@ impl PhotoBatches {
         let mut maker = Maker {
             config: config.clone(),
             photos: Arc::clone(&photos),
+            prompts: Prompts::new(config)?,
             latents: LatentCache::new(LatentEncoder::new(pipeline, config)?),
             timesteps: pipeline.scheduler.num_train_timesteps as i64,
         };
@@ -94,14 +99,17 @@ impl PhotoBatches {
     }
 
     /// The crops of the subject in a batch, for a contact sheet.
-    pub fn crops(&self, index: BatchIndex) -> Vec<(&Photo, AugmentedCrop)> {
-        let samples = self.photos.choose_subject(&self.config, index);
-        samples.into_iter().map(|(photo, crop)| (&self.photos.all[photo], crop)).collect()
+    ///
+    /// # Errors
+    /// When there is no such phase.
+    pub fn crops(&self, index: BatchIndex) -> Result<Vec<(&Photo, AugmentedCrop)>> {
+        let samples = self.photos.choose_subject(&self.config, phase(&self.config, index.phase)?.1, index);
+        Ok(samples.into_iter().map(|(photo, crop)| (&self.photos.all[photo], crop)).collect())
     }
 
-    /// The index after `index`, in the same stage.
+    /// The index after `index`, in the same phase.
     fn after(&self, index: BatchIndex) -> Option<BatchIndex> {
-        let StageConfig { steps, gradient_accumulation, .. } = *self.config.stage(index.stage);
+        let &Phase { steps, gradient_accumulation, .. } = phase(&self.config, index.phase).ok()?.1;
         let next = if index.part + 1 < gradient_accumulation {
             BatchIndex { part: index.part + 1, ..index }
         } else {
@@ -124,12 +132,17 @@ impl Batches for PhotoBatches {
 impl Maker {
     fn batch(&mut self, index: BatchIndex) -> Result<Batch> {
         let _span = tracing::trace_span!("batches/batch").entered();
-        let samples = self.photos.choose(&self.config, index);
+        let (_, phase) = phase(&self.config, index.phase)?;
+        let samples = self.photos.choose(&self.config, phase, index);
         let moments = self.latents.moments(&self.photos.all, &samples)?;
         let size = moments.size()[0];
-        let parts = self.config.stage(index.stage).gradient_accumulation;
-        let seed =
-            |purpose| random::derive(self.config.seed, purpose, key(index.stage, index.step * parts + index.part));
+        let number = index.step * phase.gradient_accumulation + index.part;
+        let seed = |purpose| random::derive(self.config.seed, purpose, key(index.phase, number));
+        let first = number * phase.batch_size;
+        let samples = first..first + phase.batch_size;
+        let prompts = self
+            .prompts
+            .choose(samples.map(|sample| random::derive(self.config.seed, "prompts", key(index.phase, sample))));
         let _span = tracing::trace_span!("batches/noise").entered();
         libtorch::catch(|| {
             // Means and logarithms of variances, half of the channels each.
@@ -141,36 +154,37 @@ impl Maker {
                 latents: self.latents.encoder.sample(&moments, &normal("posterior"))?,
                 noise: normal("noise"),
                 timesteps: libtorch::upload(&timesteps, device),
+                prompts,
             })
         })?
     }
 }
 impl Photos {
     /// The samples of a batch: the subject's, and then as many of class images where there are any.
-    fn choose(&self, config: &TrainConfig, index: BatchIndex) -> Vec<Sample> {
-        let mut samples = self.choose_subject(config, index);
+    fn choose(&self, config: &TrainConfig, phase: &Phase, index: BatchIndex) -> Vec<Sample> {
+        let mut samples = self.choose_subject(config, phase, index);
         let prior = &self.all[self.subject..];
         if !prior.is_empty() {
-            let chosen = choose(config, "prior photos", prior, index);
+            let chosen = choose(config, "prior photos", prior, phase, index);
             samples.extend(chosen.into_iter().map(|(photo, crop)| (self.subject + photo, crop)));
         }
         samples
     }
 
-    fn choose_subject(&self, config: &TrainConfig, index: BatchIndex) -> Vec<Sample> {
-        choose(config, "photos", &self.all[..self.subject], index)
+    fn choose_subject(&self, config: &TrainConfig, phase: &Phase, index: BatchIndex) -> Vec<Sample> {
+        choose(config, "photos", &self.all[..self.subject], phase, index)
     }
 }
 
 /// The photos' indices and the crops of a batch. All photos come once, in random order, before any comes again.
-fn choose(config: &TrainConfig, purpose: &str, photos: &[Photo], index: BatchIndex) -> Vec<Sample> {
-    let StageConfig { batch_size, gradient_accumulation, .. } = *config.stage(index.stage);
+fn choose(config: &TrainConfig, purpose: &str, photos: &[Photo], phase: &Phase, index: BatchIndex) -> Vec<Sample> {
+    let &Phase { batch_size, gradient_accumulation, .. } = phase;
     let first = (index.step * gradient_accumulation + index.part) * batch_size;
     let augmentation: &Augmentation = &config.augmentation;
     let choose_one = |sample: usize| {
         let (epoch, turn) = (sample / photos.len(), sample % photos.len());
-        let photo = permutation(random::derive(config.seed, purpose, key(index.stage, epoch)), photos.len())[turn];
-        let seed = random::derive(config.seed, &format!("{purpose}: views"), key(index.stage, sample));
+        let photo = permutation(random::derive(config.seed, purpose, key(index.phase, epoch)), photos.len())[turn];
+        let seed = random::derive(config.seed, &format!("{purpose}: views"), key(index.phase, sample));
         let (width, height) = photos[photo].pixels.dimensions();
         (photo, augmentation.sample(seed, width, height))
     };
@@ -186,9 +200,9 @@ fn permutation(seed: u64, n: usize) -> Vec<usize> {
     order
 }
 
-/// A number for a stage and a count within it.
-fn key(stage: Stage, count: usize) -> u64 {
-    stage.number() << 48 | count as u64
+/// A number for a phase and a count within it.
+fn key(phase: usize, count: usize) -> u64 {
+    (phase as u64 + 1) << 48 | count as u64
 }
 
 #[cfg(test)]
@@ -214,9 +228,9 @@ mod tests {
         let config = TrainConfig::paper();
         for count in [1, 4, 8] {
             let photos = vec![photo.clone(); count];
-            let index = BatchIndex { stage: Stage::Unet, step: 3, part: 0 };
+            let index = BatchIndex { phase: 2, step: 3, part: 0 };
             let mut seen = vec![0; count];
-            for (photo, _) in choose(&config, "photos", &photos, index) {
+            for (photo, _) in choose(&config, "photos", &photos, &config.phases["unet"], index) {
                 seen[photo] += 1;
             }
             assert_eq!(seen, vec![8 / count; count]);

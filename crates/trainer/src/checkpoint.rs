@@ -5,7 +5,7 @@ use std::thread::{Builder, JoinHandle};
 
 use anyhow::{Result, anyhow, ensure};
 use libtorch::Download;
-use runs::{CheckpointFolder, Stage, TrainConfig};
+use runs::{CheckpointFolder, Group, TrainConfig};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use weights::{Archive, Init};
@@ -18,21 +18,30 @@ pub struct Checkpoint {
     pub state: State,
 }
 
-/// How far a run is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// How far a run is; a later one is greater.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct State {
-    /// The stage.
-    pub stage: Stage,
+    /// The number of the phase, from 0.
+    pub number: usize,
     /// Steps done in it.
     pub step: usize,
+    /// The phase's name.
+    pub phase: String,
 }
 
 impl Checkpoint {
-    pub(crate) const EMBEDDING: &str = "embedding.safetensors";
-    pub(crate) const UNET: &str = "unet.safetensors";
-    pub(crate) const OPTIMIZER: &str = "optimizer.safetensors";
     pub(crate) const EMA: &str = "ema.safetensors";
     const STATE: &str = "state.json";
+
+    /// The file of a group's parameters.
+    pub(crate) fn weights(group: Group) -> String {
+        format!("{group}.safetensors")
+    }
+
+    /// The file of what the optimiser remembers of them.
+    pub(crate) fn optimizer(group: Group) -> String {
+        format!("{group}.optimizer.safetensors")
+    }
 
     /// Opens the checkpoint in the folder `path`.
     ///
@@ -58,14 +67,16 @@ impl Checkpoint {
     /// Checks that the run of `config` can be where the checkpoint is.
     ///
     /// # Errors
-    /// When its stage has fewer steps.
+    /// When there is no such phase, or it has fewer steps.
     pub(crate) fn check(&self, config: &TrainConfig) -> Result<()> {
-        let State { stage, step } = self.state;
-        let steps = config.stage(stage).steps;
+        let State { number, step, phase } = &self.state;
+        let steps = config.phases.get_index(*number).filter(|(name, _)| *name == phase).map(|(_, phase)| phase.steps);
         ensure!(
-            step <= steps,
-            "the checkpoint {} has done {step} steps of stage {stage}, which has only {steps}: remove it to resume without it",
-            self.path.display()
+            steps.is_some_and(|steps| *step <= steps),
+            "the checkpoint {} has done {step} steps of phase {phase}, which has only {} in the run's configuration: remove it \
+             to resume without it",
+            self.path.display(),
+            steps.unwrap_or(0)
         );
         Ok(())
     }
@@ -101,9 +112,8 @@ pub(crate) fn restore(parameters: &[(&str, &Tensor)], path: &Path) -> Result<()>
 /// How far the checkpoint in a folder is. One that is damaged must not pass for somebody else's folder: its name tells.
 fn state(path: &Path) -> Result<Option<State>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let named = name.rsplit_once('-').is_some_and(|(stage, step)| {
-        Stage::ALL.iter().any(|known| known.name() == stage) && step.parse::<usize>().is_ok()
-    });
+    let digits = |text: &str| text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let named = name.rsplit_once('-').is_some_and(|(_, step)| digits(step));
     match Checkpoint::open(path) {
         Ok(checkpoint) => Ok(Some(checkpoint.state)),
         Err(error) if named => Err(error),
@@ -124,18 +134,18 @@ pub struct Snapshot {
 /// A file of named tensors.
 #[derive(Debug)]
 pub(crate) struct File {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) tensors: Vec<(String, Tensor)>,
     pub(crate) metadata: Vec<(&'static str, String)>,
 }
 
 impl File {
     pub(crate) fn new<'a, N: Into<String>>(
-        name: &'static str,
+        name: impl Into<String>,
         tensors: impl IntoIterator<Item = (N, &'a Tensor)>,
     ) -> Self {
         let tensors = tensors.into_iter().map(|(name, tensor)| (name.into(), tensor.detach())).collect();
-        Self { name, tensors, metadata: Vec::new() }
+        Self { name: name.into(), tensors, metadata: Vec::new() }
     }
 }
 
@@ -214,8 +224,8 @@ impl CheckpointWriter {
     /// When it, or an earlier one beside the steps, could not be written.
     pub(crate) fn write(&mut self, snapshot: Snapshot, beside: bool) -> Result<()> {
         let earlier = self.finish();
-        let State { stage, step } = snapshot.state;
-        let (folder, path) = (self.folder.clone(), self.folder.join(format!("{stage}-{step:05}")));
+        let State { phase, step, .. } = &snapshot.state;
+        let (folder, path) = (self.folder.clone(), self.folder.join(format!("{phase}-{step:05}")));
         let write = move |snapshot: Snapshot| {
             snapshot.write(&path)?;
             Checkpoint::folder(&folder).keep_latest()
@@ -258,7 +268,7 @@ mod tests {
     fn what_is_not_a_checkpoint_is_left_alone() {
         let parent = tempfile::tempdir().unwrap();
         let at = |name: &str| parent.path().join(name);
-        for (name, state) in [("unet-00002", r#"{"stage": "unet", "step": 2}"#), ("notes", ""), ("other", "[1]")] {
+        for (name, state) in [("unet-00002", r#"{"number": 2, "phase": "unet", "step": 2}"#), ("notes", ""), ("other", "[1]")] {
             fs::create_dir(at(name)).unwrap();
             if !state.is_empty() {
                 fs::write(at(name).join(Checkpoint::STATE), state).unwrap();
@@ -280,7 +290,7 @@ mod tests {
 
     fn snapshot(step: usize) -> Snapshot {
         let files = vec![File::new("numbers.safetensors", [("x", &Tensor::from(step as i64))])];
-        Snapshot::new(State { stage: Stage::Unet, step }, files)
+        Snapshot::new(State { number: 2, step, phase: "unet".to_owned() }, files)
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! What a run tells whoever shows it.
 
-use runs::Stage;
 use serde::{Deserialize, Serialize};
 
 use crate::StepReport;
@@ -16,16 +15,20 @@ pub enum Event {
         /// Images in all.
         images: u64,
     },
-    /// A stage starts, or resumes after `done` steps.
-    Stage {
-        /// The stage.
-        stage: Stage,
+    /// A phase starts, or resumes after `done` steps.
+    Phase {
+        /// Its name.
+        phase: String,
+        /// Its number, from 1.
+        number: usize,
+        /// How many phases there are.
+        phases: usize,
         /// Steps done earlier.
         done: u64,
-        /// Steps of the stage.
+        /// Steps of the phase.
         steps: u64,
     },
-    /// All stages are done and the learned weights are saved; images of them follow.
+    /// All phases are done and the learned weights are saved; images of them follow.
     Learned,
     /// A step is done.
     Step {
@@ -45,7 +48,7 @@ pub enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// All stages are done.
+    /// All phases are done.
     Finished,
     /// It was asked to stop and has saved a checkpoint.
     Stopped,

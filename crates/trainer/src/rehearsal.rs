@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
-use runs::{ConfigLayers, Stage, TrainConfig};
+use runs::{ConfigLayers, TrainConfig};
 use tch::Device;
 
 use crate::session::Checked;
@@ -17,14 +17,14 @@ pub struct Rehearsal {
     pub config: TrainConfig,
     /// What the user should know before the run.
     pub notes: Vec<String>,
-    /// The stages that have steps, each with the seconds of one.
-    pub seconds_per_step: Vec<(Stage, f64)>,
+    /// The numbers of the phases that have steps, from 0, each with the seconds of a step.
+    pub seconds_per_step: Vec<(usize, f64)>,
     /// The most memory in use, in bytes: of tensors on a GPU, of the process on a CPU.
     pub peak_memory: u64,
 }
 
 impl Rehearsal {
-    /// Checks a run and takes two steps of each of its stages, of which the second is timed.
+    /// Checks a run and takes two steps of each of its phases, of which the second is timed.
     ///
     /// # Errors
     /// As [`Session::open`](crate::Session::open), and lack of memory.
@@ -38,17 +38,17 @@ impl Rehearsal {
         let prior = prior.map(|_| photos.clone());
         let mut batches = PhotoBatches::new(&trainer.config, &trainer.pipeline, photos, prior)?;
         let mut seconds_per_step = Vec::new();
-        for stage in Stage::ALL.into_iter().filter(|stage| trainer.config.stage(*stage).steps > 0) {
-            let mut stage_run = trainer.start(stage)?;
+        for (number, phase) in trainer.config.phases.values().enumerate().filter(|(_, phase)| phase.steps > 0) {
+            let mut phase_run = trainer.start(number)?;
             let mut seconds = 0.0;
-            for _ in 0..trainer.config.stage(stage).steps.min(2) {
+            for _ in 0..phase.steps.min(2) {
                 let start = Instant::now();
-                stage_run.step(&trainer, &mut batches)?.wait()?;
+                phase_run.step(&trainer, &mut batches)?.wait()?;
                 seconds = start.elapsed().as_secs_f64();
             }
-            stage_run.finish(&trainer)?;
+            phase_run.finish(&trainer)?;
             libtorch::release_cached_memory(device)?;
-            seconds_per_step.push((stage, seconds));
+            seconds_per_step.push((number, seconds));
         }
         let peak_memory = libtorch::peak_memory(device)?;
         Ok(Self { config: trainer.config, notes, seconds_per_step, peak_memory })

@@ -4,10 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use runs::{Stage, Validation};
+use runs::{Group, Validation};
 use tch::Tensor;
 
 use crate::Trainer;
+use crate::outputs::Outputs;
+use crate::phase_run::groups_until;
 use crate::prior::PriorImages;
 
 /// Bytes that are worth a word to the user.
@@ -15,7 +17,7 @@ const WORTH_SAYING: u64 = 1_000_000_000;
 /// For the log, events, curves and the contact sheet.
 const SMALL_FILES: u64 = 4_000_000;
 /// Where a run writes what [`Need`] counts, but for prior images.
-const COUNTED: [&str; 4] = ["checkpoints", "stages", "unet", "validation"];
+const COUNTED: [&str; 5] = ["checkpoints", "phases", "text_encoder", "unet", "validation"];
 
 /// Bytes on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,25 +80,26 @@ fn decide(need: Need, there: u64, free: Option<u64>, out: &Path) -> Result<Optio
 
 fn need(trainer: &Trainer) -> Need {
     let config = &trainer.config;
-    let trained = |stage| sum(trainer.trained(stage).into_iter().map(|(_, tensor)| tensor));
-    let embedding = bytes(&trainer.subject.embedding);
-    let checkpoint = |stage: Stage| {
-        let weights = trained(stage);
-        // The weights, AdamW's two moments, and the running average.
-        let copies = if stage == Stage::Unet && config.ema.is_some() { 4 } else { 3 };
-        embedding + copies * weights
+    let of = |group: Group| sum(trainer.parameters(group).into_iter().map(|(_, tensor)| tensor));
+    let checkpoint = |number: usize| {
+        let trained = config.phases.get_index(number).into_iter().flat_map(|(_, phase)| phase.trains.keys());
+        // AdamW's two moments beside the weights, and the running average.
+        let copies = |group: Group| 2 + u64::from(group == Group::Unet && config.ema.is_some());
+        let weights: u64 = groups_until(config, number).into_iter().map(of).sum();
+        weights + trained.map(|group| copies(*group) * of(*group)).sum::<u64>()
     };
-    let stages = Stage::ALL.into_iter().filter(|stage| config.stage(*stage).steps > 0);
-    let checkpoint = stages.map(checkpoint).max().unwrap_or(0);
-    let unet = sum(trainer.pipeline.parameters.unet.iter().map(|(_, tensor)| tensor));
+    let phases = config.phases.values().enumerate().filter(|(_, phase)| phase.steps > 0);
+    let checkpoint = phases.map(|(number, _)| checkpoint(number)).max().unwrap_or(0);
+    let results: u64 = Outputs::groups(config).into_iter().map(of).sum();
     let Validation { every, prompts, .. } = &config.validation;
-    let steps: usize = Stage::ALL.into_iter().map(|stage| config.stage(stage).steps).sum();
+    let steps = config.steps();
     // One more for the samples at the end.
     let grids = steps.checked_div(*every).unwrap_or(0) as u64 + 1;
     let images = image_bytes(trainer).saturating_mul(prompts.len() as u64).saturating_mul(grids);
-    let kept = trained(Stage::CrossAttention) + embedding + SMALL_FILES;
+    let repeated = (0..config.phases.len()).flat_map(|number| Outputs::repeated(config, number)).map(of);
+    let kept = repeated.sum::<u64>() + SMALL_FILES;
     let kept = kept.saturating_add(images);
-    Need { checkpoint, peak: kept.saturating_add(checkpoint + checkpoint.max(unet)), rest: kept.saturating_add(unet) }
+    Need { checkpoint, peak: kept.saturating_add(checkpoint + checkpoint.max(results)), rest: kept.saturating_add(results) }
 }
 
 /// An image without compression, which is what one of noise takes.

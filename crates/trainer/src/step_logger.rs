@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
-use runs::{Entry, Log, Scalars};
+use runs::{Entry, Group, Log, Phase, Scalars};
 use tch::Device;
 
 use crate::StepReport;
@@ -26,17 +26,19 @@ impl StepLogger {
     }
 
     /// Adds step `number` of the run; returns the most memory used so far in bytes, where the system tells.
-    pub(crate) fn add(&mut self, number: u64, report: &StepReport, learning_rate: f64) -> Result<Option<u64>> {
+    pub(crate) fn add(&mut self, number: u64, report: &StepReport, phase: &Phase) -> Result<Option<u64>> {
         let _span = tracing::trace_span!("train/log").entered();
         let peak_memory = libtorch::peak_memory(self.device).ok();
-        let mut values = vec![
-            ("diffusion_loss", report.diffusion_loss),
-            ("attention_loss", report.attention_loss),
-            ("learning_rate", learning_rate),
-            ("seconds", self.since.elapsed().as_secs_f64()),
-        ];
-        values.extend(peak_memory.map(|bytes| ("peak_memory_bytes", bytes as f64)));
-        let entry = Entry::now(number, report.stage.name(), values);
+        let mut values = vec![("seconds".to_owned(), self.since.elapsed().as_secs_f64())];
+        values.extend(report.losses.iter().map(|(name, loss)| (format!("{name}_loss"), *loss)));
+        let rate = |group: &Group| {
+            let name = if phase.trains.len() == 1 { String::new() } else { format!("_{group}") };
+            (format!("learning_rate{name}"), phase.learning_rate_at(report.step - 1, *group))
+        };
+        values.extend(phase.trains.keys().map(rate));
+        values.extend(peak_memory.map(|bytes| ("peak_memory_bytes".to_owned(), bytes as f64)));
+        let values = values.iter().map(|(name, value)| (name.as_str(), *value));
+        let entry = Entry::now(number, &report.phase, values);
         self.log.append(&entry)?;
         self.scalars.append(&entry)?;
         self.since = Instant::now();

@@ -1,0 +1,84 @@
+//! AttnDreamBooth (arXiv 2406.05000): the embedding, the cross-attention, the U-Net, each with a regulariser of attention.
+
+use anyhow::{Context, Result};
+use regularizer::AttentionRegularizer;
+use runs::TrainConfig;
+use sampling::Pipeline;
+use unet::AttentionObserver;
+
+use crate::{Learned, LossTerm, Method, Reduction, Step};
+
+/// The paper's method: section 4, and the authors' code where they differ.
+#[derive(Debug)]
+pub struct AttnDreamBooth;
+
+impl Method for AttnDreamBooth {
+    fn name(&self) -> &'static str {
+        "attndreambooth"
+    }
+
+    fn recipe(&self) -> TrainConfig {
+        TrainConfig::paper()
+    }
+
+    fn install(&self, pipeline: &mut Pipeline, config: &TrainConfig) -> Result<Learned> {
+        let learned = Learned::start(pipeline, config)?;
+        if config.phases.values().any(runs::Phase::regularizes) {
+            positions(pipeline, config)?;
+        }
+        Ok(learned)
+    }
+
+    /// With the term `attention`, the regulariser, where the phase weighs it.
+    fn losses(&self, step: &Step<'_>) -> Result<Vec<LossTerm>> {
+        if !step.phase.regularizes() {
+            let prediction = step.predict(None)?;
+            return step.diffusion(&prediction);
+        }
+        let mut regularizer = regularizer(step)?;
+        let prediction = step.predict(Some(&mut regularizer as &mut dyn AttentionObserver))?;
+        let mut terms = step.diffusion(&prediction)?;
+        let _span = tracing::trace_span!("train/loss").entered();
+        let options = step.config.regularizer;
+        let sum = options.batch == regularizer::Batch::Sum && !options.divide_by_accumulation;
+        terms.push(LossTerm {
+            name: "attention",
+            value: regularizer.finish()?.loss,
+            reduction: if sum { Reduction::Sum } else { Reduction::Mean },
+        });
+        Ok(terms)
+    }
+}
+
+/// The regulariser of a batch.
+fn regularizer(step: &Step<'_>) -> Result<AttentionRegularizer> {
+    let options = step.config.regularizer;
+    let config = regularizer::Config {
+        mode: options.mode,
+        batch: options.batch,
+        category: options.category,
+        lambda_mean: step.phase.lambda_mean,
+        lambda_variance: step.phase.lambda_variance,
+    };
+    let [placeholder, category] = positions(step.pipeline, step.config)?;
+    let regularizer = AttentionRegularizer::new(&config, &placeholder, &category)?;
+    // Class images have another prompt.
+    Ok(if step.config.prior.is_some() { regularizer.first_samples(step.samples()) } else { regularizer })
+}
+
+/// The positions of \[V\] and of the class noun after it in the training prompt.
+pub(crate) fn positions(pipeline: &Pipeline, config: &TrainConfig) -> Result<[Vec<i64>; 2]> {
+    let prompt = pipeline.resolve(&config.fill(&config.prompt))?;
+    let shown = terminal::shortened(&prompt);
+    let encoding = pipeline.tokenizer.encode(&prompt)?;
+    let name = pipeline.tokenizer.expand(&config.placeholder)?;
+    let spans = pipeline.tokenizer.spans(&encoding, &name)?;
+    let [placeholder] = spans.as_slice() else {
+        anyhow::bail!("the token {} stands {} times in the prompt {shown:?}", config.placeholder, spans.len());
+    };
+    let categories = pipeline.tokenizer.spans(&encoding, &config.category)?;
+    let category = categories.into_iter().find(|span| span.start == placeholder.end).with_context(|| {
+        format!("the category {:?} does not follow [V] in {shown:?}", terminal::shortened(&config.category))
+    })?;
+    Ok([placeholder, &category].map(|span| span.clone().map(|position| position as i64).collect()))
+}

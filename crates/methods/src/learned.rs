@@ -1,0 +1,76 @@
+//! What is learned beside the model's own parameters, and the groups that are trained.
+
+use anyhow::{Result, ensure};
+use regularizer::Category;
+use runs::{Group, TrainConfig};
+use sampling::Pipeline;
+use tch::{Kind, Tensor};
+
+/// What a method has added to a pipeline.
+#[derive(Debug)]
+pub struct Learned {
+    /// The placeholder token.
+    pub placeholder: String,
+    /// Its embedding [vectors, width]: f32, a leaf, which the pipeline's text encoder reads. None where the placeholder is a
+    /// word of the model's own.
+    pub embedding: Option<Tensor>,
+    /// Parameters of the method's own, by name: f32 leaves.
+    pub added: Vec<(String, Tensor)>,
+}
+
+impl Learned {
+    /// Adds the placeholder token to a pipeline; its embedding starts from that of the initial word or the class noun. Where the
+    /// placeholder is the model's own, prompts may call it `[V]` from now on.
+    ///
+    /// # Errors
+    /// When the token exists already, the word is not in the vocabulary, or a prompt is too long.
+    pub fn start(pipeline: &mut Pipeline, config: &TrainConfig) -> Result<Self> {
+        let placeholder = config.placeholder.clone();
+        let embedding = if config.new_token {
+            let embedding = initial_embedding(pipeline, config)?.set_requires_grad(true);
+            pipeline.add_placeholder(&placeholder, &embedding)?;
+            Some(embedding)
+        } else {
+            pipeline.name_subject(&placeholder)?;
+            None
+        };
+        Ok(Self { placeholder, embedding, added: Vec::new() })
+    }
+
+    /// The parameters of a group, by name.
+    pub fn parameters<'a>(&'a self, pipeline: &'a Pipeline, group: Group) -> Vec<(&'a str, &'a Tensor)> {
+        match group {
+            Group::Embedding => self.embedding.iter().map(|rows| (self.placeholder.as_str(), rows)).collect(),
+            Group::TextEncoder => pipeline.parameters.text_encoder.iter().collect(),
+            Group::KeysValues | Group::CrossAttention | Group::Unet => {
+                pipeline.parameters.unet.iter().filter(|(name, _)| group.has_unet(name)).collect()
+            }
+            Group::Adapter => self.added.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect(),
+        }
+    }
+}
+
+/// [vectors, width] in f32: the embedding of the first token of the initial word, or the mean of its tokens'.
+fn initial_embedding(pipeline: &Pipeline, config: &TrainConfig) -> Result<Tensor> {
+    let (what, word) = match &config.initial_word {
+        Some(word) => ("initial word", word),
+        None => ("category", &config.category),
+    };
+    let encoding = pipeline.tokenizer.encode(word)?;
+    // Without the start and the end of the text.
+    let ids = &encoding.ids[1..encoding.len - 1];
+    // A tokenizer puts the end of the text for what it does not know.
+    let ends = [pipeline.tokenizer.bos_id(), pipeline.tokenizer.eos_id()];
+    ensure!(
+        !ids.is_empty() && !ids.iter().any(|id| ends.contains(id)),
+        "the {what} {:?} is not in this model's vocabulary; use another word",
+        terminal::shortened(word)
+    );
+    let ids = match config.regularizer.category {
+        Category::First => &ids[..1],
+        Category::Mean => ids,
+    };
+    let rows = tch::no_grad(|| pipeline.text_encoder.embed(&Tensor::from_slice(ids).unsqueeze(0)))?;
+    let mean = rows.to_kind(Kind::Float).mean_dim([1i64].as_slice(), false, Kind::Float);
+    Ok(mean.repeat([config.vectors as i64, 1]))
+}

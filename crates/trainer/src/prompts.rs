@@ -1,0 +1,108 @@
+//! The prompts of training and what the text encoder makes of them.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result, ensure};
+use libtorch::random;
+use runs::{Group, Phase, TrainConfig};
+use sampling::Pipeline;
+use tch::Tensor;
+
+/// The prompts that a subject's sample may have, with the class noun filled in.
+#[derive(Debug, Clone)]
+pub(crate) struct Prompts(Vec<String>);
+
+impl Prompts {
+    /// The configuration's one prompt, or its templates.
+    ///
+    /// # Errors
+    /// When the templates are not known or cannot be read.
+    pub(crate) fn new(config: &TrainConfig) -> Result<Self> {
+        let all = match &config.templates {
+            None => vec![config.prompt.clone()],
+            Some(name) => prompts::training_templates(name)?,
+        };
+        Ok(Self(all.iter().map(|prompt| config.fill(prompt)).collect()))
+    }
+
+    /// The prompts of samples with these seeds: a single one where all have the same.
+    pub(crate) fn choose(&self, seeds: impl Iterator<Item = u64>) -> Vec<String> {
+        match self.0.as_slice() {
+            [only] => vec![only.clone()],
+            all => seeds.map(|seed| all[random::derive(seed, "prompt", 0) as usize % all.len()].clone()).collect(),
+        }
+    }
+}
+
+/// The hidden states of prompts in a phase: of those that do not change computed once, of the others each time, on the autograd
+/// graph.
+#[derive(Debug)]
+pub(crate) struct PromptStates {
+    class_prompt: Option<String>,
+    /// What prompts have in them whose states change: none if no prompt's do, an empty text if all prompts' do.
+    changing: Option<String>,
+    constant: HashMap<String, Tensor>,
+}
+
+impl PromptStates {
+    /// # Errors
+    /// When a prompt is too long, or does not name the subject.
+    pub(crate) fn new(pipeline: &Pipeline, config: &TrainConfig, phase: &Phase) -> Result<Self> {
+        for prompt in &Prompts::new(config)?.0 {
+            let resolved = pipeline.resolve(prompt)?;
+            ensure!(
+                pipeline.tokenizer.encode(&resolved)?.truncation.is_none(),
+                "the training prompt {:?} is longer than the text encoder's {} positions; shorten it",
+                terminal::shortened(&resolved),
+                pipeline.tokenizer.max_length()
+            );
+        }
+        let changing = if phase.trains.contains_key(&Group::TextEncoder) {
+            Some(String::new())
+        } else {
+            phase.trains.contains_key(&Group::Embedding).then(|| "[V]".to_owned())
+        };
+        let class_prompt = config.prior.as_ref().map(|prior| config.fill(&prior.prompt));
+        Ok(Self { class_prompt, changing, constant: HashMap::new() })
+    }
+
+    /// The hidden states [prompts, positions, width] of these prompts and, with prior preservation, as often that of the class
+    /// noun's.
+    ///
+    /// # Errors
+    /// What the text encoder refuses.
+    pub(crate) fn of(&mut self, pipeline: &Pipeline, prompts: &[String]) -> Result<Tensor> {
+        let class = self.class_prompt.clone();
+        let all: Vec<&str> =
+            prompts.iter().map(String::as_str).chain(class.iter().flat_map(|class| vec![class.as_str(); prompts.len()])).collect();
+        // The changing ones in one pass, each once.
+        let changes = |prompt: &str| self.changing.as_ref().is_some_and(|part| prompt.contains(part.as_str()));
+        let mut changing: Vec<&str> = all.iter().copied().filter(|prompt| changes(prompt)).collect();
+        changing.sort_unstable();
+        changing.dedup();
+        let fresh = if changing.is_empty() { None } else { Some(encode(pipeline, &changing)?) };
+        let mut states = Vec::with_capacity(all.len());
+        for prompt in all {
+            states.push(match (&fresh, changing.binary_search(&prompt)) {
+                (Some(fresh), Ok(i)) => fresh.narrow(0, i as i64, 1),
+                // One by one, so that none depends on what else was there.
+                _ => match self.constant.get(prompt) {
+                    Some(known) => known.shallow_clone(),
+                    None => {
+                        let known = tch::no_grad(|| encode(pipeline, &[prompt]))?;
+                        self.constant.insert(prompt.to_owned(), known.shallow_clone());
+                        known
+                    }
+                },
+            });
+        }
+        Ok(Tensor::cat(&states, 0))
+    }
+}
+
+/// [prompts, positions, width], in the parameters' dtype.
+fn encode(pipeline: &Pipeline, prompts: &[&str]) -> Result<Tensor> {
+    let ids = prompts.iter().map(|prompt| Ok(pipeline.tokenizer.encode(&pipeline.resolve(prompt)?)?.ids));
+    let ids = ids.collect::<Result<Vec<_>>>().context("the training prompts")?;
+    pipeline.text_encoder.forward(&Tensor::from_slice2(&ids))
+}
