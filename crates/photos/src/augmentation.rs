@@ -1,14 +1,11 @@
 //! Augmented crops of a photo: sampled first, rendered later.
 
-use std::ops::RangeInclusive;
-
 use image::RgbImage;
 use images::{Filter, Rotation, resize_part, with_short_side};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use crate::error::InvalidAugmentation;
+use crate::unit::Unit;
 
 /// How photos are augmented for training; the default is that of the code of AttnDreamBooth's authors (their paper does
 /// not mention it).
@@ -48,9 +45,7 @@ impl Augmentation {
     /// When a probability is not in 0..=1, the rotation not in 0..=180 degrees, or the resolution not in 1..=16384;
     /// the error names key and value.
     pub fn validate(&self) -> Result<(), InvalidAugmentation> {
-        let check = |key, value: f64, allowed: RangeInclusive<f64>| {
-            if allowed.contains(&value) { Ok(()) } else { Err(InvalidAugmentation { key, value, allowed }) }
-        };
+        let check = InvalidAugmentation::check;
         check("rotation_degrees", f64::from(self.rotation_degrees), 0.0..=180.0)?;
         check("rotation_p", self.rotation_p, 0.0..=1.0)?;
         check("flip_p", self.flip_p, 0.0..=1.0)?;
@@ -61,13 +56,11 @@ impl Augmentation {
     ///
     /// The seed, in the first 8 bytes of the key (little-endian), sets a ChaCha8 generator; neighbouring seeds are as
     /// independent as any. Of its 64-bit outputs the upper 53 bits, divided by 2^53, decide in this order: rotate?
-    /// angle, mirror? left edge, top edge. All five are always sampled, so switching one step off
-    /// leaves the others as they are.
+    /// angle, mirror? left edge, top edge. All five are always sampled, so switching one step off leaves the others as they
+    /// are.
     pub fn sample(&self, seed: u64, width: u32, height: u32) -> AugmentedCrop {
-        let mut key = [0; 32];
-        key[..8].copy_from_slice(&seed.to_le_bytes());
-        let mut generator = ChaCha8Rng::from_seed(key);
-        let mut unit = || (generator.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
+        let mut generator = Unit::new(seed);
+        let mut unit = || generator.next();
 
         let rotated = unit() < self.rotation_p;
         let angle = ((2.0 * unit() - 1.0) * f64::from(self.rotation_degrees)) as f32;

@@ -85,7 +85,7 @@ pub enum Error {
     },
 }
 
-/// A value of [`Augmentation`](crate::Augmentation) that is out of range.
+/// A value of [`Augmentation`](crate::Augmentation) or [`SizeAugmentation`](crate::SizeAugmentation) that is out of range.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{key} is {value}, but it must be from {} to {}", allowed.start(), allowed.end())]
 pub struct InvalidAugmentation {
@@ -95,6 +95,12 @@ pub struct InvalidAugmentation {
     pub value: f64,
     /// What it may hold.
     pub allowed: RangeInclusive<f64>,
+}
+
+impl InvalidAugmentation {
+    pub(crate) fn check(key: &'static str, value: f64, allowed: RangeInclusive<f64>) -> Result<(), Self> {
+        if allowed.contains(&value) { Ok(()) } else { Err(Self { key, value, allowed }) }
+    }
 }
 
 /// Files in a sentence: at most so many, and the number of the others.

@@ -14,9 +14,12 @@ mod error;
 mod folder;
 mod icc;
 mod jpeg;
+mod size_augmentation;
+mod unit;
 
 pub use augmentation::{Augmentation, AugmentedCrop};
 pub use contact_sheet::contact_sheet;
 pub use decode::MAX_PIXELS;
 pub use error::{Error, InvalidAugmentation, Rejected};
 pub use folder::{Options, Photo, PhotoFolder};
+pub use size_augmentation::{ApparentSize, Place, PlacedPhoto, Region, SizeAugmentation, SizeRules};

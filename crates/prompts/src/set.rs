@@ -6,6 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::text;
+
 /// Where the subject goes in a prompt's text.
 const GAP: &str = "{}";
 
@@ -78,18 +80,12 @@ impl PromptSet {
     /// # Errors
     /// When there is neither, and as [`PromptSet::from_file`].
     pub fn load(name_or_file: &str) -> Result<Self> {
-        if let Some((name, text)) = SETS.iter().find(|(name, _)| *name == name_or_file) {
-            return Self::parse(text, Path::new(&format!("{name}.json")));
-        }
         let path = Path::new(name_or_file);
-        if !path.exists() {
-            bail!(
-                "there is no prompt set and no file called {:?}; the sets are {}",
-                terminal::shortened(name_or_file),
-                Self::names().join(", ")
-            );
+        match SETS.iter().find(|(name, _)| *name == name_or_file) {
+            Some((name, text)) => Self::parse(text, Path::new(&format!("{name}.json"))),
+            None if path.exists() => Self::from_file(path),
+            None => Err(text::unknown("prompt set", name_or_file, &Self::names())),
         }
-        Self::from_file(path)
     }
 
     /// Reads a JSON file as those in `data`, or a text file with a prompt on each line, in which empty lines
@@ -98,11 +94,7 @@ impl PromptSet {
     /// # Errors
     /// When the file cannot be read, has no prompts, or one of them has no `{}` for the subject or stands there twice.
     pub fn from_file(path: &Path) -> Result<Self> {
-        let bytes = limits::read(path).with_context(|| format!("cannot read the prompts {}", path.display()))?;
-        let Ok(text) = String::from_utf8(bytes) else {
-            bail!("the prompts {} are not UTF-8 text; save them as such", path.display());
-        };
-        Self::parse(text.trim_start_matches('\u{feff}'), path)
+        Self::parse(&text::read("prompts", path)?, path)
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self> {
@@ -115,12 +107,11 @@ impl PromptSet {
                 )
             })?
         } else {
-            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-            let prompts = lines.map(|line| Prompt { text: line.to_owned(), kind: any_kind() }).collect();
+            let prompts = text::lines(text).map(|line| Prompt { text: line.to_owned(), kind: any_kind() }).collect();
             Self { name: String::new(), source: shown.to_string(), note: String::new(), prompts }
         };
         if set.name.is_empty() {
-            set.name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            set.name = text::stem(path);
         }
         ensure!(
             !set.name.contains(['/', '\\']) && !set.name.starts_with('.'),
