@@ -21,6 +21,7 @@
 //! the models have checked.
 
 mod activation;
+mod adapter;
 mod attention;
 mod conv;
 mod linear;
@@ -29,6 +30,7 @@ mod resample;
 mod resnet;
 
 pub use activation::Activation;
+pub use adapter::{AdapterSlot, LinearAdapter};
 pub use attention::{attention, attention_probabilities, merge_heads, split_heads};
 pub use conv::Conv2d;
 pub use linear::Linear;

@@ -4,11 +4,14 @@ use libtorch::Weight;
 use tch::Tensor;
 use weights::{Init, Scope};
 
+use crate::AdapterSlot;
+
 /// y = x Wᵀ + b, with `weight` `[out, in]` and, mostly, `bias` `[out]`.
 #[derive(Debug)]
 pub struct Linear {
     weight: Weight,
     bias: Option<Tensor>,
+    adapter: AdapterSlot,
 }
 
 impl Linear {
@@ -21,7 +24,7 @@ impl Linear {
     /// A layer with a bias of zeros and a weight that starts as `init`, for models that start in a way of their own.
     pub fn with_init(vs: &Scope, in_features: i64, out_features: i64, init: Init) -> Self {
         let weight = vs.weight(&[out_features, in_features], init);
-        Self { weight, bias: Some(vs.get("bias", &[out_features], Init::Const(0.0))) }
+        Self { weight, bias: Some(vs.get("bias", &[out_features], Init::Const(0.0))), adapter: None }
     }
 
     /// A layer without a bias.
@@ -31,11 +34,19 @@ impl Linear {
 
     /// A layer without a bias whose weight starts as `init`.
     pub fn without_bias_with_init(vs: &Scope, in_features: i64, out_features: i64, init: Init) -> Self {
-        Self { weight: vs.weight(&[out_features, in_features], init), bias: None }
+        Self { weight: vs.weight(&[out_features, in_features], init), bias: None, adapter: None }
     }
 
     /// Maps [..., in] to [..., out].
     pub fn forward(&self, xs: &Tensor) -> Tensor {
-        self.weight.linear(xs, self.bias.as_ref())
+        match &self.adapter {
+            None => self.weight.linear(xs, self.bias.as_ref()),
+            Some(adapter) => adapter.forward(xs, &self.weight, self.bias.as_ref()),
+        }
+    }
+
+    /// The weight `[out, in]`, and the place for an adapter.
+    pub fn adapter(&mut self) -> (&Tensor, &mut AdapterSlot) {
+        (self.weight.tensor(), &mut self.adapter)
     }
 }

@@ -12,6 +12,7 @@
 //!
 //! Invariants: every name parses to the value that displays it; needs no LibTorch.
 
+mod adapter;
 mod device;
 mod generation;
 mod model;
@@ -20,6 +21,7 @@ pub mod optimizer;
 pub mod regularizer;
 mod seed;
 
+pub use adapter::{Adapter, LoraTargets};
 pub use device::DeviceChoice;
 pub use generation::GenerationSettings;
 pub use model::ModelOptions;

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{key} is {value}, but must be {allowed}")]
 pub struct OutOfRange {
-    key: &'static str,
-    value: f64,
-    allowed: &'static str,
+    pub(crate) key: &'static str,
+    pub(crate) value: f64,
+    pub(crate) allowed: &'static str,
 }
 
 fn fraction(key: &'static str, value: f64) -> Result<(), OutOfRange> {

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Result;
 use layers::{Linear, attention, attention_probabilities, merge_heads, split_heads};
 use tch::{Kind, Tensor};
 use weights::Scope;
+
+use crate::sites::Visit;
 
 /// A context's keys and values, each [batch or 1, heads, positions, d].
 pub(crate) type KeysValues = [Tensor; 2];
@@ -48,6 +51,16 @@ impl Attention {
     /// Where it is in the model, such as `mid_block.attentions.0.transformer_blocks.0.attn2`.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Shows each layer to `visit`, in the order queries, keys, values, output.
+    pub(crate) fn visit(&mut self, visit: Visit<'_>) -> Result<()> {
+        let layers = [("to_q", &mut self.to_q), ("to_k", &mut self.to_k), ("to_v", &mut self.to_v)];
+        for (name, layer) in layers.into_iter().chain([("to_out.0", &mut self.to_out)]) {
+            let (weight, slot) = layer.adapter();
+            visit(&format!("{}.{name}", self.name), weight, slot)?;
+        }
+        Ok(())
     }
 
     /// The keys and values of `context` [batch or 1, positions, `context_dim`].

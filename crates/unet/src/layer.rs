@@ -4,11 +4,13 @@ use std::cell::Cell;
 use std::iter;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use anyhow::Result;
 use layers::ResnetBlock2d;
 use tch::Tensor;
 
 use crate::attention::{KeysValues, KvCache};
 use crate::observer::Watch;
+use crate::sites::Visit;
 use crate::transformer::Transformer2d;
 
 /// What all layers are given in one forward pass besides feature maps.
@@ -48,6 +50,12 @@ impl Layer {
     /// The names of the cross-attention layers within, in the order of execution.
     pub(crate) fn cross_attention(&self) -> &[String] {
         &self.cross_attention
+    }
+
+    /// Shows each linear layer of the transformer to `visit`, in the order of execution.
+    pub(crate) fn visit(&self, visit: Visit<'_>) -> Result<()> {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.attention.as_mut().map_or(Ok(()), |attention| attention.visit(visit))
     }
 
     /// The keys and values of a text [batch or 1, positions, `cross_attention_dim`] in each cross-attention layer.

@@ -13,9 +13,11 @@ mod embeddings;
 mod layer;
 mod model;
 mod observer;
+mod sites;
 mod transformer;
 
 pub use attention::KvCache;
 pub use config::{Config, PerBlock};
 pub use model::UNet;
 pub use observer::{AttentionMap, AttentionMaps, AttentionObserver, CrossAttentionLayer};
+pub use sites::LinearSite;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use layers::{Conv2d, GroupNorm};
+use layers::{Conv2d, GroupNorm, LinearAdapter};
 use tch::{Device, Kind, Tensor};
 use weights::{Archive, Parameters, Scope};
 
@@ -13,6 +13,7 @@ use crate::blocks::{DownBlock, MidBlock, UpBlock};
 use crate::embeddings::TimeEmbedding;
 use crate::layer::{Layer, Pass};
 use crate::observer::{AttentionObserver, Watch};
+use crate::sites::{LinearSite, Visit};
 
 /// The denoising network; diffusers' `UNet2DConditionModel`.
 #[doc(alias = "UNet2DConditionModel")]
@@ -81,6 +82,54 @@ impl UNet {
     /// time of training.
     pub fn set_gradient_checkpointing(&mut self, on: bool) {
         self.gradient_checkpointing = on;
+    }
+
+    /// Gives linear layers of the transformers adapters: those for which `make`, which is shown each in the order of
+    /// execution with its weight `[out, in]` or `[out, in, 1, 1]`, returns one.
+    ///
+    /// # Errors
+    /// That of `make`, or when a layer has an adapter already. Then no layer has got a new one.
+    pub fn adapt(
+        &mut self,
+        make: &mut dyn FnMut(&LinearSite, &Tensor) -> Result<Option<Box<dyn LinearAdapter>>>,
+    ) -> Result<()> {
+        let mut made = Vec::new();
+        self.visit(&mut |name, weight, slot| {
+            let adapter = make(&LinearSite::new(name, weight), weight)?;
+            ensure!(adapter.is_none() || slot.is_none(), "{name} has an adapter already: merge or remove that one first");
+            made.push(adapter);
+            Ok(())
+        })?;
+        let mut made = made.into_iter();
+        self.visit(&mut |_, _, slot| {
+            if let Some(adapter) = made.next().flatten() {
+                *slot = Some(adapter);
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes all adapters away: the model is as it was without them.
+    pub fn remove_adapters(&mut self) {
+        self.take_adapters(|_, _| ());
+    }
+
+    /// Writes what the adapters change into the weights, which keep their dtype, and takes the adapters away.
+    pub fn merge_adapters(&mut self) {
+        self.take_adapters(|weight, adapter| {
+            tch::no_grad(|| {
+                let merged = adapter.merged(&weight.flatten(1, -1));
+                weight.shallow_clone().copy_(&merged.view_as(weight));
+            });
+        });
+    }
+
+    fn take_adapters(&mut self, mut each: impl FnMut(&Tensor, &dyn LinearAdapter)) {
+        let taken = self.visit(&mut |_, weight, slot| {
+            slot.take().iter().for_each(|adapter| each(weight, adapter.as_ref()));
+            Ok(())
+        });
+        debug_assert!(taken.is_ok(), "nothing that is done here fails");
     }
 
     /// Predicts what was mixed into the latents: noise or velocity, as the model was trained.
@@ -214,6 +263,10 @@ impl UNet {
              it (768 is Stable Diffusion 1.x, 1024 is 2.x)"
         );
         Ok(())
+    }
+
+    fn visit(&self, visit: Visit<'_>) -> Result<()> {
+        self.layers().try_for_each(|layer| layer.visit(visit))
     }
 
     /// In the order of execution.

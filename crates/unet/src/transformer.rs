@@ -1,15 +1,18 @@
 //! Transformers over the pixels of a feature map.
 
+use anyhow::Result;
 use layers::{Conv2d, GroupNorm, LayerNorm, Linear};
 use tch::Tensor;
 use weights::Scope;
 
 use crate::Config;
 use crate::attention::{Attention, KeysValues};
+use crate::sites::Visit;
 
 /// diffusers' `Transformer2DModel`: transformer blocks over the pixels, plus the input.
 #[derive(Debug)]
 pub(crate) struct Transformer2d {
+    name: String,
     norm: GroupNorm,
     proj_in: Projection,
     transformer_blocks: Vec<TransformerBlock>,
@@ -23,6 +26,16 @@ enum Projection {
     Linear(Linear),
     /// A 1×1 convolution.
     Conv(Conv2d),
+}
+
+impl Projection {
+    fn visit(&mut self, name: &str, visit: Visit<'_>) -> Result<()> {
+        let layer = match self {
+            Self::Linear(linear) => Some(linear.adapter()),
+            Self::Conv(conv) => conv.adapter(),
+        };
+        layer.map_or(Ok(()), |(weight, slot)| visit(name, weight, slot))
+    }
 }
 
 impl Transformer2d {
@@ -40,6 +53,7 @@ impl Transformer2d {
         };
         let depth = config.transformer_layers_per_block.at(block);
         Self {
+            name: vs.prefix().to_owned(),
             norm: GroupNorm::new(&(vs / "norm"), config.norm_num_groups, channels, EPS),
             proj_in: projection("proj_in"),
             transformer_blocks: (0..depth)
@@ -52,6 +66,16 @@ impl Transformer2d {
     /// The cross-attention layer of each transformer block.
     pub(crate) fn cross_attention(&self) -> impl Iterator<Item = &Attention> {
         self.transformer_blocks.iter().map(|block| &block.attn2)
+    }
+
+    /// Shows each linear layer to `visit`, in the order of execution.
+    pub(crate) fn visit(&mut self, visit: Visit<'_>) -> Result<()> {
+        let Self { name, proj_in, transformer_blocks, proj_out, .. } = self;
+        proj_in.visit(&format!("{name}.proj_in"), visit)?;
+        for (i, block) in transformer_blocks.iter_mut().enumerate() {
+            block.visit(&format!("{name}.transformer_blocks.{i}"), visit)?;
+        }
+        proj_out.visit(&format!("{name}.proj_out"), visit)
     }
 
     /// Maps [batch, channels, height, width] to the same shape, given the text's keys and values in each of
@@ -111,6 +135,12 @@ impl TransformerBlock {
         }
     }
 
+    fn visit(&mut self, name: &str, visit: Visit<'_>) -> Result<()> {
+        self.attn1.visit(visit)?;
+        self.attn2.visit(visit)?;
+        self.ff.visit(&format!("{name}.ff.net"), visit)
+    }
+
     /// Maps [batch, height · width, channels] to the same shape.
     fn forward(&self, xs: &Tensor, text: &KeysValues, tokens: Option<&Tensor>, shown: &mut Vec<Tensor>) -> Tensor {
         let normed = self.norm1.forward(xs);
@@ -139,6 +169,14 @@ impl FeedForward {
             gated: Linear::new(&(vs / "net" / 0 / "proj"), channels, 2 * hidden),
             out: Linear::new(&(vs / "net" / 2), hidden, channels),
         }
+    }
+
+    fn visit(&mut self, name: &str, visit: Visit<'_>) -> Result<()> {
+        for (layer, place) in [(&mut self.gated, "0.proj"), (&mut self.out, "2")] {
+            let (weight, slot) = layer.adapter();
+            visit(&format!("{name}.{place}"), weight, slot)?;
+        }
+        Ok(())
     }
 
     fn forward(&self, xs: &Tensor) -> Tensor {
