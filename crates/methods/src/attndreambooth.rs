@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result};
 use regularizer::AttentionRegularizer;
-use runs::TrainConfig;
+use options::Adapter;
+use runs::{Group, GroupConfig, TrainConfig};
 use sampling::Pipeline;
 use unet::AttentionObserver;
 
@@ -47,6 +48,34 @@ impl Method for AttnDreamBooth {
             reduction: if sum { Reduction::Sum } else { Reduction::Mean },
         });
         Ok(terms)
+    }
+}
+
+/// AttnDreamBooth with a LoRA in place of the U-Net's own weights: one adapter over its second and third phase, both of which see
+/// the adapted maps. Nobody has published it; its learning rate is DreamBooth-LoRA's.
+#[derive(Debug)]
+pub struct AttnDreamBoothLora;
+
+impl Method for AttnDreamBoothLora {
+    fn name(&self) -> &'static str {
+        "attndreambooth-lora"
+    }
+
+    fn recipe(&self) -> TrainConfig {
+        let mut config = TrainConfig { adapter: Some(Adapter::lora()), ..TrainConfig::of(self.name()) };
+        for (_, phase) in config.phases.iter_mut().skip(1) {
+            phase.trains = [(Group::Adapter, GroupConfig::default())].into();
+            phase.learning_rate = 1e-4;
+        }
+        config
+    }
+
+    fn install(&self, pipeline: &mut Pipeline, config: &TrainConfig) -> Result<Learned> {
+        AttnDreamBooth.install(pipeline, config)
+    }
+
+    fn losses(&self, step: &Step<'_>) -> Result<Vec<LossTerm>> {
+        AttnDreamBooth.losses(step)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What is learned beside the model's own parameters, and the groups that are trained.
 
+use adapters::Adapters;
 use anyhow::{Result, ensure};
+use libtorch::random;
 use regularizer::Category;
 use runs::{Group, TrainConfig};
 use sampling::Pipeline;
@@ -14,12 +16,14 @@ pub struct Learned {
     /// Its embedding [vectors, width]: f32, a leaf, which the pipeline's text encoder reads. None where the placeholder is a
     /// word of the model's own.
     pub embedding: Option<Tensor>,
-    /// Parameters of the method's own, by name: f32 leaves.
+    /// Adapters in the U-Net.
+    pub adapters: Option<Adapters>,
+    /// Parameters beside the model's, by name: f32 leaves. Those of the adapters, and what a method adds.
     pub added: Vec<(String, Tensor)>,
 }
 
 impl Learned {
-    /// Adds the placeholder token to a pipeline; its embedding starts from that of the initial word or the class noun. Where the
+    /// Adds the placeholder token and the adapter to a pipeline; the token's embedding starts from that of the initial word or the class noun. Where the
     /// placeholder is the model's own, prompts may call it `[V]` from now on.
     ///
     /// # Errors
@@ -34,7 +38,10 @@ impl Learned {
             pipeline.name_subject(&placeholder)?;
             None
         };
-        Ok(Self { placeholder, embedding, added: Vec::new() })
+        let install = |adapter| Adapters::install(&mut pipeline.unet, adapter, random::derive(config.seed, "adapter", 0));
+        let adapters = config.adapter.as_ref().map(install).transpose()?;
+        let added = adapters.as_ref().map_or_else(Vec::new, Adapters::parameters);
+        Ok(Self { placeholder, embedding, adapters, added })
     }
 
     /// The parameters of a group, by name.
@@ -51,7 +58,10 @@ impl Learned {
 }
 
 /// [vectors, width] in f32: the embedding of the first token of the initial word, or the mean of its tokens'.
-fn initial_embedding(pipeline: &Pipeline, config: &TrainConfig) -> Result<Tensor> {
+///
+/// # Errors
+/// When the word is not in the vocabulary.
+pub fn initial_embedding(pipeline: &Pipeline, config: &TrainConfig) -> Result<Tensor> {
     let (what, word) = match &config.initial_word {
         Some(word) => ("initial word", word),
         None => ("category", &config.category),

@@ -39,24 +39,37 @@ mod attndreambooth;
 mod denoising;
 mod dreambooth;
 mod learned;
+mod lora;
 mod method;
+mod oft;
 mod step;
 mod textual_inversion;
 mod ti_db;
 
 use anyhow::{Context, Result};
 
-pub use attndreambooth::AttnDreamBooth;
+pub use attndreambooth::{AttnDreamBooth, AttnDreamBoothLora};
 pub use denoising::Denoising;
 pub use dreambooth::DreamBooth;
-pub use learned::Learned;
+pub use learned::{Learned, initial_embedding};
+pub use lora::Lora;
 pub use method::Method;
+pub use oft::Oft;
 pub use step::{Batch, LossTerm, Reduction, Step};
 pub use textual_inversion::TextualInversion;
 pub use ti_db::TiDb;
 
 /// All methods.
-pub const ALL: [&dyn Method; 4] = [&AttnDreamBooth, &TextualInversion, &DreamBooth, &TiDb];
+pub const ALL: [&dyn Method; 8] = [
+    &AttnDreamBooth,
+    &AttnDreamBoothLora,
+    &TextualInversion,
+    &DreamBooth,
+    &TiDb,
+    &Oft { constrained: false },
+    &Oft { constrained: true },
+    &Lora,
+];
 
 /// The method of a name.
 ///

@@ -18,7 +18,8 @@ pub trait Method: Debug + Sync {
     /// Its configuration on Stable Diffusion: the values of its paper or of its authors' code.
     fn recipe(&self) -> TrainConfig;
 
-    /// Adds to a pipeline what is to be learned, as it is before the first step: the placeholder token.
+    /// Adds to a pipeline what is to be learned, as it is before the first step: the placeholder token, and the
+    /// configuration's adapter.
     ///
     /// # Errors
     /// When the configuration does not fit the model.
@@ -26,12 +27,22 @@ pub trait Method: Debug + Sync {
         Learned::start(pipeline, config)
     }
 
-    /// Changes parameters before each step, as a method with a constraint does.
+    /// Brings parameters back within the method's constraint: before each step, and at the end of a phase.
     ///
     /// # Errors
     /// What LibTorch refuses.
-    fn before_step(&self, learned: &Learned) -> Result<()> {
-        let _ = learned;
+    fn constrain(&self, learned: &Learned) -> Result<()> {
+        learned.adapters.as_ref().map_or(Ok(()), adapters::Adapters::project)
+    }
+
+    /// Makes a pipeline with what was learned ready to generate images for long: merges adapters into the weights.
+    ///
+    /// # Errors
+    /// What LibTorch refuses.
+    fn settle(&self, pipeline: &mut Pipeline, learned: Learned) -> Result<()> {
+        if learned.adapters.is_some() {
+            pipeline.unet.merge_adapters();
+        }
         Ok(())
     }
 

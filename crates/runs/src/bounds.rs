@@ -56,6 +56,9 @@ impl TrainConfig {
             ema.validate()?;
         }
         self.optimizer.validate()?;
+        if let Some(adapter) = &self.adapter {
+            adapter.validate()?;
+        }
         self.augmentation.validate()?;
         Ok(())
     }

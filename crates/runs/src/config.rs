@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use options::{Dtype, ModelOptions, optimizer, regularizer};
+use options::{Adapter, Dtype, ModelOptions, optimizer, regularizer};
 use photos::Augmentation;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,8 @@ pub struct TrainConfig {
     /// What is trained, phase after phase.
     #[schemars(with = "std::collections::BTreeMap<String, Phase>")]
     pub phases: Phases,
+    /// Adapter in the U-Net that the group `adapter` trains: LoRA or OFT.
+    pub adapter: Option<Adapter>,
     /// AdamW's values but the learning rate.
     pub optimizer: optimizer::Config,
     /// How attention is regularised; the weights are each phase's own.
@@ -165,6 +167,7 @@ impl TrainConfig {
                 phase(Group::CrossAttention, 100, 2e-5, 2.0, 5.0),
                 phase(Group::Unet, 500, 2e-6, 2.0, 5.0),
             ]),
+            adapter: None,
             optimizer: optimizer::Config::default(),
             regularizer: RegularizerConfig::default(),
             augmentation: Augmentation::default(),

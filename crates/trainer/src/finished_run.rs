@@ -1,30 +1,30 @@
-//! A finished run: loading what it has learned, and its model as it was after each stage.
+//! A finished run: loading what it has learned, and its model as it was after each phase.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use model_files::BaseModel;
 use photos::{Photo, PhotoFolder};
-use runs::{ModelFingerprint, SavedRun, Stage, TrainConfig, layout};
+use runs::{Group, ModelFingerprint, SavedRun, TrainConfig, layout};
 use sampling::Pipeline;
 use tch::{Device, Kind, Tensor};
+use weights::Archive;
 
 use crate::checkpoint::restore;
+use crate::outputs::Outputs;
+use crate::phase_run::groups_until;
 use crate::session::base_model;
-use crate::stage_run::trains;
-use crate::subject::initial_embedding;
 
 /// What a finished run has learned, on disk.
 #[derive(Debug)]
 pub struct FinishedRun {
     /// Its configuration.
     pub config: TrainConfig,
-    /// The folder of the learned U-Net.
-    pub unet: PathBuf,
-    /// The embedding [vectors, width] of \[V\], which the configuration calls `placeholder`.
-    pub embedding: Tensor,
+    /// The embedding [vectors, width] of \[V\], which the configuration calls `placeholder`; none where that is a word of the
+    /// model's own.
+    pub embedding: Option<Tensor>,
     /// The run's own folder.
-    pub(crate) folder: PathBuf,
+    folder: PathBuf,
     saved: SavedRun,
 }
 
@@ -36,20 +36,12 @@ impl FinishedRun {
     pub fn open(run: &Path) -> Result<Self> {
         let saved = SavedRun::read(run)?;
         let config = saved.config();
-        let (file, unet) = (run.join(layout::EMBEDDING), run.join(layout::UNET));
-        if !file.exists() || !run.join(layout::UNET_WEIGHTS).exists() {
+        if !Outputs::new(run).learned(config) {
             let run = terminal::path(run);
             bail!("the run in {run} is not finished; resume it with `train --out {run} --resume`");
         }
-        let unet::Config { cross_attention_dim, .. } = weights::read_config(&unet.join("config.json"))?;
-        let (token, embedding) = export::load_embeddings(&file, cross_attention_dim)?;
-        ensure!(
-            token == config.placeholder,
-            "{} holds the token {token}, but the run's is {}",
-            file.display(),
-            config.placeholder
-        );
-        Ok(Self { config: config.clone(), unet, embedding, folder: run.to_owned(), saved })
+        let embedding = config.new_token.then(|| embedding(run, config)).transpose()?;
+        Ok(Self { config: config.clone(), embedding, folder: run.to_owned(), saved })
     }
 
     /// Whether nothing is left to do: a run that was stopped right after its last step has no samples and curves yet, and
@@ -104,66 +96,90 @@ impl FinishedRun {
         self.saved.arrange(found.photos, concept)
     }
 
-    /// What could not be checked.
-    pub fn note(&self) -> Option<String> {
-        self.saved.note()
+    /// The folder of the learned U-Net, where all of it was trained.
+    pub fn unet(&self) -> Option<PathBuf> {
+        self.groups().contains(&Group::Unet).then(|| self.folder.join(layout::UNET))
     }
 
-    /// The pipeline: the run's base model with the learned U-Net and \[V\].
+    /// The groups that the run has learned.
+    pub fn groups(&self) -> Vec<Group> {
+        Outputs::groups(&self.config)
+    }
+
+    /// The pipeline: the run's base model with everything that was learned, adapters merged into the weights.
     ///
     /// # Errors
     /// As [`FinishedRun::base_model`], or when a file is damaged.
     pub fn pipeline(&self, to: (Kind, Device)) -> Result<Pipeline> {
-        let mut pipeline = Pipeline::with_unet(&self.base_model()?, &self.unet, to)?;
-        pipeline.add_placeholder(&self.config.placeholder, &self.embedding)?;
-        Ok(pipeline)
+        let groups = self.groups().into_iter().map(|group| (group, PathBuf::from(Outputs::file(group))));
+        self.load(to, groups.collect())
     }
 
-    /// Whether the folder has what [`FinishedRun::pipeline_after`] needs; runs of earlier versions have not kept the
-    /// model from after stage 2.
-    pub fn keeps(&self, stage: Stage) -> bool {
-        stage != Stage::CrossAttention || self.folder.join(layout::CROSS_ATTENTION).exists()
-    }
-
-    /// The pipeline as it was after `stage`, or before the first one: then \[V\] is where it started.
+    /// The pipeline as it was after a phase, or before the first one: then \[V\] is where it started.
     ///
     /// # Errors
-    /// When the base model is gone, or a file is damaged or absent.
-    pub fn pipeline_after(&self, stage: Option<Stage>, to: (Kind, Device)) -> Result<Pipeline> {
-        if stage == Some(Stage::Unet) {
+    /// When the base model is gone, a file is damaged or absent, or the run has no such phase.
+    pub fn pipeline_after(&self, phase: Option<&str>, to: (Kind, Device)) -> Result<Pipeline> {
+        let Some(name) = phase else { return self.load(to, Vec::new()) };
+        let phases = &self.config.phases;
+        let number = phases.get_index_of(name).with_context(|| format!("the run has no phase {name:?}"))?;
+        if number + 1 == phases.len() {
             return self.pipeline(to);
         }
-        let mut pipeline = Pipeline::open(&self.base_model()?, to)?;
-        if stage == Some(Stage::CrossAttention) {
-            load_cross_attention(&pipeline, &self.folder.join(layout::CROSS_ATTENTION))?;
-        }
-        match stage {
-            Some(_) => pipeline.add_placeholder(&self.config.placeholder, &self.embedding)?,
-            None => {
-                let start = self.start_embedding(&pipeline)?;
-                pipeline.add_placeholder(&self.config.placeholder, &start)?;
+        // The file of the last phase so far that has trained a group; the finished run's, if no later one has.
+        let file = |group: Group| {
+            let latest = (0..=number).rev().filter_map(|number| phases.get_index(number)).find(|(_, phase)| {
+                phase.trains.contains_key(&group)
+            });
+            let again = phases.values().skip(number + 1).any(|phase| {
+                phase.trains.keys().any(|other| other.covers(group) || group.covers(*other))
+            });
+            match latest {
+                Some((name, _)) if again => Outputs::file_after(name, group),
+                _ => PathBuf::from(Outputs::file(group)),
+            }
+        };
+        let groups = groups_until(&self.config, number);
+        self.load(to, groups.into_iter().map(|group| (group, file(group))).collect())
+    }
+
+    /// The base model with groups from these files of the run.
+    fn load(&self, to: (Kind, Device), groups: Vec<(Group, PathBuf)>) -> Result<Pipeline> {
+        let base = self.base_model()?;
+        let whole_unet = groups.iter().any(|(_, file)| file == Path::new(layout::UNET_WEIGHTS));
+        let mut pipeline = match whole_unet {
+            true => Pipeline::with_unet(&base, &self.folder.join(layout::UNET), to)?,
+            false => Pipeline::open(&base, to)?,
+        };
+        let method = methods::named(&self.config.method)?;
+        let learned = method.install(&mut pipeline, &self.config)?;
+        for (group, file) in groups {
+            if file != Path::new(layout::UNET_WEIGHTS) {
+                restore(&learned.parameters(&pipeline, group), &self.folder.join(file))?;
             }
         }
+        method.settle(&mut pipeline, learned)?;
         Ok(pipeline)
     }
 
-    /// The embedding [vectors, width] that \[V\] started from, f32; `pipeline` has the run's text encoder.
-    ///
-    /// # Errors
-    /// When the category has no token in the model.
-    pub fn start_embedding(&self, pipeline: &Pipeline) -> Result<Tensor> {
-        initial_embedding(pipeline, &self.config)
+    /// The embedding [vectors, width] that \[V\] started from, f32, where it is a new token; `pipeline` is the base model with the
+    /// run's subject.
+    pub fn start_embedding(&self, pipeline: &Pipeline) -> Result<Option<Tensor>> {
+        self.config.new_token.then(|| methods::initial_embedding(pipeline, &self.config)).transpose()
     }
 }
 
-/// Replaces what stage 2 trains.
-fn load_cross_attention(pipeline: &Pipeline, path: &Path) -> Result<()> {
-    if !path.exists() {
-        bail!(
-            "there is no {}: an earlier version made this run and did not keep the U-Net from after stage 2",
-            path.display()
-        );
-    }
-    let trained = pipeline.parameters.unet.iter().filter(|(name, _)| trains(Stage::CrossAttention, name));
-    restore(&trained.collect::<Vec<_>>(), path)
+/// The learned embedding [vectors, width] of a run.
+fn embedding(run: &Path, config: &TrainConfig) -> Result<Tensor> {
+    let file = run.join(layout::EMBEDDING);
+    let rows = Archive::open(&file)?.tensor(&config.placeholder)?;
+    let rows = rows.with_context(|| format!("{} has no token {}, which is the run's", file.display(), config.placeholder))?;
+    let size = rows.size();
+    ensure!(
+        size.len() == 2 && size[0] == config.vectors as i64,
+        "{} holds a tensor of shape {size:?}, but the run's token has {} vectors",
+        file.display(),
+        config.vectors
+    );
+    Ok(rows.to_kind(Kind::Float))
 }

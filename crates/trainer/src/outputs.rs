@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use images::Grid;
 use photos::{AugmentedCrop, Photo};
-use runs::{SampleTime, Stage, TrainConfig, Validation, layout};
+use runs::{Group, SampleTime, TrainConfig, Validation, layout};
 use sampling::{NotFinite, Request, Settings};
 
 use crate::Trainer;
 use crate::checkpoint;
+use crate::phase_run::groups_until;
 use crate::prior::PriorImages;
 
 /// Side of an image on the contact sheet in pixels.
@@ -33,47 +34,90 @@ impl Outputs {
         images::save_png(&self.folder.join(layout::CONTACT_SHEET), &sheet.draw(), &[])
     }
 
-    /// `learned_embeds.safetensors`.
-    pub(crate) fn embedding(&self, trainer: &Trainer) -> Result<()> {
-        let path = self.folder.join(layout::EMBEDDING);
-        export::save_embeddings(&path, &trainer.config.placeholder, &trainer.subject.embedding)
+    /// The groups that a finished run has files of, in the order in which they are written: what its phases have trained, and
+    /// the embedding of a new token that none has.
+    pub(crate) fn groups(config: &TrainConfig) -> Vec<Group> {
+        let mut groups = groups_until(config, config.phases.len());
+        if config.new_token && !groups.contains(&Group::Embedding) {
+            groups.insert(0, Group::Embedding);
+        }
+        groups
     }
 
-    /// `stages/cross_attention.safetensors`, by which the stages can be compared when the run is over.
-    pub(crate) fn cross_attention(&self, trainer: &Trainer) -> Result<()> {
-        let path = self.folder.join(layout::CROSS_ATTENTION);
-        let folder = path.parent().unwrap_or(&self.folder);
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        weights::save(&path, trainer.trained(Stage::CrossAttention))
+    /// The groups of a phase that later ones train again.
+    pub(crate) fn repeated(config: &TrainConfig, number: usize) -> Vec<Group> {
+        let later: Vec<Group> =
+            config.phases.values().skip(number + 1).flat_map(|phase| phase.trains.keys().copied()).collect();
+        let trained = config.phases.get_index(number).into_iter().flat_map(|(_, phase)| phase.trains.keys().copied());
+        trained.filter(|group| later.iter().any(|other| other.covers(*group) || group.covers(*other))).collect()
     }
 
-    /// `unet/`: config and weights.
-    pub(crate) fn unet(&self, trainer: &Trainer) -> Result<()> {
-        let folder = self.folder.join(layout::UNET);
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let config = serde_json::to_vec_pretty(trainer.pipeline.unet.config())?;
-        atomic::write(&folder.join("config.json"), config)?;
-        trainer.pipeline.parameters.unet.save(&self.folder.join(layout::UNET_WEIGHTS))
+    /// A group's file in the folder of a finished run.
+    pub(crate) fn file(group: Group) -> &'static str {
+        match group {
+            Group::Embedding => layout::EMBEDDING,
+            Group::TextEncoder => layout::TEXT_ENCODER_WEIGHTS,
+            Group::KeysValues | Group::CrossAttention => layout::UNET_PART,
+            Group::Unet => layout::UNET_WEIGHTS,
+            Group::Adapter => layout::ADAPTER,
+        }
+    }
+
+    /// A group's file of after a phase, in the folder of a run.
+    pub(crate) fn file_after(phase: &str, group: Group) -> PathBuf {
+        Path::new(layout::PHASES).join(phase).join(format!("{group}.safetensors"))
+    }
+
+    /// What a phase has trained and later ones train again, by which the phases can be compared when the run is over.
+    pub(crate) fn after(&self, trainer: &Trainer, number: usize) -> Result<()> {
+        let (name, _) = trainer.phase(number)?;
+        for group in Self::repeated(&trainer.config, number) {
+            let path = self.folder.join(Self::file_after(name, group));
+            make_parent(&path)?;
+            weights::save(&path, trainer.parameters(group))?;
+        }
+        Ok(())
+    }
+
+    /// The file of a group, with the model's config beside it where the group is a model's.
+    pub(crate) fn group(&self, trainer: &Trainer, group: Group) -> Result<()> {
+        let path = self.folder.join(Self::file(group));
+        make_parent(&path)?;
+        let pipeline = &trainer.pipeline;
+        match (group, &trainer.learned.embedding) {
+            (Group::Embedding, Some(rows)) => {
+                return export::save_embeddings(&path, &trainer.config.placeholder, rows);
+            }
+            (Group::TextEncoder, _) => {
+                let config = serde_json::to_vec_pretty(pipeline.text_encoder.config())?;
+                atomic::write(&path.with_file_name("config.json"), config)?;
+            }
+            (Group::Unet, _) => {
+                let config = serde_json::to_vec_pretty(pipeline.unet.config())?;
+                atomic::write(&path.with_file_name("config.json"), config)?;
+            }
+            _ => {}
+        }
+        weights::save(&path, trainer.parameters(group))
     }
 
     /// Whether the run has learned all, and saved it.
-    pub(crate) fn learned(&self) -> bool {
-        [layout::EMBEDDING, layout::UNET_WEIGHTS].iter().all(|file| self.folder.join(file).exists())
+    pub(crate) fn learned(&self, config: &TrainConfig) -> bool {
+        Self::groups(config).into_iter().all(|group| self.folder.join(Self::file(group)).exists())
     }
 
     /// Loads the learned weights into the trainer.
     pub(crate) fn restore(&self, trainer: &Trainer) -> Result<()> {
-        let embedding = [(trainer.config.placeholder.as_str(), &trainer.subject.embedding)];
-        checkpoint::restore(&embedding, &self.folder.join(layout::EMBEDDING))?;
-        let unet: Vec<_> = trainer.pipeline.parameters.unet.iter().collect();
-        checkpoint::restore(&unet, &self.folder.join(layout::UNET_WEIGHTS))
+        Self::groups(&trainer.config)
+            .into_iter()
+            .try_for_each(|group| checkpoint::restore(&trainer.parameters(group), &self.folder.join(Self::file(group))))
     }
 
-    /// `validation/`: the prompts at one step of a stage. Returns notes on images that cannot be generated.
-    pub(crate) fn validation(&self, trainer: &Trainer, stage: Stage, step: usize) -> Result<Vec<String>> {
+    /// `validation/`: the prompts at one step of a phase. Returns notes on images that cannot be generated.
+    pub(crate) fn validation(&self, trainer: &Trainer, number: usize, step: usize) -> Result<Vec<String>> {
         let folder = self.folder.join(layout::VALIDATION);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let time = SampleTime { number: stage.number(), stage: stage.name().to_owned(), step };
+        let time = SampleTime { number: number as u64 + 1, phase: trainer.phase(number)?.0.to_owned(), step };
         grid_of_prompts(trainer, &folder.join(format!("{time}.png")))
     }
 
@@ -87,6 +131,11 @@ impl Outputs {
     pub(crate) fn samples(&self, trainer: &Trainer) -> Result<Vec<String>> {
         grid_of_prompts(trainer, &self.folder.join(layout::SAMPLES))
     }
+}
+
+fn make_parent(path: &Path) -> Result<()> {
+    let folder = path.parent().unwrap_or(path);
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
 }
 
 /// Checks that augmented crops, validation images and class images can have their size and steps.

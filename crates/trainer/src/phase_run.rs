@@ -229,7 +229,7 @@ impl PhaseRun {
         let parts = phase.gradient_accumulation;
         let (mut sums, mut names): (Option<Tensor>, Vec<&'static str>) = (None, Vec::new());
         self.groups.iter_mut().try_for_each(|(_, optimizer)| optimizer.zero_grad())?;
-        trainer.method.before_step(&trainer.learned)?;
+        trainer.method.constrain(&trainer.learned)?;
         for part in 0..parts {
             let index = BatchIndex { phase: self.number, step: self.done, part };
             let batch = tracing::trace_span!("train/batch").in_scope(|| batches.batch(index))?;
@@ -359,10 +359,8 @@ impl PhaseRun {
     /// When what was learned has values that are not numbers, or what LibTorch refuses.
     pub fn finish(mut self, trainer: &Trainer) -> Result<()> {
         self.check_finite(trainer)?;
-        match &mut self.ema {
-            Some(ema) => ema.swap(),
-            None => Ok(()),
-        }
+        trainer.method.constrain(&trainer.learned)?;
+        self.ema.as_mut().map_or(Ok(()), Ema::swap)
     }
 }
 

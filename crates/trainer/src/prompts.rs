@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result, ensure};
 use libtorch::random;
+use prompts::TemplateSet;
 use runs::{Group, Phase, TrainConfig};
 use sampling::Pipeline;
 use tch::Tensor;
@@ -20,7 +21,7 @@ impl Prompts {
     pub(crate) fn new(config: &TrainConfig) -> Result<Self> {
         let all = match &config.templates {
             None => vec![config.prompt.clone()],
-            Some(name) => prompts::training_templates(name)?,
+            Some(name) => TemplateSet::load(name)?.prompts,
         };
         Ok(Self(all.iter().map(|prompt| config.fill(prompt)).collect()))
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use model_files::BaseModel;
 use options::Dtype;
 use photos::{Photo, PhotoFolder};
-use runs::{ConfigLayers, ModelFingerprint, RunFolder, RunRecord, SavedRun, Stage, TrainConfig, layout};
+use runs::{ConfigLayers, Group, ModelFingerprint, RunFolder, RunRecord, SavedRun, TrainConfig, layout};
 use sampling::Pipeline;
 use tch::{Device, Kind};
 
@@ -16,7 +16,7 @@ use crate::event::{Event, Outcome};
 use crate::outputs::{self, Outputs};
 use crate::prior::PriorImages;
 use crate::step_logger::StepLogger;
-use crate::{BatchIndex, Checkpoint, LaunchedStep, PhotoBatches, StageRun, Trainer};
+use crate::{BatchIndex, Checkpoint, LaunchedStep, PhaseRun, PhotoBatches, Trainer};
 use crate::{memory, space};
 
 /// A run that holds its folder.
@@ -104,10 +104,9 @@ impl Checked {
         };
         if let Some(saved) = saved {
             saved.check_same(&record)?;
-            notes.extend(saved.note());
         }
         let outputs = Outputs::new(out);
-        let learned = resume && outputs.learned();
+        let learned = resume && outputs.learned(&trainer.config);
         if !learned {
             notes.extend(space::check(&trainer, prior.as_ref(), out)?);
         }
@@ -168,11 +167,11 @@ impl Session {
     /// # Errors
     /// A loss that is not a number, lack of memory or disk; the last checkpoint stays good.
     pub fn run(self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -> Result<Outcome> {
-        let outcome = self.stages(stop, watch);
+        let outcome = self.phases(stop, watch);
         outcome.map_err(memory::explain)
     }
 
-    fn stages(mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -> Result<Outcome> {
+    fn phases(mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -> Result<Outcome> {
         if self.learned {
             // What came afterwards may be missing.
             self.outputs.restore(&self.trainer)?;
@@ -193,7 +192,7 @@ impl Session {
         Ok(Outcome::Finished)
     }
 
-    /// Returns whether all stages were finished.
+    /// Returns whether all phases were finished.
     fn learn(&mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -> Result<bool> {
         let Trainer { config, pipeline, .. } = &self.trainer;
         if let (Some(prior), Some(images)) = (&config.prior, &mut self.prior)
@@ -205,60 +204,67 @@ impl Session {
         let photos = std::mem::take(&mut self.photos);
         let prior = self.prior.take().map(PriorImages::into_photos);
         let mut batches = PhotoBatches::new(config, pipeline, photos, prior)?;
-        let first = BatchIndex { stage: Stage::Embedding, step: 0, part: 0 };
-        tracing::trace_span!("train/outputs").in_scope(|| self.outputs.contact_sheet(&batches.crops(first)))?;
+        let first = BatchIndex { phase: 0, step: 0, part: 0 };
+        let crops = batches.crops(first)?;
+        tracing::trace_span!("train/outputs").in_scope(|| self.outputs.contact_sheet(&crops))?;
         let resumed = self.checkpoint.take();
-        let start = resumed.as_ref().map_or(Stage::Embedding, |checkpoint| checkpoint.state.stage);
-        let done = resumed.as_ref().map_or(0, |c| self.step_number(c.state.stage, c.state.step));
+        let start = resumed.as_ref().map_or(0, |checkpoint| checkpoint.state.number);
+        let done = resumed.as_ref().map_or(0, |c| self.step_number(c.state.number, c.state.step));
         let device = self.trainer.pipeline.placement().1;
         let mut record = StepLogger::open(self.folder.path(), done, device)?;
-        for stage in Stage::ALL.into_iter().filter(|stage| *stage >= start) {
-            let mut stage_run = tracing::trace_span!("train/start_stage").in_scope(|| match &resumed {
-                Some(checkpoint) if stage == start => self.trainer.resume(checkpoint),
-                _ => self.trainer.start(stage),
+        for number in start..self.trainer.config.phases.len() {
+            let mut phase_run = tracing::trace_span!("train/start_phase").in_scope(|| match &resumed {
+                Some(checkpoint) if number == start => self.trainer.resume(checkpoint),
+                _ => self.trainer.start(number),
             })?;
-            if !self.stage(&mut stage_run, &mut batches, &mut record, stop, watch)? {
+            if !self.phase(&mut phase_run, &mut batches, &mut record, stop, watch)? {
                 return Ok(false);
             }
-            stage_run.finish(&self.trainer)?;
-            // Of no use to the next stage, whose tensors have other sizes.
+            phase_run.finish(&self.trainer)?;
+            // Of no use to the next phase, whose tensors have other sizes.
             libtorch::release_cached_memory(device)?;
-            tracing::trace_span!("train/outputs").in_scope(|| match stage {
-                Stage::Embedding => self.outputs.embedding(&self.trainer),
-                Stage::CrossAttention => self.outputs.cross_attention(&self.trainer),
-                Stage::Unet => {
-                    // Somebody may have removed the folder since.
-                    self.keep_config()?;
-                    self.outputs.embedding(&self.trainer)?;
-                    self.outputs.unet(&self.trainer)
-                }
+            tracing::trace_span!("train/outputs").in_scope(|| {
+                self.outputs.after(&self.trainer, number)?;
+                // It is small, and of interest before the end.
+                let (_, phase) = self.trainer.phase(number)?;
+                let embedding = phase.trains.contains_key(&Group::Embedding).then_some(Group::Embedding);
+                embedding.map_or(Ok(()), |group| self.outputs.group(&self.trainer, group))
             })?;
         }
+        tracing::trace_span!("train/outputs").in_scope(|| {
+            // Somebody may have removed the folder since.
+            self.keep_config()?;
+            Outputs::groups(&self.trainer.config)
+                .into_iter()
+                .try_for_each(|group| self.outputs.group(&self.trainer, group))
+        })?;
         Ok(true)
     }
 
-    /// Returns whether the stage was finished.
-    fn stage(
+    /// Returns whether the phase was finished.
+    fn phase(
         &mut self,
-        stage_run: &mut StageRun,
+        phase_run: &mut PhaseRun,
         batches: &mut PhotoBatches,
         record: &mut StepLogger,
         stop: &dyn Fn() -> bool,
         watch: &mut dyn FnMut(Event),
     ) -> Result<bool> {
-        let stage = stage_run.stage();
-        let steps = self.trainer.config.stage(stage).steps;
-        watch(Event::Stage { stage, done: stage_run.done() as u64, steps: steps as u64 });
+        let number = phase_run.number();
+        let (name, phase) = self.trainer.phase(number)?;
+        let (steps, phases) = (phase.steps, self.trainer.config.phases.len());
+        let (phase, done) = (name.to_owned(), phase_run.done() as u64);
+        watch(Event::Phase { phase, number: number + 1, phases, done, steps: steps as u64 });
         // A CPU has done a step when it is launched.
         let at_once = self.trainer.pipeline.placement().1 == Device::Cpu;
         record.restart_clock();
         let mut launched = None;
-        while stage_run.done() < steps {
+        while phase_run.done() < steps {
             // What the step before has shown is read while the device is at this one.
-            let before = launched.replace(stage_run.step(&self.trainer, batches)?);
+            let before = launched.replace(phase_run.step(&self.trainer, batches)?);
             self.report(before, record, watch)?;
 
-            let done = stage_run.done();
+            let done = phase_run.done();
             let every = self.trainer.config.validation.every;
             let validating = done.is_multiple_of(every);
             let due = done.is_multiple_of(self.trainer.config.checkpoint_every) || done == steps;
@@ -266,16 +272,16 @@ impl Session {
                 self.report(launched.take(), record, watch)?;
             }
             let stopping = stop();
-            // The last stage ends with the U-Net itself, which is written next.
-            let saving = (due && !(stage == Stage::Unet && done == steps)) || stopping;
+            // The last phase ends with what was learned itself, which is written next.
+            let saving = (due && !(number + 1 == phases && done == steps)) || stopping;
             if validating {
-                let look = || self.outputs.validation(&self.trainer, stage, done);
+                let look = || self.outputs.validation(&self.trainer, number, done);
                 tell(&tracing::trace_span!("train/validation").in_scope(look)?, watch);
             }
             if saving {
                 self.report(launched.take(), record, watch)?;
                 record.sync()?;
-                self.save(stage_run, stopping)?;
+                self.save(phase_run, stopping)?;
             }
             if stopping {
                 return Ok(false);
@@ -297,17 +303,17 @@ impl Session {
     ) -> Result<()> {
         let Some(launched) = launched else { return Ok(()) };
         let report = launched.wait()?;
-        let learning_rate = self.trainer.config.stage(report.stage).learning_rate_at(report.step - 1);
-        let peak_memory = record.add(self.step_number(report.stage, report.step), &report, learning_rate)?;
+        let (_, phase) = self.trainer.phase(report.number)?;
+        let peak_memory = record.add(self.step_number(report.number, report.step), &report, phase)?;
         watch(Event::Step { report, peak_memory });
         Ok(())
     }
 
     /// Writes a checkpoint; beside the next steps on a GPU, whose host may have memory for a copy.
-    fn save(&mut self, stage_run: &StageRun, stopping: bool) -> Result<()> {
+    fn save(&mut self, phase_run: &PhaseRun, stopping: bool) -> Result<()> {
         let _span = tracing::trace_span!("train/checkpoint").entered();
         let beside = self.trainer.pipeline.placement().1 != Device::Cpu && !stopping;
-        self.checkpoints.write(stage_run.snapshot(&self.trainer)?, beside)?;
+        self.checkpoints.write(phase_run.snapshot(&self.trainer)?, beside)?;
         self.keep_config()
     }
 
@@ -322,10 +328,10 @@ impl Session {
         atomic::write(&config, &self.config)
     }
 
-    /// Steps done in the whole run when `step` are done in `stage`.
-    fn step_number(&self, stage: Stage, step: usize) -> u64 {
-        let earlier = Stage::ALL.into_iter().filter(|earlier| *earlier < stage);
-        (earlier.map(|earlier| self.trainer.config.stage(earlier).steps).sum::<usize>() + step) as u64
+    /// Steps done in the whole run when `step` are done in a phase.
+    fn step_number(&self, phase: usize, step: usize) -> u64 {
+        let earlier = self.trainer.config.phases.values().take(phase);
+        (earlier.map(|earlier| earlier.steps).sum::<usize>() + step) as u64
     }
 }
 
@@ -335,10 +341,10 @@ pub(crate) fn base_model(config: &TrainConfig) -> Result<BaseModel> {
 }
 
 /// What the user should know of the model and the prompts.
-fn trainer_notes(Trainer { config, pipeline, subject, .. }: &Trainer) -> Result<Vec<String>> {
+fn trainer_notes(Trainer { config, pipeline, .. }: &Trainer) -> Result<Vec<String>> {
     let mut notes = pipeline.notes().to_vec();
-    let count = subject.category_positions.len();
-    if count > 1 {
+    let count = pipeline.tokenizer.encode(&config.category)?.len - 2;
+    if count > 1 && config.phases.values().any(runs::Phase::regularizes) {
         notes.push(format!(
             "the category {:?} is {count} tokens for this model; [V] is compared with {}",
             terminal::shortened(&config.category),
