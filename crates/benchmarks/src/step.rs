@@ -6,10 +6,11 @@ use anyhow::Result;
 use libtorch::random;
 use optimizer::AdamW;
 use options::Dtype;
-use runs::{Stage, TrainConfig};
+use methods::Batch;
+use runs::TrainConfig;
 use sampling::Pipeline;
 use tch::{Kind, Tensor};
-use trainer::{Batch, BatchIndex, Batches, LatentEncoder, Trainer};
+use trainer::{BatchIndex, Batches, LatentEncoder, Trainer};
 use unet::UNet;
 
 use crate::prepared::{Prepared, images, size, timesteps};
@@ -22,6 +23,7 @@ struct SameBatch {
     noise: Tensor,
     posterior_noise: Tensor,
     timesteps: Tensor,
+    prompts: Vec<String>,
 }
 
 impl SameBatch {
@@ -38,6 +40,7 @@ impl SameBatch {
             noise: there(random::normal(5, &shape)),
             posterior_noise: there(random::normal(6, &shape)),
             timesteps: there(timesteps(settings.batch_size)),
+            prompts: vec![config.fill(&config.prompt)],
         })
     }
 }
@@ -49,6 +52,7 @@ impl Batches for SameBatch {
             latents: self.encoder.sample(&moments, &self.posterior_noise)?,
             noise: self.noise.shallow_clone(),
             timesteps: self.timesteps.shallow_clone(),
+            prompts: self.prompts.clone(),
         })
     }
 }
@@ -56,8 +60,8 @@ impl Batches for SameBatch {
 /// A single token for every tokenizer here, the small ones too.
 const CATEGORY: &str = "photo";
 
-/// Steps of a stage; the check is the loss of the first.
-pub(crate) fn prepare(stage: Stage, settings: &Settings) -> Result<Prepared> {
+/// Steps of one of AttnDreamBooth's phases, by its number from 0; the check is the loss of the first.
+pub(crate) fn prepare(phase: usize, settings: &Settings) -> Result<Prepared> {
     settings.check_trains()?;
     let dtype = if settings.kind == Kind::BFloat16 { Dtype::Bf16 } else { Dtype::Fp32 };
     let gradient_checkpointing = settings.gradient_checkpointing;
@@ -65,10 +69,10 @@ pub(crate) fn prepare(stage: Stage, settings: &Settings) -> Result<Prepared> {
     let pipeline = Pipeline::from_folder(&settings.model, (Kind::Float, settings.device))?;
     let mut batches = SameBatch::new(&pipeline, &config, settings)?;
     let trainer = Trainer::new(config, pipeline)?;
-    let mut stage_run = trainer.start(stage)?;
+    let mut phase_run = trainer.start(phase)?;
     Ok(Prepared::new(move || {
-        let report = stage_run.step(&trainer, &mut batches)?.wait()?;
-        Ok(Tensor::from(report.diffusion_loss + report.attention_loss))
+        let report = phase_run.step(&trainer, &mut batches)?.wait()?;
+        Ok(Tensor::from(report.losses.iter().map(|(_, loss)| loss).sum::<f64>()))
     }))
 }
 

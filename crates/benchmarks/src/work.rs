@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use clip::ClipTextModel;
 use evaluation::{FeatureExtractor, ImageFile};
 use libtorch::random;
-use runs::{ConfigLayers, Stage};
+use runs::{ConfigLayers, TrainConfig};
 use sampling::{ModelFolder, Pipeline, Request};
 use scheduler::SchedulerKind;
 use tch::{Kind, Tensor};
@@ -26,11 +26,11 @@ use crate::step;
 pub enum Work {
     /// The U-Net's forward pass, without gradients.
     UnetForward,
-    /// A step of stage 1, with the VAE's encoding of its batch.
+    /// A step of the phase embedding, with the VAE's encoding of its batch.
     EmbeddingStep,
-    /// A step of stage 2, likewise.
+    /// A step of the phase cross_attention, likewise.
     CrossAttentionStep,
-    /// A step of stage 3, likewise.
+    /// A step of the phase unet, likewise.
     UnetStep,
     /// The text encoder's forward pass.
     TextEncoder,
@@ -72,9 +72,9 @@ impl Work {
         let component = |name: &str| Ok::<_, anyhow::Error>(ModelFolder::open(&settings.model)?.component(name));
         match self {
             Self::UnetForward => unet_forward(UNet::from_folder(&component("unet")?, to)?.0, settings),
-            Self::EmbeddingStep => step::prepare(Stage::Embedding, settings),
-            Self::CrossAttentionStep => step::prepare(Stage::CrossAttention, settings),
-            Self::UnetStep => step::prepare(Stage::Unet, settings),
+            Self::EmbeddingStep => step::prepare(0, settings),
+            Self::CrossAttentionStep => step::prepare(1, settings),
+            Self::UnetStep => step::prepare(2, settings),
             Self::TextEncoder => {
                 let (encoder, _) = ClipTextModel::from_folder(&component("text_encoder")?, to)?;
                 let (batch, positions) = (settings.batch_size, encoder.config().max_position_embeddings);
@@ -169,7 +169,7 @@ fn training(settings: &Settings) -> Result<Prepared> {
     let reported = Rc::clone(&first_step);
     let run = move || {
         let out = tempfile::tempdir()?;
-        let mut layers = ConfigLayers::of_model(&model)?;
+        let mut layers = ConfigLayers::of_model(&model, &TrainConfig::paper())?;
         for (path, value) in
             [("model", path(&model)), ("concept", path(&photos)), ("category", category.as_str().into())]
         {
@@ -185,7 +185,7 @@ fn training(settings: &Settings) -> Result<Prepared> {
         let mut loss = f64::NAN;
         let _outcome = Session::open(layers, &out.path().join("run"), device, false)?.run(&|| false, &mut |event| {
             if let Event::Step { report, .. } = event {
-                loss = report.diffusion_loss;
+                loss = report.loss("diffusion").unwrap_or(f64::NAN);
                 reported.set(reported.get().or_else(since_start));
             }
         })?;

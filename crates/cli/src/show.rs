@@ -33,17 +33,14 @@ impl Show {
             Event::Message { text } => self.say(&text),
             Event::Note { text } => self.beside_progress(|| terminal::note!("{text}")),
             Event::Progress { task, done, total, detail } => self.progress(&task, done, total, &detail),
-            Event::Stage { stage, number, done, steps } => {
-                self.progress(&format!("stage {number} of 3, {stage}"), done, steps, "");
+            Event::Phase { phase, number, phases, done, steps } => {
+                self.progress(&format!("phase {number} of {phases}, {phase}"), done, steps, "");
             }
-            Event::Step { step, diffusion_loss, attention_loss, peak_memory, .. } => {
+            Event::Step { step, losses, peak_memory, .. } => {
                 let memory = peak_memory.map_or(String::new(), |bytes| format!(" {:.1} GB", bytes as f64 / 1e9));
                 if let Some(progress) = &mut *self.progress.borrow_mut() {
-                    progress.reach(
-                        step,
-                        None,
-                        &format!("loss {diffusion_loss:.4} attention {attention_loss:.5}{memory}"),
-                    );
+                    let losses: Vec<String> = losses.iter().map(|(name, loss)| format!("{name} {loss:.5}")).collect();
+                    progress.reach(step, None, &format!("loss: {}{memory}", losses.join(", ")));
                 }
             }
             Event::Image { .. } => {}

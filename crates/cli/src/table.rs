@@ -104,15 +104,15 @@ pub(crate) fn embedding(Inspection { placeholder, vectors, .. }: &Inspection) ->
 
 /// What a run would take.
 pub(crate) fn plan(planned: &Planned) -> String {
-    let rows = planned.stages.iter().map(|stage| {
-        let (steps, seconds) = (stage.steps, stage.seconds_per_step);
+    let rows = planned.phases.iter().map(|phase| {
+        let (steps, seconds) = (phase.steps, phase.seconds_per_step);
         vec![
-            format!("stage {}, {}", stage.number, stage.stage),
+            format!("phase {}, {}", phase.number, phase.phase),
             format!("{steps} steps"),
             format!("{seconds:.2} s each"),
         ]
     });
-    let steps: usize = planned.stages.iter().map(|stage| stage.steps).sum();
+    let steps: usize = planned.phases.iter().map(|phase| phase.steps).sum();
     format!(
         "{}\n{steps} steps take about {:.0} min; {:.1} GB of memory at most; {} can be written, and nothing was written",
         table(rows),

@@ -17,7 +17,7 @@ use tch::{Kind, Tensor};
 fn single_file(folder: &Path) -> (String, [String; 2]) {
     let base = BaseModel::open(Path::new(&model()), &ModelOptions::default()).unwrap();
     let file = folder.join("tiny.safetensors");
-    export::single_file(&base, &file, None, &SingleFile::default()).unwrap();
+    export::single_file(&base, &file, &export::Replaced::default(), &SingleFile::default()).unwrap();
     (file.display().to_string(), ["--model-config".to_owned(), model()])
 }
 

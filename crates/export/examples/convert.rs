@@ -12,7 +12,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use export::{SingleFile, Unet};
+use export::{Replaced, SingleFile, Unet};
 use model_files::{BaseModel, Component, ModelOptions};
 use tch::Kind;
 use weights::Archive;
@@ -25,9 +25,9 @@ fn main() -> Result<()> {
     let out = arguments.next().unwrap_or_else(|| std::env::temp_dir().join("tiny-sd21.safetensors"));
     let mut rest: Vec<PathBuf> = arguments.collect();
     if out.extension().is_none() {
-        let unet = rest.first().map(|folder| Unet::Folder(folder));
+        let replaced = Replaced { unet: rest.first().map(|folder| Unet::Folder(folder)), ..Replaced::default() };
         let learned = rest.get(1).map(|path| export::load_embeddings(path, width(&model)?)).transpose()?;
-        export::diffusers_folder(&model, &out, unet, learned.as_ref().map(|(token, rows)| (token.as_str(), rows)))?;
+        export::diffusers_folder(&model, &out, &replaced, learned.as_ref().map(|(token, rows)| (token.as_str(), rows)))?;
         println!("{}: a folder for StableDiffusionPipeline.from_pretrained", out.display());
         return Ok(());
     }
@@ -39,8 +39,8 @@ fn main() -> Result<()> {
         Some("bf16") => Kind::BFloat16,
         _ => bail!("the type {} is not f32, f16 or bf16", kind.display()),
     };
-    let unet = rest.first().map(|folder| Unet::Folder(folder));
-    export::single_file(&model, &out, unet, &SingleFile { kind, ..SingleFile::default() })?;
+    let replaced = Replaced { unet: rest.first().map(|folder| Unet::Folder(folder)), ..Replaced::default() };
+    export::single_file(&model, &out, &replaced, &SingleFile { kind, ..SingleFile::default() })?;
     let archive = Archive::open(&out)?;
     println!("{}: {} tensors, {} bytes", out.display(), archive.shapes().count(), out.metadata()?.len());
     let mut metadata: Vec<_> = archive.metadata().iter().collect();

@@ -19,6 +19,30 @@ pub enum Unet<'a> {
     Tensors(&'a Tensors),
 }
 
+/// What was trained in place of the base model's own components.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Replaced<'a> {
+    /// The U-Net.
+    pub unet: Option<Unet<'a>>,
+    /// The text encoder's parameters, under the names of the model's file.
+    pub text_encoder: Option<&'a Tensors>,
+}
+
+impl<'a> Replaced<'a> {
+    /// A U-Net alone.
+    pub fn unet(unet: Unet<'a>) -> Self {
+        Self { unet: Some(unet), text_encoder: None }
+    }
+
+    fn has(&self, component: Component) -> bool {
+        match component {
+            Component::Unet => self.unet.is_some(),
+            Component::TextEncoder => self.text_encoder.is_some(),
+            Component::Vae => false,
+        }
+    }
+}
+
 /// A model, and what its configs say.
 #[derive(Debug)]
 pub(crate) struct Base<'a> {
@@ -43,10 +67,10 @@ struct TextConfig {
     hidden_act: Option<String>,
 }
 
-/// What the user should know of the files of `base` that an export takes over, with another U-Net or not: which of them are
-/// variants, in place of the plain weights.
-pub fn notes(base: &BaseModel, unet: Option<Unet>) -> Vec<String> {
-    let taken = Component::ALL.into_iter().filter(|component| *component != Component::Unet || unet.is_none());
+/// What the user should know of the files of `base` that an export takes over, with other components or not: which of them
+/// are variants, in place of the plain weights.
+pub fn notes(base: &BaseModel, replaced: &Replaced) -> Vec<String> {
+    let taken = Component::ALL.into_iter().filter(|component| !replaced.has(*component));
     // What cannot be read is an error of the export itself.
     taken.filter_map(|component| base.archive(component).ok()).flat_map(|archive| archive.notes()).collect()
 }

@@ -6,7 +6,7 @@ use model_files::{BaseModel, Component};
 use tch::{Kind, Tensor};
 use weights::{Archive, Tensors, is_training_state};
 
-use crate::base::{Base, Unet};
+use crate::base::{Base, Replaced, Unet};
 use crate::family::Family;
 use crate::names::renamed;
 use crate::open_clip;
@@ -27,22 +27,27 @@ pub struct Components {
     pub text_encoder: Tensors,
 }
 
+/// Handles to the same tensors.
+fn copied(tensors: &Tensors) -> Tensors {
+    tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
+}
+
 impl Components {
-    /// Reads a model, with another U-Net in place of its own where one is given.
+    /// Reads a model, with other components in place of its own where they are given.
     ///
     /// # Errors
     /// When a component is missing or unreadable, the model is of another family, or the U-Net does not belong to it.
-    pub fn of_model(model: &BaseModel, unet: Option<Unet>) -> Result<Self> {
-        Self::of(&Base::open(model)?, unet)
+    pub fn of_model(model: &BaseModel, replaced: &Replaced) -> Result<Self> {
+        Self::of(&Base::open(model)?, replaced)
     }
 
-    pub(crate) fn of(base: &Base, unet: Option<Unet>) -> Result<Self> {
+    pub(crate) fn of(base: &Base, Replaced { unet, text_encoder: trained }: &Replaced) -> Result<Self> {
         let of_model = |mut tensors: Tensors| {
             tensors.retain(|name, _| !is_training_state(name));
             tensors
         };
         let read = |component: Component| anyhow::Ok(of_model(base.model.archive(component)?.tensors()?));
-        if let Some(unet) = &unet {
+        if let Some(unet) = unet {
             base.check(unet)?;
         }
         Ok(Self {
@@ -50,7 +55,7 @@ impl Components {
             unet: match unet {
                 None => read(Component::Unet)?,
                 Some(Unet::Folder(folder)) => of_model(Archive::open_folder(folder)?.tensors()?),
-                Some(Unet::Tensors(tensors)) => tensors.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect(),
+                Some(Unet::Tensors(tensors)) => copied(tensors),
             },
             vae: {
                 let mut vae = read(Component::Vae)?;
@@ -58,7 +63,10 @@ impl Components {
                 vae.retain(|name, _| !name.starts_with("loss."));
                 map_names(vae, vae::present_name)
             },
-            text_encoder: text_encoder(read(Component::TextEncoder)?),
+            text_encoder: text_encoder(match trained {
+                None => read(Component::TextEncoder)?,
+                Some(tensors) => of_model(copied(tensors)),
+            }),
         })
     }
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use tch::Tensor;
 use weights::{Archive, read_config};
 
-use crate::base::{Base, Unet};
+use crate::base::{Base, Replaced, Unet};
 use crate::staging::{copy_file, copy_folder, is_weights, new_folder, new_subfolder};
 use crate::text_encoder::{self, load_as_f32};
 
@@ -20,7 +20,7 @@ const DOCUMENTS: [&str; 4] = ["LICENSE", "LICENSE.md", "LICENSE.txt", "README.md
 /// The file in an exported folder that names the placeholder token.
 pub const USAGE: &str = "usage.txt";
 
-/// Writes the model `base` to the new folder `out`, with another `unet` and with a new token, its name and its
+/// Writes the model `base` to the new folder `out`, with `replaced` components and with a new token, its name and its
 /// embedding(s) [vectors, width], in the tokenizer and the text encoder, where these are given.
 ///
 /// `StableDiffusionPipeline.from_pretrained(out)` loads it, all components as f32. A variant of weights
@@ -32,21 +32,25 @@ pub const USAGE: &str = "usage.txt";
 pub fn diffusers_folder(
     base: &BaseModel,
     out: &Path,
-    unet: Option<Unet>,
+    replaced: &Replaced,
     embeddings: Option<(&str, &Tensor)>,
 ) -> Result<()> {
     let base = Base::open(base)?;
     let index = model_index(&base)?;
-    if let Some(unet) = &unet {
+    if let Some(unet) = &replaced.unet {
         base.check(unet)?;
     }
+    // Both are written by `text_encoder`.
+    let changed = embeddings.is_some() || replaced.text_encoder.is_some();
     new_folder(out, |out| {
         match base.model.folder() {
-            Some(folder) => from_folder(folder, out, &index, unet, embeddings.is_some())?,
-            None => from_single_file(base.model, out, unet, embeddings.is_some())?,
+            Some(folder) => from_folder(folder, out, &index, replaced.unet, changed)?,
+            None => from_single_file(base.model, out, replaced.unet, changed)?,
         }
-        if let Some((placeholder, rows)) = embeddings {
-            text_encoder::write(base.model, out, placeholder, rows)?;
+        if changed {
+            text_encoder::write(base.model, out, replaced.text_encoder, embeddings)?;
+        }
+        if let Some((placeholder, _)) = embeddings {
             let usage = format!("Prompts name what this model has learned {placeholder}.\n");
             atomic::write(&out.join(USAGE), usage)?;
         }

@@ -17,7 +17,7 @@ mod single_file;
 mod staging;
 mod text_encoder;
 
-pub use base::{Unet, notes};
+pub use base::{Replaced, Unet, notes};
 pub use components::Components;
 pub use embeddings::{load_embeddings, name_in_prompts, save_embeddings};
 pub use family::Family;

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use model_files::BaseModel;
 use tch::Kind;
 
-use crate::base::{Base, Unet};
+use crate::base::{Base, Replaced};
 use crate::components::Components;
 use crate::family::Family;
 
@@ -35,7 +35,7 @@ impl Default for SingleFile<'_> {
 /// # Errors
 /// When the model is of another family than Stable Diffusion 1.x and 2.x or has tokens of its own, a component is missing,
 /// the U-Net does not belong to it, `out` exists, or it cannot be written.
-pub fn single_file(base: &BaseModel, out: &Path, unet: Option<Unet>, format: &SingleFile) -> Result<()> {
+pub fn single_file(base: &BaseModel, out: &Path, replaced: &Replaced, format: &SingleFile) -> Result<()> {
     ensure!(
         out.extension().is_some_and(|extension| extension == "safetensors"),
         "{} must end in .safetensors, by which loaders know the format",
@@ -49,7 +49,7 @@ pub fn single_file(base: &BaseModel, out: &Path, unet: Option<Unet>, format: &Si
     atomic::ensure_new(out)?;
     let base = Base::open(base)?;
     let tokens = check_tokens(base.model)?;
-    let tensors = Components::of(&base, unet)?.without_padding(tokens).into_ldm(format.kind)?;
+    let tensors = Components::of(&base, replaced)?.without_padding(tokens).into_ldm(format.kind)?;
     let resolution = format!("{0}x{0}", base.resolution);
     let (architecture, prediction_type) = match (base.family, base.predicts_velocity) {
         (Family::V1, false) => ("stable-diffusion-v1", "epsilon"),

@@ -1,4 +1,4 @@
-//! The text encoder and the tokenizer with a new token.
+//! The text encoder and the tokenizer, trained or with a new token.
 
 use std::path::Path;
 
@@ -6,6 +6,8 @@ use anyhow::{Context, Result, ensure};
 use model_files::{BaseModel, Component};
 use serde_json::{Map, Value};
 use tch::{Kind, Tensor};
+use tokenizer::Tokenizer;
+use weights::Tensors;
 
 use crate::embeddings::check_rows;
 use crate::staging::{copy_folder, is_weights, new_subfolder};
@@ -13,29 +15,28 @@ use crate::staging::{copy_folder, is_weights, new_subfolder};
 /// The table's name as the published files and as transformers 5 have it.
 const TABLES: [&str; 2] = ["text_model.embeddings.token_embedding.weight", "embeddings.token_embedding.weight"];
 
-/// Writes `tokenizer` and `text_encoder` of the model in `base` to `out`, with the token `placeholder` added, whose
-/// embedding(s) are `rows` [vectors, width]. The text encoder is written in f32.
-pub(crate) fn write(base: &BaseModel, out: &Path, placeholder: &str, rows: &Tensor) -> Result<()> {
+/// Writes `tokenizer` and `text_encoder` of the model in `base` to `out`: with the `trained` parameters in place of its own
+/// where they are given, and with a token added, its name and its embedding(s) [vectors, width], where that is given. The text
+/// encoder is written in f32.
+pub(crate) fn write(
+    base: &BaseModel,
+    out: &Path,
+    trained: Option<&Tensors>,
+    embeddings: Option<(&str, &Tensor)>,
+) -> Result<()> {
     let mut tokenizer = base.tokenizer()?;
     let mut config: Map<String, Value> = base.config(Component::TextEncoder)?;
-    let mut tensors = base.archive(Component::TextEncoder)?.tensors()?;
-    let found = TABLES.iter().find(|name| tensors.contains_key(**name));
-    let table = found.and_then(|name| tensors.get_mut(*name));
-    let table = table.with_context(|| format!("the text encoder in {} has no {}", base.path().display(), TABLES[0]))?;
-
-    let (tokens, width) = table.size2().context("the text encoder's token_embedding is not a matrix")?;
-    check_rows(&format!("the embedding of {placeholder}"), rows, width)?;
-    let first = tokenizer.embedding_rows();
-    ensure!(
-        first <= tokens,
-        "the tokenizer in {} has {first} tokens, but the text encoder {tokens}: a new token would get a wrong embedding",
-        base.path().display()
-    );
-    tokenizer.add_placeholder(placeholder, rows.size()[0] as usize)?;
+    let mut tensors = match trained {
+        Some(trained) => trained.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect(),
+        None => base.archive(Component::TextEncoder)?.tensors()?,
+    };
+    if let Some((placeholder, rows)) = embeddings {
+        add_token(base, &mut tokenizer, &mut tensors, placeholder, rows)?;
+    }
     tokenizer.save(out.join("tokenizer"))?;
-
-    *table = libtorch::catch(|| with_rows(table, first, rows))?;
-    config.insert("vocab_size".to_owned(), table.size()[0].into());
+    if let Some(table) = TABLES.iter().find_map(|name| tensors.get(*name)) {
+        config.insert("vocab_size".to_owned(), table.size()[0].into());
+    }
     // Learned rows are f32, and no other dtype holds all of them and all of the base model's.
     for tensor in tensors.values_mut().filter(|tensor| tensor.is_floating_point()) {
         *tensor = libtorch::catch(|| tensor.to_kind(Kind::Float))?;
@@ -51,6 +52,31 @@ pub(crate) fn write(base: &BaseModel, out: &Path, placeholder: &str, rows: &Tens
     }
     atomic::write(&out.join("config.json"), serde_json::to_vec_pretty(&config)?)?;
     weights::save(&out.join("model.safetensors"), &tensors)
+}
+
+/// Adds the token `placeholder` with the embedding(s) `rows` [vectors, width].
+fn add_token(
+    base: &BaseModel,
+    tokenizer: &mut Tokenizer,
+    tensors: &mut Tensors,
+    placeholder: &str,
+    rows: &Tensor,
+) -> Result<()> {
+    let found = TABLES.iter().find(|name| tensors.contains_key(**name));
+    let table = found.and_then(|name| tensors.get_mut(*name));
+    let table = table.with_context(|| format!("the text encoder in {} has no {}", base.path().display(), TABLES[0]))?;
+
+    let (tokens, width) = table.size2().context("the text encoder's token_embedding is not a matrix")?;
+    check_rows(&format!("the embedding of {placeholder}"), rows, width)?;
+    let first = tokenizer.embedding_rows();
+    ensure!(
+        first <= tokens,
+        "the tokenizer in {} has {first} tokens, but the text encoder {tokens}: a new token would get a wrong embedding",
+        base.path().display()
+    );
+    tokenizer.add_placeholder(placeholder, rows.size()[0] as usize)?;
+    *table = libtorch::catch(|| with_rows(table, first, rows))?;
+    Ok(())
 }
 
 /// The table [tokens, width] with `rows` from the row `first` on, f32: in place of padding that is there, and after it.

@@ -34,7 +34,7 @@ fn an_embedding_of_another_family() {
 
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    let found = message(diffusers_folder(&open(&base("tiny-sd21")), &out, None, Some((TOKEN, &rows(768)))));
+    let found = message(diffusers_folder(&open(&base("tiny-sd21")), &out, &export::Replaced::default(), Some((TOKEN, &rows(768)))));
     assert!(found.starts_with("the embedding of <dog> has width 768 (Stable Diffusion 1.x), but "), "{found}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
@@ -73,11 +73,11 @@ fn a_folder_that_is_taken() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("precious"), "").unwrap();
     let shown = folder.path().display();
-    let found = message(diffusers_folder(&open(&base("tiny-sd21")), folder.path(), None, None));
+    let found = message(diffusers_folder(&open(&base("tiny-sd21")), folder.path(), &export::Replaced::default(), None));
     let expected = "exists already and is not empty; choose another folder, or remove that one first";
     assert_eq!(found, format!("{shown} {expected}"));
     let file = folder.path().join("precious");
-    let found = message(diffusers_folder(&open(&base("tiny-sd21")), &file, None, None));
+    let found = message(diffusers_folder(&open(&base("tiny-sd21")), &file, &export::Replaced::default(), None));
     assert_eq!(found, format!("{} is a file; choose another name for the folder", file.display()));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
@@ -90,8 +90,8 @@ fn models_that_are_incomplete_or_of_another_family() {
         let Ok(model) = BaseModel::open(model, &ModelOptions::default()) else {
             return message(BaseModel::open(model, &ModelOptions::default()));
         };
-        let found = message(diffusers_folder(&model, &out, None, None));
-        assert_eq!(message(single_file(&model, &file, None, &SingleFile::default())), found);
+        let found = message(diffusers_folder(&model, &out, &export::Replaced::default(), None));
+        assert_eq!(message(single_file(&model, &file, &export::Replaced::default(), &SingleFile::default())), found);
         assert!(!out.exists() && !file.exists());
         found
     };
@@ -121,7 +121,7 @@ fn a_component_that_the_index_promises() {
     let model = common::copy_of("tiny-sd15", folder.path());
     fs::remove_dir_all(model.join("tokenizer")).unwrap();
     let out = folder.path().join("out");
-    let found = message(diffusers_folder(&open(&model), &out, None, None));
+    let found = message(diffusers_folder(&open(&model), &out, &export::Replaced::default(), None));
     let expected = "names the component tokenizer, but there is no such folder; fetch the model again";
     assert_eq!(found, format!("{} {expected}", model.join("model_index.json").display()));
     assert!(!out.exists());
@@ -152,7 +152,7 @@ fn a_unet_of_another_model() {
         );
         assert_eq!(message(single_file(&open(&model), &file, Some(unet), &SingleFile::default())), found);
     }
-    let found = message(diffusers_folder(&open(&model), &out, Some(Unet::Folder(Path::new("/no/run"))), None));
+    let found = message(diffusers_folder(&open(&model), &out, &export::Replaced::unet(Unet::Folder(Path::new("/no/run"))), None));
     assert_eq!(found, "/no/run is not a U-Net: it has no config.json");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
@@ -162,7 +162,7 @@ fn tokens_that_cannot_be_added() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let export =
-        |model: &Path, token: &str| message(diffusers_folder(&open(model), &out, None, Some((token, &rows(32)))));
+        |model: &Path, token: &str| message(diffusers_folder(&open(model), &out, &export::Replaced::default(), Some((token, &rows(32)))));
     assert!(export(&base("tiny-sd21"), "a").contains("the placeholder \"a\" already is the token"));
     assert!(export(&base("tiny-sd21"), "my dog").contains("give it a name without white space"));
 
@@ -206,8 +206,8 @@ fn single_files_that_cannot_be_written() {
 fn a_model_with_a_token_of_its_own_fits_into_no_single_file() {
     let folder = tempfile::tempdir().unwrap();
     let (out, file) = (folder.path().join("out"), folder.path().join("out.safetensors"));
-    diffusers_folder(&open(&base("tiny-sd21")), &out, None, Some((TOKEN, &rows(32)))).unwrap();
-    let found = message(single_file(&open(&out), &file, None, &SingleFile::default()));
+    diffusers_folder(&open(&base("tiny-sd21")), &out, &export::Replaced::default(), Some((TOKEN, &rows(32)))).unwrap();
+    let found = message(single_file(&open(&out), &file, &export::Replaced::default(), &SingleFile::default()));
     let expected = "has tokens of its own (<dog>, <dog>_1), for which a single file has no place; give the model that it \
                     was made from, with its U-Net, and the embedding in a file of its own";
     assert_eq!(found, format!("the model in {} {expected}", out.display()));
@@ -216,7 +216,7 @@ fn a_model_with_a_token_of_its_own_fits_into_no_single_file() {
 
 #[test]
 fn checkpoints_that_are_not_whole_or_of_another_kind() {
-    let ldm = || Components::of_model(&open(&base("tiny-sd21")), None).unwrap().into_ldm(Kind::Float).unwrap();
+    let ldm = || Components::of_model(&open(&base("tiny-sd21")), &export::Replaced::default()).unwrap().into_ldm(Kind::Float).unwrap();
     let mut tensors = ldm();
     tensors.retain(|name, _| !name.starts_with("first_stage_model."));
     assert_eq!(

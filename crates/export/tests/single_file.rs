@@ -31,7 +31,7 @@ fn a_folder_comes_back_from_its_single_file_to_the_last_bit() {
     for (name, family) in BASES.into_iter().zip([Family::V1, Family::V2]) {
         let (base, file) = (base(name), folder.path().join(format!("{name}.safetensors")));
         let unet = changed_unet(&base);
-        export::single_file(&open(&base), &file, Some(Unet::Tensors(&unet)), &SingleFile::default()).unwrap();
+        export::single_file(&open(&base), &file, &export::Replaced::unet(Unet::Tensors(&unet)), &SingleFile::default()).unwrap();
         let back = Components::from_ldm(&tensors(&file)).unwrap();
         assert_eq!(back.family, family);
         let (text_encoder, vae) = promised(read(&base.join("text_encoder")), read(&base.join("vae")));
@@ -47,7 +47,7 @@ fn half_precision_rounds_every_tensor_once() {
     let base = base("tiny-sd21");
     let write = |kind: Kind| {
         let file = folder.path().join(format!("{kind:?}.safetensors"));
-        export::single_file(&open(&base), &file, None, &SingleFile { kind, ..SingleFile::default() }).unwrap();
+        export::single_file(&open(&base), &file, &export::Replaced::default(), &SingleFile { kind, ..SingleFile::default() }).unwrap();
         tensors(&file)
     };
     let full = write(Kind::Float);
@@ -64,7 +64,7 @@ fn the_same_model_makes_the_same_bytes_and_says_what_it_is() {
         let format = SingleFile { title: "A dog", metadata: &[("modelspec.license", "MIT")], ..SingleFile::default() };
         let write = |file: &str| {
             let file = folder.path().join(format!("{name}-{file}"));
-            export::single_file(&open(&base(name)), &file, None, &format).unwrap();
+            export::single_file(&open(&base(name)), &file, &export::Replaced::default(), &format).unwrap();
             fs::read(file).unwrap()
         };
         assert!(write("1.safetensors") == write("2.safetensors"));
@@ -92,7 +92,7 @@ fn nothing_is_written_over() {
     let base = common::copy_of("tiny-sd21", folder.path());
     let unet = base.join("unet/diffusion_pytorch_model.safetensors");
     let before = fs::read(&unet).unwrap();
-    let error = export::single_file(&open(&base), &unet, None, &SingleFile::default()).unwrap_err().to_string();
+    let error = export::single_file(&open(&base), &unet, &export::Replaced::default(), &SingleFile::default()).unwrap_err().to_string();
     assert!(
         error.contains("unet/diffusion_pytorch_model.safetensors: it exists already; remove it, or name"),
         "{error}"
@@ -108,7 +108,7 @@ fn velocity_prediction_is_said_in_the_metadata() {
     let text = fs::read_to_string(&config).unwrap().replace("\"epsilon\"", "\"v_prediction\"");
     fs::write(&config, text).unwrap();
     let file = folder.path().join("v.safetensors");
-    export::single_file(&open(&base), &file, None, &SingleFile::default()).unwrap();
+    export::single_file(&open(&base), &file, &export::Replaced::default(), &SingleFile::default()).unwrap();
     let archive = Archive::open(&file).unwrap();
     assert_eq!(archive.metadata()["modelspec.architecture"], "stable-diffusion-v2-768-v");
     assert_eq!(archive.metadata()["modelspec.prediction_type"], "v");
@@ -117,7 +117,7 @@ fn velocity_prediction_is_said_in_the_metadata() {
 /// diffusers' own script writes Stable Diffusion 2.x without what that does not use; the original files have more.
 #[test]
 fn files_of_other_programs_are_read() {
-    let components = || Components::of_model(&open(&base("tiny-sd21")), None).unwrap();
+    let components = || Components::of_model(&open(&base("tiny-sd21")), &export::Replaced::default()).unwrap();
     let ldm = components().into_ldm(Kind::Float).unwrap();
     let prefix = "cond_stage_model.model.";
     assert!(ldm.contains_key(&format!("{prefix}transformer.resblocks.3.ln_1.weight")), "one more than the folder");

@@ -111,3 +111,26 @@ pub(crate) fn positions(pipeline: &Pipeline, config: &TrainConfig) -> Result<[Ve
     })?;
     Ok([placeholder, &category].map(|span| span.clone().map(|position| position as i64).collect()))
 }
+
+#[cfg(test)]
+mod tests {
+    use golden::fixtures;
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    fn found(config: &TrainConfig) -> Result<[Vec<i64>; 2]> {
+        let mut pipeline = Pipeline::from_folder(&fixtures().join("tiny-sd21"), (Kind::Float, Device::Cpu)).unwrap();
+        AttnDreamBooth.install(&mut pipeline, config)?;
+        positions(&pipeline, config)
+    }
+
+    #[test]
+    fn the_class_noun_stands_right_after_the_placeholder() {
+        let config = TrainConfig { category: "cat".to_owned(), vectors: 2, ..TrainConfig::paper() };
+        let [placeholder, category] = found(&config).unwrap();
+        assert_eq!((placeholder, category[0]), (vec![5, 6], 7));
+        let error = found(&TrainConfig { prompt: "a [category] that is [V]".to_owned(), ..config }).unwrap_err();
+        assert!(error.to_string().contains("\"cat\" does not follow [V]"), "{error}");
+    }
+}

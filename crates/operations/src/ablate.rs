@@ -128,16 +128,16 @@ fn one(request: &Ablate, subject: &AblatedSubject, variant: Variant, seed: u64, 
 fn changes(variant: Variant) -> &'static [&'static str] {
     match variant {
         Variant::Full => &[],
-        Variant::WithoutStage1 => &["embedding.steps=0"],
-        Variant::WithoutStage2 => &["cross_attention.steps=0"],
-        Variant::WithoutStage3 => &["unet.steps=0"],
+        Variant::WithoutStage1 => &["phases.embedding.steps=0"],
+        Variant::WithoutStage2 => &["phases.cross_attention.steps=0"],
+        Variant::WithoutStage3 => &["phases.unet.steps=0"],
         Variant::WithoutRegularizer => &[
-            "embedding.lambda_mean=0",
-            "embedding.lambda_variance=0",
-            "cross_attention.lambda_mean=0",
-            "cross_attention.lambda_variance=0",
-            "unet.lambda_mean=0",
-            "unet.lambda_variance=0",
+            "phases.embedding.lambda_mean=0",
+            "phases.embedding.lambda_variance=0",
+            "phases.cross_attention.lambda_mean=0",
+            "phases.cross_attention.lambda_variance=0",
+            "phases.unet.lambda_mean=0",
+            "phases.unet.lambda_variance=0",
         ],
     }
 }

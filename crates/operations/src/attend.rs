@@ -1,4 +1,4 @@
-//! `attend`: where the words of a prompt act in its image, after each stage of a run.
+//! `attend`: where the words of a prompt act in its image, after each phase of a run.
 
 mod figure;
 mod former;
@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use heatmaps::{Config, HeatMapRecorder};
 use model_files::BaseModel;
 use requests::{Attend, ColorScale};
-use runs::{Attention, AttentionWord, HeatMapSettings, ResultsFolder, Stage};
+use runs::{Attention, AttentionWord, HeatMapSettings, ResultsFolder};
 use sampling::{Pipeline, Request, Settings, Word};
 use serde::Serialize;
 use tch::{Device, Kind};
@@ -38,8 +38,8 @@ enum Source {
     Model(Box<BaseModel>),
 }
 
-/// A model to be shown: its name in files, and the stage that it comes after.
-type Shown = (&'static str, Option<Stage>);
+/// A model to be shown: its name in files, and the number, from 1, of the phase that it comes after.
+type Shown = (String, Option<usize>);
 
 pub(crate) fn run(request: &Attend, context: &Context<'_>) -> Result<Attended> {
     let started = Instant::now();
@@ -48,14 +48,14 @@ pub(crate) fn run(request: &Attend, context: &Context<'_>) -> Result<Attended> {
     let to = compute::resolve(request.compute)?;
     let (source, out) = source(request, context)?;
     let results = ResultsFolder::check(&out, "attend", &["attend.json"])?;
-    let rows = rows(request, &source, context);
+    let rows = rows(request, &source);
     context.seed(request.seed);
 
     let mut progress = context.progress("steps");
     let mut figure: Option<Figure> = None;
-    for &(name, stage) in &rows {
+    for (name, phase) in &rows {
         context.check()?;
-        let mut pipeline = source.pipeline(stage, to)?;
+        let mut pipeline = source.pipeline(phase.is_some().then_some(name.as_str()), to)?;
         pipeline.set_packed_bytes(compute::packed_bytes());
         if figure.is_none() {
             context.notes(pipeline.notes());
@@ -70,10 +70,10 @@ pub(crate) fn run(request: &Attend, context: &Context<'_>) -> Result<Attended> {
         let mut recorder = HeatMapRecorder::new(config.clone(), figure.tokens.len(), (height, width), 1)?;
         let image = [Request::new(&request.prompt, request.seed.get())];
         let latents = pipeline.denoise_observed(&image, &settings, &mut recorder, &mut |step| {
-            progress.step(rows.len() as u64 * step.total as u64, name);
+            progress.step(rows.len() as u64 * step.total as u64, name.as_str());
         })?;
         let pixels = pipeline.decode(&image, &latents)?.remove(0);
-        let row = Row::new(name, stage, pixels, &recorder.finish()?, figure)?;
+        let row = Row::new(name, *phase, pixels, &recorder.finish()?, figure)?;
         figure.rows.push(row);
     }
     let Some(figure) = figure else { bail!("the run has no model to show") };
@@ -103,7 +103,7 @@ pub(crate) fn run(request: &Attend, context: &Context<'_>) -> Result<Attended> {
     Ok(Attended {
         folder: out,
         words: figure.words.into_iter().map(|word| word.text).collect(),
-        rows: rows.iter().map(|(name, _)| (*name).to_owned()).collect(),
+        rows: rows.into_iter().map(|(name, _)| name).collect(),
     })
 }
 
@@ -111,10 +111,10 @@ pub(crate) fn run(request: &Attend, context: &Context<'_>) -> Result<Attended> {
 fn source(request: &Attend, context: &Context<'_>) -> Result<(Source, PathBuf)> {
     let (source, out) = match (&request.run, &request.model) {
         (Some(run), model) => {
-            (Source::Run(Box::new(models::finished(run, model.as_deref(), context)?)), run.join("attend"))
+            (Source::Run(Box::new(models::finished(run, model.as_deref())?)), run.join("attend"))
         }
-        (None, Some(_)) if request.stages => {
-            bail!("--stages shows the stages of a training run; give one with --run in place of --model")
+        (None, Some(_)) if request.phases => {
+            bail!("--phases shows the phases of a training run; give one with --run in place of --model")
         }
         (None, Some(model)) => {
             let model = models::open(model, &request.single_file, context)?;
@@ -126,17 +126,14 @@ fn source(request: &Attend, context: &Context<'_>) -> Result<(Source, PathBuf)> 
 }
 
 /// The rows of the figure.
-fn rows(request: &Attend, source: &Source, context: &Context<'_>) -> Vec<Shown> {
-    let Source::Run(run) = source else { return vec![("model", None)] };
-    if !request.stages {
-        return vec![(Stage::Unet.name(), Some(Stage::Unet))];
+fn rows(request: &Attend, source: &Source) -> Vec<Shown> {
+    let Source::Run(run) = source else { return vec![("model".to_owned(), None)] };
+    let phases = run.config.phases.iter().enumerate();
+    if !request.phases {
+        return phases.last().map(|(i, (name, _))| (name.clone(), Some(i + 1))).into_iter().collect();
     }
-    let (kept, gone): (Vec<Stage>, Vec<Stage>) =
-        Stage::ALL.into_iter().filter(|stage| run.config.stage(*stage).steps > 0).partition(|stage| run.keeps(*stage));
-    for stage in gone {
-        context.note(format!("the run has not kept its model from after stage {}, which is left out", stage.number()));
-    }
-    [("base", None)].into_iter().chain(kept.into_iter().map(|stage| (stage.name(), Some(stage)))).collect()
+    let done = phases.filter(|(_, (_, phase))| phase.steps > 0).map(|(i, (name, _))| (name.clone(), Some(i + 1)));
+    std::iter::once(("base".to_owned(), None)).chain(done).collect()
 }
 
 /// The figure without its rows.
@@ -187,9 +184,9 @@ fn choose(chosen: &[String], words: Vec<Word>) -> Result<Vec<Word>> {
 }
 
 impl Source {
-    fn pipeline(&self, stage: Option<Stage>, to: (Kind, Device)) -> Result<Pipeline> {
+    fn pipeline(&self, phase: Option<&str>, to: (Kind, Device)) -> Result<Pipeline> {
         match self {
-            Self::Run(run) => run.pipeline_after(stage, to),
+            Self::Run(run) => run.pipeline_after(phase, to),
             Self::Model(model) => Pipeline::open(model, to),
         }
     }

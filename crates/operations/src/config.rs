@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use options::LearningRateSchedule;
 use requests::{Config, ConfigAction, ConfigFormat, Preset, TrainOptions};
 use runs::{ConfigLayers, TrainConfig, config_schema};
 use serde::Serialize;
@@ -21,14 +22,7 @@ pub(crate) fn run(request: &Config) -> Result<Configured> {
     let text = match &request.action {
         ConfigAction::Print { format, options } => {
             let config = layers(options, None)?.finish()?;
-            let mut printed = serde_json::to_value(&config)?;
-            // Records leave these out at their defaults.
-            for (name, stage) in
-                [("embedding", &config.embedding), ("cross_attention", &config.cross_attention), ("unet", &config.unet)]
-            {
-                printed[name]["warm_up"] = stage.warm_up.into();
-                printed[name]["schedule"] = serde_json::to_value(stage.schedule)?;
-            }
+            let printed = serde_json::to_value(&config)?;
             match format {
                 ConfigFormat::Json => serde_json::to_string_pretty(&printed)?,
                 ConfigFormat::Toml => toml::to_string_pretty(&without_nulls(printed))?,
@@ -63,14 +57,41 @@ pub(crate) fn layers(options: &TrainOptions, resumed: Option<&Path>) -> Result<C
         }
         return over(options, layers);
     }
+    // Wherever the method is named, and the model.
+    let method = given_method(options)?;
+    let recipe = methods::named(&method)?.recipe();
     match preset {
-        Some(preset) => over(options, ConfigLayers::new(&preset)?),
-        // Wherever the model is named.
+        Some(preset) => {
+            ensure!(
+                method == preset.method,
+                "--preset is of the method {}, but the method is {method}; leave it out",
+                preset.method
+            );
+            over(options, ConfigLayers::new(&preset)?)
+        }
         None => {
-            let model = over(options, ConfigLayers::new(&TrainConfig::paper())?)?.finish()?.model;
-            over(options, ConfigLayers::of_model(&model)?)
+            let model = over(options, ConfigLayers::new(&recipe)?)?.finish()?.model;
+            over(options, ConfigLayers::of_model(&model, &recipe)?)
         }
     }
+}
+
+/// The name of the method that a flag, the file or a `--set` gives, the last of them first.
+fn given_method(options: &TrainOptions) -> Result<String> {
+    let mut layers = ConfigLayers::new(&TrainConfig::paper())?;
+    if let Some(path) = &options.config {
+        layers.file(path)?;
+    }
+    if let Some(method) = &options.method {
+        layers.put("method", Value::from(method.as_str()))?;
+    }
+    for pair in &options.set {
+        let (path, value) = split_change(pair)?;
+        if path == "method" {
+            layers.set(path, value)?;
+        }
+    }
+    Ok(layers.method().unwrap_or_default().to_owned())
 }
 
 /// Lays the file and the flags over `layers`; each `--set` wins over all else.
@@ -84,18 +105,13 @@ fn over(options: &TrainOptions, mut layers: ConfigLayers) -> Result<ConfigLayers
         path.as_ref().map(|path| Value::from(absolute(path).display().to_string()))
     };
     let number = |number: Option<usize>| number.map(Value::from);
-    let stages = &options.stages;
     let flags = [
+        ("method", options.method.clone().map(Value::from)),
         ("model", path(&models::located(options.model.as_deref())?)),
         ("concept", path(&options.concept)),
         ("category", options.category.clone().map(Value::from)),
         ("seed", options.seed.map(|seed| Value::from(seed.get()))),
-        ("embedding.steps", number(stages.embedding_steps)),
-        ("embedding.learning_rate", stages.embedding_learning_rate.map(Value::from)),
-        ("cross_attention.steps", number(stages.cross_attention_steps)),
-        ("cross_attention.learning_rate", stages.cross_attention_learning_rate.map(Value::from)),
-        ("unet.steps", number(stages.unet_steps)),
-        ("unet.learning_rate", stages.unet_learning_rate.map(Value::from)),
+        ("adapter.rank", options.rank.map(Value::from)),
         ("augmentation.resolution", options.resolution.map(Value::from)),
         ("dtype", options.dtype.map(|dtype| Value::from(dtype.name()))),
         ("gradient_checkpointing", options.gradient_checkpointing.then(|| Value::from(true))),
@@ -119,32 +135,8 @@ fn over(options: &TrainOptions, mut layers: ConfigLayers) -> Result<ConfigLayers
             layers.put(path, value)?;
         }
     }
-    let of_all_stages = [
-        ("warm_up", number(options.warm_up)),
-        ("schedule", options.schedule.map(serde_json::to_value).transpose()?),
-        ("batch_size", number(options.batch_size)),
-        ("gradient_accumulation", number(options.gradient_accumulation)),
-    ];
-    for (key, value) in of_all_stages {
-        for stage in ["embedding", "cross_attention", "unet"] {
-            if let Some(value) = &value {
-                layers.put(&format!("{stage}.{key}"), value.clone())?;
-            }
-        }
-    }
-    let of_single_stages = [
-        ("embedding", stages.embedding_warm_up, stages.embedding_schedule),
-        ("cross_attention", stages.cross_attention_warm_up, stages.cross_attention_schedule),
-        ("unet", stages.unet_warm_up, stages.unet_schedule),
-    ];
-    for (stage, warm_up, schedule) in of_single_stages {
-        for (key, value) in
-            [("warm_up", number(warm_up)), ("schedule", schedule.map(serde_json::to_value).transpose()?)]
-        {
-            if let Some(value) = value {
-                layers.put(&format!("{stage}.{key}"), value)?;
-            }
-        }
+    for (phase, key, value) in phase_flags(options, &layers.phases())? {
+        layers.put(&format!("phases.{phase}.{key}"), value)?;
     }
     for pair in &options.set {
         let (path, value) = split_change(pair)?;
@@ -153,9 +145,50 @@ fn over(options: &TrainOptions, mut layers: ConfigLayers) -> Result<ConfigLayers
     Ok(layers)
 }
 
+/// What the flags say of phases: of all, of the last one, and then of single ones by name, which win.
+fn phase_flags(options: &TrainOptions, phases: &[String]) -> Result<Vec<(String, &'static str, Value)>> {
+    let number = |number: Option<usize>| number.map(Value::from);
+    let schedule = |schedule: Option<LearningRateSchedule>| schedule.map(serde_json::to_value).transpose();
+    let mut found = Vec::new();
+    for (key, value) in [
+        ("warm_up", number(options.warm_up)),
+        ("schedule", schedule(options.schedule)?),
+        ("batch_size", number(options.batch_size)),
+        ("gradient_accumulation", number(options.gradient_accumulation)),
+    ] {
+        found.extend(value.into_iter().flat_map(|value| phases.iter().map(move |phase| (phase.clone(), key, value.clone()))));
+    }
+    let text_encoder = options.train_text_encoder.then(|| Value::Object(Map::new()));
+    for (key, value) in [
+        ("steps", number(options.steps)),
+        ("learning_rate", options.learning_rate.map(Value::from)),
+        ("trains.text_encoder", text_encoder),
+    ] {
+        found.extend(value.zip(phases.last()).map(|(value, phase)| (phase.clone(), key, value)));
+    }
+    let flags = &options.phases;
+    for (phase, key, value) in [
+        ("embedding", "steps", number(flags.embedding_steps)),
+        ("embedding", "learning_rate", flags.embedding_learning_rate.map(Value::from)),
+        ("embedding", "warm_up", number(flags.embedding_warm_up)),
+        ("embedding", "schedule", schedule(flags.embedding_schedule)?),
+        ("cross_attention", "steps", number(flags.cross_attention_steps)),
+        ("cross_attention", "learning_rate", flags.cross_attention_learning_rate.map(Value::from)),
+        ("cross_attention", "warm_up", number(flags.cross_attention_warm_up)),
+        ("cross_attention", "schedule", schedule(flags.cross_attention_schedule)?),
+        ("unet", "steps", number(flags.unet_steps)),
+        ("unet", "learning_rate", flags.unet_learning_rate.map(Value::from)),
+        ("unet", "warm_up", number(flags.unet_warm_up)),
+        ("unet", "schedule", schedule(flags.unet_schedule)?),
+    ] {
+        found.extend(value.map(|value| (phase.to_owned(), key, value)));
+    }
+    Ok(found)
+}
+
 /// The path and the value of a `--set PATH=VALUE`.
 pub(crate) fn split_change(pair: &str) -> Result<(&str, &str)> {
-    pair.split_once('=').with_context(|| format!("--set {pair:?} has no =; write it as --set unet.steps=200"))
+    pair.split_once('=').with_context(|| format!("--set {pair:?} has no =; write it as --set phases.unet.steps=200"))
 }
 
 #[cfg(test)]
@@ -173,10 +206,10 @@ mod tests {
     #[test]
     fn a_models_own_preset_is_taken_wherever_the_model_is_named() {
         let miniature = golden::fixtures().join("miniature").display().to_string();
-        let steps = |more: &[&str]| config(more).unet.steps;
-        assert_eq!(steps(&[]), TrainConfig::paper().unet.steps);
+        let steps = |more: &[&str]| config(more).phases["unet"].steps;
+        assert_eq!(steps(&[]), TrainConfig::paper().phases["unet"].steps);
         let own = steps(&["--model", &miniature]);
-        assert_ne!(own, TrainConfig::paper().unet.steps);
+        assert_ne!(own, TrainConfig::paper().phases["unet"].steps);
         assert_eq!(steps(&["--set", &format!("model={miniature}")]), own);
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("mine.json");
@@ -184,7 +217,7 @@ mod tests {
         let file = file.display().to_string();
         assert_eq!(steps(&["--config", &file]), own);
         assert_eq!(steps(&["--config", &file, "--unet-steps", "9"]), 9);
-        assert_eq!(steps(&["--config", &file, "--unet-steps", "9", "--set", "unet.steps=7"]), 7);
-        assert_eq!(steps(&["--config", &file, "--preset", "fast"]), TrainConfig::fast().unet.steps);
+        assert_eq!(steps(&["--config", &file, "--unet-steps", "9", "--set", "phases.unet.steps=7"]), 7);
+        assert_eq!(steps(&["--config", &file, "--preset", "fast"]), TrainConfig::fast().phases["unet"].steps);
     }
 }

@@ -35,27 +35,27 @@ pub enum Event {
         /// What is known of the last one.
         detail: String,
     },
-    /// A stage of training begins, or resumes after `done` steps.
-    Stage {
+    /// A phase of training begins, or resumes after `done` steps.
+    Phase {
         /// Its name.
-        stage: String,
-        /// 1, 2 or 3.
-        number: u64,
+        phase: String,
+        /// Its number, from 1.
+        number: usize,
+        /// How many phases there are.
+        phases: usize,
         /// Steps done earlier.
         done: u64,
-        /// Steps of the stage.
+        /// Steps of the phase.
         steps: u64,
     },
     /// A training step is done.
     Step {
-        /// The name of the stage.
-        stage: String,
-        /// Steps of the stage that are done.
+        /// The name of the phase.
+        phase: String,
+        /// Steps of the phase that are done.
         step: u64,
-        /// The loss of the denoising.
-        diffusion_loss: f64,
-        /// The loss of the attention's regulariser, with its weights.
-        attention_loss: f64,
+        /// The terms of the loss by name, with their weights.
+        losses: Vec<(String, f64)>,
         /// The most memory in use so far, in bytes, where the system tells.
         peak_memory: Option<u64>,
     },

@@ -59,7 +59,7 @@ pub(crate) fn run(request: &Evaluate, context: &Context<'_>) -> Result<Evaluated
 impl<'a> Evaluation<'a> {
     /// Checks everything but CLIP, and looks what is generated already.
     pub(crate) fn prepare(request: &'a Evaluate, context: &Context<'_>) -> Result<Self> {
-        let run = models::finished(&request.run, request.model.as_deref(), context)?;
+        let run = models::finished(&request.run, request.model.as_deref())?;
         let prompts = request.prompts.clone().unwrap_or_else(|| match run.config.validation.results.as_str() {
             NO_RESULTS => Validation::default().results,
             results => results.to_owned(),

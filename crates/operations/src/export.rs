@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use ::export::{SingleFile, Unet};
+use ::export::{Replaced, SingleFile, Unet};
 use anyhow::{Result, ensure};
 use model_files::BaseModel;
 use requests::{Export, ExportFormat, FileDtype};
+use runs::Group;
 use serde::Serialize;
-use tch::Kind;
+use tch::{Device, Kind};
 use trainer::FinishedRun;
+use weights::{Archive, Tensors};
 
 use crate::context::Context;
 use crate::models;
@@ -29,11 +31,40 @@ pub(crate) fn run(request: &Export, context: &Context<'_>) -> Result<Exported> {
     }
 }
 
-fn open(request: &Export, context: &Context<'_>) -> Result<(FinishedRun, BaseModel)> {
-    let run = models::finished(&request.run, request.model.as_deref(), context)?;
+fn open(request: &Export, context: &Context<'_>) -> Result<(FinishedRun, BaseModel, Components)> {
+    let run = models::finished(&request.run, request.model.as_deref())?;
     let base = run.base_model()?;
-    context.notes(::export::notes(&base, Some(Unet::Folder(&run.unet))));
-    Ok((run, base))
+    let learned = Components::of(&run)?;
+    context.notes(::export::notes(&base, &learned.replaced()));
+    Ok((run, base, learned))
+}
+
+/// What a run has learned in place of the base model's components.
+struct Components {
+    /// The folder of the U-Net.
+    folder: Option<PathBuf>,
+    /// The U-Net where only a part of it was trained, adapters merged.
+    tensors: Option<Tensors>,
+    text_encoder: Option<Tensors>,
+}
+
+impl Components {
+    fn of(run: &FinishedRun) -> Result<Self> {
+        let folder = run.unet();
+        let in_part = folder.is_none() && run.groups().iter().any(|group| group.is_of_unet() || *group == Group::Adapter);
+        let tensors = || {
+            let pipeline = run.pipeline((Kind::Float, Device::Cpu))?;
+            let tensors = pipeline.parameters.unet.iter().map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
+            anyhow::Ok(tensors.collect())
+        };
+        let text_encoder = run.text_encoder().map(|folder| Archive::open_folder(&folder)?.tensors()).transpose()?;
+        Ok(Self { folder, tensors: in_part.then(tensors).transpose()?, text_encoder })
+    }
+
+    fn replaced(&self) -> Replaced<'_> {
+        let unet = self.folder.as_deref().map(Unet::Folder).or(self.tensors.as_ref().map(Unet::Tensors));
+        Replaced { unet, text_encoder: self.text_encoder.as_ref() }
+    }
 }
 
 fn diffusers(request: &Export, context: &Context<'_>) -> Result<Exported> {
@@ -42,10 +73,10 @@ fn diffusers(request: &Export, context: &Context<'_>) -> Result<Exported> {
         "--dtype is for a single file: a diffusers folder keeps the dtypes of its files, which are loaded as fp32, and \
          from_pretrained(..., torch_dtype=...) converts them; leave out --dtype, or give --format single-file"
     );
-    let (run, base) = open(request, context)?;
+    let (run, base, learned) = open(request, context)?;
     let (placeholder, category) = (&run.config.placeholder, &run.config.category);
-    let embeddings = Some((placeholder.as_str(), &run.embedding));
-    ::export::diffusers_folder(&base, &request.out, Some(Unet::Folder(&run.unet)), embeddings)?;
+    let embeddings = run.embedding.as_ref().map(|rows| (placeholder.as_str(), rows));
+    ::export::diffusers_folder(&base, &request.out, &learned.replaced(), embeddings)?;
     Ok(Exported {
         paths: vec![request.out.clone()],
         usage: format!("its prompts call the subject {placeholder}, as in \"a photo of a {placeholder} {category}\""),
@@ -58,26 +89,41 @@ fn single_file(request: &Export, context: &Context<'_>) -> Result<Exported> {
         FileDtype::Bf16 => Kind::BFloat16,
         FileDtype::Fp16 => Kind::Half,
     };
-    let (run, base) = open(request, context)?;
+    let (run, base, learned) = open(request, context)?;
     let [embedding, usage] = beside(&request.out);
     // Before the gigabytes.
     for path in [&request.out, &embedding, &usage] {
         atomic::ensure_new(path)?;
     }
-    let (name, category) = (::export::name_in_prompts(&embedding), &run.config.category);
-    let how = format!(
-        "put {} into the folder for embeddings; prompts then call the subject {name} in A1111's web UI, as in \"a photo \
-         of a {name} {category}\", and embedding:{name} in ComfyUI",
-        terminal::path(embedding.file_name().unwrap_or_default())
-    );
+    let category = &run.config.category;
+    let (name, how) = match &run.embedding {
+        Some(_) => {
+            let name = ::export::name_in_prompts(&embedding);
+            let file = terminal::path(embedding.file_name().unwrap_or_default()).to_string();
+            let how = format!(
+                "put {file} into the folder for embeddings; prompts then call the subject {name} in A1111's web UI, as in \
+                 \"a photo of a {name} {category}\", and embedding:{name} in ComfyUI"
+            );
+            (name, how)
+        }
+        None => {
+            let name = run.config.placeholder.clone();
+            let how = format!("prompts call the subject {name}, as in \"a photo of {name} {category}\"");
+            (name, how)
+        }
+    };
     // As ModelSpec calls them.
     let metadata = [("modelspec.trigger_phrase", name.as_str()), ("modelspec.usage_hint", &how)];
     let format = SingleFile { kind, metadata: &metadata, ..SingleFile::default() };
-    ::export::single_file(&base, &request.out, Some(Unet::Folder(&run.unet)), &format)?;
-    ::export::save_embeddings(&embedding, &run.config.placeholder, &run.embedding)?;
+    ::export::single_file(&base, &request.out, &learned.replaced(), &format)?;
+    let mut paths = vec![request.out.clone()];
+    if let Some(rows) = &run.embedding {
+        ::export::save_embeddings(&embedding, &run.config.placeholder, rows)?;
+        paths.push(embedding);
+    }
     // A1111's web UI shows the text as the checkpoint's description.
     atomic::write(&usage, format!("To use the subject of this checkpoint, {how}.\n"))?;
-    Ok(Exported { paths: vec![request.out.clone(), embedding], usage: how })
+    Ok(Exported { paths, usage: how })
 }
 
 /// The embedding, under a name that prompts can have in them, and the text on how to use it.

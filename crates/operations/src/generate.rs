@@ -35,7 +35,7 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated
     let (mut pipeline, source, guidance_scale) =
         tracing::trace_span!("generate/load").in_scope(|| match (&request.run, &request.model) {
             (Some(folder), model) => {
-                let run = models::finished(folder, model.as_deref(), context)?;
+                let run = models::finished(folder, model.as_deref())?;
                 Ok((run.pipeline(to)?, folder, run.config.validation.guidance_scale))
             }
             (None, Some(model)) => {

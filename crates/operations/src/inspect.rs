@@ -1,9 +1,9 @@
-//! `inspect`: what stage 1 has learned, apart from what the U-Net has.
+//! `inspect`: what the embedding has learned, apart from what the U-Net has.
 
 use std::path::{Path, PathBuf};
 
 use alignment::{Neighbour, Neighbourhood, Shift};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use images::Grid;
 use requests::Inspect;
 use runs::{BeforeOrAfter, InspectedVector, Inspection, InspectionImage, NearToken, ResultsFolder};
@@ -27,7 +27,7 @@ pub struct Inspected {
 
 pub(crate) fn run(request: &Inspect, context: &Context<'_>) -> Result<Inspected> {
     let to = compute::resolve(request.compute)?;
-    let run = models::finished(&request.run, request.model.as_deref(), context)?;
+    let run = models::finished(&request.run, request.model.as_deref())?;
     let out = request.out.clone().unwrap_or_else(|| request.run.join("inspect"));
     let results = ResultsFolder::check(&out, "inspect", &["inspect.json"])?;
     let mut pipeline = run.pipeline_after(None, to)?;
@@ -36,14 +36,20 @@ pub(crate) fn run(request: &Inspect, context: &Context<'_>) -> Result<Inspected>
     let default = Settings { guidance_scale, ..pipeline.default_settings() };
     let settings = compute::settings(&request.sampler, &default);
     pipeline.check(&[Request::new("[V]", request.seed.get())], &settings)?;
-    let start = run.start_embedding(&pipeline)?;
+    let (Some(start), Some(learned)) = (run.start_embedding(&pipeline)?, &run.embedding) else {
+        bail!(
+            "the run in {} has no embedding of its own: its token {} is a word of the model's",
+            terminal::path(&request.run),
+            run.config.placeholder
+        )
+    };
     let vectors = (0..start.size()[0])
-        .map(|row| vector(request.nearest, &run, &pipeline, &start.get(row), &run.embedding.get(row)))
+        .map(|row| vector(request.nearest, &run, &pipeline, &start.get(row), &learned.get(row)))
         .collect::<Result<Vec<_>>>()?;
 
     context.seed(request.seed);
     results.create()?;
-    let images = images(request, &run, &mut pipeline, &settings, &out, context)?;
+    let images = images(request, learned, &mut pipeline, &settings, &out, context)?;
     let scheduler = scheduler_name(&settings, &pipeline).to_owned();
     let record = Inspection {
         arguments: serde_json::from_value(serde_json::to_value(request)?)?,
@@ -91,7 +97,7 @@ fn vector(
 /// Generates the subject alone with the base U-Net, first with the embedding's initial value, then as it was learned.
 fn images(
     request: &Inspect,
-    run: &FinishedRun,
+    learned: &Tensor,
     pipeline: &mut Pipeline,
     settings: &Settings,
     out: &Path,
@@ -106,7 +112,7 @@ fn images(
     for moment in [BeforeOrAfter::Before, BeforeOrAfter::After] {
         let name = moment.name();
         if moment == BeforeOrAfter::After {
-            pipeline.text_encoder.set_extra_tokens(&run.embedding)?;
+            pipeline.text_encoder.set_extra_tokens(learned)?;
         }
         for i in 0..request.images {
             context.check()?;
@@ -119,7 +125,7 @@ fn images(
             for pixels in generated {
                 images::save_generated(&out.join(&file), &pixels, &[("parameters", &parameters)])?;
                 context.image(out.join(&file));
-                grid.push(pixels, format!("{name} stage 1 (seed {})", image.seed));
+                grid.push(pixels, format!("{name} training (seed {})", image.seed));
             }
             records.push(InspectionImage { file: file.into(), moment, seed: image.seed });
         }

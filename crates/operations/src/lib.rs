@@ -61,7 +61,7 @@ pub use pretrain::Pretrained;
 pub use probe::{Probed, ProbedTensor};
 pub use report::Reported;
 pub use results::FinishedResults;
-pub use train::{Planned, PlannedStage, Trained};
+pub use train::{Planned, PlannedPhase, Trained};
 pub use weights::{PublishedModel, PublishedModels};
 
 /// What a command has come to.
@@ -125,7 +125,7 @@ pub fn train(request: &requests::Train, context: &Context<'_>) -> Result<Trained
     guarded(|| train::run(request, context))
 }
 
-/// What training would take: checks everything, and takes two steps of each stage whose results are thrown away. Nothing is
+/// What training would take: checks everything, and takes two steps of each phase whose results are thrown away. Nothing is
 /// written.
 ///
 /// # Errors

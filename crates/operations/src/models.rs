@@ -7,7 +7,7 @@ use hub::{Hub, ModelKind};
 use model_files::BaseModel;
 use options::ModelOptions;
 use requests::SingleFile;
-use runs::{ConfigLayers, Versions};
+use runs::{ConfigLayers, TrainConfig, Versions};
 use trainer::FinishedRun;
 
 use crate::context::Context;
@@ -39,16 +39,14 @@ pub(crate) fn open(model: &Path, single_file: &SingleFile, context: &Context<'_>
     Ok(model)
 }
 
-/// Opens a finished run, whose base model is at `model` if that is given; notes what cannot be checked.
-pub(crate) fn finished(run: &Path, model: Option<&Path>, context: &Context<'_>) -> Result<FinishedRun> {
-    let run = FinishedRun::open(run)?.with_model(located(model)?.as_deref());
-    context.notes(run.note());
-    Ok(run)
+/// Opens a finished run, whose base model is at `model` if that is given.
+pub(crate) fn finished(run: &Path, model: Option<&Path>) -> Result<FinishedRun> {
+    Ok(FinishedRun::open(run)?.with_model(located(model)?.as_deref()))
 }
 
 /// The guidance that a model's author recommends.
 pub(crate) fn guidance_scale(model: &Path) -> Result<f64> {
-    Ok(ConfigLayers::of_model(model)?.finish()?.validation.guidance_scale)
+    Ok(ConfigLayers::of_model(model, &TrainConfig::paper())?.finish()?.validation.guidance_scale)
 }
 
 /// The versions of what numbers depend on.

@@ -30,46 +30,41 @@ pub struct Trained {
 pub struct Planned {
     /// The folder that it would have.
     pub run: PathBuf,
-    /// Its stages that have steps.
-    pub stages: Vec<PlannedStage>,
+    /// Its phases that have steps.
+    pub phases: Vec<PlannedPhase>,
     /// The time of all steps. Images and files come on top.
     pub seconds: f64,
     /// The most memory in use, in bytes: of tensors on a GPU, of the process on a CPU.
     pub peak_memory: u64,
 }
 
-/// What a stage would take.
+/// What a phase would take.
 #[derive(Debug, Clone, Serialize)]
-pub struct PlannedStage {
+pub struct PlannedPhase {
     /// Its name.
-    pub stage: String,
-    /// 1, 2 or 3.
-    pub number: u64,
+    pub phase: String,
+    /// Its number, from 1.
+    pub number: usize,
     /// Its steps.
     pub steps: usize,
     /// The time of one.
     pub seconds_per_step: f64,
 }
 
-/// Checks everything and takes two steps of each stage, whose results are thrown away.
+/// Checks everything and takes two steps of each phase, whose results are thrown away.
 pub(crate) fn plan(request: &Train, context: &Context<'_>) -> Result<Planned> {
     let (run, device) = (request.folder(), libtorch::resolve(request.device)?);
     let layers = config::layers(&request.options, request.resume.then_some(&run))?;
     let rehearsal = Rehearsal::of(layers, &run, device, request.resume)?;
     context.notes(rehearsal.notes);
     check_results(&rehearsal.config)?;
-    let stages: Vec<PlannedStage> = rehearsal
-        .seconds_per_step
-        .into_iter()
-        .map(|(stage, seconds_per_step)| PlannedStage {
-            stage: stage.to_string(),
-            number: stage.number(),
-            steps: rehearsal.config.stage(stage).steps,
-            seconds_per_step,
-        })
-        .collect();
-    let seconds = stages.iter().map(|stage| stage.steps as f64 * stage.seconds_per_step).sum();
-    Ok(Planned { run, stages, seconds, peak_memory: rehearsal.peak_memory })
+    let planned = |(number, seconds_per_step): (usize, f64)| {
+        let (name, phase) = rehearsal.config.phases.get_index(number)?;
+        Some(PlannedPhase { phase: name.clone(), number: number + 1, steps: phase.steps, seconds_per_step })
+    };
+    let phases: Vec<PlannedPhase> = rehearsal.seconds_per_step.into_iter().filter_map(planned).collect();
+    let seconds = phases.iter().map(|phase| phase.steps as f64 * phase.seconds_per_step).sum();
+    Ok(Planned { run, phases, seconds, peak_memory: rehearsal.peak_memory })
 }
 
 /// Makes sure that the finished run can be shown.
@@ -115,15 +110,14 @@ pub(crate) fn learn(request: &Train, out: &Path, context: &Context<'_>) -> Resul
     let mut prior = context.progress("images of the class noun");
     let outcome = session.run(&|| context.stop().asked(), &mut |event| match event {
         trainer::Event::Prior { done, images } => prior.reach(done, images, ""),
-        trainer::Event::Stage { stage, done, steps } => {
-            context.tell(Event::Stage { stage: stage.to_string(), number: stage.number(), done, steps });
+        trainer::Event::Phase { phase, number, phases, done, steps } => {
+            context.tell(Event::Phase { phase, number, phases, done, steps });
         }
         trainer::Event::Note { text } => context.note(text),
         trainer::Event::Step { report, peak_memory } => context.tell(Event::Step {
-            stage: report.stage.to_string(),
+            phase: report.phase,
             step: report.step as u64,
-            diffusion_loss: report.diffusion_loss,
-            attention_loss: report.attention_loss,
+            losses: report.losses,
             peak_memory,
         }),
         // All that is left to do can be done again at any time.

@@ -1,4 +1,4 @@
-//! Attention maps over the stages of a run, as `attend` writes them.
+//! Attention maps over the phases of a run, as `attend` writes them.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::run::Run;
 /// The longer side of a map in pixels, at most.
 const SIDE: u32 = 384;
 
-/// A slider over the stages for each prompt.
+/// A slider over the phases for each prompt.
 pub(crate) fn body(run: &Run) -> Result<Option<Markup>> {
     let mut prompts = Vec::new();
     for (folder, attention) in runs::attention_maps(run.folder())? {
@@ -37,7 +37,7 @@ pub(crate) fn body(run: &Run) -> Result<Option<Markup>> {
     }))
 }
 
-/// One stage: the image and a map for each word, with its share of the attention.
+/// One phase: the image and a map for each word, with its share of the attention.
 fn frame(run: &Run, row: &AttentionRow, folder: &Path) -> Result<(String, Markup)> {
     let title = &row.title;
     let open = |file: &Path| Image::open(&run.inside(folder.join(file))?, SIDE);

@@ -6,16 +6,16 @@ use maud::{Markup, html};
 use crate::page::{cell, pairs, table};
 use crate::run::{Run, side_by_side, values};
 
-/// Stages side by side, everything else below, photos, versions.
+/// Phases side by side, everything else below, photos, versions.
 pub(crate) fn body(run: &Run) -> Result<Markup> {
     let config = run.config();
-    let stages = [("embedding", config.embedding), ("cross_attention", config.cross_attention), ("unet", config.unet)];
-    let rows = side_by_side(&stages.map(|(_, stage)| stage))?;
+    let phases: Vec<_> = config.phases.values().collect();
+    let rows = side_by_side(&phases)?;
     let rows = rows.into_iter().map(|(key, values)| (key.replace('_', " "), values.iter().map(cell).collect()));
-    let names = stages.map(|(name, _)| name.replace('_', " "));
+    let names: Vec<String> = config.phases.keys().map(|name| name.replace('_', " ")).collect();
     let head = std::iter::once("").chain(names.iter().map(String::as_str));
     let mut rest = values(config)?;
-    rest.retain(|(path, _)| stages.iter().all(|(name, _)| path.split('.').next() != Some(name)));
+    rest.retain(|(path, _)| path.split('.').next() != Some("phases"));
     let photos = &run.saved().record.photos;
     let hashes = photos
         .iter()

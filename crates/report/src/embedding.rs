@@ -51,11 +51,11 @@ fn neighbours(vector: &InspectedVector) -> Markup {
     table(["nearest words of the vocabulary", "cosine", "rank"], rows)
 }
 
-/// Images before and after stage 1.
+/// Images before and after training.
 fn frames(run: &Run, inspection: &Inspection) -> Result<Vec<(String, Markup)>> {
     let mut frames = Vec::new();
     for images in inspection.images.chunk_by(|one, other| one.moment == other.moment) {
-        let name = format!("{} stage 1", images[0].moment.name());
+        let name = format!("{} training", images[0].moment.name());
         let tiles = images.iter().map(|record| {
             let path = run.folder().join(layout::INSPECTION).join(&record.file);
             let caption = format!("seed {}", record.seed);

@@ -49,13 +49,13 @@ pub fn run_page(folder: &Path) -> Result<String> {
 
 fn header(run: &Run, log: &[Entry]) -> Markup {
     let config = run.config();
-    let configured =
-        [config.embedding, config.cross_attention, config.unet].iter().map(|stage| stage.steps as u64).sum();
+    let configured = config.steps() as u64;
     let done = log.last().map_or(0, |entry| entry.step);
     let steps =
         if done < configured { format!("{done} of {configured} steps so far") } else { format!("{done} steps") };
     let seconds: f64 = log.iter().filter_map(|entry| entry.values.get("seconds")).filter(|value| !value.is_nan()).sum();
     let facts = [
+        ("method", config.method.clone()),
         ("class noun", config.category.clone()),
         ("learned from", counted(run.saved().record.photos.len(), "photo")),
         ("training", steps),
@@ -64,7 +64,7 @@ fn header(run: &Run, log: &[Entry]) -> Markup {
         ("seed", config.seed.to_string()),
     ];
     html! {
-        p class="kicker" { "AttnDreamBooth run " (run.name()) }
+        p class="kicker" { "Training run " (run.name()) }
         h1 { (run.subject()) }
         dl class="facts" {
             @for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
@@ -125,8 +125,8 @@ fn samples(run: &Run) -> Result<Option<Markup>> {
     Ok((!frames.is_empty()).then(|| slider("samples-at", "Samples", &frames)))
 }
 
-fn when(SampleTime { number, stage, step }: &SampleTime) -> String {
-    format!("stage {number}, {}, step {step}", stage.replace('_', " "))
+fn when(SampleTime { number, phase, step }: &SampleTime) -> String {
+    format!("phase {number}, {}, step {step}", phase.replace('_', " "))
 }
 
 /// The paths of the comparison's images.
@@ -200,9 +200,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stages_and_durations_in_words() {
+    fn phases_and_durations_in_words() {
         let time = SampleTime::parse("2-cross_attention-00040").unwrap();
-        assert_eq!(when(&time), "stage 2, cross attention, step 40");
+        assert_eq!(when(&time), "phase 2, cross attention, step 40");
         assert_eq!([5.4, 65.0, 7320.0].map(duration), ["5 s", "1 min 5 s", "2 h 2 min"]);
     }
 }

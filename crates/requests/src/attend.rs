@@ -25,10 +25,10 @@ pub struct Attend {
     #[arg(long, default_value_t, allow_negative_numbers = true)]
     #[serde(default)]
     pub seed: Seed,
-    /// Show the base model and the model after each stage of the run, row by row
-    #[arg(long)]
+    /// Show the base model and the model after each phase of the run, row by row
+    #[arg(long, alias = "stages")]
     #[serde(default)]
-    pub stages: bool,
+    pub phases: bool,
     /// Word to show; can be repeated. Unset, all words
     #[arg(long = "word", value_name = "WORD")]
     #[serde(default)]

@@ -10,7 +10,7 @@ use crate::bounded::{self, within};
 
 /// Time a piece of work: prints a line of JSON with the seconds of each run
 ///
-/// The work: unet-forward, embedding-step, cross-attention-step, unet-step (a step of stage 1, 2, 3 with the VAE's encoding of
+/// The work: unet-forward, embedding-step, cross-attention-step, unet-step (a step of each phase with the VAE's encoding of
 /// its batch), text-encoder, vae-encode, vae-decode, adamw, sampling, loading, features, training (a whole run).
 #[derive(Args, Debug, Clone, Serialize, Deserialize)]
 pub struct Bench {

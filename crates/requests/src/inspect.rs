@@ -23,7 +23,7 @@ pub struct Inspect {
     /// Nearest tokens to show
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub nearest: usize,
-    /// Images of the prompt "[V]" by the base U-Net, before and after stage 1; 0 for none
+    /// Images of the prompt "[V]" by the base U-Net, with the embedding before and after training; 0 for none
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = within(0..=10_000_u64, "all of them are generated"))]
     pub images: u64,
     /// Seed of the first image, the next has the next seed; -1 for a random one, which is shown

@@ -11,10 +11,10 @@ use crate::{Profiling, Seed, SingleFile, bounded};
 /// In place of a set of prompts.
 pub const NO_RESULTS: &str = "none";
 
-/// Learn a subject from a few photos, in three stages
+/// Learn a subject from a few photos
 ///
-/// Stage 1 learns the embedding of a new word, stage 2 tunes the U-Net's cross-attention, stage 3 the whole U-Net. Unset
-/// options come from the preset. Every value of the configuration, as `config print` shows it, can be set in a TOML or JSON
+/// AttnDreamBooth, the default method, has three phases: the first learns the embedding of a new token, the second tunes the
+/// U-Net's cross-attention, the third the whole U-Net. Unset options come from the method's recipe. Every value of the configuration, as `config print` shows it, can be set in a TOML or JSON
 /// file (--config) and with --set; flags win over the file.
 #[derive(Args, Debug, Clone, Default, Serialize, Deserialize)]
 #[command(args_override_self = true)]
@@ -100,32 +100,49 @@ pub struct TrainOptions {
     /// Class noun of the subject, for example "dog"
     #[arg(long, value_name = "NOUN", visible_alias = "class-noun")]
     pub category: Option<String>,
-    /// Preset to start from
+    /// Method: attndreambooth, attndreambooth-lora, textual-inversion, dreambooth, ti-db, custom-diffusion, oft, coft or lora
+    /// [default: attndreambooth]
+    #[arg(long, value_name = "NAME")]
+    pub method: Option<String>,
+    /// Preset of AttnDreamBooth to start from
     ///
-    /// Unset, the model's own (attndreambooth.json in its folder), else the paper's.
+    /// Unset, the model's own values for the method (attndreambooth.json in its folder), else the method's.
     #[arg(long, value_enum)]
     pub preset: Option<Preset>,
     /// TOML or JSON file with values of the configuration; a run's config.json does as well
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// One value of the configuration, for example unet.steps=200; can be repeated
+    /// One value of the configuration, for example phases.unet.steps=200; can be repeated
     #[arg(long, value_name = "PATH=VALUE")]
     #[serde(default)]
     pub set: Vec<String>,
-    /// Steps and learning rates.
+    /// Steps of the last phase, for most methods the only one
+    #[arg(long, value_name = "N", visible_alias = "max-train-steps", help_heading = "Training options")]
+    pub steps: Option<usize>,
+    /// Learning rate of the last phase
+    #[arg(long, value_name = "RATE", value_parser = rate, help_heading = "Training options")]
+    pub learning_rate: Option<f64>,
+    /// Steps and learning rates of AttnDreamBooth's phases.
     #[command(flatten)]
     #[serde(flatten)]
-    pub stages: StageFlags,
-    /// Steps in which the learning rate of each stage rises from zero
+    pub phases: PhaseFlags,
+    /// Also train the text encoder in the last phase
+    #[arg(long, help_heading = "Training options")]
+    #[serde(default)]
+    pub train_text_encoder: bool,
+    /// Rank of LoRA's matrices
+    #[arg(long, value_name = "N", visible_alias = "network-dim", help_heading = "Training options")]
+    pub rank: Option<u32>,
+    /// Steps in which the learning rate of each phase rises from zero
     #[arg(long, value_name = "N", visible_alias = "lr-warmup-steps", help_heading = "Training options")]
     pub warm_up: Option<usize>,
-    /// How the learning rate of each stage changes after its warm-up
+    /// How the learning rate of each phase changes after its warm-up
     #[arg(long, value_enum, visible_alias = "lr-scheduler", help_heading = "Training options")]
     pub schedule: Option<LearningRateSchedule>,
-    /// Batch size of all stages
+    /// Batch size of all phases
     #[arg(long, value_name = "N", visible_alias = "train-batch-size", help_heading = "Training options")]
     pub batch_size: Option<usize>,
-    /// Batches whose gradients make one step, in all stages
+    /// Batches whose gradients make one step, in all phases
     #[arg(long, value_name = "N", alias = "gradient-accumulation-steps", help_heading = "Training options")]
     pub gradient_accumulation: Option<usize>,
     /// Seed of everything random; -1 for a random one, which is shown
@@ -161,7 +178,7 @@ pub struct TrainOptions {
     /// was learned.
     #[arg(long, value_name = "PROMPTS", help_heading = "Run options")]
     pub results: Option<String>,
-    /// Save a checkpoint every N steps and after stages 1 and 2
+    /// Save a checkpoint every N steps and after each phase but the last
     #[arg(long, value_name = "N", alias = "checkpointing-steps", help_heading = "Run options")]
     pub checkpoint_every: Option<usize>,
     /// Generate the validation prompts every N steps; 0 for never
@@ -173,44 +190,44 @@ pub struct TrainOptions {
     pub single_file: SingleFile,
 }
 
-/// What people change most of each stage.
+/// What people change most of AttnDreamBooth's phases.
 #[derive(Args, Debug, Clone, Default, Serialize, Deserialize)]
 #[command(next_help_heading = "Training options")]
-pub struct StageFlags {
-    /// Steps of stage 1, which learns the embedding; 0 leaves it out
+pub struct PhaseFlags {
+    /// Steps of the phase embedding; 0 leaves it out
     #[arg(long, value_name = "N")]
     pub embedding_steps: Option<usize>,
-    /// Learning rate of stage 1
+    /// Learning rate of the phase embedding
     #[arg(long, value_name = "RATE", visible_alias = "embedding-lr", alias = "text-encoder-lr", value_parser = rate)]
     pub embedding_learning_rate: Option<f64>,
-    /// Warm-up steps of stage 1 alone
+    /// Warm-up steps of the phase embedding alone
     #[arg(long, value_name = "N")]
     pub embedding_warm_up: Option<usize>,
-    /// Schedule of stage 1 alone
+    /// Schedule of the phase embedding alone
     #[arg(long, value_enum, value_name = "SCHEDULE", hide_possible_values = true)]
     pub embedding_schedule: Option<LearningRateSchedule>,
-    /// Steps of stage 2, which tunes cross-attention; 0 leaves it out
+    /// Steps of the phase cross_attention; 0 leaves it out
     #[arg(long, value_name = "N")]
     pub cross_attention_steps: Option<usize>,
-    /// Learning rate of stage 2
+    /// Learning rate of the phase cross_attention
     #[arg(long, value_name = "RATE", visible_alias = "cross-attention-lr", value_parser = rate)]
     pub cross_attention_learning_rate: Option<f64>,
-    /// Warm-up steps of stage 2 alone
+    /// Warm-up steps of the phase cross_attention alone
     #[arg(long, value_name = "N")]
     pub cross_attention_warm_up: Option<usize>,
-    /// Schedule of stage 2 alone
+    /// Schedule of the phase cross_attention alone
     #[arg(long, value_enum, value_name = "SCHEDULE", hide_possible_values = true)]
     pub cross_attention_schedule: Option<LearningRateSchedule>,
-    /// Steps of stage 3, which tunes the whole U-Net; 0 leaves it out
-    #[arg(long, value_name = "N", visible_alias = "max-train-steps")]
+    /// Steps of the phase unet; 0 leaves it out
+    #[arg(long, value_name = "N")]
     pub unet_steps: Option<usize>,
-    /// Learning rate of stage 3
-    #[arg(long, value_name = "RATE", visible_aliases = ["unet-lr", "learning-rate"], value_parser = rate)]
+    /// Learning rate of the phase unet
+    #[arg(long, value_name = "RATE", visible_alias = "unet-lr", value_parser = rate)]
     pub unet_learning_rate: Option<f64>,
-    /// Warm-up steps of stage 3 alone
+    /// Warm-up steps of the phase unet alone
     #[arg(long, value_name = "N")]
     pub unet_warm_up: Option<usize>,
-    /// Schedule of stage 3 alone
+    /// Schedule of the phase unet alone
     #[arg(long, value_enum, value_name = "SCHEDULE", hide_possible_values = true)]
     pub unet_schedule: Option<LearningRateSchedule>,
 }
@@ -221,7 +238,7 @@ pub struct StageFlags {
 pub enum Preset {
     /// 60 + 100 + 500 steps, batch size 8
     Paper,
-    /// The authors' fast version: stage 3 in 200 steps of batch size 4
+    /// The authors' fast version: the U-Net in 200 steps of batch size 4
     Fast,
 }
 

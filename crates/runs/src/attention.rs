@@ -195,13 +195,13 @@ pub struct NearToken {
 pub struct InspectionImage {
     /// Its file, as seen from the record's folder.
     pub file: PathBuf,
-    /// With the embedding of before or after stage 1.
+    /// With the embedding of before or after training.
     pub moment: BeforeOrAfter,
     /// Its seed.
     pub seed: u64,
 }
 
-/// On which side of stage 1.
+/// On which side of training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BeforeOrAfter {

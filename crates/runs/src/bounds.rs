@@ -7,7 +7,7 @@ use options::Dtype;
 use crate::{Group, Phase, Prior, TrainConfig, Validation};
 
 // The bounds are far above what anybody trains with; together they keep the number of a photo within 48 bits.
-/// Steps of a stage, and of a sampler.
+/// Steps of a phase, and of a sampler.
 const MAX_STEPS: usize = 1_000_000;
 /// Batch size.
 const MAX_BATCH: usize = 1024;

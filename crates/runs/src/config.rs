@@ -183,7 +183,7 @@ impl TrainConfig {
         }
     }
 
-    /// The authors' fast preset: stage 3 in 200 steps of batch 4 at a learning rate of 1e-5.
+    /// The authors' fast preset: the U-Net in 200 steps of batch 4 at a learning rate of 1e-5.
     pub fn fast() -> Self {
         let mut paper = Self::paper();
         if let Some((_, unet)) = paper.phases.last_mut() {

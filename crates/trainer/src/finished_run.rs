@@ -101,6 +101,11 @@ impl FinishedRun {
         self.groups().contains(&Group::Unet).then(|| self.folder.join(layout::UNET))
     }
 
+    /// The folder of the learned text encoder, where it was trained.
+    pub fn text_encoder(&self) -> Option<PathBuf> {
+        self.groups().contains(&Group::TextEncoder).then(|| self.folder.join(layout::TEXT_ENCODER))
+    }
+
     /// The groups that the run has learned.
     pub fn groups(&self) -> Vec<Group> {
         Outputs::groups(&self.config)

@@ -6,9 +6,10 @@ mod common;
 use anyhow::Result;
 use common::{config, start};
 use regularizer::{Batch as Reduction, Mode};
-use runs::{Prior, RegularizerConfig, Stage, StageConfig, TrainConfig};
+use runs::{Prior, RegularizerConfig, TrainConfig};
 use tch::Tensor;
-use trainer::{Batch, BatchIndex, Batches, StepReport};
+use methods::Batch;
+use trainer::{BatchIndex, Batches, StepReport};
 
 const SAMPLES: usize = 4;
 
@@ -27,35 +28,36 @@ impl Batches for Parts {
                 halves.iter().map(|half| half.chunk(self.parts as i64, 0)[place.part].shallow_clone()).collect();
             Tensor::cat(&parts, 0)
         };
-        let Batch { latents, noise, timesteps } = &self.whole;
-        Ok(Batch { latents: part(latents), noise: part(noise), timesteps: part(timesteps) })
+        let Batch { latents, noise, timesteps, prompts } = &self.whole;
+        let prompts = prompts.clone();
+        Ok(Batch { latents: part(latents), noise: part(noise), timesteps: part(timesteps), prompts })
     }
 }
 
 /// What one step shows of the same samples in `parts`, and all gradients together.
-fn step(stage: Stage, config: &TrainConfig, parts: usize) -> (StepReport, Tensor) {
-    let accumulate = |stage: StageConfig, parts: usize| StageConfig {
-        batch_size: SAMPLES / parts,
-        gradient_accumulation: parts,
-        // So large that the regulariser weighs as much as the diffusion loss in so small a model.
-        lambda_mean: 2e5,
-        lambda_variance: 5e5,
-        ..stage
-    };
-    let split = |parts| TrainConfig {
-        embedding: accumulate(config.embedding, parts),
-        unet: accumulate(config.unet, parts),
-        ..config.clone()
+fn step(phase: usize, config: &TrainConfig, parts: usize) -> (StepReport, Tensor) {
+    let split = |parts| {
+        let mut config = config.clone();
+        for phase in config.phases.values_mut() {
+            (phase.batch_size, phase.gradient_accumulation) = (SAMPLES / parts, parts);
+            // So large that the regulariser weighs as much as the diffusion loss in so small a model.
+            (phase.lambda_mean, phase.lambda_variance) = (2e5, 5e5);
+        }
+        config
     };
     let (_, mut whole) = start(split(1));
-    let whole = whole.batch(BatchIndex { stage, step: 0, part: 0 }).unwrap();
+    let whole = whole.batch(BatchIndex { phase, step: 0, part: 0 }).unwrap();
     let (trainer, _) = start(split(parts));
     let mut batches = Parts { whole, parts, halves: if config.prior.is_some() { 2 } else { 1 } };
-    let mut stage_run = trainer.start(stage).unwrap();
-    let report = stage_run.step(&trainer, &mut batches).unwrap().wait().unwrap();
+    let mut phase_run = trainer.start(phase).unwrap();
+    let report = phase_run.step(&trainer, &mut batches).unwrap().wait().unwrap();
     let gradients: Vec<Tensor> =
-        trainer.trained(stage).into_iter().map(|(_, parameter)| parameter.grad().reshape([-1])).collect();
+        trainer.trained(phase).unwrap().into_iter().map(|(_, parameter)| parameter.grad().reshape([-1])).collect();
     (report, Tensor::cat(&gradients, 0))
+}
+
+fn loss(report: &StepReport, name: &str) -> f64 {
+    report.loss(name).unwrap()
 }
 
 fn close(name: &str, actual: f64, expected: f64) {
@@ -78,14 +80,15 @@ fn a_batch_in_parts_is_the_whole_batch() {
         ("prior", TrainConfig { prior: prior.clone(), ..plain.clone() }),
         ("prior and min-SNR", TrainConfig { prior, ..min_snr }),
     ] {
-        for stage in [Stage::Embedding, Stage::Unet] {
-            let (whole, gradients) = step(stage, &config, 1);
-            assert!(whole.attention_loss > 0.01 * whole.diffusion_loss, "the regulariser counts: {whole:?}");
+        for phase in [0, 2] {
+            let (whole, gradients) = step(phase, &config, 1);
+            assert!(loss(&whole, "attention") > 0.01 * loss(&whole, "diffusion"), "the regulariser counts: {whole:?}");
             for parts in [2, SAMPLES] {
-                let name = format!("{name}, {stage} in {parts} parts");
-                let (report, accumulated) = step(stage, &config, parts);
-                close(&name, report.diffusion_loss, whole.diffusion_loss);
-                close(&name, report.attention_loss, whole.attention_loss);
+                let name = format!("{name}, phase {phase} in {parts} parts");
+                let (report, accumulated) = step(phase, &config, parts);
+                for ((term, part), (_, whole)) in report.losses.iter().zip(&whole.losses) {
+                    close(&format!("{name}: {term}"), *part, *whole);
+                }
                 golden::assert_close(&name, &accumulated, &gradients, 2e-5);
             }
         }
@@ -96,8 +99,8 @@ fn a_batch_in_parts_is_the_whole_batch() {
 fn the_authors_divide_the_sum_too() {
     let regularizer = RegularizerConfig { divide_by_accumulation: true, ..RegularizerConfig::default() };
     let authors = TrainConfig { regularizer, ..config() };
-    let (whole, _) = step(Stage::Unet, &authors, 1);
-    let (halves, _) = step(Stage::Unet, &authors, 2);
-    close("diffusion", halves.diffusion_loss, whole.diffusion_loss);
-    close("attention", halves.attention_loss, whole.attention_loss / 2.0);
+    let (whole, _) = step(2, &authors, 1);
+    let (halves, _) = step(2, &authors, 2);
+    close("diffusion", loss(&halves, "diffusion"), loss(&whole, "diffusion"));
+    close("attention", loss(&halves, "attention"), loss(&whole, "attention") / 2.0);
 }

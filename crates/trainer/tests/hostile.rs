@@ -62,8 +62,8 @@ fn numbers_that_would_need_absurd_memory_or_time_are_refused() {
         }
     }
     for (path, words) in [
-        ("unet.steps", "stage unet: steps is 1099511627776, but must be from 0 to 1000000: they are done one by one"),
-        ("embedding.batch_size", "batch_size is 1099511627776, but must be from 1 to 1024: a batch is held in memory"),
+        ("phases.unet.steps", "phase unet: steps is 1099511627776, but must be from 0 to 1000000: they are done one by one"),
+        ("phases.embedding.batch_size", "batch_size is 1099511627776, but must be from 1 to 1024: a batch is held in memory"),
         ("vectors", "vectors is 1099511627776, but must be from 1 to 75"),
         ("prior.images", "prior: images is 1099511627776"),
     ] {
@@ -79,7 +79,7 @@ fn a_path_of_any_depth_is_refused() {
     let error = layers.set(&deep, "1").unwrap_err().to_string();
     assert!(error.contains("is not the path of a configuration value") && error.len() < 1000, "{error}");
     // Nor does a long value hide what is said of it.
-    layers.set("unet.steps", &"many ".repeat(10_000)).unwrap();
+    layers.set("phases.unet.steps", &"many ".repeat(10_000)).unwrap();
     let error = format!("{:#}", layers.finish().unwrap_err());
-    assert!(error.contains("unet.steps: invalid type") && error.len() < 1000, "{error}");
+    assert!(error.contains("phases.unet.steps: invalid type") && error.len() < 1000, "{error}");
 }

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use common::learned;
 use optimizer::EmaConfig;
-use runs::{Stage, TrainConfig};
+use runs::{Group, TrainConfig};
 use tch::{Device, Kind, Tensor};
-use trainer::{Batches, Checkpoint, PhotoBatches, StageRun, Trainer};
+use trainer::{Batches, Checkpoint, PhaseRun, PhotoBatches, Trainer};
 
 /// With everything that a checkpoint must remember.
 fn start() -> (Trainer, PhotoBatches) {
@@ -23,17 +23,18 @@ fn assert_same(a: &[(String, Tensor)], b: &[(String, Tensor)]) {
     }
 }
 
-fn run_to_end(trainer: &Trainer, batches: &mut dyn Batches, mut stage_run: StageRun, losses: &mut Vec<f64>) {
+fn run_to_end(trainer: &Trainer, batches: &mut dyn Batches, mut phase_run: PhaseRun, losses: &mut Vec<f64>) {
     loop {
-        let stage = stage_run.stage();
-        while stage_run.done() < trainer.config.stage(stage).steps {
-            let report = stage_run.step(trainer, batches).unwrap().wait().unwrap();
-            losses.push(report.diffusion_loss);
-            losses.push(report.attention_loss);
+        let phase = phase_run.number();
+        while phase_run.done() < trainer.config.phases[phase].steps {
+            let report = phase_run.step(trainer, batches).unwrap().wait().unwrap();
+            losses.extend(report.losses.iter().map(|(_, loss)| *loss));
         }
-        stage_run.finish(trainer).unwrap();
-        let Some(next) = Stage::ALL.into_iter().find(|next| *next > stage) else { return };
-        stage_run = trainer.start(next).unwrap();
+        phase_run.finish(trainer).unwrap();
+        if phase + 1 == trainer.config.phases.len() {
+            return;
+        }
+        phase_run = trainer.start(phase + 1).unwrap();
     }
 }
 
@@ -48,37 +49,37 @@ fn stopped_anywhere_it_ends_in_the_same_bits() {
     let (trainer, mut batches) = start();
     let before = learned(&trainer);
     let mut losses = Vec::new();
-    run_to_end(&trainer, &mut batches, trainer.start(Stage::Embedding).unwrap(), &mut losses);
+    run_to_end(&trainer, &mut batches, trainer.start(0).unwrap(), &mut losses);
     let expected = learned(&trainer);
     let unchanged = before.iter().zip(&expected).filter(|((_, a), (_, b))| a.equal(b));
     let unchanged: Vec<&str> = unchanged.map(|((name, _), _)| name.as_str()).collect();
     assert!(unchanged.iter().all(|name| blind(name)), "{unchanged:?}");
 
     let folder = tempfile::tempdir().unwrap();
-    for stage in Stage::ALL {
+    for phase in 0..3 {
         for done in [1, 2] {
             // A process that gets this far and dies ...
-            let path = folder.path().join(format!("{stage}-{done}"));
+            let path = folder.path().join(format!("{phase}-{done}"));
             let (trainer, mut batches) = start();
             let mut seen = Vec::new();
-            for earlier in Stage::ALL.into_iter().filter(|earlier| *earlier <= stage) {
-                let steps = if earlier == stage { done } else { 3 };
-                let mut stage_run = trainer.start(earlier).unwrap();
+            for earlier in 0..=phase {
+                let steps = if earlier == phase { done } else { 3 };
+                let mut phase_run = trainer.start(earlier).unwrap();
                 for _ in 0..steps {
-                    let report = stage_run.step(&trainer, &mut batches).unwrap().wait().unwrap();
-                    seen.extend([report.diffusion_loss, report.attention_loss]);
+                    let report = phase_run.step(&trainer, &mut batches).unwrap().wait().unwrap();
+                    seen.extend(report.losses.iter().map(|(_, loss)| *loss));
                 }
-                if earlier == stage {
-                    stage_run.save(&trainer, &path).unwrap();
+                if earlier == phase {
+                    phase_run.save(&trainer, &path).unwrap();
                 } else {
-                    stage_run.finish(&trainer).unwrap();
+                    phase_run.finish(&trainer).unwrap();
                 }
             }
             drop((trainer, batches));
             // ... and another that goes on.
             let (trainer, mut batches) = start();
             let checkpoint = Checkpoint::latest(folder.path()).unwrap().unwrap();
-            assert_eq!((checkpoint.state.stage, checkpoint.state.step), (stage, done));
+            assert_eq!((checkpoint.state.number, checkpoint.state.step), (phase, done));
             run_to_end(&trainer, &mut batches, trainer.resume(&checkpoint).unwrap(), &mut seen);
             assert_eq!(seen, losses);
             assert_same(&learned(&trainer), &expected);
@@ -87,19 +88,19 @@ fn stopped_anywhere_it_ends_in_the_same_bits() {
 }
 
 #[test]
-fn each_stage_changes_what_it_trains_and_nothing_else() {
+fn each_phase_changes_what_it_trains_and_nothing_else() {
     let (trainer, mut batches) = start();
-    for stage in Stage::ALL {
+    for (phase, group) in [Group::Embedding, Group::CrossAttention, Group::Unet].into_iter().enumerate() {
         let before = learned(&trainer);
         let frozen: Vec<Tensor> = [&trainer.pipeline.parameters.text_encoder, &trainer.pipeline.parameters.vae]
             .iter()
             .flat_map(|parameters| parameters.iter().map(|(_, tensor)| tensor.copy()))
             .collect();
-        let mut stage_run = trainer.start(stage).unwrap();
-        let _launched = stage_run.step(&trainer, &mut batches).unwrap();
+        let mut phase_run = trainer.start(phase).unwrap();
+        let _launched = phase_run.step(&trainer, &mut batches).unwrap();
         for ((name, before), (_, after)) in before.iter().zip(&learned(&trainer)) {
-            let trains = if name == "[V]" { stage == Stage::Embedding } else { trainer::trains(stage, name) };
-            assert!(before.equal(after) != trains || (trains && blind(name)), "{name} in stage {stage}");
+            let trains = if name == "[V]" { group == Group::Embedding } else { group.has_unet(name) };
+            assert!(before.equal(after) != trains || (trains && blind(name)), "{name} in phase {phase}");
         }
         let now = [&trainer.pipeline.parameters.text_encoder, &trainer.pipeline.parameters.vae];
         let now = now.iter().flat_map(|parameters| parameters.iter().map(|(_, tensor)| tensor));
@@ -111,16 +112,16 @@ fn each_stage_changes_what_it_trains_and_nothing_else() {
 fn a_failed_checkpoint_leaves_the_earlier_one() {
     let folder = tempfile::tempdir().unwrap();
     let (trainer, mut batches) = start();
-    let mut stage_run = trainer.start(Stage::Embedding).unwrap();
-    let _launched = stage_run.step(&trainer, &mut batches).unwrap();
-    stage_run.save(&trainer, &folder.path().join("1")).unwrap();
-    let error = stage_run.save(&trainer, Path::new("/proc/no/2")).unwrap_err();
+    let mut phase_run = trainer.start(0).unwrap();
+    let _launched = phase_run.step(&trainer, &mut batches).unwrap();
+    phase_run.save(&trainer, &folder.path().join("1")).unwrap();
+    let error = phase_run.save(&trainer, Path::new("/proc/no/2")).unwrap_err();
     assert!(format!("{error:#}").contains("cannot write the checkpoint /proc/no/2"), "{error:#}");
 
     // What a killed process leaves behind is not taken for a checkpoint.
     std::fs::create_dir(folder.path().join(".partial-x")).unwrap();
-    let _launched = stage_run.step(&trainer, &mut batches).unwrap();
-    stage_run.save(&trainer, &folder.path().join("2")).unwrap();
+    let _launched = phase_run.step(&trainer, &mut batches).unwrap();
+    phase_run.save(&trainer, &folder.path().join("2")).unwrap();
     Checkpoint::folder(folder.path()).keep_latest().unwrap();
     assert!(!folder.path().join("1").exists() && !folder.path().join(".partial-x").exists());
     assert_eq!(Checkpoint::latest(folder.path()).unwrap().unwrap().state.step, 2);
@@ -128,18 +129,18 @@ fn a_failed_checkpoint_leaves_the_earlier_one() {
 
 #[test]
 fn a_copied_snapshot_is_of_its_step_whatever_is_trained_meanwhile() {
-    for stage in Stage::ALL {
+    for phase in 0..3 {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let (trainer, mut batches) = start();
-        let mut stage_run = trainer.start(stage).unwrap();
-        let _launched = stage_run.step(&trainer, &mut batches).unwrap();
-        stage_run.save(&trainer, &at("now")).unwrap();
-        let snapshot = stage_run.snapshot(&trainer).unwrap().copied().unwrap();
-        let _launched = stage_run.step(&trainer, &mut batches).unwrap();
+        let mut phase_run = trainer.start(phase).unwrap();
+        let _launched = phase_run.step(&trainer, &mut batches).unwrap();
+        phase_run.save(&trainer, &at("now")).unwrap();
+        let snapshot = phase_run.snapshot(&trainer).unwrap().copied().unwrap();
+        let _launched = phase_run.step(&trainer, &mut batches).unwrap();
         let path = at("copied");
         std::thread::spawn(move || snapshot.write(&path)).join().unwrap().unwrap();
-        stage_run.save(&trainer, &at("later")).unwrap();
+        phase_run.save(&trainer, &at("later")).unwrap();
 
         let read = |checkpoint: &str, file: &str| std::fs::read(at(checkpoint).join(file)).unwrap();
         let files: Vec<String> = std::fs::read_dir(at("now"))
@@ -147,8 +148,8 @@ fn a_copied_snapshot_is_of_its_step_whatever_is_trained_meanwhile() {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         assert!(files.len() >= 3, "{files:?}");
-        assert!(files.iter().all(|file| read("copied", file) == read("now", file)), "{stage}");
-        assert!(read("later", "optimizer.safetensors") != read("now", "optimizer.safetensors"), "{stage}");
+        assert!(files.iter().all(|file| read("copied", file) == read("now", file)), "{phase}");
+        assert!(files.iter().any(|file| read("later", file) != read("now", file)), "{phase}");
     }
 }
 
@@ -156,11 +157,11 @@ fn a_copied_snapshot_is_of_its_step_whatever_is_trained_meanwhile() {
 fn a_checkpoint_of_another_model_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let (trainer, mut batches) = start();
-    let mut stage_run = trainer.start(Stage::CrossAttention).unwrap();
-    let _launched = stage_run.step(&trainer, &mut batches).unwrap();
-    stage_run.save(&trainer, &folder.path().join("1")).unwrap();
+    let mut phase_run = trainer.start(1).unwrap();
+    let _launched = phase_run.step(&trainer, &mut batches).unwrap();
+    phase_run.save(&trainer, &folder.path().join("1")).unwrap();
     weights::save(
-        &folder.path().join("1/unet.safetensors"),
+        &folder.path().join("1/cross_attention.safetensors"),
         [("conv_in.weight", Tensor::zeros([1], (Kind::Float, Device::Cpu)))],
     )
     .unwrap();
@@ -172,12 +173,12 @@ fn a_checkpoint_of_another_model_is_refused_by_name() {
 fn what_is_not_a_number_never_takes_the_place_of_a_good_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let (trainer, mut batches) = start();
-    let mut stage_run = trainer.start(Stage::CrossAttention).unwrap();
-    let _launched = stage_run.step(&trainer, &mut batches).unwrap();
-    stage_run.save(&trainer, &folder.path().join("1")).unwrap();
-    let (name, broken) = trainer.trained(Stage::CrossAttention)[0];
+    let mut phase_run = trainer.start(1).unwrap();
+    let _launched = phase_run.step(&trainer, &mut batches).unwrap();
+    phase_run.save(&trainer, &folder.path().join("1")).unwrap();
+    let (name, broken) = trainer.trained(1).unwrap()[0];
     let _ = tch::no_grad(|| broken.shallow_clone().fill_(f64::INFINITY));
-    let error = stage_run.save(&trainer, &folder.path().join("2")).unwrap_err().to_string();
-    assert!(error.contains(name) && error.contains("after step 1 of stage cross_attention"), "{error}");
+    let error = phase_run.save(&trainer, &folder.path().join("2")).unwrap_err().to_string();
+    assert!(error.contains(name) && error.contains("after step 1 of phase cross_attention"), "{error}");
     assert!(!folder.path().join("2").exists() && folder.path().join("1").exists());
 }

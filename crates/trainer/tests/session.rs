@@ -58,7 +58,7 @@ fn what_is_only_looked_at_ends_no_run_and_photos_are_noted() {
         }
     });
     assert_eq!(outcome.unwrap(), Outcome::Finished);
-    // At step 2 of 3 of each stage, and at the end.
+    // At step 2 of 3 of each phase, and at the end.
     assert_eq!(notes.len(), 4);
     let (file, image) =
         ("validation/1-embedding-00002.png goes without one image", "\"a photo of a [V] cat\" (seed 0)");

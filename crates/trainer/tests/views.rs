@@ -6,12 +6,13 @@ mod common;
 use common::{config, start};
 use libtorch::random;
 use photos::Augmentation;
-use runs::{Prior, Stage, TrainConfig};
+use runs::{Prior, TrainConfig};
 use tch::{Kind, Tensor};
-use trainer::{Batch, BatchIndex, Batches};
+use methods::Batch;
+use trainer::{BatchIndex, Batches};
 
 fn place(step: usize) -> BatchIndex {
-    BatchIndex { stage: Stage::Unet, step, part: 0 }
+    BatchIndex { phase: 2, step, part: 0 }
 }
 
 fn assert_same(a: &Batch, b: &Batch) {
@@ -31,7 +32,7 @@ fn latents_are_sampled_from_the_posteriors_of_the_views() {
     let (trainer, mut batches) = start(config());
     for step in 0..3 {
         let batch = batches.batch(place(step)).unwrap();
-        let views = batches.crops(place(step));
+        let views = batches.crops(place(step)).unwrap();
         let images: Vec<Tensor> =
             views.iter().map(|(photo, view)| sampling::image_to_tensor(&view.render(&photo.pixels))).collect();
         let noise = random::normal(random::derive(0, "posterior", 3 << 48 | step as u64), &[2, 4, 4, 4]);
@@ -67,7 +68,7 @@ fn the_categorys_images_follow_the_subjects() {
     let (_trainer, mut batches) = start(TrainConfig { prior: Some(Prior::default()), ..config() });
     let both = batches.batch(place(0)).unwrap();
     assert_eq!((alone.latents.size()[0], both.latents.size()[0]), (2, 4));
-    assert_eq!(batches.crops(place(0)).len(), 2);
+    assert_eq!(batches.crops(place(0)).unwrap().len(), 2);
     assert!(!both.latents.narrow(0, 0, 2).equal(&both.latents.narrow(0, 2, 2)));
 }
 

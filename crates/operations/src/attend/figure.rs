@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use heatmaps::{HeatMaps, Scale, overlay};
 use images::{Grid, RgbImage, save_generated};
-use runs::{AttentionRow, Overlay, Stage};
+use runs::{AttentionRow, Overlay};
 use sampling::{Request, Settings, Word};
 use tch::{Device, Kind, Tensor};
 
@@ -27,7 +27,7 @@ pub(super) struct Figure {
 
 /// What one model has made of the prompt.
 pub(super) struct Row {
-    name: &'static str,
+    name: String,
     title: String,
     image: RgbImage,
     /// [positions, height, width] on the CPU: the sum over passes, or the share.
@@ -40,20 +40,20 @@ pub(super) struct Row {
 
 impl Row {
     pub(super) fn new(
-        name: &'static str,
-        stage: Option<Stage>,
+        name: &str,
+        phase: Option<usize>,
         image: RgbImage,
         maps: &HeatMaps,
         figure: &Figure,
     ) -> Result<Self> {
-        let title = stage.map_or_else(|| format!("{name} model"), |stage| format!("after stage {}", stage.number()));
+        let title = phase.map_or_else(|| format!("{name} model"), |number| format!("after phase {number}"));
         let of_word = |word: &Word| {
             let sum = maps.word(word.positions.clone())?.get(0).to_device(Device::Cpu);
             Ok(if figure.normalized { sum } else { sum / maps.passes as f64 })
         };
         let words = figure.words.iter().map(of_word).collect::<Result<_>>()?;
         let (passes, maps) = (maps.passes, maps.maps.get(0).to_device(Device::Cpu));
-        Ok(Self { name, title, image, maps, words, passes })
+        Ok(Self { name: name.to_owned(), title, image, maps, words, passes })
     }
 }
 
@@ -61,7 +61,7 @@ impl Figure {
     /// Writes each row's maps [positions, height, width] under the row's name: sums over passes, or shares.
     pub(super) fn save_maps(&self, path: &Path) -> Result<()> {
         let tokens = serde_json::to_string(&self.tokens)?;
-        let maps = self.rows.iter().map(|row| (row.name, row.maps.to_kind(Kind::Float)));
+        let maps = self.rows.iter().map(|row| (row.name.as_str(), row.maps.to_kind(Kind::Float)));
         weights::save_with_metadata(path, maps, &[("prompt", &self.request.prompt), ("tokens", &tokens)])
     }
 
@@ -86,7 +86,7 @@ impl Figure {
                 overlays.push(Overlay { word: word.text.clone(), file: file.into(), mean, max });
             }
             let Row { name, title, passes, .. } = row;
-            let (name, title, passes) = ((*name).to_owned(), title.clone(), *passes);
+            let (name, title, passes) = (name.clone(), title.clone(), *passes);
             records.push(AttentionRow { name, title, image: file.into(), passes, overlays });
         }
         save_generated(&out.join("grid.png"), &grid.draw(), &[("Title", &self.request.prompt)])?;

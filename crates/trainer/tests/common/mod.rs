@@ -1,25 +1,25 @@
-//! A small run: three photos by formula, the tiny model, three steps a stage.
+//! A small run: three photos by formula, the tiny model, three steps a phase.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use golden::fixtures;
 use images::RgbImage;
 use photos::{Augmentation, Photo};
-use runs::{StageConfig, TrainConfig};
+use runs::TrainConfig;
 use sampling::Pipeline;
 use tch::{Device, Kind, Tensor};
 use trainer::{PhotoBatches, Trainer};
 
 pub(crate) fn config() -> TrainConfig {
-    let paper = TrainConfig::paper();
-    let small = |stage: StageConfig| StageConfig { steps: 3, batch_size: 2, ..stage };
-    TrainConfig {
+    let mut config = TrainConfig {
         category: "cat".to_owned(),
-        embedding: small(paper.embedding),
-        cross_attention: StageConfig { gradient_accumulation: 2, ..small(paper.cross_attention) },
-        unet: small(paper.unet),
         augmentation: Augmentation { resolution: 32, ..Augmentation::default() },
-        ..paper
+        ..TrainConfig::paper()
+    };
+    for phase in config.phases.values_mut() {
+        (phase.steps, phase.batch_size) = (3, 2);
     }
+    config.phases[1].gradient_accumulation = 2;
+    config
 }
 
 /// Three photos by formula.
@@ -43,6 +43,8 @@ pub(crate) fn start(config: TrainConfig) -> (Trainer, PhotoBatches) {
 
 /// Everything that training changes.
 pub(crate) fn learned(trainer: &Trainer) -> Vec<(String, Tensor)> {
-    let unet = trainer.pipeline.parameters.unet.iter().map(|(name, tensor)| (name.to_owned(), tensor.detach().copy()));
-    unet.chain([("[V]".to_owned(), trainer.subject.embedding.detach().copy())]).collect()
+    let unet = trainer.pipeline.parameters.unet.iter();
+    let added = trainer.learned.added.iter().map(|(name, tensor)| (name.as_str(), tensor));
+    let embedding = trainer.learned.embedding.iter().map(|rows| ("[V]", rows));
+    unet.chain(added).chain(embedding).map(|(name, tensor)| (name.to_owned(), tensor.detach().copy())).collect()
 }
