@@ -52,6 +52,8 @@ pub struct StepReport {
     pub steps: usize,
     /// The terms of the loss by name, averaged over the step's batches or summed.
     pub losses: Vec<(String, f64)>,
+    /// The 2-norm of all gradients that `max_grad_norm` limits, before it does; of all gradients, where it limits none.
+    pub gradient_norm: f64,
 }
 
 /// A phase on its way.
@@ -258,6 +260,7 @@ impl PhaseRun {
             step: self.done,
             steps: phase.steps,
             losses: names.into_iter().map(|name| (name.to_owned(), f64::NAN)).collect(),
+            gradient_norm: f64::NAN,
         };
         Ok(LaunchedStep { report, shown: Download::new(&shown)? })
     }
@@ -377,6 +380,7 @@ impl LaunchedStep {
         for ((_, loss), value) in report.losses.iter_mut().zip(&shown) {
             *loss = *value;
         }
+        report.gradient_norm = shown.get(terms).copied().unwrap_or_default();
         report.check(&shown[terms..])?;
         Ok(report)
     }

@@ -36,6 +36,7 @@ impl StepLogger {
             (format!("learning_rate{name}"), phase.learning_rate_at(report.step - 1, *group))
         };
         values.extend(phase.trains.keys().map(rate));
+        values.push(("gradient_norm".to_owned(), report.gradient_norm));
         values.extend(peak_memory.map(|bytes| ("peak_memory_bytes".to_owned(), bytes as f64)));
         let values = values.iter().map(|(name, value)| (name.as_str(), *value));
         let entry = Entry::now(number, &report.phase, values);

@@ -1,0 +1,305 @@
+//! Every method, step by step what an independent loop in Python does, from the same crops, noise, timesteps and prompts:
+//! fixtures/methods, whose README has the bounds.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use anyhow::Result;
+use golden::{Formula, Golden, fixtures};
+use methods::Batch;
+use options::{Adapter, LoraTargets};
+use runs::{Group, GroupConfig, Prior, RegularizerConfig, TrainConfig};
+use sampling::{Pipeline, Request, Settings};
+use scheduler::SchedulerKind;
+use tch::{Device, Kind, Tensor};
+use trainer::{BatchIndex, Batches, LatentEncoder, Trainer};
+use weights::{Init, Source};
+
+const STEPS: usize = 5;
+const BATCH: usize = 4;
+const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
+const BOUND: f64 = 1e-4;
+
+/// One loop beside its golden file.
+struct Case {
+    /// The file in fixtures/methods, without its ending.
+    file: &'static str,
+    model: &'static str,
+    config: TrainConfig,
+    /// What differs from the given batches: the prompts of each step.
+    prompts: Option<Vec<Vec<String>>>,
+    /// The prompt of the image.
+    image: &'static str,
+    /// The bound of the change of all parameters together; at tiny learning rates it is mostly rounding.
+    total: f64,
+    /// Whether the change of each parameter is compared.
+    each: bool,
+}
+
+impl Case {
+    fn new(file: &'static str, config: TrainConfig) -> Self {
+        let image = "a photo of [V] ball";
+        Self { file, model: "tiny-sd21", config, prompts: None, image, total: BOUND, each: true }
+    }
+}
+
+/// A method's recipe with the golden's steps, batch and learning rate.
+fn recipe(method: &str, learning_rate: f64) -> TrainConfig {
+    let mut config = methods::named(method).unwrap().recipe();
+    config.category = "ball".to_owned();
+    for phase in config.phases.values_mut() {
+        (phase.steps, phase.batch_size, phase.learning_rate) = (STEPS, BATCH, learning_rate);
+    }
+    config
+}
+
+/// Batches as the shared file has them.
+struct Given<'a> {
+    inputs: Golden,
+    encoder: LatentEncoder,
+    prompts: Vec<Vec<String>>,
+    trainer: &'a Trainer,
+}
+
+impl Batches for Given<'_> {
+    fn batch(&mut self, index: BatchIndex) -> Result<Batch> {
+        let of = |name: &str| self.inputs.get(name).get(index.step as i64);
+        let images = of("images").to_kind(Kind::Float) / 127.5 - 1.0;
+        let images = images.repeat_interleave_self_int(8, 2, None).repeat_interleave_self_int(8, 3, None);
+        let moments = self.encoder.moments(&images)?;
+        let one = || vec![self.trainer.config.fill(&self.trainer.config.prompt)];
+        Ok(Batch {
+            latents: self.encoder.sample(&moments, &of("posterior_noise"))?,
+            noise: of("noise"),
+            timesteps: of("timesteps"),
+            prompts: self.prompts.get(index.step).cloned().unwrap_or_else(one),
+        })
+    }
+}
+
+/// The largest relative errors, by what they are of.
+#[derive(Default)]
+struct Worst(std::collections::BTreeMap<&'static str, f64>);
+
+impl Worst {
+    fn keep(&mut self, what: &'static str, error: f64) {
+        let worst = self.0.entry(what).or_default();
+        // A NaN is larger than all.
+        *worst = if error > *worst || error.is_nan() { error } else { *worst };
+    }
+}
+
+fn follow(case: Case) {
+    // More threads only wait for each other in so small a model.
+    tch::set_num_threads(1);
+    let golden = Golden::open(&format!("methods/{}.safetensors", case.file));
+    let has = |name: &str| golden.names().any(|found| found == name);
+    let pipeline = Pipeline::from_folder(&fixtures().join(case.model), F32).unwrap();
+    let mut trainer = Trainer::new(case.config, pipeline).unwrap();
+    for (name, parameter) in &trainer.learned.added {
+        if let Some(module) = name.strip_suffix(".lora_A.weight") {
+            let start = Formula.fetch(&format!("{module}.lora_A"), &parameter.size(), Init::Const(0.0), F32).unwrap();
+            let _ = tch::no_grad(|| parameter.shallow_clone().copy_(&start));
+        }
+    }
+    let mut worst = Worst::default();
+    let before = weights_of(&trainer);
+    {
+        let encoder = LatentEncoder::new(&trainer.pipeline, &trainer.config).unwrap();
+        let inputs = Golden::open("methods/inputs.safetensors");
+        let mut batches = Given { inputs, encoder, prompts: case.prompts.unwrap_or_default(), trainer: &trainer };
+        let mut phase_run = trainer.start(0).unwrap();
+        for step in 0..STEPS as i64 {
+            let report = phase_run.step(&trainer, &mut batches).unwrap().wait().unwrap();
+            for (term, (name, loss)) in report.losses.iter().enumerate() {
+                let weight = trainer.config.prior.as_ref().filter(|_| name == "prior").map_or(1.0, |prior| prior.weight);
+                let expected = golden.get("losses").double_value(&[step, term as i64]);
+                worst.keep("losses", (loss / weight / expected - 1.0).abs());
+            }
+            assert_eq!(report.losses.len() as i64, golden.get("losses").size()[1]);
+            if has("gradient_norms") && trainer.config.max_grad_norm.is_some() {
+                let expected = golden.get("gradient_norms").double_value(&[step]);
+                worst.keep("gradient_norms", (report.gradient_norm / expected - 1.0).abs());
+            }
+            if has("embedding") {
+                let learned = trainer.learned.embedding.as_ref().unwrap();
+                worst.keep("embedding", golden::relative_error(learned, &golden.get("embedding").get(step)));
+            }
+        }
+        phase_run.finish(&trainer).unwrap();
+    }
+    let learned = std::mem::replace(
+        &mut trainer.learned,
+        methods::Learned { placeholder: String::new(), embedding: None, adapters: None, added: Vec::new() },
+    );
+    trainer.method.settle(&mut trainer.pipeline, learned).unwrap();
+    changes(&golden, &before, &weights_of(&trainer), case.each, &mut worst);
+    for name in golden.names().filter(|name| name.starts_with("whole.") || name.starts_with("merged.")) {
+        let (_, parameter) = name.split_once('.').unwrap();
+        if let Some(actual) = trainer.pipeline.parameters.unet.get(parameter) {
+            worst.keep("whole", golden::relative_error(actual, &golden.get(name)));
+        }
+    }
+    let request = Request { latents: Some(inputs_latents()), ..Request::new(case.image, 0) };
+    let settings = Settings {
+        steps: 10,
+        height: 64,
+        width: 64,
+        scheduler: Some(SchedulerKind::DpmSolverPlusPlus),
+        ..trainer.pipeline.default_settings()
+    };
+    let latents = trainer.pipeline.denoise(&[request], &settings, &mut |_| {}).unwrap();
+    worst.keep("image", golden::relative_error(&latents.get(0), &golden.get("image_latents")));
+
+    println!("{}: {:?}", case.file, worst.0);
+    for (what, error) in &worst.0 {
+        let bound = if *what == "total" { case.total } else { BOUND };
+        assert!(*error <= bound, "{}: {what} is off by {error:.1e}: {:?}", case.file, worst.0);
+    }
+}
+
+fn inputs_latents() -> Tensor {
+    Golden::open("methods/inputs.safetensors").get("latents").get(0)
+}
+
+/// All weights of the U-Net and the text encoder.
+fn weights_of(trainer: &Trainer) -> Vec<(String, Tensor)> {
+    let parameters = &trainer.pipeline.parameters;
+    let all = parameters.unet.iter().chain(parameters.text_encoder.iter());
+    all.map(|(name, tensor)| (name.to_owned(), tensor.detach().to_kind(Kind::Double).copy())).collect()
+}
+
+/// Softmax does not see the biases of a text encoder's keys: their gradients are rounding.
+const BLIND: &str = "self_attn.k_proj.bias";
+
+fn changes(golden: &Golden, before: &[(String, Tensor)], after: &[(String, Tensor)], each: bool, worst: &mut Worst) {
+    let (mut squares, mut expected_squares) = (0.0, None);
+    for ((name, before), (_, after)) in before.iter().zip(after).filter(|((name, _), _)| !name.ends_with(BLIND)) {
+        let change = after - before;
+        let norm = change.norm().double_value(&[]);
+        squares += norm * norm;
+        let key = format!("change.{name}");
+        if !each || !golden.names().any(|found| found == key) {
+            continue;
+        }
+        let expected = golden.get(&key);
+        let (theirs, projection) = (expected.double_value(&[0]), expected.double_value(&[1]));
+        let pattern = Formula.fetch(name, &change.size(), Init::Const(0.0), F32).unwrap().to_kind(Kind::Double);
+        let difference = (&change * &pattern).sum(Kind::Double).double_value(&[]) - projection;
+        worst.keep("change", (norm / theirs - 1.0).abs());
+        worst.keep("change", difference.abs() / (theirs * pattern.norm().double_value(&[])));
+    }
+    if golden.names().any(|name| name == "total") {
+        expected_squares = Some(golden.get("total").double_value(&[0]).powi(2));
+    }
+    if let Some(expected) = expected_squares {
+        worst.keep("total", ((squares / expected).sqrt() - 1.0).abs());
+    }
+}
+
+/// The prompts of each step, in our words.
+fn templates(case: &str, token: &str) -> Vec<Vec<String>> {
+    let path = fixtures().join("methods/textual_inversion/cases.json");
+    let cases: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let prompts: Vec<Vec<String>> = serde_json::from_value(cases["cases"][case]["prompts"].clone()).unwrap();
+    let ours = |prompt: String| prompt.replace(token, "[V]");
+    prompts.into_iter().map(|step| step.into_iter().map(ours).collect()).collect()
+}
+
+#[test]
+fn textual_inversion() {
+    for (case, model, token, vectors) in [
+        ("one", "tiny-sd21", "<new>", 1),
+        ("two", "tiny-sd21", "<new> <new>_1", 2),
+        ("sd15", "tiny-sd15", "<new>", 1),
+    ] {
+        let file = ["textual_inversion/one", "textual_inversion/two", "textual_inversion/sd15"];
+        let file = file.into_iter().find(|file| file.ends_with(case)).unwrap();
+        let config = TrainConfig { vectors, ..recipe("textual-inversion", 5e-2) };
+        let prompts = Some(templates(case, token));
+        follow(Case { model, prompts, image: "a photo of a [V]", ..Case::new(file, config) });
+    }
+}
+
+#[test]
+fn dreambooth() {
+    let config = || TrainConfig { max_grad_norm: Some(0.65), ..recipe("dreambooth", 1e-3) };
+    let new_token = TrainConfig {
+        placeholder: "<new>".to_owned(),
+        new_token: true,
+        initial_word: Some("photo".to_owned()),
+        ..config()
+    };
+    follow(Case::new("dreambooth/unet", new_token));
+    let mut text_encoder = config();
+    text_encoder.phases[0].trains.insert(Group::TextEncoder, GroupConfig::default());
+    follow(Case::new("dreambooth/text_encoder", text_encoder));
+    let mut prior = TrainConfig { max_grad_norm: Some(1.0), prior: Some(Prior { weight: 0.5, ..Prior::default() }), ..config() };
+    prior.phases[0].batch_size = BATCH / 2;
+    follow(Case::new("dreambooth/prior", prior));
+}
+
+#[test]
+fn ti_db() {
+    let image = "a photo of a [V] ball";
+    let mut rates = TrainConfig { max_grad_norm: Some(0.65), ..recipe("ti-db", 1e-3) };
+    rates.phases[0].trains.get_mut(&Group::Embedding).unwrap().learning_rate = Some(2e-2);
+    follow(Case { image, ..Case::new("ti_db/two_rates", rates) });
+    // A step of 2e-6 is some units in the last place of a weight.
+    follow(Case { image, total: 2e-3, each: false, ..Case::new("ti_db/recipe", recipe("ti-db", 2e-6)) });
+}
+
+#[test]
+fn oft() {
+    for (file, method, model) in [
+        ("oft/oft", "oft", "tiny-sd21"),
+        ("oft/coft", "coft", "tiny-sd21"),
+        ("oft/sd15", "oft", "tiny-sd15"),
+    ] {
+        let mut config = TrainConfig {
+            placeholder: "<new>".to_owned(),
+            new_token: true,
+            initial_word: Some("photo".to_owned()),
+            max_grad_norm: Some(0.08),
+            prior: Some(Prior::default()),
+            ..recipe(method, 2e-2)
+        };
+        config.phases[0].batch_size = BATCH / 2;
+        if method == "coft" {
+            config.adapter = Some(Adapter::Oft { blocks: 4, constraint: Some(8e-3) });
+        }
+        follow(Case { model, ..Case::new(file, config) });
+    }
+}
+
+#[test]
+fn lora() {
+    let config = |rank, alpha, targets, max_grad_norm| TrainConfig {
+        adapter: Some(Adapter::Lora { rank, alpha: Some(alpha), targets }),
+        max_grad_norm: Some(max_grad_norm),
+        ..recipe("lora", 1e-2)
+    };
+    follow(Case::new("lora/attention", config(2, 2.0, LoraTargets::Attention, 0.035)));
+    let kohya = config(1, 0.5, LoraTargets::Kohya, 0.06);
+    follow(Case { model: "tiny-sd15", ..Case::new("lora/kohya", kohya) });
+}
+
+/// Of one phase: an adapter whose maps the regulariser sees.
+#[test]
+fn attndreambooth_lora() {
+    let mut config = recipe("attndreambooth-lora", 1e-2);
+    let phase = config.phases.shift_remove("unet").unwrap();
+    config.phases = [("unet".to_owned(), phase)].into();
+    (config.phases[0].lambda_mean, config.phases[0].lambda_variance) = (2e4, 5e4);
+    config.adapter = Some(Adapter::Lora { rank: 2, alpha: Some(2.0), targets: LoraTargets::Attention });
+    config.regularizer = RegularizerConfig { category: regularizer::Category::First, ..RegularizerConfig::default() };
+    follow(Case { image: "a photo of a [V] ball", ..Case::new("lora/attndreambooth", config) });
+}
+
+/// On the geometry of Stable Diffusion, without its weights.
+#[test]
+fn recipes_say_what_their_sources_say() {
+    for method in methods::ALL {
+        let config = TrainConfig { category: "dog".to_owned(), ..method.recipe() };
+        config.validate().unwrap();
+        assert_eq!(config.method, method.name());
+    }
+}
