@@ -26,6 +26,7 @@ pub(crate) fn run(request: &Export, context: &Context<'_>) -> Result<Exported> {
     match request.format() {
         ExportFormat::Diffusers => diffusers(request, context),
         ExportFormat::SingleFile => single_file(request, context),
+        ExportFormat::Embedding => embedding(request, context),
     }
 }
 
@@ -66,18 +67,43 @@ fn single_file(request: &Export, context: &Context<'_>) -> Result<Exported> {
     }
     let (name, category) = (::export::name_in_prompts(&embedding), &run.config.category);
     let how = format!(
-        "put {} into the folder for embeddings; prompts then call the subject {name} in A1111's web UI, as in \"a photo \
-         of a {name} {category}\", and embedding:{name} in ComfyUI",
+        "put {} into the folder for embeddings; prompts then call the subject {name} in A1111's web UI, as in \"a \
+         photo of a {name} {category}\", and embedding:{name} in ComfyUI",
         terminal::path(embedding.file_name().unwrap_or_default())
     );
     // As ModelSpec calls them.
     let metadata = [("modelspec.trigger_phrase", name.as_str()), ("modelspec.usage_hint", &how)];
     let format = SingleFile { kind, metadata: &metadata, ..SingleFile::default() };
     ::export::single_file(&base, &request.out, Some(Unet::Folder(&run.unet)), &format)?;
-    ::export::save_embeddings(&embedding, &run.config.placeholder, &run.embedding)?;
+    ::export::save_embeddings(&embedding, request.embedding_form.key(&run.config.placeholder), &run.embedding)?;
     // A1111's web UI shows the text as the checkpoint's description.
     atomic::write(&usage, format!("To use the subject of this checkpoint, {how}.\n"))?;
     Ok(Exported { paths: vec![request.out.clone(), embedding], usage: how })
+}
+
+fn embedding(request: &Export, context: &Context<'_>) -> Result<Exported> {
+    ensure!(
+        request.dtype.is_none(),
+        "--dtype is for a single file: an embedding's file is small and in fp32; leave out --dtype, or give --format \
+         single-file"
+    );
+    ensure!(
+        request.out.extension().is_some_and(|extension| extension == "safetensors"),
+        "the embedding's file {} must end in .safetensors, by which programs know it",
+        terminal::path(&request.out)
+    );
+    let run = models::finished(&request.run, request.model.as_deref(), context)?;
+    atomic::ensure_new(&request.out)?;
+    let placeholder = &run.config.placeholder;
+    ::export::save_embeddings(&request.out, request.embedding_form.key(placeholder), &run.embedding)?;
+    let name = ::export::name_in_prompts(&request.out);
+    Ok(Exported {
+        paths: vec![request.out.clone()],
+        usage: format!(
+            "put it into the folder for embeddings; prompts then call it {name} in A1111's web UI and embedding:{name} in \
+             ComfyUI"
+        ),
+    })
 }
 
 /// The embedding, under a name that prompts can have in them, and the text on how to use it.

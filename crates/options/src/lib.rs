@@ -13,7 +13,9 @@
 //! Invariants: every name parses to the value that displays it; needs no LibTorch.
 
 mod device;
+mod embedding_form;
 mod generation;
+mod masked_loss;
 mod model;
 mod named;
 pub mod optimizer;
@@ -21,7 +23,9 @@ pub mod regularizer;
 mod seed;
 
 pub use device::DeviceChoice;
+pub use embedding_form::EmbeddingForm;
 pub use generation::GenerationSettings;
+pub use masked_loss::MaskedLoss;
 pub use model::ModelOptions;
 pub use named::{Dtype, LearningRateSchedule, PredictionType, SchedulerKind, UnknownName};
 pub use seed::derive_seed;
