@@ -25,4 +25,4 @@ mod masked_loss;
 mod merging;
 
 pub use masked_loss::masked_loss;
-pub use merging::Merger;
+pub use merging::{Merger, text_features};

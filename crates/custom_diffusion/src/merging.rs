@@ -3,6 +3,25 @@
 use anyhow::{Context, Result, bail, ensure};
 use tch::{Kind, Tensor};
 
+/// The text features of a caption that count for merging, [n, width]: of its hidden states [positions, width], those
+/// after the first `skip` positions up to and with the first end of text, `end` among its token `ids`.
+///
+/// `skip` is 1, the begin of text, or for a target within a sentence what stands before it.
+///
+/// # Errors
+/// When there is no end of text after them, or not one id for each hidden state.
+pub fn text_features(hidden_states: &Tensor, ids: &[i64], end: i64, skip: usize) -> Result<Tensor> {
+    let size = hidden_states.size();
+    ensure!(
+        size.len() == 2 && size[0] == ids.len() as i64,
+        "the hidden states have shape {size:?}, but there are {} token ids: give [positions, width] of one caption",
+        ids.len()
+    );
+    let last = ids.iter().position(|&id| id == end).filter(|&last| last >= skip);
+    let last = last.with_context(|| format!("the caption has no end of text ({end}) after its first {skip} tokens"))?;
+    Ok(hidden_states.narrow(0, skip as i64, (last + 1 - skip) as i64))
+}
+
 /// Merges the keys' and values' weights of several runs (arXiv 2212.04488, section 3.2, equation 4): of all weights
 /// that map the targets as their runs do, those that change the base model's least on the retention captions.
 ///
@@ -19,7 +38,7 @@ pub struct Merger {
 impl Merger {
     /// - `targets`: of each run the text features [n, width] for which its weights are kept. As the authors: all
     ///   positions of "`[V]` CLASS NOUN", and of "photo of a `[V]` CLASS NOUN" from `[V]` on, without the begin of
-    ///   text, up to and with the first end of text. Rows that are there already count once.
+    ///   text, up to and with the first end of text ([`text_features`]). Rows that are there already count once.
     /// - `retention`: the text features [m, width] of captions in which nothing is to change; likewise, whole captions.
     ///
     /// # Errors
@@ -163,6 +182,17 @@ mod tests {
         let (base, run) = (random(3, &[3, 4]), random(4, &[3, 4]));
         let merge = |rows: &Tensor| Merger::new(&[rows], &retention).unwrap().merge(&base, &[&run]).unwrap();
         assert!(merge(&rows).equal(&merge(&twice)));
+    }
+
+    #[test]
+    fn features_end_with_the_first_end_of_text() {
+        let states = random(1, &[6, 3]);
+        let ids = [49, 5, 6, 50, 50, 50];
+        assert_eq!(text_features(&states, &ids, 50, 1).unwrap(), states.narrow(0, 1, 3));
+        assert_eq!(text_features(&states, &ids, 50, 3).unwrap(), states.narrow(0, 3, 1));
+        let error = text_features(&states, &ids, 50, 4).unwrap_err().to_string();
+        assert_eq!(error, "the caption has no end of text (50) after its first 4 tokens");
+        assert!(text_features(&states, &ids[..5], 50, 1).unwrap_err().to_string().contains("5 token ids"));
     }
 
     #[test]

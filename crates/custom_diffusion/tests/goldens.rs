@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use clip::ClipTextModel;
-use custom_diffusion::{Merger, masked_loss};
+use custom_diffusion::{Merger, masked_loss, text_features};
 use golden::{Formula, Golden, fixtures, relative_error};
 use optimizer::AdamW;
 use options::MaskedLoss;
@@ -257,4 +257,34 @@ fn merged_runs_are_numpys() {
             golden.assert_close(&key, weight, 1e-7);
         }
     }
+}
+
+/// The captions' features by this project's text encoder, of both runs' tokens.
+#[test]
+fn text_features_are_those_of_the_merged_runs() {
+    let golden = Golden::open("methods/custom_diffusion/merge.safetensors");
+    let cases = cases();
+    let mut model = Model::load();
+    let tokens: Vec<(&str, &str)> = cases["merge"]["tokens"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(token, category)| (token.as_str(), category.as_str().unwrap()))
+        .collect();
+    model.add(&tokens);
+    let rows = ["embedding.1", "embedding.2"].map(|name| golden.get(name));
+    model.text_encoder.set_extra_tokens(&Tensor::stack(&rows, 0)).unwrap();
+    let features = |caption: &str, skip| {
+        let ids = model.tokenizer.encode(caption).unwrap().ids;
+        let states = model.text_encoder.forward(&Tensor::from_slice(&ids).unsqueeze(0)).unwrap().get(0);
+        text_features(&states, &ids, model.tokenizer.eos_id(), skip).unwrap()
+    };
+    let captions = |(token, category): &(&str, &str)| {
+        [(format!("{token} {category}"), 1), (format!("photo of a {token} {category}"), 4)]
+    };
+    let targets: Vec<Tensor> = tokens.iter().flat_map(captions).map(|(text, skip)| features(&text, skip)).collect();
+    golden.assert_close("targets", &Tensor::cat(&targets, 0), 1e-5);
+    let retention = cases["merge"]["retention_captions"].as_array().unwrap();
+    let retention: Vec<Tensor> = retention.iter().map(|text| features(text.as_str().unwrap(), 1)).collect();
+    golden.assert_close("retention", &Tensor::cat(&retention, 0), 1e-5);
 }
