@@ -133,7 +133,8 @@ fn sampling(pipeline: Pipeline, settings: &Settings) -> Result<Prepared> {
     let requests: Vec<Request> =
         (0..settings.batch_size).map(|i| Request::new("a photo of a bird", i.unsigned_abs())).collect();
     let scheduler = Some(SchedulerKind::DpmSolverPlusPlus);
-    let asked = sampling::Settings { steps: settings.steps, guidance_scale: 7.5, height: side, width: side, scheduler };
+    let base = sampling::Settings { height: side, width: side, ..pipeline.default_settings() };
+    let asked = sampling::Settings { steps: settings.steps, guidance_scale: 7.5, scheduler, ..base };
     Ok(Prepared::new(move || Ok(size(&pipeline.denoise(&requests, &asked, &mut |_| {})?))))
 }
 

@@ -19,7 +19,7 @@ const LEGACY_EOS: i64 = 2;
 pub struct ClipTextModel {
     config: TextConfig,
     token_embedding: Tensor,
-    extra_tokens: Option<Tensor>,
+    extra_tokens: Vec<Tensor>,
     position_embedding: Tensor,
     encoder: Encoder,
     final_layer_norm: LayerNorm,
@@ -40,7 +40,7 @@ impl ClipTextModel {
         let (dim, init) = (config.hidden_size, Init::Normal(0.02));
         Ok(Self {
             token_embedding: embeddings.get("token_embedding.weight", &[config.vocab_size, dim], init),
-            extra_tokens: None,
+            extra_tokens: Vec::new(),
             position_embedding: embeddings.get(
                 "position_embedding.weight",
                 &[config.max_position_embeddings, dim],
@@ -102,6 +102,15 @@ impl ClipTextModel {
     /// # Errors
     /// As [`ClipTextModel::with_extra_tokens`].
     pub fn set_extra_tokens(&mut self, rows: &Tensor) -> Result<()> {
+        let before = std::mem::take(&mut self.extra_tokens);
+        self.add_extra_tokens(rows).inspect_err(|_| self.extra_tokens = before)
+    }
+
+    /// The same beside those that were added before, whose ids the new ones follow.
+    ///
+    /// # Errors
+    /// As [`ClipTextModel::with_extra_tokens`].
+    pub fn add_extra_tokens(&mut self, rows: &Tensor) -> Result<()> {
         ensure!(
             rows.dim() == 2 && rows.size()[1] == self.config.hidden_size,
             "embeddings of new tokens have shape {:?}, but this text encoder needs [tokens, {}]; use embeddings that \
@@ -109,7 +118,7 @@ impl ClipTextModel {
             rows.size(),
             self.config.hidden_size
         );
-        self.extra_tokens = Some(rows.to_device(self.token_embedding.device()));
+        self.extra_tokens.push(rows.to_device(self.token_embedding.device()));
         Ok(())
     }
 
@@ -135,10 +144,14 @@ impl ClipTextModel {
         self.check_ids(ids)?;
         let table = &self.token_embedding;
         let ids = libtorch::upload(&ids.to_kind(Kind::Int64), table.device());
-        let Some(extra) = &self.extra_tokens else { return Ok(embedding(table, &ids)) };
+        let extra = match &self.extra_tokens[..] {
+            [] => return Ok(embedding(table, &ids)),
+            [rows] => rows.to_kind(table.kind()),
+            several => Tensor::cat(&several.iter().map(|rows| rows.to_kind(table.kind())).collect::<Vec<_>>(), 0),
+        };
         let size = table.size()[0];
         let known = embedding(table, &ids.clamp_max(size - 1));
-        let added = embedding(&extra.to_kind(table.kind()), &(&ids - size).clamp_min(0));
+        let added = embedding(&extra, &(&ids - size).clamp_min(0));
         Ok(known.where_self(&ids.lt(size).unsqueeze(-1), &added))
     }
 
@@ -236,7 +249,7 @@ impl ClipTextModel {
             ids.size()
         );
         self.check_positions(ids.size()[1])?;
-        let added = self.extra_tokens.as_ref().map_or(0, |rows| rows.size()[0]);
+        let added: i64 = self.extra_tokens.iter().map(|rows| rows.size()[0]).sum();
         let known = self.token_embedding.size()[0] + added;
         for id in [i64::try_from(ids.min())?, i64::try_from(ids.max())?] {
             ensure!(

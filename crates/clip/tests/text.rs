@@ -85,6 +85,21 @@ fn gradients_of_embeddings_equal_the_reference() {
 }
 
 #[test]
+fn tokens_may_be_added_one_after_the_other() {
+    for (_, mut model, ids) in cases() {
+        let (rows, first) = (numbers("learned", &[3, 32]), model.config().vocab_size);
+        let _ = ids.get(0).narrow(0, 3, 3).copy_(&Tensor::from_slice(&[first + 2, first, first + 1]));
+        model.set_extra_tokens(&rows).unwrap();
+        let together = model.forward(&ids).unwrap();
+        model.set_extra_tokens(&rows.narrow(0, 0, 1)).unwrap();
+        assert!(model.forward(&ids).is_err());
+        assert!(model.add_extra_tokens(&rows.narrow(1, 0, 31)).is_err());
+        model.add_extra_tokens(&rows.narrow(0, 1, 2)).unwrap();
+        assert_eq!(model.forward(&ids).unwrap(), together);
+    }
+}
+
+#[test]
 fn an_added_token_receives_the_gradient_of_its_place() {
     for (golden, model, ids) in cases() {
         let row = numbers("learned", &[1, 32]).set_requires_grad(true);

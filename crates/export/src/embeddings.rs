@@ -4,12 +4,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use tch::{Kind, Tensor};
-use weights::Archive;
+use weights::{Archive, OpenError};
 
 /// Writes `{placeholder: rows}`, where `rows` are the token's embeddings [vectors, width].
 ///
 /// diffusers' `load_textual_inversion` takes the token's name from the tensor's; A1111's web UI and ComfyUI take it from
-/// the file's.
+/// the file's. For programs that know a file by its tensor's name, give `form.key(placeholder)` of an
+/// `options::EmbeddingForm`.
 ///
 /// # Errors
 /// When `rows` are not embeddings, or the file cannot be written.
@@ -26,21 +27,32 @@ pub fn name_in_prompts(file: &Path) -> String {
 /// Reads the embedding of a token for a model whose text encoder has width `expected_width`: the token's name and its
 /// embeddings [vectors, width] in f32.
 ///
-/// Files with a single tensor are understood, whatever it is called, and those of kohya's scripts (`emb_params`) and of
-/// OneTrainer (`emp_params`). Where the tensor's name says nothing, the token's name is the file's, without its ending.
+/// Files with a single tensor are understood, whatever it is called, and those of kohya's scripts (`emb_params`), of
+/// OneTrainer (`emp_params`) and with `clip_l` alone. Where the tensor's name says nothing, the token's name is the file's,
+/// without its ending.
 ///
 /// # Errors
 /// When the file cannot be read, holds something else, or belongs to a model of another family.
 pub fn load_embeddings(path: &Path, expected_width: i64) -> Result<(String, Tensor)> {
     /// Names that do not name a token.
-    const GENERIC: [&str; 3] = ["emb_params", "emp_params", "*"];
-    let archive = Archive::open(path)?;
+    const GENERIC: [&str; 4] = ["emb_params", "emp_params", "clip_l", "*"];
     let shown = path.display();
+    let archive = match Archive::open(path) {
+        Err(OpenError::Pickle { .. }) => bail!(
+            "{shown} is a pickle file, which may run code when it is read and is therefore refused; convert it with \
+             the script in docs/methods/textual-inversion.md"
+        ),
+        opened => opened?,
+    };
     let names: Vec<&str> = archive.shapes().map(|(name, _)| name).collect();
     let name = match names[..] {
+        ["clip_g", "clip_l"] => bail!(
+            "{shown} holds an embedding for the two text encoders of Stable Diffusion XL (clip_l, clip_g), but this \
+             model has one; use an embedding for Stable Diffusion 1.x or 2.x"
+        ),
         ["emp_params_out"] => bail!(
-            "{shown} holds an embedding that OneTrainer learned for the text encoder's output (emp_params_out), which has \
-             no place among its tokens; train it without \"output embedding\""
+            "{shown} holds an embedding that OneTrainer learned for the text encoder's output (emp_params_out), which \
+             has no place among its tokens; train it without \"output embedding\""
         ),
         [name] => name,
         _ => match names.iter().find(|name| GENERIC.contains(name)) {

@@ -8,6 +8,7 @@
 
 mod base;
 mod components;
+mod custom_diffusion;
 mod embeddings;
 mod family;
 mod folder;
@@ -19,6 +20,7 @@ mod text_encoder;
 
 pub use base::{Replaced, Unet, notes};
 pub use components::Components;
+pub use custom_diffusion::{load_custom_diffusion, save_custom_diffusion};
 pub use embeddings::{load_embeddings, name_in_prompts, save_embeddings};
 pub use family::Family;
 pub use folder::{USAGE, diffusers_folder};

@@ -6,6 +6,7 @@ mod common;
 use common::{TOKEN, formula};
 use export::{load_embeddings, save_embeddings};
 use golden::fixtures;
+use options::EmbeddingForm;
 use tch::Kind;
 
 #[test]
@@ -16,6 +17,23 @@ fn a_file_is_the_one_that_python_writes() {
     let expected = std::fs::read(fixtures().join("export/embeddings/diffusers.safetensors")).unwrap();
     assert!(std::fs::read(&path).unwrap() == expected);
     assert_eq!(load_embeddings(&path, 768).unwrap(), (TOKEN.to_owned(), common::rows(768)));
+}
+
+/// kohya's and OneTrainer's files are found by their tensor's name; written and read again they are the same.
+#[test]
+fn each_form_is_read_as_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("my-dog.safetensors");
+    for (form, key, token) in [
+        (EmbeddingForm::Diffusers, TOKEN, TOKEN),
+        (EmbeddingForm::Kohya, "emb_params", "my-dog"),
+        (EmbeddingForm::OneTrainer, "emp_params", "my-dog"),
+    ] {
+        save_embeddings(&path, form.key(TOKEN), &common::rows(768)).unwrap();
+        let names: Vec<String> = weights::Archive::open(&path).unwrap().tensors().unwrap().into_keys().collect();
+        assert_eq!(names, [key]);
+        assert_eq!(load_embeddings(&path, 768).unwrap(), (token.to_owned(), common::rows(768)));
+    }
 }
 
 #[test]

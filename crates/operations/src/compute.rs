@@ -22,7 +22,8 @@ pub(crate) fn packed_bytes() -> u64 {
 pub(crate) fn settings(sampler: &Sampler, default: &Settings) -> Settings {
     let steps = sampler.steps.unwrap_or(default.steps);
     let guidance_scale = sampler.guidance_scale.unwrap_or(default.guidance_scale);
-    Settings { steps, guidance_scale, scheduler: sampler.scheduler, ..default.clone() }
+    let eta = sampler.eta.or(default.eta);
+    Settings { steps, guidance_scale, scheduler: sampler.scheduler, eta, ..default.clone() }
 }
 
 /// diffusers' name of the scheduler that generates.

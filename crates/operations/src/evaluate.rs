@@ -196,7 +196,7 @@ fn candidates(
     let scheduler = request.sampler.scheduler.unwrap_or(SchedulerKind::DpmSolverPlusPlus);
     let [height, width] = request.size.or(model.image_size()?);
     let Validation { steps, guidance_scale, .. } = run.config.validation;
-    let own = Settings { steps, guidance_scale, height, width, scheduler: None };
+    let own = Settings { steps, guidance_scale, height, width, scheduler: None, eta: None };
     let settings = Settings { scheduler: Some(scheduler), ..compute::settings(&request.sampler, &own) };
     let base = run.base_name();
     let category = &run.config.category;

@@ -28,6 +28,7 @@ pub(crate) fn run(request: &Export, context: &Context<'_>) -> Result<Exported> {
     match request.format() {
         ExportFormat::Diffusers => diffusers(request, context),
         ExportFormat::SingleFile => single_file(request, context),
+        ExportFormat::Embedding => embedding(request, context),
     }
 }
 
@@ -118,12 +119,40 @@ fn single_file(request: &Export, context: &Context<'_>) -> Result<Exported> {
     ::export::single_file(&base, &request.out, &learned.replaced(), &format)?;
     let mut paths = vec![request.out.clone()];
     if let Some(rows) = &run.embedding {
-        ::export::save_embeddings(&embedding, &run.config.placeholder, rows)?;
+        ::export::save_embeddings(&embedding, request.embedding_form.key(&run.config.placeholder), rows)?;
         paths.push(embedding);
     }
     // A1111's web UI shows the text as the checkpoint's description.
     atomic::write(&usage, format!("To use the subject of this checkpoint, {how}.\n"))?;
     Ok(Exported { paths, usage: how })
+}
+
+fn embedding(request: &Export, context: &Context<'_>) -> Result<Exported> {
+    ensure!(
+        request.dtype.is_none(),
+        "--dtype is for a single file: an embedding's file is small and in fp32; leave out --dtype, or give --format \
+         single-file"
+    );
+    ensure!(
+        request.out.extension().is_some_and(|extension| extension == "safetensors"),
+        "the embedding's file {} must end in .safetensors, by which programs know it",
+        terminal::path(&request.out)
+    );
+    let run = models::finished(&request.run, request.model.as_deref())?;
+    atomic::ensure_new(&request.out)?;
+    let placeholder = &run.config.placeholder;
+    let rows = run.embedding.as_ref().with_context(|| {
+        format!("the run in {} has no embedding of its own: its token {placeholder} is a word of the model's", terminal::path(&request.run))
+    })?;
+    ::export::save_embeddings(&request.out, request.embedding_form.key(placeholder), rows)?;
+    let name = ::export::name_in_prompts(&request.out);
+    Ok(Exported {
+        paths: vec![request.out.clone()],
+        usage: format!(
+            "put it into the folder for embeddings; prompts then call it {name} in A1111's web UI and embedding:{name} in \
+             ComfyUI"
+        ),
+    })
 }
 
 /// The embedding, under a name that prompts can have in them, and the text on how to use it.

@@ -44,6 +44,10 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated
             }
             (None, None) => bail!("give a model with --model, or a training run with --run"),
         })?;
+    for file in &request.embeddings {
+        let (token, rows) = ::export::load_embeddings(file, pipeline.text_encoder.config().hidden_size)?;
+        pipeline.add_embedding(&token, &rows).with_context(|| format!("--embedding {}", terminal::path(file)))?;
+    }
     pipeline.set_packed_bytes(compute::packed_bytes());
     context.notes(pipeline.notes());
     if request.check {
@@ -152,9 +156,11 @@ fn entry(request: &Generate, image: &Request, settings: &Settings, pipeline: &Pi
         width: settings.width,
         height: settings.height,
         scheduler: scheduler_name(settings, pipeline).to_owned(),
+        eta: settings.eta,
         run: path(&request.run),
         model: path(&request.model),
         latents: path(&request.latents),
+        embeddings: request.embeddings.iter().filter_map(|file| path(&Some(file.clone()))).collect(),
         device: format!("{device:?}"),
         dtype: format!("{kind:?}"),
         time: time.as_secs_f64(),

@@ -17,4 +17,8 @@ pub struct GenerationSettings {
     pub width: i64,
     /// Another scheduler than the model's own.
     pub scheduler: Option<SchedulerKind>,
+    /// DDIM's η (arXiv 2010.02502, equation 16), from 0 to 1: how much of DDPM's noise each step adds; unset, 0.
+    // Left out of records of images without, which are older than the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta: Option<f64>,
 }

@@ -14,7 +14,9 @@
 
 mod adapter;
 mod device;
+mod embedding_form;
 mod generation;
+mod masked_loss;
 mod model;
 mod named;
 pub mod optimizer;
@@ -23,7 +25,9 @@ mod seed;
 
 pub use adapter::{Adapter, LoraTargets};
 pub use device::DeviceChoice;
+pub use embedding_form::EmbeddingForm;
 pub use generation::GenerationSettings;
+pub use masked_loss::MaskedLoss;
 pub use model::ModelOptions;
 pub use named::{Dtype, LearningRateSchedule, PredictionType, SchedulerKind, UnknownName};
 pub use seed::derive_seed;

@@ -19,8 +19,8 @@ pub enum SizeRules {
     Diffusers,
 }
 
-/// How Custom Diffusion augments photos (arXiv 2212.04488, section 3.1): each is squashed to a square that is smaller or larger
-/// than the image, and pasted onto grey or cropped.
+/// How Custom Diffusion augments photos (arXiv 2212.04488, section 3.1): each is squashed to a square that is smaller
+/// or larger than the image, and pasted onto grey or cropped.
 ///
 /// Resolution and mirroring are [`Augmentation`](crate::Augmentation)'s, of which nothing else is used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,11 +63,11 @@ impl SizeAugmentation {
         InvalidAugmentation::check("largest", self.largest, NEAR..=10.0)
     }
 
-    /// Samples where a photo stands in an image of `side` pixels, of which the mask has `mask_side` cells, mirrored with
-    /// probability `flip_p`. The same seed gives the same place on every machine and in every version.
+    /// Samples where a photo stands in an image of `side` pixels, of which the mask has `mask_side` cells, mirrored
+    /// with probability `flip_p`. The same seed gives the same place on every machine and in every version.
     ///
-    /// In an image of few cells a small photo's mask may have none; such a place is drawn anew, since a loss over nothing is no
-    /// number.
+    /// In an image of few cells a small photo's mask may have none; such a place is drawn anew, since a loss over
+    /// nothing is no number.
     pub fn sample(&self, seed: u64, side: u32, mask_side: u32, flip_p: f64) -> PlacedPhoto {
         let mut unit = Unit::new(seed);
         let flip = unit.next() < flip_p;
@@ -96,8 +96,8 @@ impl SizeRules {
         }
     }
 
-    /// Where a photo of `scale` pixels stands in an image of `side` pixels, with its upper left corner, or that of the crop, at
-    /// `top` and `left` in 0..=|side - scale|.
+    /// Where a photo of `scale` pixels stands in an image of `side` pixels, with its upper left corner, or that of the
+    /// crop, at `top` and `left` in 0..=|side - scale|.
     pub fn place(self, side: u32, scale: u32, top: u32, left: u32) -> PlacedPhoto {
         let scale = self.side(scale);
         let place = if scale > side {
@@ -188,8 +188,8 @@ impl PlacedPhoto {
         }
     }
 
-    /// The cells in which the loss counts, of a square mask of `side` cells: one cell inside of a pasted photo's border, else
-    /// all.
+    /// The cells in which the loss counts, of a square mask of `side` cells: one cell inside of a pasted photo's
+    /// border, else all.
     pub fn mask_region(&self, side: u32) -> Region {
         let Place::Pasted { top, left } = self.place else { return Region::square(0, 0, side) };
         let cell = (self.side / side.max(1)).max(1);
@@ -207,8 +207,8 @@ impl PlacedPhoto {
             .collect()
     }
 
-    /// Renders the image of `side` x `side` pixels: the photo squashed to a square, bilinearly as Pillow does it, then mirrored,
-    /// then pasted onto grey (128) or cropped.
+    /// Renders the image of `side` x `side` pixels: the photo squashed to a square, bilinearly as Pillow does it, then
+    /// mirrored, then pasted onto grey (128) or cropped.
     pub fn render(&self, photo: &RgbImage) -> RgbImage {
         let mut image = RgbImage::from_pixel(self.side, self.side, GREY);
         if photo.is_empty() || self.side == 0 || self.scale == 0 {

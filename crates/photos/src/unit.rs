@@ -3,8 +3,8 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-/// The seed, in the first 8 bytes of the key (little-endian), sets a ChaCha8 generator; of its 64-bit outputs the upper 53
-/// bits, divided by 2^53, are numbers in 0..1.
+/// The seed, in the first 8 bytes of the key (little-endian), sets a ChaCha8 generator; of its 64-bit outputs the upper
+/// 53 bits, divided by 2^53, are numbers in 0..1.
 pub(crate) struct Unit(ChaCha8Rng);
 
 impl Unit {

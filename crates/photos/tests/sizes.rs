@@ -79,8 +79,8 @@ fn scales_are_those_of_the_rules() {
     for rules in [SizeRules::Official, SizeRules::Diffusers] {
         let placed = samples(rules);
         let share = |of: &dyn Fn(&PlacedPhoto) -> bool| placed.iter().filter(|p| of(p)).count() as f64 / 20_000.0;
-        // Five standard deviations of 20,000 samples are at most 0.018. From 170 to 512 there are 343 sides, of which those to
-        // 307 are small.
+        // Five standard deviations of 20,000 samples are at most 0.018. From 170 to 512 there are 343 sides, of which
+        // those to 307 are small.
         assert!((share(&|p| p.apparent_size() == ApparentSize::Near) - 1.0 / 3.0).abs() < 0.018);
         assert!((share(&|p| p.apparent_size() == ApparentSize::Far) - 2.0 / 3.0 * 138.0 / 343.0).abs() < 0.018);
         assert!((share(&|p| p.flip) - 0.5).abs() < 0.018);

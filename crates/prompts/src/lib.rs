@@ -12,8 +12,8 @@
 //! # anyhow::Ok(())
 //! ```
 //!
-//! The sets that need no file, and who made each, are in `data/`, `templates/` and `phrases/`. Invariants: an image's seed
-//! depends on the plan's seed, its prompt and its number alone; needs no LibTorch.
+//! The sets that need no file, and who made each, are in `data/`, `templates/` and `phrases/`. Invariants: an image's
+//! seed depends on the plan's seed, its prompt and its number alone; needs no LibTorch.
 
 mod plan;
 mod set;

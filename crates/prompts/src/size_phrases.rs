@@ -16,8 +16,8 @@ const SETS: [(&str, &str); 2] = [
     ("miniature", include_str!("../phrases/miniature.json")),
 ];
 
-/// What a prompt says of a photo that Custom Diffusion's augmentation has pasted small or cropped; each phrase has `{}` where
-/// the prompt goes.
+/// What a prompt says of a photo that Custom Diffusion's augmentation has pasted small or cropped; each phrase has `{}`
+/// where the prompt goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SizePhrases {
@@ -31,8 +31,8 @@ pub struct SizePhrases {
 }
 
 impl SizePhrases {
-    /// The names of the sets that need no file: `custom-diffusion` is its authors' and diffusers', `miniature` is in the words of
-    /// the miniature.
+    /// The names of the sets that need no file: `custom-diffusion` is its authors' and diffusers', `miniature` is in
+    /// the words of the miniature.
     pub fn names() -> Vec<&'static str> {
         SETS.map(|(name, _)| name).to_vec()
     }

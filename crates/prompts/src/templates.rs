@@ -18,8 +18,8 @@ const SETS: [(&str, &str); 3] = [
 
 /// Training prompts under a name, in which `[V]` stands for the placeholder token and `[category]` for the class noun.
 ///
-/// Which one a sample takes is the trainer's choice, each as likely as the others; one that stands there twice is twice as
-/// likely.
+/// Which one a sample takes is the trainer's choice, each as likely as the others; one that stands there twice is twice
+/// as likely.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TemplateSet {
     /// Its name; that of its file, without its ending.
@@ -29,8 +29,8 @@ pub struct TemplateSet {
 }
 
 impl TemplateSet {
-    /// The names of the sets that need no file: `photo27` is Textual Inversion's as diffusers has it, `authors81` its authors',
-    /// `miniature` is in the words of the miniature.
+    /// The names of the sets that need no file: `photo27` is Textual Inversion's as diffusers has it, `authors81` its
+    /// authors', `miniature` is in the words of the miniature.
     pub fn names() -> Vec<&'static str> {
         SETS.map(|(name, _)| name).to_vec()
     }
@@ -74,8 +74,8 @@ impl TemplateSet {
             ensure!(!prompt.contains("{}"), "prompt {number}, {shown:?}, has {{}}; write {TOKEN} in its place");
             ensure!(
                 prompt.contains(TOKEN),
-                "prompt {number}, {shown:?}, does not name what is learned; write {TOKEN} there, and [category] for the \
-                 class noun"
+                "prompt {number}, {shown:?}, does not name what is learned; write {TOKEN} there, and [category] for \
+                 the class noun"
             );
         }
         Ok(())
@@ -133,7 +133,8 @@ mod tests {
         let error = TemplateSet::load("photo28").unwrap_err().to_string();
         assert_eq!(
             error,
-            r#"there is no template set and no file called "photo28"; use a file or one of photo27, authors81, miniature"#
+            "there is no template set and no file called \"photo28\"; use a file or one of photo27, authors81, \
+             miniature"
         );
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use options::EmbeddingForm;
 use serde::{Deserialize, Serialize};
 
 /// Write what a run has learned as files that other programs load
@@ -23,6 +24,10 @@ pub struct Export {
     /// Dtype of a single file's tensors; unset, fp32
     #[arg(long, value_enum)]
     pub dtype: Option<FileDtype>,
+    /// What the tensor in an embedding's file is called
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    #[serde(default)]
+    pub embedding_form: EmbeddingForm,
 }
 
 impl Export {
@@ -41,6 +46,8 @@ pub enum ExportFormat {
     Diffusers,
     /// A checkpoint for A1111's web UI and ComfyUI, with the embedding in a file beside it
     SingleFile,
+    /// The embedding alone, which is all that textual inversion learns
+    Embedding,
 }
 
 /// What tensors are kept in; tf32 is only a way to compute.

@@ -41,6 +41,12 @@ pub struct Generate {
     /// Safetensors file with the initial noise: `latents` [images, channels, height/8, width/8]
     #[arg(long, value_name = "FILE")]
     pub latents: Option<PathBuf>,
+    /// Safetensors file with the embedding of a token, as textual inversion makes it; can be repeated
+    ///
+    /// Prompts call it by the token that the file names, or by the file's name without its ending.
+    #[arg(long = "embedding", value_name = "FILE")]
+    #[serde(default)]
+    pub embeddings: Vec<PathBuf>,
     /// Look for NaN and infinite weights before starting
     #[arg(long)]
     #[serde(default)]

@@ -43,6 +43,9 @@ pub struct Sampler {
     /// ends at none, unless the model's scheduler_config.json says otherwise.
     #[arg(long, value_enum, visible_alias = "sampler")]
     pub scheduler: Option<SchedulerKind>,
+    /// How much of DDPM's noise each step of the scheduler ddim adds, from 0 to 1; unset, 0
+    #[arg(long)]
+    pub eta: Option<f64>,
 }
 
 /// How large images are, and how many are generated together.

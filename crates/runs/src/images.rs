@@ -35,12 +35,18 @@ pub struct ImageEntry {
     pub height: i64,
     /// The scheduler's class name.
     pub scheduler: String,
+    /// DDIM's η, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eta: Option<f64>,
     /// The folder of the run whose subject it may show.
     pub run: Option<PathBuf>,
     /// The model, where it was named.
     pub model: Option<PathBuf>,
     /// The file of the initial noise, where it was named.
     pub latents: Option<PathBuf>,
+    /// The files of embeddings that were named.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub embeddings: Vec<PathBuf>,
     /// The device that computed, in LibTorch's words.
     pub device: String,
     /// The dtype of the computation, likewise.

@@ -174,8 +174,7 @@ impl Pipeline {
     /// When there is such a token already, or the embeddings belong to another model.
     pub fn add_placeholder(&mut self, name: &str, rows: &Tensor) -> Result<()> {
         ensure!(self.subject.is_none(), "this pipeline has learned a subject already; load the base model again");
-        self.text_encoder.set_extra_tokens(rows)?;
-        self.tokenizer.add_placeholder(name, rows.size()[0] as usize)?;
+        self.add_embedding(name, rows)?;
         self.subject = Some(name.to_owned());
         Ok(())
     }
@@ -187,6 +186,18 @@ impl Pipeline {
     pub fn name_subject(&mut self, word: &str) -> Result<()> {
         ensure!(self.subject.is_none(), "this pipeline has learned a subject already; load the base model again");
         self.subject = Some(word.to_owned());
+        Ok(())
+    }
+
+    /// Adds the token `name` likewise, which prompts call by its name alone; any number of them.
+    ///
+    /// # Errors
+    /// When there is such a token already, or the embeddings belong to another model.
+    pub fn add_embedding(&mut self, name: &str, rows: &Tensor) -> Result<()> {
+        let mut tokenizer = self.tokenizer.clone();
+        tokenizer.add_placeholder(name, rows.size().first().copied().unwrap_or(0) as usize)?;
+        self.text_encoder.add_extra_tokens(rows)?;
+        self.tokenizer = tokenizer;
         Ok(())
     }
 
@@ -263,7 +274,7 @@ impl Pipeline {
     pub fn default_settings(&self) -> Settings {
         let latents = self.unet.config().sample_size.unwrap_or(DEFAULT_SAMPLE_SIZE);
         let size = latents * self.vae.config().downscale_factor();
-        Settings { steps: 50, guidance_scale: 7.5, height: size, width: size, scheduler: None }
+        Settings { steps: 50, guidance_scale: 7.5, height: size, width: size, scheduler: None, eta: None }
     }
 
     /// The text encoder's hidden states [prompts, positions, width] of some prompts.
@@ -297,7 +308,10 @@ impl Pipeline {
     fn sampler(&self, settings: &Settings) -> Result<Box<dyn Scheduler>> {
         let own = || self.scheduler.kind().context("the model's scheduler_config.json (--scheduler chooses another)");
         let kind = settings.scheduler.map_or_else(own, Ok)?;
-        Ok(self.scheduler.build(kind, settings.steps)?)
+        match settings.eta {
+            Some(eta) => Ok(self.scheduler.with_eta(kind, eta)?.build(kind, settings.steps)?),
+            None => Ok(self.scheduler.build(kind, settings.steps)?),
+        }
     }
 
     /// [channels, h, w] of one image's latents.

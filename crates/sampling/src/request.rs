@@ -35,9 +35,10 @@ impl Request {
         let Settings { steps, guidance_scale, width, height, .. } = settings;
         let (scheduler, model) = (quoted(scheduler), quoted(model));
         let model = if model.is_empty() { String::new() } else { format!(", Model: {model}") };
+        let eta = settings.eta.map(|eta| format!(", Eta: {eta}")).unwrap_or_default();
         format!(
             "{}{negative}\nSteps: {steps}, Sampler: {scheduler}, CFG scale: {guidance_scale}, Seed: {}, Size: \
-             {width}x{height}{model}",
+             {width}x{height}{model}{eta}",
             self.prompt, self.seed
         )
     }
@@ -140,7 +141,7 @@ mod tests {
 
     #[test]
     fn other_programs_read_what_was_asked_for_whatever_is_in_it() {
-        let settings = Settings { steps: 25, guidance_scale: 7.5, height: 64, width: 48, scheduler: None };
+        let settings = Settings { steps: 25, guidance_scale: 7.5, height: 64, width: 48, scheduler: None, eta: None };
         let texts = [
             "a cat",
             "a [V] dog, wearing a \"hat\": red, 8k",
@@ -185,11 +186,13 @@ mod tests {
         // Nothing is quoted without need, and nothing is said of a model that has no name.
         let text = Request::new("", 1).describe(&settings, "DDIMScheduler", "");
         assert_eq!(text, "\nSteps: 25, Sampler: DDIMScheduler, CFG scale: 7.5, Seed: 1, Size: 48x64");
+        let text = Request::new("", 1).describe(&Settings { eta: Some(0.5), ..settings }, "DDIMScheduler", "m");
+        assert!(text.ends_with(", Model: m, Eta: 0.5"), "{text}");
     }
 
     #[test]
     fn sizes_and_guidance_that_nobody_can_draw_are_refused() {
-        let draws = Settings { steps: 1, guidance_scale: 7.5, height: 512, width: 64, scheduler: None };
+        let draws = Settings { steps: 1, guidance_scale: 7.5, height: 512, width: 64, scheduler: None, eta: None };
         check_settings(&draws, 8).unwrap();
         for side in [i64::MIN, -8, 0, 4, 8200, i64::MAX - 7, i64::MAX] {
             let error = check_settings(&Settings { height: side, ..draws.clone() }, 8).unwrap_err().to_string();

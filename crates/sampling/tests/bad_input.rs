@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use golden::fixtures;
+use options::SchedulerKind;
 use sampling::{ModelFolder, Pipeline, Request, Settings};
 use tch::{Device, Kind};
 
@@ -153,6 +154,32 @@ fn a_scheduler_that_does_not_exist_here_has_a_stand_in_and_a_note() {
         assert!(text.contains(part), "{text}");
     }
     assert!(pipeline.check(&requests, &dpm).is_ok());
+}
+
+#[test]
+fn an_eta_is_for_ddim() {
+    let pipeline = Pipeline::from_folder(&fixtures().join("tiny-sd21"), F32).unwrap();
+    let says = |settings: Settings| pipeline.check(&[Request::new("a cat", 0)], &settings).unwrap_err().to_string();
+    let asked = Settings { eta: Some(1.0), ..pipeline.default_settings() };
+    assert!(says(asked.clone()).starts_with("PNDMScheduler has no eta, but eta 1 was asked for: use ddim"));
+    let ddim = Settings { scheduler: Some(SchedulerKind::Ddim), ..asked };
+    assert!(says(Settings { eta: Some(-1.0), ..ddim }).starts_with("eta is -1, but must be from 0 to 1"));
+}
+
+#[test]
+fn embeddings_are_added_one_after_the_other_and_once_each() {
+    let mut pipeline = Pipeline::from_folder(&fixtures().join("tiny-sd21"), F32).unwrap();
+    let rows = tch::Tensor::linspace(-1.0, 1.0, 96, F32).reshape([3, 32]);
+    pipeline.add_embedding("<two>", &rows.narrow(0, 0, 2)).unwrap();
+    let before = pipeline.encode_prompts(&["a <two> dog"]).unwrap();
+    assert!(format!("{:#}", pipeline.add_embedding("<two>", &rows).unwrap_err()).contains("<two>"));
+    let narrow = rows.narrow(1, 0, 16);
+    assert!(pipeline.add_embedding("<three>", &narrow).unwrap_err().to_string().contains("[tokens, 32]"));
+    pipeline.add_placeholder("<three>", &rows.narrow(0, 2, 1)).unwrap();
+    assert_eq!(pipeline.encode_prompts(&["a <two> dog"]).unwrap(), before);
+    let [both, named] =
+        ["a [V] <two>", "a <three> <two> <two>_1"].map(|prompt| pipeline.encode_prompts(&[prompt]).unwrap());
+    assert_eq!(both, named);
 }
 
 #[test]

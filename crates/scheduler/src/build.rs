@@ -47,6 +47,19 @@ impl SchedulerConfig {
         })
     }
 
+    /// The same with DDIM's `eta`, from 0 to 1; diffusers' pipelines pass it on to schedulers that have one, and ignore it for
+    /// others.
+    ///
+    /// # Errors
+    /// `kind` has no eta, or it is out of range.
+    pub fn with_eta(&self, kind: SchedulerKind, eta: f64) -> Result<Self, Error> {
+        if kind != SchedulerKind::Ddim {
+            return Err(Error::NoEta { kind, eta });
+        }
+        limits::within("eta", eta, 0.0..=1.0, "0 adds no noise to a step, 1 as much as DDPM")?;
+        Ok(Self { eta, ..self.clone() })
+    }
+
     /// The configuration to sample by where nobody chooses a scheduler: this one, where this crate can follow it; else,
     /// with a note that says so, one for DPM-Solver++ with the same noise schedule, as
     /// `DPMSolverMultistepScheduler.from_config` makes it of the file of another class. Like most of those that may be missing

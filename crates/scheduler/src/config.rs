@@ -48,7 +48,7 @@ pub struct SchedulerConfig {
     /// DDPM: the variance of the noise that a step adds. Default `fixed_small`.
     pub variance_type: Option<VarianceType>,
     /// DDIM: how much of DDPM's noise a step adds, from 0 to 1. Not in diffusers' files, where it is an argument of
-    /// every step. Default 0.
+    /// every step; see [`with_eta`](Self::with_eta). Default 0.
     pub eta: f64,
     /// PNDM: whether to start with linear multistep at once, as Stable Diffusion does. Default false.
     pub skip_prk_steps: bool,

@@ -41,6 +41,18 @@ pub enum Error {
         /// What to use instead.
         instead: &'static str,
     },
+    /// Only DDIM has an η.
+    #[error(
+        "{kind} has no eta, but eta {eta} was asked for: use {} ({}), or leave eta out",
+        SchedulerKind::Ddim.short_name(),
+        SchedulerKind::Ddim
+    )]
+    NoEta {
+        /// The scheduler.
+        kind: SchedulerKind,
+        /// What was asked for.
+        eta: f64,
+    },
     /// A number is out of bounds.
     #[error(transparent)]
     Range(#[from] limits::OutOfRange),

@@ -103,5 +103,39 @@ fn noise_is_asked_for_where_a_step_adds_it() {
     for kind in [SchedulerKind::Ddim, SchedulerKind::Pndm, SchedulerKind::DpmSolverPlusPlus, SchedulerKind::Euler] {
         assert!(!asked(&config, kind).contains(&true), "{kind}");
     }
-    assert!(asked(&SchedulerConfig { eta: 1.0, ..config }, SchedulerKind::Ddim).contains(&true));
+    assert!(asked(&config.with_eta(SchedulerKind::Ddim, 1.0).unwrap(), SchedulerKind::Ddim).contains(&true));
+}
+
+/// A step with eta 1 is DDPM's (arXiv 2010.02502, section 4.1): it comes from q(x_s | x_t, x_0), whose mean and variance
+/// (arXiv 2006.11239, equation 7) are written here as those of a product of two normal distributions.
+#[test]
+fn ddim_with_eta_1_samples_the_posterior() {
+    let inputs = Golden::open("scheduler/inputs.safetensors");
+    let (sample, epsilon, noise) = (inputs.get("sample"), inputs.get("shift"), inputs.get("sample").neg());
+    let config = config().with_eta(SchedulerKind::Ddim, 1.0).unwrap();
+    let table = scheduler::NoiseSchedule::new(&config).unwrap().alphas_cumprod().to_vec();
+    let mut ddim = config.build(SchedulerKind::Ddim, 10).unwrap();
+    for index in 0..9 {
+        let [from, to] = [index, index + 1].map(|index| f64::from(table[ddim.timesteps()[index] as usize]));
+        let x0 = (&sample - &epsilon * (1.0 - from).sqrt()) / from.sqrt();
+        // x_s given x_0, and x_t given x_s, whose precisions add up.
+        let (prior, step) = (1.0 - to, from / to);
+        let variance = (prior.recip() + step / (1.0 - step)).recip();
+        let mean = (x0 * (to.sqrt() / prior) + &sample * (step.sqrt() / (1.0 - step))) * variance;
+        let expected = mean + &noise * variance.sqrt();
+        let actual = ddim.step(index, &epsilon, &sample, Some(&noise)).unwrap();
+        let error = relative_error(&actual, &expected);
+        assert!(error < 2e-6, "step {index}: {error:.2e}");
+    }
+}
+
+#[test]
+fn an_eta_belongs_to_ddim_and_is_a_share() {
+    let said = |kind, eta| config().with_eta(kind, eta).unwrap_err().to_string();
+    assert_eq!(
+        said(SchedulerKind::Pndm, 1.0),
+        "PNDMScheduler has no eta, but eta 1 was asked for: use ddim (DDIMScheduler), or leave eta out"
+    );
+    assert!(said(SchedulerKind::Ddim, 1.5).starts_with("eta is 1.5, but must be from 0 to 1"));
+    assert!(said(SchedulerKind::Ddim, f64::NAN).starts_with("eta is NaN"));
 }

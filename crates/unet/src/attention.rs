@@ -22,6 +22,24 @@ pub struct KvCache {
     pub(crate) dtype: Kind,
 }
 
+impl KvCache {
+    /// The same numbers, of which no gradient reaches the keys and values of the first position, the begin of text:
+    /// neither the projections nor the text learn from it. Custom Diffusion trains so (diffusers'
+    /// `CustomDiffusionAttnProcessor`).
+    ///
+    /// The next pass's graph leads through the result, and the memory of its keys and values is its own.
+    #[must_use]
+    pub fn with_first_detached(&self) -> Self {
+        const POSITIONS: i64 = 2;
+        let detached = |xs: &Tensor| {
+            let rest = xs.size()[POSITIONS as usize] - 1;
+            Tensor::cat(&[xs.narrow(POSITIONS, 0, 1).detach(), xs.narrow(POSITIONS, 1, rest)], POSITIONS)
+        };
+        let layers = self.layers.iter().map(|(name, pair)| (name.clone(), pair.each_ref().map(detached)));
+        Self { layers: layers.collect(), size: self.size.clone(), dtype: self.dtype }
+    }
+}
+
 /// Multi-head attention; diffusers' `Attention`.
 #[derive(Debug)]
 pub(crate) struct Attention {

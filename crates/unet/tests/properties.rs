@@ -216,3 +216,40 @@ fn upcast_attention_survives_large_scores() {
     assert!(finite(true, true));
     assert!(finite(true, false), "the fused kernel keeps its scores in f32 anyway");
 }
+
+/// What is missing of the gradient of a key's or value's weight is the first position's share, an outer product with that
+/// position's features x: it vanishes on all that is orthogonal to x.
+#[test]
+fn no_gradient_comes_from_a_detached_first_position() {
+    let (mut unet, parameters) = load(Kind::Float);
+    let (sample, timesteps, text) = inputs(1);
+    let [sample, text] = [sample, text].map(|xs| xs.to_kind(Kind::Double));
+    let trained = parameters.train(|name| name.ends_with("attn2.to_k.weight") || name.ends_with("attn2.to_v.weight"));
+    let mut learn = |detached: bool, gradient_checkpointing: bool| {
+        unet.set_gradient_checkpointing(gradient_checkpointing);
+        let text = text.detach().set_requires_grad(true);
+        let cache = unet.project(&text).unwrap();
+        let cache = if detached { cache.with_first_detached() } else { cache };
+        let output = unet.forward_cached(&sample, &timesteps, &cache, None).unwrap();
+        output.square().sum(Kind::Double).backward();
+        let gradients: Vec<Tensor> = trained.iter().map(|(_, tensor)| tensor.grad().copy()).collect();
+        libtorch::clear_grads(&trained.iter().map(|(_, tensor)| *tensor).collect::<Vec<_>>()).unwrap();
+        (output.detach(), text.grad(), gradients)
+    };
+    let (plain, detached) = (learn(false, false), learn(true, false));
+    assert_eq!(plain.0, detached.0, "the prediction");
+    assert_eq!(detached.1.select(1, 0).abs().max().double_value(&[]), 0.0);
+    assert!(plain.1.select(1, 0).abs().max().double_value(&[]) > 0.0);
+    assert_close("the other positions", &detached.1.narrow(1, 1, 76), &plain.1.narrow(1, 1, 76), 1e-12);
+
+    let x = text.get(0).get(0);
+    let y = random::normal(9, &[32]).to_kind(Kind::Double);
+    let orthogonal = &y - &x * (y.dot(&x) / x.dot(&x));
+    for ((name, _), (plain, detached)) in trained.iter().zip(plain.2.iter().zip(&detached.2)) {
+        let missing = (plain - detached).to_kind(Kind::Double);
+        let [along, across] = [&x, &orthogonal].map(|v| (missing.mv(v).norm() / v.norm()).double_value(&[]));
+        assert!(along > 0.0 && across < 1e-5 * plain.norm().double_value(&[]), "{name}: {along:e}, {across:e}");
+    }
+    let again = learn(true, true);
+    assert_eq!((again.0, again.1, again.2), detached, "with gradient checkpointing");
+}

@@ -66,7 +66,8 @@ mod tests {
         assert_eq!(left().len(), 4);
 
         let files = ["base-01-dog.png", "../own.png", "gone.png", ".."];
-        let settings = GenerationSettings { steps: 1, guidance_scale: 1.0, height: 8, width: 8, scheduler: None };
+        let settings =
+            GenerationSettings { steps: 1, guidance_scale: 1.0, height: 8, width: 8, scheduler: None, eta: None };
         Attention {
             arguments: AttentionArguments { prompt: "a dog".to_owned(), others: Map::new() },
             settings,

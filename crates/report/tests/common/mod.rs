@@ -103,7 +103,7 @@ pub(crate) fn compared(folder: &Path, rows: Vec<ComparisonRow>) {
 }
 
 fn settings() -> GenerationSettings {
-    GenerationSettings { steps: 2, guidance_scale: 7.5, height: 64, width: 64, scheduler: None }
+    GenerationSettings { steps: 2, guidance_scale: 7.5, height: 64, width: 64, scheduler: None, eta: None }
 }
 
 fn evaluation(folder: &Path, number: u8) {
