@@ -82,7 +82,7 @@ mod tests {
         let rotations = adapter.rotations();
         let one = Tensor::eye(6, (Kind::Float, Device::Cpu)).expand([3, 6, 6], false);
         assert_close("Q Qᵀ", &rotations.matmul(&rotations.transpose(1, 2)), &one, 1e-5);
-        assert_close("det Q", &rotations.linalg_det(), &Tensor::ones([3], (Kind::Float, Device::Cpu)), 1e-5);
+        assert_close("det Q", &Tensor::linalg_det(&rotations), &Tensor::ones([3], (Kind::Float, Device::Cpu)), 1e-5);
         let whole = Tensor::block_diag(&[rotations.get(0), rotations.get(1), rotations.get(2)]);
         assert_close("W diag(Q)ᵀ", &adapter.merged(&weight), &weight.matmul(&whole.tr()), 1e-5);
         let none = RotationAdapter { triangles: Tensor::zeros([3, 15], (Kind::Float, Device::Cpu)), ..adapter };

@@ -14,7 +14,7 @@ use weights::Archive;
 
 use crate::compute::{self, scheduler_name};
 use crate::context::Context;
-use crate::models;
+use crate::{loras, models};
 use crate::profiling::Profiler;
 
 /// What was generated.
@@ -45,6 +45,7 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated
             (None, None) => bail!("give a model with --model, or a training run with --run"),
         })?;
     pipeline.set_packed_bytes(compute::packed_bytes());
+    tracing::trace_span!("generate/lora").in_scope(|| loras::merge(&mut pipeline, &request.loras, context))?;
     context.notes(pipeline.notes());
     if request.check {
         check_finite(&pipeline).with_context(|| format!("--check of {}", source.display()))?;
@@ -154,6 +155,7 @@ fn entry(request: &Generate, image: &Request, settings: &Settings, pipeline: &Pi
         scheduler: scheduler_name(settings, pipeline).to_owned(),
         run: path(&request.run),
         model: path(&request.model),
+        loras: request.loras.iter().map(ToString::to_string).collect(),
         latents: path(&request.latents),
         device: format!("{device:?}"),
         dtype: format!("{kind:?}"),

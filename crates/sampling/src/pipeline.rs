@@ -180,6 +180,24 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Adds the token `name` of a further subject, which prompts call by this name: [`Pipeline::add_placeholder`] is for the first
+    /// one. The rows are copied.
+    ///
+    /// # Errors
+    /// As [`Pipeline::add_placeholder`]; then the pipeline is as it was.
+    pub fn add_token(&mut self, name: &str, rows: &Tensor) -> Result<()> {
+        let mut tokenizer = self.tokenizer.clone();
+        tokenizer.add_placeholder(name, rows.size().first().map_or(0, |rows| *rows as usize))?;
+        self.text_encoder.add_extra_tokens(rows)?;
+        self.tokenizer = tokenizer;
+        Ok(())
+    }
+
+    /// The token that `[V]` in a prompt stands for.
+    pub fn subject(&self) -> Option<&str> {
+        self.subject.as_deref()
+    }
+
     /// A prompt as the tokenizer takes it: with the subject's token(s) in place of `[V]` or its name.
     ///
     /// # Errors
