@@ -14,7 +14,7 @@ const LAYERS: [&[&str]; 13] = [
     &["model_files", "photos", "requests"],
     &["golden", "layers", "optimizer", "runs", "export"],
     &["vae", "clip", "unet"],
-    &["regularizer", "heatmaps", "alignment", "sampling", "report"],
+    &["adapters", "regularizer", "heatmaps", "alignment", "sampling", "report"],
     &["trainer", "evaluation", "pretrainer"],
     &["benchmarks"],
     &["operations"],

@@ -69,7 +69,8 @@ pub fn extract(
     let [mut whole, mut layers, mut left, mut left_of_layers] = [0.0; 4];
     for (i, (name, shape)) in shapes.iter().enumerate() {
         let read = |archive: &Archive| archive.tensor(name)?.with_context(|| format!("there is no {name}"));
-        let change = libtorch::catch(|| anyhow::Ok(read(learned)?.to_kind(Kind::Double) - read(base)?.to_kind(Kind::Double)))??;
+        let change =
+            libtorch::catch(|| anyhow::Ok(read(learned)?.to_kind(Kind::Double) - read(base)?.to_kind(Kind::Double)))??;
         let squares = libtorch::catch(|| change.square().sum(Kind::Double).double_value(&[]))?;
         ensure!(squares.is_finite(), "the change of {name} holds NaN or infinite values");
         whole += squares;

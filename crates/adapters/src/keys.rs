@@ -82,13 +82,13 @@ impl Layers {
                 // peft's and the earliest of diffusers' have no name for the network.
                 let bare = [full.clone(), format!("base_model.model.{full}")];
                 let bare = bare.into_iter().filter(|_| network == Network::Unet);
-                layers.extend(names.into_iter().chain(bare).map(|name| (name, (network, layer.to_owned()))));
+                layers.extend(names.into_iter().chain(bare).map(|name| (name, (network, full.clone()))));
             }
         }
         Self(layers)
     }
 
-    /// The network and the name of the layer's parameters, without `.weight`.
+    /// The network, and the layer's name, of the text encoder's from `text_model` on.
     pub(crate) fn find(&self, name: &str) -> Option<&(Network, String)> {
         // As diffusers called the layers of attention processors.
         self.0.get(name).or_else(|| self.0.get(&name.replace(".processor.", ".")))
@@ -107,8 +107,11 @@ pub(crate) fn foreign(key: &str) -> Option<&'static str> {
         Some("it is a LoRA for Flux, Stable Diffusion 3 or the like, but this model is Stable Diffusion 1.x or 2.x")
     } else if has(&["dora_scale", "lora_magnitude_vector"]) {
         Some("it is a DoRA, which is not read: merge it into a checkpoint with the program that made it")
-    } else if has(&["hada_", "lokr_", "oft_blocks", "oft_diag", ".oft_R", "lora_mid", ".glora", ".w_norm", "on_input"]) {
-        Some("it is a LyCORIS or OFT network, of which only LoRA is read: merge it into a checkpoint with the program that made it")
+    } else if has(&["hada_", "lokr_", "oft_blocks", "oft_diag", ".oft_R", "lora_mid", ".glora", ".w_norm", "on_input"])
+    {
+        Some(
+            "it is a LyCORIS or OFT network, of which only LoRA is read: merge it into a checkpoint with the program that made it",
+        )
     } else {
         None
     }

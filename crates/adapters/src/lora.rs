@@ -41,6 +41,11 @@ pub struct LowRank {
     pub alpha: f64,
 }
 
+/// A parameter by its full name; transformers 5 leaves out a text encoder's `text_model`.
+pub(crate) fn parameter<'a>(parameters: &'a Parameters, name: &str) -> Option<&'a Tensor> {
+    parameters.get(name).or_else(|| parameters.get(name.strip_prefix("text_model.")?))
+}
+
 impl LowRank {
     /// r.
     pub fn rank(&self) -> i64 {
@@ -80,9 +85,12 @@ impl Lora {
         for (layers, parameters, network) in networks {
             for (name, change) in layers {
                 change.parts(name).try_for_each(|(name, size)| {
-                    let found = parameters.get(&name).map(Tensor::size);
+                    let found = parameter(parameters, &name).map(Tensor::size);
                     let fits = found.as_ref().is_some_and(|found| found.iter().product::<i64>() == size);
-                    ensure!(fits, "the change of {name} has {size} numbers, but the {network}'s has the shape {found:?}");
+                    ensure!(
+                        fits,
+                        "the change of {name} has {size} numbers, but the {network}'s has the shape {found:?}"
+                    );
                     Ok(())
                 })?;
             }
@@ -102,9 +110,8 @@ impl LayerChange {
         let low_rank = self.low_rank.as_ref().map(|LowRank { down, up, .. }| {
             (format!("{name}.weight"), up.size()[0] * (down.numel() as i64 / down.size()[0].max(1)))
         });
-        let full = [("weight", &self.weight), ("bias", &self.bias)].map(|(part, change)| {
-            change.as_ref().map(|change| (format!("{name}.{part}"), change.numel() as i64))
-        });
+        let full = [("weight", &self.weight), ("bias", &self.bias)]
+            .map(|(part, change)| change.as_ref().map(|change| (format!("{name}.{part}"), change.numel() as i64)));
         low_rank.into_iter().chain(full.into_iter().flatten())
     }
 
@@ -113,8 +120,7 @@ impl LayerChange {
         let weight = self.weight.as_ref().map(Tensor::shallow_clone);
         let bias = self.bias.as_ref().map(Tensor::shallow_clone);
         for (part, change) in [("weight", product), ("weight", weight), ("bias", bias)] {
-            let parameter = parameters.get(&format!("{name}.{part}"));
-            if let (Some(parameter), Some(change)) = (parameter, change) {
+            if let (Some(parameter), Some(change)) = (parameter(parameters, &format!("{name}.{part}")), change) {
                 let change = change.to_device(parameter.device()).to_kind(Kind::Float).view_as(parameter);
                 // In f32: what is small beside a half-precision weight counts when several are added up.
                 parameter.shallow_clone().copy_(&(parameter.to_kind(Kind::Float) + change * scale));

@@ -44,7 +44,11 @@ struct Config {
 pub fn read_oft(folder: &Path) -> Result<(Adapter, Tensors)> {
     let shown = folder.display();
     let config: Config = json::read(&folder.join(CONFIG), "peft's configuration of an adapter")?;
-    ensure!(config.peft_type == "OFT", "{shown} holds an adapter of the type {}, but only OFT is read", config.peft_type);
+    ensure!(
+        config.peft_type == "OFT",
+        "{shown} holds an adapter of the type {}, but only OFT is read",
+        config.peft_type
+    );
     ensure!(
         !config.use_cayley_neumann,
         "{shown} was learned with use_cayley_neumann, which approximates rotations and turns the other way: learn it with \

@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 use weights::{Archive, Parameters};
 
 use crate::keys::{Layers, Network, Part, foreign, split};
-use crate::lora::{LayerChange, Lora, LowRank};
+use crate::lora::{LayerChange, Lora, LowRank, parameter};
 
 /// What kohya-compatible files put before the embedding of a new token, as `bundle_emb.TOKEN.clip_l`.
 pub(crate) const BUNDLED: &str = "bundle_emb.";
@@ -62,9 +62,11 @@ impl Lora {
                      1.x or 2.x, as the model is"
                 );
             };
-            found.entry((*network, layer.clone())).or_default().insert(part, tensor).with_context(|| {
-                format!("{shown} cannot be read, because of {key}")
-            })?;
+            found
+                .entry((*network, layer.clone()))
+                .or_default()
+                .insert(part, tensor)
+                .with_context(|| format!("{shown} cannot be read, because of {key}"))?;
         }
         let metadata = archive.metadata().get(METADATA).map(|text| Metadata::parse(text));
         let metadata = metadata.transpose().with_context(|| format!("{shown} has a header that cannot be read"))?;
@@ -140,7 +142,7 @@ fn check_shapes(layer: &str, change: &LayerChange, parameters: &Parameters) -> R
     let full = full.into_iter().filter_map(|(part, change)| Some((part, change.as_ref()?.size())));
     for (part, size) in low_rank.into_iter().chain(full) {
         let name = format!("{layer}.{part}");
-        let Some(parameter) = parameters.get(&name) else {
+        let Some(parameter) = parameter(parameters, &name) else {
             bail!("it changes {name}, which this model does not have");
         };
         // A 1×1 convolution may have its two dimensions or not.
@@ -168,7 +170,8 @@ impl Metadata {
         let get = |key: &str| self.0.get(&format!("{}{key}", network.diffusers()));
         let of_layer = |pattern: &str| {
             let all = get(pattern)?.as_object()?;
-            let ends = |key: &String| layer == key || layer.strip_suffix(key.as_str()).is_some_and(|head| head.ends_with('.'));
+            let ends =
+                |key: &String| layer == key || layer.strip_suffix(key.as_str()).is_some_and(|head| head.ends_with('.'));
             all.iter().find(|(key, _)| ends(key))?.1.as_f64()
         };
         let alpha = of_layer("alpha_pattern").or_else(|| get("lora_alpha")?.as_f64())?;

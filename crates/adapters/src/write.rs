@@ -39,7 +39,9 @@ impl Lora {
 
     fn networks(&self) -> impl Iterator<Item = (Network, &String, &LayerChange)> {
         let networks = [(Network::Unet, &self.unet), (Network::TextEncoder, &self.text_encoder)];
-        networks.into_iter().flat_map(|(network, layers)| layers.iter().map(move |(name, change)| (network, name, change)))
+        networks
+            .into_iter()
+            .flat_map(|(network, layers)| layers.iter().map(move |(name, change)| (network, name, change)))
     }
 
     /// The largest rank, and the alpha that belongs to it.
@@ -94,7 +96,8 @@ impl Lora {
             tensors.push((format!("{key}.up.weight"), converted(&up, kind, name)?));
         }
         for (network, layers) in [(Network::Unet, &self.unet), (Network::TextEncoder, &self.text_encoder)] {
-            let ranks = layers.iter().filter_map(|(name, change)| Some((name.clone(), change.low_rank.as_ref()?.rank())));
+            let ranks =
+                layers.iter().filter_map(|(name, change)| Some((name.clone(), change.low_rank.as_ref()?.rank())));
             let ranks: Vec<(String, i64)> = ranks.collect();
             let Some(most) = ranks.iter().map(|(_, rank)| *rank).max() else { continue };
             let other = ranks.iter().filter(|(_, rank)| *rank != most);
@@ -113,7 +116,8 @@ impl Lora {
 
 /// The tensor in another dtype, if that can hold its values.
 fn converted(tensor: &Tensor, kind: Kind, name: &str) -> Result<Tensor> {
-    let converted = libtorch::catch(|| tensor.detach().to_kind(kind)).with_context(|| format!("cannot convert {name}"))?;
+    let converted =
+        libtorch::catch(|| tensor.detach().to_kind(kind)).with_context(|| format!("cannot convert {name}"))?;
     let overflow = kind == Kind::Half && !bool::try_from(converted.isfinite().all())?;
     ensure!(!overflow, "the change of {name} does not fit into fp16, which ends at 65504; choose bf16 or fp32");
     Ok(converted)

@@ -44,12 +44,13 @@ fn as_many_numbers_are_trained_as_peft_counts() {
         let count = |adapter: &Adapter| {
             let (mut unet, _) = weights::build(&Hollow, F32, |vs| UNet::new(vs, &config)).unwrap();
             let adapters = Adapters::install(&mut unet, adapter, 0).unwrap();
-            let raw = adapters.parameters().iter().map(|(_, tensor)| {
-                // b (b - 1) / 2 of b · b.
-                let b = ((1.0 + (1 + 8 * tensor.size()[1]) as f64).sqrt() / 2.0).ceil() as usize;
+            let raw = adapters.parameters().into_iter().map(|(_, tensor)| {
+                // Of b (b - 1) / 2, b is the next above the root of twice as many.
+                let b = (2.0 * tensor.size()[1] as f64).sqrt().ceil() as usize;
                 tensor.size()[0] as usize * b * b
             });
-            (adapters.count(), raw.sum::<usize>())
+            let raw: usize = raw.sum();
+            (adapters.count(), raw)
         };
         let expected = |key: &str| counts[name][key];
         assert_eq!(count(&Adapter::oft()), (expected("oft"), expected("oft_raw")));
@@ -103,7 +104,8 @@ fn packed_weights_are_used_and_never_stale() {
     use layers::Linear;
     use weights::Random;
 
-    let (mut linear, parameters) = weights::build(&Random { seed: 1 }, F32, |vs| Ok(Linear::new(vs, 1024, 1024))).unwrap();
+    let (mut linear, parameters) =
+        weights::build(&Random { seed: 1 }, F32, |vs| Ok(Linear::new(vs, 1024, 1024))).unwrap();
     let xs = libtorch::random::normal(2, &[2, 7, 1024]);
     let _without = tch::no_grad_guard();
     let frozen = parameters.frozen(u64::MAX);

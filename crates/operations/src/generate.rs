@@ -14,8 +14,8 @@ use weights::Archive;
 
 use crate::compute::{self, scheduler_name};
 use crate::context::Context;
-use crate::{loras, models};
 use crate::profiling::Profiler;
+use crate::{loras, models};
 
 /// What was generated.
 #[derive(Debug, Clone, Serialize)]

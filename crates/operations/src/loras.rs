@@ -21,7 +21,8 @@ pub(crate) fn merge(pipeline: &mut Pipeline, files: &[LoraFile], context: &Conte
         lora.merge(unet, text_encoder, *scale).with_context(|| format!("cannot use {}", path.display()))?;
         for (token, rows) in &lora.embeddings {
             let name = free_name(pipeline, token, path);
-            add_token(pipeline, &name, rows).with_context(|| format!("cannot use the embedding in {}", path.display()))?;
+            add_token(pipeline, &name, rows)
+                .with_context(|| format!("cannot use the embedding in {}", path.display()))?;
             let called = if pipeline.subject() == Some(name.as_str()) { format!("[V] or {name}") } else { name };
             context.note(format!("prompts call the subject of {} {called}", path.display()));
         }

@@ -96,7 +96,10 @@ impl UNet {
         let mut made = Vec::new();
         self.visit(&mut |name, weight, slot| {
             let adapter = make(&LinearSite::new(name, weight), weight)?;
-            ensure!(adapter.is_none() || slot.is_none(), "{name} has an adapter already: merge or remove that one first");
+            ensure!(
+                adapter.is_none() || slot.is_none(),
+                "{name} has an adapter already: merge or remove that one first"
+            );
             made.push(adapter);
             Ok(())
         })?;
