@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The layers from the bottom up. A crate may depend on crates of lower layers, not on its neighbours.
-const LAYERS: [&[&str]; 13] = [
+const LAYERS: [&[&str]; 14] = [
     &["options", "terminal", "limits", "atomic", "fingerprint", "profile", "cuda_standin"],
     &["json", "libtorch"],
     &["hub", "weights", "scheduler", "tokenizer", "images", "scenes", "prompts"],
     &["model_files", "photos", "requests"],
     &["golden", "layers", "optimizer", "runs", "export"],
     &["vae", "clip", "unet"],
-    &["regularizer", "custom_diffusion", "heatmaps", "alignment", "sampling", "report"],
+    &["adapters", "regularizer", "custom_diffusion", "heatmaps", "alignment", "sampling", "report"],
+    &["methods"],
     &["trainer", "evaluation", "pretrainer"],
     &["benchmarks"],
     &["operations"],

@@ -66,7 +66,8 @@ impl Adapters {
     /// [out, rank], or `LAYER.oft_R.weight` [blocks, b (b - 1) / 2], as peft calls them.
     pub fn parameters(&self) -> Vec<(String, Tensor)> {
         let parameters = self.layers.iter().flat_map(|(site, learned)| {
-            let named = |(part, tensor): (&str, &Tensor)| (format!("{}.{part}.weight", site.name), tensor.shallow_clone());
+            let named =
+                |(part, tensor): (&str, &Tensor)| (format!("{}.{part}.weight", site.name), tensor.shallow_clone());
             learned.parameters().into_iter().map(named).collect::<Vec<_>>()
         });
         parameters.collect()
@@ -97,7 +98,8 @@ impl Adapters {
     pub fn load(&self, tensors: &Tensors) -> Result<()> {
         let parameters = self.parameters();
         for (name, parameter) in &parameters {
-            let found = tensors.get(name).with_context(|| format!("the adapters have no {name}, which this U-Net needs"))?;
+            let found =
+                tensors.get(name).with_context(|| format!("the adapters have no {name}, which this U-Net needs"))?;
             ensure!(
                 found.size() == parameter.size(),
                 "the adapters' {name} has shape {:?}, but that of this U-Net has {:?}: they were learned for a model of \

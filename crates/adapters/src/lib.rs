@@ -5,8 +5,18 @@
 //! Knows no trainer. An adapter's parameters are f32 leaves whatever the U-Net's dtype, and change nothing until they are
 //! trained.
 
+mod extraction;
 mod installed;
+mod keys;
+mod lora;
 mod low_rank;
+mod peft;
+mod read;
 mod rotation;
+mod write;
 
+pub use extraction::{Extracted, Extraction, extract};
 pub use installed::Adapters;
+pub use lora::{LayerChange, Lora, LowRank};
+pub use peft::{read_oft, write_oft};
+pub use write::LoraKeys;

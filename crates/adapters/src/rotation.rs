@@ -1,6 +1,7 @@
 //! OFT: W diag(Q₁ … Q_r)ᵀ with rotations Q by Cayley's formula (arXiv 2306.07280, section 3).
 
 use layers::LinearAdapter;
+use libtorch::Weight;
 use tch::{Kind, Tensor};
 
 /// Rotations of a layer's inputs, in blocks.
@@ -56,6 +57,14 @@ impl LinearAdapter for RotationAdapter {
         let parts = weight.to_kind(Kind::Float).view([rows, -1, self.block]).transpose(0, 1);
         parts.matmul(&rotations.transpose(1, 2)).transpose(0, 1).reshape([rows, -1])
     }
+
+    /// Turns the inputs rather than the weight: backward that needs no gradient of the weight, which would cost as much as a
+    /// pass of the layer.
+    fn forward(&self, xs: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Tensor {
+        let parts = xs.reshape([-1, self.triangles.size()[0], self.block]).transpose(0, 1);
+        let turned = parts.matmul(&self.rotations().to_kind(xs.kind())).transpose(0, 1);
+        weight.linear(&turned.reshape(xs.size()), bias)
+    }
 }
 
 /// Where the numbers above the diagonal of a `b` × `b` matrix are, row by row, i64.
@@ -82,9 +91,17 @@ mod tests {
         let rotations = adapter.rotations();
         let one = Tensor::eye(6, (Kind::Float, Device::Cpu)).expand([3, 6, 6], false);
         assert_close("Q Qᵀ", &rotations.matmul(&rotations.transpose(1, 2)), &one, 1e-5);
-        assert_close("det Q", &rotations.linalg_det(), &Tensor::ones([3], (Kind::Float, Device::Cpu)), 1e-5);
+        assert_close("det Q", &Tensor::linalg_det(&rotations), &Tensor::ones([3], (Kind::Float, Device::Cpu)), 1e-5);
         let whole = Tensor::block_diag(&[rotations.get(0), rotations.get(1), rotations.get(2)]);
         assert_close("W diag(Q)ᵀ", &adapter.merged(&weight), &weight.matmul(&whole.tr()), 1e-5);
+        let (xs, bias) = (normal(3, &[2, 5, 18]), normal(4, &[7]));
+        let expected = xs.linear(&adapter.merged(&weight), Some(&bias));
+        assert_close(
+            "x diag(Q) Wᵀ + b",
+            &adapter.forward(&xs, &Weight::new(weight.copy()), Some(&bias)),
+            &expected,
+            1e-5,
+        );
         let none = RotationAdapter { triangles: Tensor::zeros([3, 15], (Kind::Float, Device::Cpu)), ..adapter };
         assert_eq!(none.merged(&weight), weight);
     }

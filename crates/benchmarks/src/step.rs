@@ -52,6 +52,7 @@ impl Batches for SameBatch {
             latents: self.encoder.sample(&moments, &self.posterior_noise)?,
             noise: self.noise.shallow_clone(),
             timesteps: self.timesteps.shallow_clone(),
+            mask: None,
             prompts: self.prompts.clone(),
         })
     }

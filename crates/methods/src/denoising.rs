@@ -1,6 +1,8 @@
 //! The diffusion loss.
 
 use anyhow::Result;
+use ::custom_diffusion::masked_loss;
+use options::MaskedLoss;
 use runs::TrainConfig;
 use sampling::Pipeline;
 use scheduler::{ForwardProcess, PredictionType};
@@ -17,6 +19,7 @@ pub struct Denoising {
     device: Device,
     snr_gamma: Option<f64>,
     prior_weight: Option<f64>,
+    masked_loss: MaskedLoss,
 }
 
 impl Denoising {
@@ -33,6 +36,7 @@ impl Denoising {
             device,
             snr_gamma: config.snr_gamma,
             prior_weight: config.prior.as_ref().map(|prior| prior.weight),
+            masked_loss: config.sizes.as_ref().map_or_else(MaskedLoss::default, |sizes| sizes.masked_loss),
         })
     }
 
@@ -52,7 +56,15 @@ impl Denoising {
         let target = self.forward.target(&latents, &noise, timesteps)?;
         let error = (prediction.to_kind(Kind::Float) - target.to_kind(Kind::Float)).square();
         // The mean of each sample, and their weights where they differ.
-        let per_sample = error.flatten(1, -1).mean_dim([1i64].as_slice(), false, Kind::Float);
+        let means = |error: &Tensor| error.flatten(1, -1).mean_dim([1i64].as_slice(), false, Kind::Float);
+        let per_sample = match &batch.mask {
+            None => means(&error),
+            Some(mask) => {
+                let samples = mask.size()[0];
+                let masked = masked_loss(&error.narrow(0, 0, samples), mask, self.masked_loss)?;
+                Tensor::cat(&[masked, means(&error.narrow(0, samples, error.size()[0] - samples))], 0)
+            }
+        };
         let Some(weight) = self.prior_weight else {
             return Ok(vec![LossTerm::mean("diffusion", self.mean(&per_sample, timesteps)?)]);
         };

@@ -36,6 +36,7 @@
 //! Knows no files, no optimiser and no photos.
 
 mod attndreambooth;
+mod custom_diffusion;
 mod denoising;
 mod dreambooth;
 mod learned;
@@ -49,6 +50,7 @@ mod ti_db;
 use anyhow::{Context, Result};
 
 pub use attndreambooth::{AttnDreamBooth, AttnDreamBoothLora};
+pub use custom_diffusion::CustomDiffusion;
 pub use denoising::Denoising;
 pub use dreambooth::DreamBooth;
 pub use learned::{Learned, initial_embedding};
@@ -60,12 +62,13 @@ pub use textual_inversion::TextualInversion;
 pub use ti_db::TiDb;
 
 /// All methods.
-pub const ALL: [&dyn Method; 8] = [
+pub const ALL: [&dyn Method; 9] = [
     &AttnDreamBooth,
     &AttnDreamBoothLora,
     &TextualInversion,
     &DreamBooth,
     &TiDb,
+    &CustomDiffusion,
     &Oft { constrained: false },
     &Oft { constrained: true },
     &Lora,

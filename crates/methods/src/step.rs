@@ -18,6 +18,8 @@ pub struct Batch {
     pub noise: Tensor,
     /// One for each image: `[batch]`, int64 in 0..1000.
     pub timesteps: Tensor,
+    /// Where the loss of the subject's samples counts, [samples, 1, h, w] of 0 and 1; none where it counts everywhere.
+    pub mask: Option<Tensor>,
     /// The prompts of the subject's samples: one for all, or one for each.
     pub prompts: Vec<String>,
 }

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use ::export::{Replaced, SingleFile, Unet};
-use anyhow::{Result, ensure};
-use model_files::BaseModel;
-use requests::{Export, ExportFormat, FileDtype};
+use adapters::{Extraction, LoraKeys as Keys};
+use anyhow::{Context as _, Result, bail, ensure};
+use model_files::{BaseModel, Component};
+use requests::{Export, ExportFormat, FileDtype, LoraExport, LoraKeys};
 use runs::Group;
 use serde::Serialize;
 use tch::{Device, Kind};
@@ -18,17 +19,24 @@ use crate::models;
 /// What was written, and how to use it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Exported {
-    /// The folder, or the checkpoint and the file of the embedding.
+    /// The folder, or the checkpoint or LoRA and the file of the embedding.
     pub paths: Vec<PathBuf>,
     /// How other programs use it, in a sentence without its end.
     pub usage: String,
 }
 
 pub(crate) fn run(request: &Export, context: &Context<'_>) -> Result<Exported> {
-    match request.format() {
+    let format = request.format();
+    ensure!(
+        format == ExportFormat::Lora || request.lora == LoraExport::default(),
+        "--rank, --convolutions, --full-rest, --clamp-quantile and --lora-keys are for a LoRA: give --format lora, or leave them \
+         out"
+    );
+    match format {
         ExportFormat::Diffusers => diffusers(request, context),
         ExportFormat::SingleFile => single_file(request, context),
         ExportFormat::Embedding => embedding(request, context),
+        ExportFormat::Lora => lora(request, context),
     }
 }
 
@@ -62,6 +70,15 @@ impl Components {
         Ok(Self { folder, tensors: in_part.then(tensors).transpose()?, text_encoder })
     }
 
+    /// The parameters of the U-Net.
+    fn unet(&self) -> Result<Tensors> {
+        match (&self.folder, &self.tensors) {
+            (Some(folder), _) => Archive::open_folder(folder)?.tensors(),
+            (None, Some(tensors)) => Ok(tensors.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect()),
+            (None, None) => bail!("the run has learned an embedding and no change of the U-Net: give --format embedding"),
+        }
+    }
+
     fn replaced(&self) -> Replaced<'_> {
         let unet = self.folder.as_deref().map(Unet::Folder).or(self.tensors.as_ref().map(Unet::Tensors));
         Replaced { unet, text_encoder: self.text_encoder.as_ref() }
@@ -71,7 +88,7 @@ impl Components {
 fn diffusers(request: &Export, context: &Context<'_>) -> Result<Exported> {
     ensure!(
         request.dtype.is_none(),
-        "--dtype is for a single file: a diffusers folder keeps the dtypes of its files, which are loaded as fp32, and \
+        "--dtype is for a single file or a LoRA: a diffusers folder keeps the dtypes of its files, which are loaded as fp32, and \
          from_pretrained(..., torch_dtype=...) converts them; leave out --dtype, or give --format single-file"
     );
     let (run, base, learned) = open(request, context)?;
@@ -84,12 +101,17 @@ fn diffusers(request: &Export, context: &Context<'_>) -> Result<Exported> {
     })
 }
 
-fn single_file(request: &Export, context: &Context<'_>) -> Result<Exported> {
-    let kind = match request.dtype.unwrap_or_default() {
+/// Of a file's tensors.
+fn kind(request: &Export) -> Kind {
+    match request.dtype.unwrap_or_default() {
         FileDtype::Fp32 => Kind::Float,
         FileDtype::Bf16 => Kind::BFloat16,
         FileDtype::Fp16 => Kind::Half,
-    };
+    }
+}
+
+fn single_file(request: &Export, context: &Context<'_>) -> Result<Exported> {
+    let kind = kind(request);
     let (run, base, learned) = open(request, context)?;
     let [embedding, usage] = beside(&request.out);
     // Before the gigabytes.
@@ -153,6 +175,77 @@ fn embedding(request: &Export, context: &Context<'_>) -> Result<Exported> {
              ComfyUI"
         ),
     })
+}
+
+/// The U-Net's change by low rank. The embedding is in the file where its keys have a place for it, and beside it.
+fn lora(request: &Export, context: &Context<'_>) -> Result<Exported> {
+    const RANK: u32 = 64;
+    let (run, base, learned) = open(request, context)?;
+    let (out, [embedding, usage]) = (&request.out, beside(&request.out));
+    ensure!(
+        out.extension().is_some_and(|extension| extension == "safetensors"),
+        "{} must end in .safetensors, for that is what a LoRA is",
+        out.display()
+    );
+    // Before the minutes.
+    for path in [out, &embedding, &usage] {
+        atomic::ensure_new(path)?;
+    }
+    let LoraExport { rank, convolutions, full_rest, clamp_quantile, lora_keys } = request.lora;
+    let keys = lora_keys.unwrap_or_default();
+    ensure!(
+        !(full_rest && keys == LoraKeys::Diffusers),
+        "diffusers reads no full changes (.diff): leave out --full-rest, or give --lora-keys kohya"
+    );
+    let rank = rank.unwrap_or(RANK);
+    let extraction = Extraction { rank: rank.into(), convolutions, full_rest, clamp_quantile };
+    let before = base.archive(Component::Unet)?;
+    let after = learned.unet()?;
+    let mut progress = context.progress("parameters");
+    let mut extracted =
+        adapters::extract(&before, &after, &extraction, &mut |done, total| progress.reach(done, total, ""))?;
+    let (placeholder, category) = (&run.config.placeholder, &run.config.category);
+    let (keys, bundled) = match keys {
+        LoraKeys::Kohya => (Keys::Kohya, true),
+        LoraKeys::Diffusers => (Keys::Diffusers, false),
+    };
+    if bundled {
+        let rows = run.embedding.as_ref().map(|rows| (placeholder.clone(), rows.shallow_clone()));
+        extracted.lora.embeddings.extend(rows);
+    }
+    let file = terminal::path(out.file_name().unwrap_or_default()).to_string();
+    let name = ::export::name_in_prompts(&embedding);
+    let beside = terminal::path(embedding.file_name().unwrap_or_default()).to_string();
+    let how = if bundled {
+        format!(
+            "put {file} into the folder for LoRAs; with it, prompts of A1111's web UI and of `generate --lora` call the subject \
+             {placeholder}, as in \"a photo of a {placeholder} {category}\"; for ComfyUI put {beside} into the folder for \
+             embeddings, and call it embedding:{name}"
+        )
+    } else {
+        format!(
+            "load_lora_weights loads {file}, and load_textual_inversion {beside}; prompts then call the subject {placeholder}, as \
+             in \"a photo of a {placeholder} {category}\""
+        )
+    };
+    let metadata = [("modelspec.trigger_phrase", placeholder.as_str()), ("modelspec.usage_hint", &how)];
+    extracted.lora.write(out, keys, kind(request), &metadata)?;
+    let mut paths = vec![out.clone()];
+    if let Some(rows) = &run.embedding {
+        ::export::save_embeddings(&embedding, request.embedding_form.key(placeholder), rows)?;
+        paths.push(embedding);
+    }
+    atomic::write(&usage, format!("To use the subject of this LoRA, {how}.\n"))?;
+    context.note(format!(
+        "rank {rank} leaves out {} of the change of its layers; of the whole change, {} is left out",
+        percent(extracted.left_out_of_layers),
+        percent(extracted.left_out)
+    ));
+    Ok(Exported { paths, usage: how })
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
 }
 
 /// The embedding, under a name that prompts can have in them, and the text on how to use it.

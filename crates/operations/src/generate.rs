@@ -14,8 +14,8 @@ use weights::Archive;
 
 use crate::compute::{self, scheduler_name};
 use crate::context::Context;
-use crate::models;
 use crate::profiling::Profiler;
+use crate::{loras, models};
 
 /// What was generated.
 #[derive(Debug, Clone, Serialize)]
@@ -46,9 +46,10 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated
         })?;
     for file in &request.embeddings {
         let (token, rows) = ::export::load_embeddings(file, pipeline.text_encoder.config().hidden_size)?;
-        pipeline.add_embedding(&token, &rows).with_context(|| format!("--embedding {}", terminal::path(file)))?;
+        pipeline.add_token(&token, &rows).with_context(|| format!("--embedding {}", terminal::path(file)))?;
     }
     pipeline.set_packed_bytes(compute::packed_bytes());
+    tracing::trace_span!("generate/lora").in_scope(|| loras::merge(&mut pipeline, &request.loras, context))?;
     context.notes(pipeline.notes());
     if request.check {
         check_finite(&pipeline).with_context(|| format!("--check of {}", source.display()))?;
@@ -159,6 +160,7 @@ fn entry(request: &Generate, image: &Request, settings: &Settings, pipeline: &Pi
         eta: settings.eta,
         run: path(&request.run),
         model: path(&request.model),
+        loras: request.loras.iter().map(ToString::to_string).collect(),
         latents: path(&request.latents),
         embeddings: request.embeddings.iter().filter_map(|file| path(&Some(file.clone()))).collect(),
         device: format!("{device:?}"),

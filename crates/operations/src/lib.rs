@@ -33,6 +33,7 @@ mod evaluate;
 mod export;
 mod generate;
 mod inspect;
+mod loras;
 mod memory;
 mod models;
 mod pretrain;

@@ -75,11 +75,12 @@ impl Adapter {
     /// Names the key and its value.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         let (count, number) = match *self {
-            Self::Lora { rank, alpha, .. } => (("the adapter's rank", rank), alpha.map(|alpha| ("the adapter's alpha", alpha))),
-            Self::Oft { blocks, constraint } => (
-                ("the adapter's blocks", blocks),
-                constraint.map(|eps| ("the adapter's constraint", eps)),
-            ),
+            Self::Lora { rank, alpha, .. } => {
+                (("the adapter's rank", rank), alpha.map(|alpha| ("the adapter's alpha", alpha)))
+            }
+            Self::Oft { blocks, constraint } => {
+                (("the adapter's blocks", blocks), constraint.map(|eps| ("the adapter's constraint", eps)))
+            }
         };
         if count.1 == 0 {
             return Err(OutOfRange { key: count.0, value: 0.0, allowed: "one or more" });

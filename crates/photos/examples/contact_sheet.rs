@@ -28,8 +28,8 @@ fn main() -> Result<()> {
     let mut crops = Vec::new();
     for (photo, first) in opened.photos.iter().zip((0..).step_by(4)) {
         let (width, height) = photo.pixels.dimensions();
-        crops.push((photo, central.sample(0, width, height)));
-        crops.extend((first..first + 4).map(|seed| (photo, random.sample(seed, width, height))));
+        crops.push((photo, central.sample(0, width, height).into()));
+        crops.extend((first..first + 4).map(|seed| (photo, random.sample(seed, width, height).into())));
     }
     images::save_png(&out, &contact_sheet(&crops, 5, side).draw(), &[])?;
     println!("{} photos, {} crops: {}", opened.photos.len(), crops.len(), out.display());

@@ -3,16 +3,16 @@
 use images::{Filter, Grid, resize};
 use rayon::prelude::*;
 
-use crate::augmentation::AugmentedCrop;
+use crate::crop::Crop;
 use crate::folder::Photo;
 
 /// Crops of photos, at most `side` pixels large, with the names of their files and what was done to them.
-pub fn contact_sheet(crops: &[(&Photo, AugmentedCrop)], columns: usize, side: u32) -> Grid {
+pub fn contact_sheet(crops: &[(&Photo, Crop)], columns: usize, side: u32) -> Grid {
     let cells: Vec<_> = crops
         .par_iter()
         .map(|(photo, crop)| {
             let image = crop.render(&photo.pixels);
-            let is_smaller = side > 0 && side < crop.resolution;
+            let is_smaller = side > 0 && side < crop.side();
             let image = if is_smaller { resize(&image, side, side, Filter::Bilinear) } else { image };
             (image, caption(photo, crop))
         })
@@ -24,10 +24,8 @@ pub fn contact_sheet(crops: &[(&Photo, AugmentedCrop)], columns: usize, side: u3
     grid
 }
 
-fn caption(photo: &Photo, crop: &AugmentedCrop) -> String {
-    let rotated = crop.angle.map_or(String::new(), |angle| format!(" {angle:+.0}\u{b0}"));
-    let mirrored = if crop.flip { " mirrored" } else { "" };
-    format!("{}{rotated}{mirrored}", photo.name())
+fn caption(photo: &Photo, crop: &Crop) -> String {
+    format!("{}{}", photo.name(), crop.describe())
 }
 
 #[cfg(test)]
@@ -35,12 +33,14 @@ mod tests {
     use image::RgbImage;
 
     use super::*;
+    use crate::augmentation::AugmentedCrop;
 
     #[test]
     fn cells_say_what_was_done_and_are_no_larger_than_allowed() {
         let photo = Photo { path: "a/dog.jpg".into(), sha256: String::new(), pixels: RgbImage::new(40, 30) };
         let straight = AugmentedCrop { angle: None, flip: false, left: 0, top: 0, resolution: 60 };
         let rotated = AugmentedCrop { angle: Some(-12.4), flip: true, ..straight.clone() };
+        let (straight, rotated) = (Crop::from(straight), Crop::from(rotated));
         assert_eq!(caption(&photo, &straight), "dog.jpg");
         assert_eq!(caption(&photo, &rotated), "dog.jpg -12\u{b0} mirrored");
         let crops = [(&photo, straight), (&photo, rotated)];

@@ -9,6 +9,7 @@ mod augmentation;
 mod companions;
 mod contact_sheet;
 mod contents;
+mod crop;
 mod decode;
 mod error;
 mod folder;
@@ -19,6 +20,7 @@ mod unit;
 
 pub use augmentation::{Augmentation, AugmentedCrop};
 pub use contact_sheet::contact_sheet;
+pub use crop::Crop;
 pub use decode::MAX_PIXELS;
 pub use error::{Error, InvalidAugmentation, Rejected};
 pub use folder::{Options, Photo, PhotoFolder};

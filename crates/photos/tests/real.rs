@@ -46,7 +46,8 @@ fn look(parent: &Path) -> usize {
             // Rotated by 45 degrees, half of a square canvas is black, and of a wide one a little more.
             assert!(black < 128 * 128 * 3 / 4, "{} {crop:?}: {black}", photo.path.display());
         }
-        let sheet = contact_sheet(&sampled, 6, 64).draw();
+        let crops: Vec<_> = sampled.iter().map(|(photo, crop)| (*photo, crop.clone().into())).collect();
+        let sheet = contact_sheet(&crops, 6, 64).draw();
         assert_eq!(sheet.width(), 6 * (64 + 8) + 8);
     }
     count

@@ -31,6 +31,16 @@ pub(crate) fn batch(text: &str) -> Result<u32, String> {
     within(1..=1024, "a batch is held in memory")(text)
 }
 
+/// The rank of a LoRA.
+pub(crate) fn rank(text: &str) -> Result<u32, String> {
+    within(1..=4096, "no layer of a U-Net has a larger one")(text)
+}
+
+/// A quantile that cuts off few numbers.
+pub(crate) fn quantile(text: &str) -> Result<f64, String> {
+    within(0.5..=1.0, "less would cut off most of what was learned")(text)
+}
+
 /// Threads that compute.
 pub(crate) fn threads(text: &str) -> Result<i32, String> {
     within(1..=1024, "each is one of the system's")(text)

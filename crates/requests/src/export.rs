@@ -6,6 +6,8 @@ use clap::{Args, ValueEnum};
 use options::EmbeddingForm;
 use serde::{Deserialize, Serialize};
 
+use crate::bounded;
+
 /// Write what a run has learned as files that other programs load
 #[derive(Args, Debug, Clone, Serialize, Deserialize)]
 pub struct Export {
@@ -15,19 +17,56 @@ pub struct Export {
     /// Where the run's base model is now, if it has been moved
     #[arg(long)]
     pub model: Option<PathBuf>,
-    /// Folder (diffusers) or .safetensors file (single-file) to write; it must not exist yet
+    /// Folder (diffusers) or .safetensors file (single-file, lora) to write; it must not exist yet
     #[arg(long, value_name = "PATH")]
     pub out: PathBuf,
     /// What to write; unset, single-file where --out ends in .safetensors, else diffusers
     #[arg(long, value_enum)]
     pub format: Option<ExportFormat>,
-    /// Dtype of a single file's tensors; unset, fp32
+    /// Dtype of a file's tensors; unset, fp32
     #[arg(long, value_enum)]
     pub dtype: Option<FileDtype>,
     /// What the tensor in an embedding's file is called
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]
     #[serde(default)]
     pub embedding_form: EmbeddingForm,
+    /// What a LoRA holds.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub lora: LoraExport,
+}
+
+/// What a LoRA holds.
+#[derive(Args, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[command(next_help_heading = "Options for --format lora")]
+pub struct LoraExport {
+    /// Rank: more keeps more of what was learned, in a larger file; unset, 64
+    #[arg(long, value_name = "N", value_parser = bounded::rank)]
+    pub rank: Option<u32>,
+    /// Cover residual blocks too, mostly 3x3 convolutions; otherwise the layers of the transformers alone
+    #[arg(long)]
+    pub convolutions: bool,
+    /// Add the changes of all parameters that are not covered in full (.diff), which ComfyUI and this program read
+    #[arg(long)]
+    pub full_rest: bool,
+    /// Cut off numbers beyond this quantile, as kohya's script does at 0.99; unset, none, which leaves out less
+    #[arg(long, value_name = "Q", value_parser = bounded::quantile)]
+    pub clamp_quantile: Option<f64>,
+    /// Names of the tensors; unset, kohya
+    #[arg(long, value_enum)]
+    pub lora_keys: Option<LoraKeys>,
+}
+
+/// Whose names a LoRA's tensors have.
+#[derive(ValueEnum, Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LoraKeys {
+    /// kohya's scripts, A1111's web UI and ComfyUI; the embedding is in the file
+    #[default]
+    Kohya,
+    /// diffusers
+    Diffusers,
 }
 
 impl Export {
@@ -48,6 +87,8 @@ pub enum ExportFormat {
     SingleFile,
     /// The embedding alone, which is all that textual inversion learns
     Embedding,
+    /// A LoRA file: the change of the U-Net by low rank, with the embedding
+    Lora,
 }
 
 /// What tensors are kept in; tf32 is only a way to compute.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::{Compute, Profiling, Sampler, Seed, SingleFile, Size, bounded};
+use crate::{Compute, LoraFile, Profiling, Sampler, Seed, SingleFile, Size, bounded};
 
 /// Generate images from prompts, with a base model or a run
 #[derive(Args, Debug, Clone, Default, Serialize, Deserialize)]
@@ -18,6 +18,13 @@ pub struct Generate {
     /// Folder of a training run, whose subject prompts call [V]
     #[arg(long, conflicts_with = "SingleFile")]
     pub run: Option<PathBuf>,
+    /// LoRA file, whose changes count SCALE times, 1 unless given; can be repeated
+    ///
+    /// Kohya's keys and diffusers' are read. The subject of an embedding in the file is [V] in prompts, unless --run has
+    /// one, and has the token's own name.
+    #[arg(long = "lora", value_name = "FILE[:SCALE]")]
+    #[serde(default)]
+    pub loras: Vec<LoraFile>,
     /// Prompt; can be repeated
     #[arg(long = "prompt", value_name = "PROMPT", required = true)]
     pub prompts: Vec<String>,

@@ -27,6 +27,7 @@ mod evaluate;
 mod export;
 mod generate;
 mod inspect;
+mod lora;
 mod pretrain;
 mod probe;
 mod report;
@@ -47,9 +48,10 @@ pub use clap_complete::Shell;
 pub use compare::Compare;
 pub use config::{Config, ConfigAction, ConfigFormat};
 pub use evaluate::{Evaluate, MaskBackground};
-pub use export::{Export, ExportFormat, FileDtype};
+pub use export::{Export, ExportFormat, FileDtype, LoraExport, LoraKeys};
 pub use generate::Generate;
 pub use inspect::Inspect;
+pub use lora::LoraFile;
 pub use pretrain::{Part, Pretrain};
 pub use probe::{Probe, ProbedComponent};
 pub use report::Report;
@@ -167,7 +169,8 @@ mod tests {
             "x inspect --run r --images 2 --nearest 3",
             "x pretrain --drawings d --steps 9 --threads 2 --learning-rate 1e-4 --batch-size 2",
             "x bench unet-step --batch-size 2 --resolution 64 --steps 3 --warm-up 0 --iterations 1 --threads 1",
-            "x generate --run r --prompt p --images 2 --seed 3 --batch-size 2 --steps 3 --height 64 --guidance-scale 7",
+            "x export --run r --out o --rank 3 --clamp-quantile 0.99",
+            "x generate --run r --prompt p --lora a:0.5 --images 2 --seed 3 --batch-size 2 --steps 3 --height 64 --guidance-scale 7",
         ] {
             parse(line.split(' ')).unwrap_or_else(|error| panic!("{error}"));
         }

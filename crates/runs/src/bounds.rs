@@ -60,6 +60,9 @@ impl TrainConfig {
             adapter.validate()?;
         }
         self.augmentation.validate()?;
+        if let Some(sizes) = &self.sizes {
+            sizes.augmentation.validate().context("sizes")?;
+        }
         Ok(())
     }
 

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use options::{Adapter, Dtype, ModelOptions, optimizer, regularizer};
-use photos::Augmentation;
+use options::{Adapter, Dtype, MaskedLoss, ModelOptions, optimizer, regularizer};
+use photos::{Augmentation, SizeAugmentation};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +53,8 @@ pub struct TrainConfig {
     pub regularizer: RegularizerConfig,
     /// How photos become augmented crops.
     pub augmentation: Augmentation,
+    /// Show photos small, whole or enlarged, with a loss under a mask, as Custom Diffusion does: in place of crops.
+    pub sizes: Option<Sizes>,
     /// Precision of computation: fp32, tf32 or bf16; trained parameters are always fp32.
     pub dtype: Dtype,
     /// Recompute activations in the backward pass instead of keeping them: less memory, a third to a half slower.
@@ -86,6 +88,25 @@ pub struct RegularizerConfig {
     pub divide_by_accumulation: bool,
     /// What stands for a class noun of several tokens; also decides what `[V]` starts from.
     pub category: regularizer::Category,
+}
+
+/// Photos at different sizes, of which prompts tell (arXiv 2212.04488).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sizes {
+    /// How sizes and places are chosen.
+    pub augmentation: SizeAugmentation,
+    /// Phrases that prompts get for small and large photos: the name of a set, or a JSON file.
+    pub phrases: String,
+    /// How the squared error within the mask becomes a loss.
+    pub masked_loss: MaskedLoss,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        let phrases = "custom-diffusion".to_owned();
+        Self { augmentation: SizeAugmentation::default(), phrases, masked_loss: MaskedLoss::default() }
+    }
 }
 
 /// Prior preservation: class images that the model is not to forget.
@@ -171,6 +192,7 @@ impl TrainConfig {
             optimizer: optimizer::Config::default(),
             regularizer: RegularizerConfig::default(),
             augmentation: Augmentation::default(),
+            sizes: None,
             dtype: Dtype::Fp32,
             gradient_checkpointing: false,
             deterministic: false,

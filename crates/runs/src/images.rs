@@ -42,6 +42,9 @@ pub struct ImageEntry {
     pub run: Option<PathBuf>,
     /// The model, where it was named.
     pub model: Option<PathBuf>,
+    /// LoRA files with their scales, as `FILE:SCALE`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub loras: Vec<String>,
     /// The file of the initial noise, where it was named.
     pub latents: Option<PathBuf>,
     /// The files of embeddings that were named.

@@ -10,7 +10,7 @@ pub(crate) fn foreign_syntax(prompt: &str) -> Vec<String> {
     };
     let network = enclosed(prompt, '<', '>')
         .find(|inner| ["<lora:", "<lyco:", "<hypernet:"].iter().any(|start| inner.to_lowercase().starts_with(start)));
-    note(network, "networks are not loaded from prompts");
+    note(network, "networks are not loaded from prompts, but by `generate --lora`");
     let weight = enclosed(prompt, '(', ')').find(|inner| ends_in_number(inner) || inner.starts_with("(("));
     note(weight, "weights of words are not supported");
     let editing =

@@ -174,7 +174,7 @@ impl Pipeline {
     /// When there is such a token already, or the embeddings belong to another model.
     pub fn add_placeholder(&mut self, name: &str, rows: &Tensor) -> Result<()> {
         ensure!(self.subject.is_none(), "this pipeline has learned a subject already; load the base model again");
-        self.add_embedding(name, rows)?;
+        self.add_token(name, rows)?;
         self.subject = Some(name.to_owned());
         Ok(())
     }
@@ -189,16 +189,22 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Adds the token `name` likewise, which prompts call by its name alone; any number of them.
+    /// Adds the token `name` of a further subject, which prompts call by this name: [`Pipeline::add_placeholder`] is for the first
+    /// one. The rows are copied.
     ///
     /// # Errors
-    /// When there is such a token already, or the embeddings belong to another model.
-    pub fn add_embedding(&mut self, name: &str, rows: &Tensor) -> Result<()> {
+    /// As [`Pipeline::add_placeholder`]; then the pipeline is as it was.
+    pub fn add_token(&mut self, name: &str, rows: &Tensor) -> Result<()> {
         let mut tokenizer = self.tokenizer.clone();
-        tokenizer.add_placeholder(name, rows.size().first().copied().unwrap_or(0) as usize)?;
+        tokenizer.add_placeholder(name, rows.size().first().map_or(0, |rows| *rows as usize))?;
         self.text_encoder.add_extra_tokens(rows)?;
         self.tokenizer = tokenizer;
         Ok(())
+    }
+
+    /// The token that `[V]` in a prompt stands for.
+    pub fn subject(&self) -> Option<&str> {
+        self.subject.as_deref()
     }
 
     /// A prompt as the tokenizer takes it: with the subject's token(s) in place of `[V]` or its name.

@@ -170,11 +170,11 @@ fn an_eta_is_for_ddim() {
 fn embeddings_are_added_one_after_the_other_and_once_each() {
     let mut pipeline = Pipeline::from_folder(&fixtures().join("tiny-sd21"), F32).unwrap();
     let rows = tch::Tensor::linspace(-1.0, 1.0, 96, F32).reshape([3, 32]);
-    pipeline.add_embedding("<two>", &rows.narrow(0, 0, 2)).unwrap();
+    pipeline.add_token("<two>", &rows.narrow(0, 0, 2)).unwrap();
     let before = pipeline.encode_prompts(&["a <two> dog"]).unwrap();
-    assert!(format!("{:#}", pipeline.add_embedding("<two>", &rows).unwrap_err()).contains("<two>"));
+    assert!(format!("{:#}", pipeline.add_token("<two>", &rows).unwrap_err()).contains("<two>"));
     let narrow = rows.narrow(1, 0, 16);
-    assert!(pipeline.add_embedding("<three>", &narrow).unwrap_err().to_string().contains("[tokens, 32]"));
+    assert!(pipeline.add_token("<three>", &narrow).unwrap_err().to_string().contains("[tokens, 32]"));
     pipeline.add_placeholder("<three>", &rows.narrow(0, 2, 1)).unwrap();
     assert_eq!(pipeline.encode_prompts(&["a <two> dog"]).unwrap(), before);
     let [both, named] =

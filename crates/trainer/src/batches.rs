@@ -5,10 +5,10 @@ use std::sync::Arc;
 use anyhow::Result;
 use libtorch::random;
 use methods::Batch;
-use photos::{Augmentation, AugmentedCrop, Photo};
+use photos::{ApparentSize, Crop, Photo, PlacedPhoto};
 use runs::{Phase, TrainConfig};
 use sampling::Pipeline;
-use tch::Device;
+use tch::{Device, Kind, Tensor};
 
 use crate::latent_cache::{LatentCache, Sample};
 use crate::LatentEncoder;
@@ -58,6 +58,7 @@ enum Source {
 struct Photos {
     all: Vec<Photo>,
     subject: usize,
+    pixels_per_latent: u32,
 }
 
 /// Makes the batches.
@@ -83,7 +84,8 @@ impl PhotoBatches {
     ) -> Result<Self> {
         let subjects = subject.len();
         let all = subject.into_iter().chain(prior.into_iter().flatten()).collect();
-        let photos = Arc::new(Photos { all, subject: subjects });
+        let pixels_per_latent = u32::try_from(pipeline.vae.config().downscale_factor())?;
+        let photos = Arc::new(Photos { all, subject: subjects, pixels_per_latent });
         let mut maker = Maker {
             config: config.clone(),
             photos: Arc::clone(&photos),
@@ -102,7 +104,7 @@ impl PhotoBatches {
     ///
     /// # Errors
     /// When there is no such phase.
-    pub fn crops(&self, index: BatchIndex) -> Result<Vec<(&Photo, AugmentedCrop)>> {
+    pub fn crops(&self, index: BatchIndex) -> Result<Vec<(&Photo, Crop)>> {
         let samples = self.photos.choose_subject(&self.config, phase(&self.config, index.phase)?.1, index);
         Ok(samples.into_iter().map(|(photo, crop)| (&self.photos.all[photo], crop)).collect())
     }
@@ -139,10 +141,11 @@ impl Maker {
         let number = index.step * phase.gradient_accumulation + index.part;
         let seed = |purpose| random::derive(self.config.seed, purpose, key(index.phase, number));
         let first = number * phase.batch_size;
-        let samples = first..first + phase.batch_size;
-        let prompts = self
-            .prompts
-            .choose(samples.map(|sample| random::derive(self.config.seed, "prompts", key(index.phase, sample))));
+        let seeds = (first..first + phase.batch_size)
+            .map(|sample| random::derive(self.config.seed, "prompts", key(index.phase, sample)));
+        let subject = &samples[..phase.batch_size];
+        let sizes: Vec<ApparentSize> = subject.iter().filter_map(|(_, crop)| placed(crop)).map(PlacedPhoto::apparent_size).collect();
+        let prompts = self.prompts.choose(seeds, &sizes);
         let _span = tracing::trace_span!("batches/noise").entered();
         libtorch::catch(|| {
             // Means and logarithms of variances, half of the channels each.
@@ -154,41 +157,80 @@ impl Maker {
                 latents: self.latents.encoder.sample(&moments, &normal("posterior"))?,
                 noise: normal("noise"),
                 timesteps: libtorch::upload(&timesteps, device),
+                mask: masks(subject, &moments, device)?,
                 prompts,
             })
         })?
     }
 }
+/// Where the loss of each placed photo counts: [samples, 1, h, w] of 0 and 1, for latents of the size of `moments`.
+fn masks(samples: &[Sample], moments: &Tensor, device: Device) -> Result<Option<Tensor>> {
+    let side = moments.size()[3];
+    let cells: Vec<u8> =
+        samples.iter().filter_map(|(_, crop)| placed(crop)).flat_map(|placed| placed.mask(side as u32)).collect();
+    if cells.is_empty() {
+        return Ok(None);
+    }
+    let mask = Tensor::from_slice(&cells).reshape([-1, 1, side, side]).to_kind(Kind::Float);
+    Ok(Some(libtorch::upload(&mask, device)))
+}
+
+fn placed(crop: &Crop) -> Option<&PlacedPhoto> {
+    match crop {
+        Crop::Placed(placed) => Some(placed),
+        Crop::Augmented(_) => None,
+    }
+}
+
 impl Photos {
     /// The samples of a batch: the subject's, and then as many of class images where there are any.
     fn choose(&self, config: &TrainConfig, phase: &Phase, index: BatchIndex) -> Vec<Sample> {
         let mut samples = self.choose_subject(config, phase, index);
         let prior = &self.all[self.subject..];
         if !prior.is_empty() {
-            let chosen = choose(config, "prior photos", prior, phase, index);
+            let crop = |seed, photo: &Photo| cropped(config, seed, photo);
+            let chosen = choose(config, "prior photos", prior, phase, index, crop);
             samples.extend(chosen.into_iter().map(|(photo, crop)| (self.subject + photo, crop)));
         }
         samples
     }
 
     fn choose_subject(&self, config: &TrainConfig, phase: &Phase, index: BatchIndex) -> Vec<Sample> {
-        choose(config, "photos", &self.all[..self.subject], phase, index)
+        let crop = |seed, photo: &Photo| match &config.sizes {
+            None => cropped(config, seed, photo),
+            Some(sizes) => {
+                let (side, flip_p) = (config.augmentation.resolution, config.augmentation.flip_p);
+                Crop::Placed(sizes.augmentation.sample(seed, side, side / self.pixels_per_latent, flip_p))
+            }
+        };
+        choose(config, "photos", &self.all[..self.subject], phase, index, crop)
     }
 }
 
 /// The photos' indices and the crops of a batch. All photos come once, in random order, before any comes again.
-fn choose(config: &TrainConfig, purpose: &str, photos: &[Photo], phase: &Phase, index: BatchIndex) -> Vec<Sample> {
+fn choose(
+    config: &TrainConfig,
+    purpose: &str,
+    photos: &[Photo],
+    phase: &Phase,
+    index: BatchIndex,
+    crop: impl Fn(u64, &Photo) -> Crop,
+) -> Vec<Sample> {
     let &Phase { batch_size, gradient_accumulation, .. } = phase;
     let first = (index.step * gradient_accumulation + index.part) * batch_size;
-    let augmentation: &Augmentation = &config.augmentation;
     let choose_one = |sample: usize| {
         let (epoch, turn) = (sample / photos.len(), sample % photos.len());
         let photo = permutation(random::derive(config.seed, purpose, key(index.phase, epoch)), photos.len())[turn];
         let seed = random::derive(config.seed, &format!("{purpose}: views"), key(index.phase, sample));
-        let (width, height) = photos[photo].pixels.dimensions();
-        (photo, augmentation.sample(seed, width, height))
+        (photo, crop(seed, &photos[photo]))
     };
     (first..first + batch_size).map(choose_one).collect()
+}
+
+/// A random crop.
+fn cropped(config: &TrainConfig, seed: u64, photo: &Photo) -> Crop {
+    let (width, height) = photo.pixels.dimensions();
+    config.augmentation.sample(seed, width, height).into()
 }
 
 /// The numbers below `n` in an order that depends on the seed (Fisher and Yates).
@@ -230,7 +272,7 @@ mod tests {
             let photos = vec![photo.clone(); count];
             let index = BatchIndex { phase: 2, step: 3, part: 0 };
             let mut seen = vec![0; count];
-            for (photo, _) in choose(&config, "photos", &photos, &config.phases["unet"], index) {
+            for (photo, _) in choose(&config, "photos", &photos, &config.phases["unet"], index, |seed, photo| cropped(&config, seed, photo)) {
                 seen[photo] += 1;
             }
             assert_eq!(seen, vec![8 / count; count]);

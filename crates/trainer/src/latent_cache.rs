@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 use images::RgbImage;
-use photos::{AugmentedCrop, Photo};
+use photos::{Crop, Photo};
 use rayon::prelude::*;
 use tch::Tensor;
 
@@ -14,7 +14,7 @@ use crate::LatentEncoder;
 const CAPACITY: usize = 512;
 
 /// A photo's index, and the crop of it.
-pub(crate) type Sample = (usize, AugmentedCrop);
+pub(crate) type Sample = (usize, Crop);
 
 /// Renders and encodes crops.
 #[derive(Debug)]
@@ -26,9 +26,12 @@ pub(crate) struct LatentCache {
 /// A photo's index, mirrored or not, and the crop's left and upper edges.
 type Key = (usize, bool, u64, u64);
 
-/// There are so many angles that a rotated crop never comes again.
+/// There are so many angles, and places, that a rotated crop or a placed photo hardly comes again.
 fn key((photo, crop): &Sample) -> Option<Key> {
-    crop.angle.is_none().then_some((*photo, crop.flip, crop.left, crop.top))
+    match crop {
+        Crop::Augmented(crop) if crop.angle.is_none() => Some((*photo, crop.flip, crop.left, crop.top)),
+        _ => None,
+    }
 }
 
 impl LatentCache {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use images::Grid;
-use photos::{AugmentedCrop, Photo};
+use photos::{Crop, Photo};
 use runs::{Group, SampleTime, TrainConfig, Validation, layout};
 use sampling::{NotFinite, Request, Settings};
 
@@ -29,7 +29,7 @@ impl Outputs {
     }
 
     /// `contact_sheet.png`: the first augmented crops that the model is trained on.
-    pub(crate) fn contact_sheet(&self, crops: &[(&Photo, AugmentedCrop)]) -> Result<()> {
+    pub(crate) fn contact_sheet(&self, crops: &[(&Photo, Crop)]) -> Result<()> {
         let sheet = photos::contact_sheet(crops, 4, THUMBNAIL);
         images::save_png(&self.folder.join(layout::CONTACT_SHEET), &sheet.draw(), &[])
     }

@@ -4,14 +4,19 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result, ensure};
 use libtorch::random;
-use prompts::TemplateSet;
+use photos::ApparentSize;
+use prompts::{SizePhrases, TemplateSet, with_phrase};
 use runs::{Group, Phase, TrainConfig};
 use sampling::Pipeline;
 use tch::Tensor;
 
 /// The prompts that a subject's sample may have, with the class noun filled in.
 #[derive(Debug, Clone)]
-pub(crate) struct Prompts(Vec<String>);
+pub(crate) struct Prompts {
+    all: Vec<String>,
+    /// What prompts say of the size at which the subject is shown.
+    phrases: Option<SizePhrases>,
+}
 
 impl Prompts {
     /// The configuration's one prompt, or its templates.
@@ -23,16 +28,43 @@ impl Prompts {
             None => vec![config.prompt.clone()],
             Some(name) => TemplateSet::load(name)?.prompts,
         };
-        Ok(Self(all.iter().map(|prompt| config.fill(prompt)).collect()))
+        let phrases = config.sizes.as_ref().map(|sizes| SizePhrases::load(&sizes.phrases)).transpose()?;
+        Ok(Self { all: all.iter().map(|prompt| config.fill(prompt)).collect(), phrases })
     }
 
-    /// The prompts of samples with these seeds: a single one where all have the same.
-    pub(crate) fn choose(&self, seeds: impl Iterator<Item = u64>) -> Vec<String> {
-        match self.0.as_slice() {
-            [only] => vec![only.clone()],
-            all => seeds.map(|seed| all[random::derive(seed, "prompt", 0) as usize % all.len()].clone()).collect(),
-        }
+    /// The prompts of samples with these seeds, which are shown at these sizes if sizes matter: a single one where all have the
+    /// same.
+    pub(crate) fn choose(&self, seeds: impl Iterator<Item = u64>, sizes: &[ApparentSize]) -> Vec<String> {
+        let Some(phrases) = &self.phrases else {
+            return match self.all.as_slice() {
+                [only] => vec![only.clone()],
+                all => seeds.map(|seed| one_of(all, seed, "prompt").clone()).collect(),
+            };
+        };
+        let with_size = |(seed, size): (u64, &ApparentSize)| {
+            let prompt = one_of(&self.all, seed, "prompt");
+            let phrases = match size {
+                ApparentSize::Far => &phrases.far,
+                ApparentSize::Near => &phrases.near,
+                ApparentSize::Usual => return prompt.clone(),
+            };
+            if phrases.is_empty() { prompt.clone() } else { with_phrase(one_of(phrases, seed, "phrase"), prompt) }
+        };
+        seeds.zip(sizes).map(with_size).collect()
     }
+
+    /// Every prompt that there may be.
+    fn each(&self) -> Vec<String> {
+        let phrases = self.phrases.iter().flat_map(|phrases| phrases.far.iter().chain(&phrases.near));
+        let with: Vec<String> =
+            phrases.flat_map(|phrase| self.all.iter().map(move |prompt| with_phrase(phrase, prompt))).collect();
+        self.all.iter().cloned().chain(with).collect()
+    }
+}
+
+/// One of several, each as likely as the others.
+fn one_of<'a, T>(all: &'a [T], seed: u64, purpose: &str) -> &'a T {
+    &all[(random::derive(seed, purpose, 0) % all.len() as u64) as usize]
 }
 
 /// The hidden states of prompts in a phase: of those that do not change computed once, of the others each time, on the autograd
@@ -49,7 +81,7 @@ impl PromptStates {
     /// # Errors
     /// When a prompt is too long, or does not name the subject.
     pub(crate) fn new(pipeline: &Pipeline, config: &TrainConfig, phase: &Phase) -> Result<Self> {
-        for prompt in &Prompts::new(config)?.0 {
+        for prompt in &Prompts::new(config)?.each() {
             let resolved = pipeline.resolve(prompt)?;
             ensure!(
                 pipeline.tokenizer.encode(&resolved)?.truncation.is_none(),

@@ -28,9 +28,9 @@ impl Batches for Parts {
                 halves.iter().map(|half| half.chunk(self.parts as i64, 0)[place.part].shallow_clone()).collect();
             Tensor::cat(&parts, 0)
         };
-        let Batch { latents, noise, timesteps, prompts } = &self.whole;
+        let Batch { latents, noise, timesteps, prompts, .. } = &self.whole;
         let prompts = prompts.clone();
-        Ok(Batch { latents: part(latents), noise: part(noise), timesteps: part(timesteps), prompts })
+        Ok(Batch { latents: part(latents), noise: part(noise), timesteps: part(timesteps), mask: None, prompts })
     }
 }
 

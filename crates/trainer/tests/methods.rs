@@ -5,8 +5,8 @@
 use anyhow::Result;
 use golden::{Formula, Golden, fixtures};
 use methods::Batch;
-use options::{Adapter, LoraTargets};
-use runs::{Group, GroupConfig, Prior, RegularizerConfig, TrainConfig};
+use options::{Adapter, LoraTargets, MaskedLoss};
+use runs::{Group, GroupConfig, Prior, RegularizerConfig, Sizes, TrainConfig};
 use sampling::{Pipeline, Request, Settings};
 use scheduler::SchedulerKind;
 use tch::{Device, Kind, Tensor};
@@ -56,6 +56,8 @@ struct Given<'a> {
     inputs: Golden,
     encoder: LatentEncoder,
     prompts: Vec<Vec<String>>,
+    /// Samples of the subject in a batch.
+    subjects: i64,
     trainer: &'a Trainer,
 }
 
@@ -70,6 +72,7 @@ impl Batches for Given<'_> {
             latents: self.encoder.sample(&moments, &of("posterior_noise"))?,
             noise: of("noise"),
             timesteps: of("timesteps"),
+            mask: self.trainer.config.sizes.as_ref().map(|_| of("masks").narrow(0, 0, self.subjects)),
             prompts: self.prompts.get(index.step).cloned().unwrap_or_else(one),
         })
     }
@@ -105,7 +108,9 @@ fn follow(case: Case) {
     {
         let encoder = LatentEncoder::new(&trainer.pipeline, &trainer.config).unwrap();
         let inputs = Golden::open("methods/inputs.safetensors");
-        let mut batches = Given { inputs, encoder, prompts: case.prompts.unwrap_or_default(), trainer: &trainer };
+        let subjects = trainer.config.phases[0].batch_size as i64;
+        let prompts = case.prompts.unwrap_or_default();
+        let mut batches = Given { inputs, encoder, prompts, subjects, trainer: &trainer };
         let mut phase_run = trainer.start(0).unwrap();
         for step in 0..STEPS as i64 {
             let report = phase_run.step(&trainer, &mut batches).unwrap().wait().unwrap();
@@ -196,8 +201,8 @@ fn changes(golden: &Golden, before: &[(String, Tensor)], after: &[(String, Tenso
 }
 
 /// The prompts of each step, in our words.
-fn templates(case: &str, token: &str) -> Vec<Vec<String>> {
-    let path = fixtures().join("methods/textual_inversion/cases.json");
+fn given_prompts(method: &str, case: &str, token: &str) -> Vec<Vec<String>> {
+    let path = fixtures().join("methods").join(method).join("cases.json");
     let cases: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let prompts: Vec<Vec<String>> = serde_json::from_value(cases["cases"][case]["prompts"].clone()).unwrap();
     let ours = |prompt: String| prompt.replace(token, "[V]");
@@ -214,7 +219,7 @@ fn textual_inversion() {
         let file = ["textual_inversion/one", "textual_inversion/two", "textual_inversion/sd15"];
         let file = file.into_iter().find(|file| file.ends_with(case)).unwrap();
         let config = TrainConfig { vectors, ..recipe("textual-inversion", 5e-2) };
-        let prompts = Some(templates(case, token));
+        let prompts = Some(given_prompts("textual_inversion", case, token));
         follow(Case { model, prompts, image: "a photo of a [V]", ..Case::new(file, config) });
     }
 }
@@ -292,6 +297,28 @@ fn attndreambooth_lora() {
     config.adapter = Some(Adapter::Lora { rank: 2, alpha: Some(2.0), targets: LoraTargets::Attention });
     config.regularizer = RegularizerConfig { category: regularizer::Category::First, ..RegularizerConfig::default() };
     follow(Case { image: "a photo of a [V] ball", ..Case::new("lora/attndreambooth", config) });
+}
+
+#[test]
+fn custom_diffusion() {
+    for (case, max_grad_norm, masked_loss, prior) in [
+        ("reference", 0.9, MaskedLoss::Reference, true),
+        ("normalised", 0.22, MaskedLoss::Mean, true),
+        ("no_prior", 0.17, MaskedLoss::Mean, false),
+    ] {
+        let file = ["custom_diffusion/reference", "custom_diffusion/normalised", "custom_diffusion/no_prior"];
+        let file = file.into_iter().find(|file| file.ends_with(case)).unwrap();
+        let mut config = TrainConfig { max_grad_norm: Some(max_grad_norm), ..recipe("custom-diffusion", 1e-3) };
+        config.sizes = Some(Sizes { masked_loss, ..Sizes::default() });
+        config.phases[0].batch_size = if prior { BATCH / 2 } else { BATCH };
+        if !prior {
+            config.prior = None;
+        }
+        let subjects = config.phases[0].batch_size;
+        let prompts = given_prompts("custom_diffusion", case, "<new>");
+        let prompts = Some(prompts.into_iter().map(|step| step[..subjects].to_vec()).collect());
+        follow(Case { prompts, image: "photo of a [V] ball", ..Case::new(file, config) });
+    }
 }
 
 /// On the geometry of Stable Diffusion, without its weights.

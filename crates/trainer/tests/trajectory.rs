@@ -43,6 +43,7 @@ impl FromFile {
             latents: self.1.sample(&moments, &self.0.get("posterior_noise").get(step)).unwrap(),
             noise: self.0.get("noise").get(step),
             timesteps: self.0.get("timesteps").get(step),
+            mask: None,
             prompts: vec![self.2.clone()],
         }
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use layers::{Conv2d, GroupNorm, LinearAdapter};
+use layers::{AdapterSlot, Conv2d, GroupNorm, LinearAdapter};
 use tch::{Device, Kind, Tensor};
 use weights::{Archive, Parameters, Scope};
 
@@ -89,14 +89,14 @@ impl UNet {
     ///
     /// # Errors
     /// That of `make`, or when a layer has an adapter already. Then no layer has got a new one.
-    pub fn adapt(
-        &mut self,
-        make: &mut dyn FnMut(&LinearSite, &Tensor) -> Result<Option<Box<dyn LinearAdapter>>>,
-    ) -> Result<()> {
+    pub fn adapt(&mut self, make: &mut dyn FnMut(&LinearSite, &Tensor) -> Result<AdapterSlot>) -> Result<()> {
         let mut made = Vec::new();
         self.visit(&mut |name, weight, slot| {
             let adapter = make(&LinearSite::new(name, weight), weight)?;
-            ensure!(adapter.is_none() || slot.is_none(), "{name} has an adapter already: merge or remove that one first");
+            ensure!(
+                adapter.is_none() || slot.is_none(),
+                "{name} has an adapter already: merge or remove that one first"
+            );
             made.push(adapter);
             Ok(())
         })?;
