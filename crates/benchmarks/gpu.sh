@@ -110,7 +110,7 @@ memory() { # For cards of 24 GB.
         --iterations 10
 }
 check() { # The same work on both devices: their checks should agree to rounding, the training after thirty steps.
-    local work where few="--set embedding.steps=10 --set cross_attention.steps=10 --set unet.steps=10"
+    local work where few="--set phases.embedding.steps=10 --set phases.cross_attention.steps=10 --set phases.unet.steps=10"
     for where in cpu "$device"; do
         for work in unet-forward embedding-step cross-attention-step unet-step text-encoder vae-encode vae-decode sampling; do
             ours "check $work $where" "$work" --device "$where" --batch-size 2 --iterations 1 --warm-up 0
@@ -128,7 +128,7 @@ twice() {
     local turn
     for turn in 1 2; do
         short_run --model fixtures/miniature --category bird --out "$TMPDIR/twice/$turn" --deterministic \
-            --set embedding.steps=5 --set cross_attention.steps=5 --set unet.steps=10 || return 1
+            --set phases.embedding.steps=5 --set phases.cross_attention.steps=5 --set phases.unet.steps=10 || return 1
     done
     if (cd "$TMPDIR/twice/1" && find . -name '*.safetensors' -exec sha256sum {} +) |
         (cd "$TMPDIR/twice/2" && sha256sum --quiet -c - >&2); then
@@ -140,7 +140,7 @@ twice() {
 # Where a step's time goes: the table and the trace.
 profiled() {
     short_run --model "$full" --category photo --out "$TMPDIR/profiled" --dtype bf16 --set augmentation.resolution="$side" \
-        --set validation.steps=2 --set embedding.steps=5 --set cross_attention.steps=5 --set unet.steps=20 --profile \
+        --set validation.steps=2 --set phases.embedding.steps=5 --set phases.cross_attention.steps=5 --set phases.unet.steps=20 --profile \
         2>"$out/profile.txt" || return 1
     cp "$TMPDIR/profiled/log.jsonl" "$TMPDIR/profiled/profile.json" "$out"
     echo '"profile.txt"'

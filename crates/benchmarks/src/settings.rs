@@ -15,7 +15,7 @@ pub struct Settings {
     pub images: PathBuf,
     /// For [`Work::Training`](crate::Work::Training): the class noun of the subject.
     pub category: String,
-    /// For [`Work::Training`](crate::Work::Training): values of the configuration other than the preset's, as `unet.steps` and `10`.
+    /// For [`Work::Training`](crate::Work::Training): values of the configuration other than the preset's, as `phases.unet.steps` and `10`.
     pub changes: Vec<(String, String)>,
     /// The dtype of computation. Parameters are f32 in training, and of this dtype otherwise.
     pub kind: Kind,

@@ -29,12 +29,12 @@ fn maps(out: &Path) -> weights::Tensors {
 }
 
 #[test]
-fn each_stage_has_a_row_of_its_own_model() {
+fn each_phase_has_a_row_of_its_own_model() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
     let run = trained(folder, "run", &[]);
-    let out = folder.join("stages");
-    let record = attend(&out, &["--run", &run, "--stages"]);
+    let out = folder.join("phases");
+    let record = attend(&out, &["--run", &run, "--phases"]);
 
     let rows = record["rows"].as_array().unwrap();
     let names: Vec<&str> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
@@ -68,19 +68,20 @@ fn each_stage_has_a_row_of_its_own_model() {
     generate(&folder.join("end"), "a [V] ball on the beach", &["--run", &run]);
     assert!(difference(&out.join("unet.png"), &folder.join("end/0000-seed3.png")) <= 1);
 
-    // What came after stage 2 is what a run without stage 3 ends with.
-    let short = trained(folder, "short", &["--set", "unet.steps=0"]);
+    // What came after the second phase is what a run without the third ends with.
+    let short = trained(folder, "short", &["--set", "phases.unet.steps=0"]);
     let two = folder.join("two");
     attend(&two, &["--run", &short]);
     assert_eq!(self::maps(&two)["unet"], maps["cross_attention"]);
-    let rows = attend(&two, &["--run", &short, "--stages"])["rows"].as_array().unwrap().len();
+    let rows = attend(&two, &["--run", &short, "--phases"])["rows"].as_array().unwrap().len();
     assert_eq!(rows, 3);
 
-    // A run that has not kept it is shown without it.
-    fs::remove_dir_all(folder.join("run/stages")).unwrap();
-    let old = program(&["attend", "--run", &run, "--stages", "--prompt", "a [V] ball", "--steps", "1"]);
-    assert!(old.status.success() && stderr(&old).contains("after stage 2"), "{}", stderr(&old));
-    assert_eq!(json(&folder.join("run/attend/attend.json"))["rows"].as_array().unwrap().len(), 3);
+    // A run that has lost it says so.
+    fs::remove_dir_all(folder.join("run/phases")).unwrap();
+    refuses(
+        &["attend", "--run", &run, "--phases", "--prompt", "a [V] ball", "--steps", "1"],
+        "phases/cross_attention/cross_attention.safetensors",
+    );
 
     let with = |more: &[&'static str]| -> Vec<String> {
         ["attend", "--device", "cpu", "--run", &run].iter().chain(more).map(|&text| text.to_owned()).collect()
@@ -140,7 +141,7 @@ fn a_model_without_a_run_is_shown_too() {
     says("a [V] dog", &[], "has learned no subject");
     says("", &[], "has no word to show");
     says(&"cat ".repeat(90), &[], "too long");
-    says("a dog", &["--stages"], "--run");
+    says("a dog", &["--phases"], "--run");
     says("a dog", &["--factors", "3"], "[3] times smaller");
     refuses(&["attend", "--prompt", "a dog"], "--run");
     refuses(&["attend", "--prompt", "a dog", "--model", &model, "--steps", "0"], "0 steps");

@@ -26,11 +26,11 @@ fn placed(mut command: Command, device: &str) -> Command {
     command
 }
 
-/// A run in three steps a stage, which change much.
+/// A run in three steps a phase, which change much.
 fn run(folder: &Path, device: &str, more: &[&str]) -> Command {
-    let fixed = "--deterministic --category ball --validate-every 2 --set embedding.steps=3 --set cross_attention.steps=3 \
-                 --set unet.steps=3 --set embedding.learning_rate=1e-2 --set cross_attention.learning_rate=1e-2 \
-                 --set unet.learning_rate=1e-3 --device";
+    let fixed = "--deterministic --category ball --validate-every 2 --set phases.embedding.steps=3 --set phases.cross_attention.steps=3 \
+                 --set phases.unet.steps=3 --set phases.embedding.learning_rate=1e-2 --set phases.cross_attention.learning_rate=1e-2 \
+                 --set phases.unet.learning_rate=1e-3 --device";
     let arguments: Vec<&str> = fixed.split_whitespace().chain([device]).chain(more.iter().copied()).collect();
     placed(train(folder, device, &arguments), device)
 }
@@ -124,7 +124,7 @@ fn used_alike(folder: &Path) {
         alike(dtype, "0000-seed3.png", levels);
     }
 
-    both("attend", &[&["attend", "--stages"], &prompt[..]].concat());
+    both("attend", &[&["attend", "--phases"], &prompt[..]].concat());
     let [ours, expected] = ["cuda", "cpu"]
         .map(|device| Archive::open(&place(device, "attend").join("maps.safetensors")).unwrap().tensors().unwrap());
     for (name, expected) in &expected {
@@ -184,7 +184,7 @@ fn tf32_rounds_only_where_it_is_asked_for() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
     photos(&folder.join("photos"));
-    let short = ["--set", "embedding.steps=1", "--set", "cross_attention.steps=0", "--set", "unet.steps=0"];
+    let short = ["--set", "phases.embedding.steps=1", "--set", "phases.cross_attention.steps=0", "--set", "phases.unet.steps=0"];
     let loss = |dtype: &str| {
         let out = folder.join(dtype).display().to_string();
         let more = [&short[..], &["--validate-every", "0", "--dtype", dtype, "--out", &out]].concat();
@@ -210,7 +210,7 @@ fn no_step_waits_for_a_copy() {
         let name = format!("{stage}-{steps}");
         let mut more: Vec<String> = options.split_whitespace().map(str::to_owned).collect();
         for each in ["embedding", "cross_attention", "unet"] {
-            more.extend(["--set".to_owned(), format!("{each}.steps={}", if each == stage { steps } else { 0 })]);
+            more.extend(["--set".to_owned(), format!("phases.{each}.steps={}", if each == stage { steps } else { 0 })]);
         }
         let more: Vec<&str> = more.iter().map(String::as_str).collect();
         let mut command = train(folder, &name, &[&more[..], &["--device", "cuda"]].concat());
@@ -239,7 +239,7 @@ fn no_step_waits_for_a_checkpoint() {
     photos(&folder.join("photos"));
     let counted = |every: &str| {
         let short =
-            "--device cuda --validate-every 0 --set embedding.steps=0 --set cross_attention.steps=0 --set unet.steps=3";
+            "--device cuda --validate-every 0 --set phases.embedding.steps=0 --set phases.cross_attention.steps=0 --set phases.unet.steps=3";
         let more: Vec<&str> = short.split_whitespace().chain(["--checkpoint-every", every]).collect();
         let mut command = train(folder, every, &more);
         let counts = folder.join(every).with_extension("json");
@@ -258,8 +258,8 @@ fn want_of_memory_names_the_flags_that_help() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
     photos(&folder.join("photos"));
-    let mut command = run(folder, "cuda", &["--set", "unet.batch_size=32"]);
-    // The stages before take 4 MB, and a batch of 32 takes 35.
+    let mut command = run(folder, "cuda", &["--set", "phases.unet.batch_size=32"]);
+    // The phases before take 4 MB, and a batch of 32 takes 35.
     let output = cuda_standin::preload(&mut command).env(cuda_standin::BYTES, "12000000").output().unwrap();
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{text}");

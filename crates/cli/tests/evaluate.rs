@@ -15,7 +15,7 @@ fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// A finished run of two steps a stage.
+/// A finished run of two steps a phase.
 fn train(folder: &Path) -> PathBuf {
     let run = folder.join("run");
     let [model, photos] = ["tiny-sd21", "evaluation/photos"].map(|name| text(&fixtures().join(name)));
@@ -23,7 +23,7 @@ fn train(folder: &Path) -> PathBuf {
     let mut arguments =
         vec!["train", "--device", "cpu", "--results", "none", "--model", &model, "--concept", &photos, "--out", &out];
     arguments.extend(["--category", "cat", "--batch-size", "2", "--resolution", "64"]);
-    for set in ["embedding.steps=2", "cross_attention.steps=2", "unet.steps=2", "validation.steps=1"] {
+    for set in ["phases.embedding.steps=2", "phases.cross_attention.steps=2", "phases.unet.steps=2", "validation.steps=1"] {
         arguments.extend(["--set", set]);
     }
     succeed(&arguments);

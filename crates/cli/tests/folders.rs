@@ -93,8 +93,8 @@ fn what_others_put_into_a_run_is_left_alone() {
     let folder = temporary.path();
     photos(&folder.join("photos"));
     let run = folder.join("run");
-    let short = ["--set", "unet.steps=2", "--validate-every", "0", "--preset", "fast", "--seed", "3"];
-    let mut child = train(folder, "run", &[&short[..], &["--set", "unet.steps=4000"]].concat()).spawn().unwrap();
+    let short = ["--set", "phases.unet.steps=2", "--validate-every", "0", "--preset", "fast", "--seed", "3"];
+    let mut child = train(folder, "run", &[&short[..], &["--set", "phases.unet.steps=4000"]].concat()).spawn().unwrap();
     common::wait_for_steps(&mut child, &run.join("log.jsonl"), 14);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -115,9 +115,9 @@ fn what_others_put_into_a_run_is_left_alone() {
     fs::remove_file(run.join(".lock")).unwrap();
 
     // Another preset is told by its values; the same one, with all that was given beside it, is fine.
-    refuses(&[&resume[..], &["--preset", "paper"]].concat(), "config.unet.learning_rate was 1e-5, is 2e-6");
+    refuses(&[&resume[..], &["--preset", "paper"]].concat(), "config.phases.unet.learning_rate was 1e-5, is 2e-6");
     refuses(&[&resume[..], &["--seed", "4"]].concat(), "config.seed was 3, is 4");
-    let again = train(folder, "run", &[&short[..], &["--set", "unet.steps=16", "--resume"]].concat()).output().unwrap();
+    let again = train(folder, "run", &[&short[..], &["--set", "phases.unet.steps=16", "--resume"]].concat()).output().unwrap();
     assert!(again.status.success(), "{}", stderr(&again));
     assert!(
         stderr(&again).contains("mine is not a checkpoint of this program, and is left alone"),
@@ -134,7 +134,7 @@ fn a_run_that_does_not_fit_its_disk_is_not_begun() {
     photos(&folder.join("photos"));
     // Three million grids of a thousand images of 49 kB.
     let prompts = format!("validation.prompts={}", serde_json::json!(vec!["a [V]"; 1000]));
-    let steps = ["embedding", "cross_attention", "unet"].map(|stage| format!("{stage}.steps=1000000"));
+    let steps = ["embedding", "cross_attention", "unet"].map(|stage| format!("phases.{stage}.steps=1000000"));
     let many = ["--validate-every", "1", "--set", &prompts, "--set", &steps[0], "--set", &steps[1], "--set", &steps[2]];
     let output = train(folder, "run", &many).output().unwrap();
     let text = stderr(&output);

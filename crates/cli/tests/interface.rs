@@ -92,7 +92,7 @@ fn a_dry_run_checks_everything_and_writes_nothing() {
     assert!(!folder.join("run").exists());
     assert!(text.contains("notes.txt"), "{text}");
     let text = String::from_utf8(output.stdout).unwrap();
-    for words in ["stage 1, embedding        6 steps", "18 steps", "memory", "nothing was written"] {
+    for words in ["phase 1, embedding        6 steps", "18 steps", "memory", "nothing was written"] {
         assert!(text.contains(words), "{words}: {text}");
     }
     let model = model();

@@ -28,16 +28,16 @@ fn checkpoints(run: &Path) -> Vec<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// A quick first stage, then a step that takes long enough to press Ctrl-C twice.
+/// A quick first phase, then a step that takes long enough to press Ctrl-C twice.
 const SLOW: [&str; 10] = [
     "--set",
-    "embedding.steps=1",
+    "phases.embedding.steps=1",
     "--set",
-    "cross_attention.steps=1",
+    "phases.cross_attention.steps=1",
     "--set",
-    "cross_attention.batch_size=192",
+    "phases.cross_attention.batch_size=192",
     "--set",
-    "unet.steps=0",
+    "phases.unet.steps=0",
     "--validate-every",
     "0",
 ];
@@ -65,7 +65,7 @@ fn ctrl_c_twice_stops_at_once_and_keeps_the_last_checkpoint() {
 }
 
 /// Sixty quick steps, of which an interruption finds some.
-const LONG: [&str; 6] = ["--set", "embedding.steps=60", "--checkpoint-every", "100", "--validate-every", "0"];
+const LONG: [&str; 6] = ["--set", "phases.embedding.steps=60", "--checkpoint-every", "100", "--validate-every", "0"];
 
 #[test]
 fn each_signal_saves_a_checkpoint_and_asks_to_be_called_again() {
@@ -222,7 +222,7 @@ fn a_folder_that_is_removed_comes_back_with_the_next_checkpoint() {
     let folder = temporary.path();
     photos(&folder.join("photos"));
     let run = folder.join("run");
-    let long = ["--set", "embedding.steps=60", "--checkpoint-every", "10", "--validate-every", "0"];
+    let long = ["--set", "phases.embedding.steps=60", "--checkpoint-every", "10", "--validate-every", "0"];
     let mut child = train(folder, "run", &long).spawn().unwrap();
     wait_for_steps(&mut child, &run.join("log.jsonl"), 12);
     while run.exists() {

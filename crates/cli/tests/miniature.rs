@@ -12,7 +12,7 @@ fn train(folder: &Path, more: &[&str]) -> Output {
     fs::write(folder.join("prompts.txt"), "a {} in the snow\n").unwrap();
     Command::new(env!("CARGO_BIN_EXE_attndreambooth"))
         .args(["train", "--device", "cpu", "--category", "bird", "--batch-size", "1"])
-        .args(["--set", "embedding.steps=1", "--set", "cross_attention.steps=1", "--set", "unet.steps=1"])
+        .args(["--set", "phases.embedding.steps=1", "--set", "phases.cross_attention.steps=1", "--set", "phases.unet.steps=1"])
         .arg("--model")
         .arg(fixtures().join("miniature"))
         .arg("--concept")
@@ -40,9 +40,9 @@ fn a_run_ends_with_results_to_look_at() {
     // The miniature's own recipe: no rotation, and other learning rates than the paper's.
     let config = json(&run.join("config.json"));
     let recipe = json(&fixtures().join("miniature/attndreambooth.json"));
-    assert_eq!(config["config"]["unet"]["learning_rate"], recipe["unet"]["learning_rate"]);
+    assert_eq!(config["config"]["phases"]["unet"]["learning_rate"], recipe["methods"]["attndreambooth"]["phases"]["unet"]["learning_rate"]);
     assert_eq!(config["config"]["augmentation"]["rotation_p"], 0.0);
-    assert_eq!(config["config"]["unet"]["steps"], 1, "--set wins over the recipe");
+    assert_eq!(config["config"]["phases"]["unet"]["steps"], 1, "--set wins over the recipe");
 
     let comparison = json(&run.join("comparison/comparison.json"));
     assert_eq!(comparison["rows"][0]["prompt"], "a [V] bird in the snow");
@@ -103,7 +103,7 @@ fn an_ablation_runs_each_variant_once_and_puts_them_in_a_table() {
             .arg(format!("{}=bird", fixtures().join("subjects/penguin").display()))
             .args(["--device", "cpu", "--", "--batch-size", "1", "--model"])
             .arg(fixtures().join("miniature"))
-            .args(["--set", "embedding.steps=1", "--set", "cross_attention.steps=1", "--set", "unet.steps=1"])
+            .args(["--set", "phases.embedding.steps=1", "--set", "phases.cross_attention.steps=1", "--set", "phases.unet.steps=1"])
             .args(more)
             .env("OMP_NUM_THREADS", "1")
             .output()
@@ -120,7 +120,7 @@ fn an_ablation_runs_each_variant_once_and_puts_them_in_a_table() {
             let run = out.join(format!("penguin/{variant}/seed-{seed}"));
             let config = json(&run.join("config.json"));
             assert_eq!(
-                (&config["config"]["seed"], &config["config"]["embedding"]["steps"]),
+                (&config["config"]["seed"], &config["config"]["phases"]["embedding"]["steps"]),
                 (&seed.into(), &steps.into())
             );
             // What a seed's mean says is what its own evaluation says.
@@ -156,7 +156,7 @@ fn an_ablation_runs_each_variant_once_and_puts_them_in_a_table() {
     assert!(fs::read(run.join("curves.png")).unwrap() == curves && !run.join("checkpoints").exists());
 
     // Nor is what other options have made taken for it.
-    let other = ablate(&["--set", "unet.learning_rate=1"]);
+    let other = ablate(&["--set", "phases.unet.learning_rate=1"]);
     assert_eq!(other.status.code(), Some(2));
     let message = String::from_utf8_lossy(&other.stderr).into_owned();
     assert!(message.contains("made with other options") && message.contains("learning_rate"), "{message}");

@@ -12,8 +12,8 @@ use common::{
 };
 use golden::fixtures;
 
-/// Two steps a stage, so that a run is short.
-const SHORT: &str = "--set embedding.steps=2 --set cross_attention.steps=2 --set unet.steps=2 --checkpoint-every 1 \
+/// Two steps a phase, so that a run is short.
+const SHORT: &str = "--set phases.embedding.steps=2 --set phases.cross_attention.steps=2 --set phases.unet.steps=2 --checkpoint-every 1 \
                      --validate-every 0";
 
 fn short() -> Vec<&'static str> {
@@ -28,7 +28,7 @@ fn a_run_goes_on_wherever_its_model_its_photos_and_itself_are() {
     let at = |name: &str| folder.join(name);
     let [model, moved_model] = ["model", "renamed"].map(at);
     copy(&fixtures().join("tiny-sd21"), &model);
-    let prior = ["--prior-images", "2", "--set", "prior.steps=1", "--set", "unet.steps=12"];
+    let prior = ["--prior-images", "2", "--set", "prior.steps=1", "--set", "phases.unet.steps=12"];
     let given =
         |model: &Path, out: &str| train(folder, out, &[&short()[..], &prior, &["--model", &text(model)]].concat());
     let mut child = given(&model, "begun").spawn().unwrap();

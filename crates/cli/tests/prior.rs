@@ -11,11 +11,11 @@ use common::{assert_same_result, photos, stderr, train};
 
 const SHORT: [&str; 10] = [
     "--set",
-    "embedding.steps=1",
+    "phases.embedding.steps=1",
     "--set",
-    "cross_attention.steps=0",
+    "phases.cross_attention.steps=0",
     "--set",
-    "unet.steps=1",
+    "phases.unet.steps=1",
     "--validate-every",
     "0",
     "--set",

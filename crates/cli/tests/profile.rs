@@ -60,7 +60,7 @@ fn a_profiled_run_says_where_its_time_went_and_learns_the_same() {
 
     let (spans, threads) = trace(&folder.join("profiled/profile.json"));
     assert_has(&spans, &UNET);
-    let trainer = "load start_stage step batch loss backward clip_gradients optimizer running_average \
+    let trainer = "load start_phase step batch loss backward clip_gradients optimizer running_average \
                    checkpoint validation log outputs samples";
     let names: Vec<String> = trainer.split_whitespace().map(|part| format!("train/{part}")).collect();
     assert_has(&spans, &names.iter().map(String::as_str).collect::<Vec<_>>());
@@ -82,7 +82,7 @@ fn a_run_that_is_stopped_says_where_its_time_went_too() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
     photos(&folder.join("photos"));
-    let mut child = train(folder, "run", &["--set", "unet.steps=2000", "--profile"]).spawn().unwrap();
+    let mut child = train(folder, "run", &["--set", "phases.unet.steps=2000", "--profile"]).spawn().unwrap();
     wait_for_steps(&mut child, &folder.join("run/log.jsonl"), 8);
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let stopped = child.wait_with_output().unwrap();

@@ -73,7 +73,7 @@ fn a_comparison_prints_its_table_and_answers_are_counted() {
     let out = parent.path().join("out");
     let output = attndreambooth(&["compare", "--out"], &[&out, &a, &b]);
     assert!(output.status.success(), "{output:?}");
-    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().nth(1), Some("unet.learning_rate  1e-5  2e-6"));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().nth(1), Some("phases.unet.learning_rate  1e-5  2e-6"));
     let page = fs::read_to_string(out.join("study.html")).unwrap();
     for file in ["compare.html", "compare.json"] {
         assert!(out.join(file).exists(), "{file}");

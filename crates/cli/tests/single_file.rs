@@ -51,7 +51,7 @@ fn a_run_on_a_single_file_is_the_run_on_its_folder() {
     let images = [&run, &expected].map(|run| generate(folder, "a [V] ball", &["--run", run]));
     assert!(images[0] == images[1]);
     succeed(&["inspect", "--device", "cpu", "--run", &run, "--images", "1", "--steps", "1"]);
-    succeed(&["attend", "--device", "cpu", "--run", &run, "--prompt", "a [V]", "--stages", "--steps", "1"]);
+    succeed(&["attend", "--device", "cpu", "--run", &run, "--prompt", "a [V]", "--phases", "--steps", "1"]);
     let clip = fixtures().join("tiny-clip").display().to_string();
     let evaluate = ["--prompts", "core-inanimate", "--images", "1", "--steps", "1", "--base", "--clip", &clip];
     succeed(

@@ -48,7 +48,7 @@ fn killed_at_any_moment_and_resumed_it_ends_in_the_same_bytes() {
     let before = files.map(made);
     fs::remove_file(run.join("samples.png")).unwrap();
     let again = train(folder, "whole", &["--resume"]).output().unwrap();
-    assert!(again.status.success() && !stderr(&again).contains("stage "), "{}", stderr(&again));
+    assert!(again.status.success() && !stderr(&again).contains("phase "), "{}", stderr(&again));
     assert!(files.map(made) == before);
 
     let generate = |prompt: &str, from: &[&str]| {
@@ -109,7 +109,7 @@ fn an_interrupt_writes_a_checkpoint_and_says_how_to_go_on() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
     photos(&folder.join("photos"));
-    let long = ["--set", "unet.steps=2000", "--checkpoint-every", "1000"];
+    let long = ["--set", "phases.unet.steps=2000", "--checkpoint-every", "1000"];
     let mut child = train(folder, "run", &long).spawn().unwrap();
     wait_for_steps(&mut child, &folder.join("run/log.jsonl"), 15);
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
@@ -135,7 +135,7 @@ fn an_interrupt_writes_a_checkpoint_and_says_how_to_go_on() {
         assert!(words.iter().all(|word| text.contains(word)) && !text.contains("panicked"), "{text}");
     };
     says(&[], &["--resume"]);
-    says(&["--resume", "--set", "unet.steps=2000", "--set", "unet.learning_rate=1"], &["unet.learning_rate", "2e-6"]);
+    says(&["--resume", "--set", "phases.unet.steps=2000", "--set", "phases.unet.learning_rate=1"], &["phases.unet.learning_rate", "2e-6"]);
 }
 
 #[test]
@@ -162,10 +162,10 @@ fn bad_input_is_one_sentence() {
     says(&["--category", "<|endoftext|>"], "is not in this model's vocabulary");
     says(&["--set", "placeholder=cat"], "cat");
     says(&["--set", "prompt=a photo"], "[V]");
-    says(&["--set", "unet.step=3"], "unknown field `step`");
-    says(&["--set", "unet.steps"], "has no =");
+    says(&["--set", "phases.unet.step=3"], "unknown field `step`");
+    says(&["--set", "phases.unet.steps"], "has no =");
     says(&["--model", "/no/model"], "/no/model");
-    says(&["--set", "unet.batch_size=0"], "batch_size is 0");
+    says(&["--set", "phases.unet.batch_size=0"], "batch_size is 0");
     // What matters only at the end is found out at the beginning.
     says(&["--resolution", "100"], "--resolution): height 100 is not a positive multiple of 8");
     says(&["--set", "validation.steps=0"], "validation: ");
@@ -180,7 +180,7 @@ fn a_single_photo_may_stand_for_a_folder() {
     photos(&folder.join("photos"));
     let run = |name: &str| {
         let photo = folder.join("photos").join(name).display().to_string();
-        let short = ["--set", "cross_attention.steps=0", "--set", "unet.steps=0", "--validate-every", "0"];
+        let short = ["--set", "phases.cross_attention.steps=0", "--set", "phases.unet.steps=0", "--validate-every", "0"];
         let output = train(folder, name, &[&short[..], &["--concept", &photo]].concat()).output().unwrap();
         (photo, output)
     };
@@ -202,9 +202,9 @@ fn a_folder_in_use_is_refused() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
     photos(&folder.join("photos"));
-    let mut child = train(folder, "run", &["--set", "unet.steps=5000"]).spawn().unwrap();
+    let mut child = train(folder, "run", &["--set", "phases.unet.steps=5000"]).spawn().unwrap();
     wait_for_steps(&mut child, &folder.join("run/log.jsonl"), 2);
-    let second = train(folder, "run", &["--set", "unet.steps=5000", "--resume"]).output().unwrap();
+    let second = train(folder, "run", &["--set", "phases.unet.steps=5000", "--resume"]).output().unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(second.status.code(), Some(2));

@@ -47,7 +47,7 @@ fn a_page_has_what_the_run_has_in_its_order() {
         "<dd>1 photo</dd>",
         "<dd>30 steps</dd>",
         "<dd>1 min 15 s</dd>",
-        "stage 2, unet, step 10",
+        "phase 2, unet, step 10",
         "scored by tiny-clip",
         "[V] 12.5 %",
         "puppy",
@@ -277,14 +277,14 @@ fn a_comparison_shows_what_differs_and_shared_images_side_by_side() {
     let score = "0.510 [0.410, 0.610]  0.520 [0.420, 0.620]";
     let table = [
         "                                      a                     b".to_owned(),
-        "unet.learning_rate                    1e-5                  2e-6".to_owned(),
+        "phases.unet.learning_rate                    1e-5                  2e-6".to_owned(),
         format!("three: CLIP-I                         {score}"),
         format!("three: CLIP-T                         {score}"),
         format!("three: CLIP-T without the class noun  {score}"),
     ];
     assert_eq!(comparison.table(), table.join("\n"));
     let record = comparison.record();
-    assert_eq!(record.settings_that_differ["unet.learning_rate"], ["1e-5", "2e-6"]);
+    assert_eq!(record.settings_that_differ["phases.unet.learning_rate"], ["1e-5", "2e-6"]);
     assert_eq!(record.runs[1].scores["three"].clip_i.mean, 0.52);
     // Three prompts of two seeds and the one of the comparison with the base, from two runs.
     let images = |page: String| page.matches("<img ").count();

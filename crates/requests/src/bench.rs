@@ -39,7 +39,7 @@ pub struct Bench {
     /// For training: class noun of the subject
     #[arg(long, value_name = "NOUN", default_value = "bird")]
     pub category: String,
-    /// For training: one value of the configuration, for example unet.steps=10; can be repeated
+    /// For training: one value of the configuration, for example phases.unet.steps=10; can be repeated
     #[arg(long, value_name = "PATH=VALUE")]
     #[serde(default)]
     pub set: Vec<String>,

@@ -111,6 +111,7 @@ impl Phase {
             }
         }
         limits::within("steps", steps, 0..=MAX_STEPS, "they are done one by one")?;
+        limits::within("warm_up", self.warm_up, 0..=MAX_STEPS, "they are steps of the phase")?;
         limits::within("batch_size", batch_size, 1..=MAX_BATCH, "a batch is held in memory")?;
         limits::within(
             "gradient_accumulation",

@@ -24,7 +24,7 @@ fn expected(title: &str, scale: Scale, value: impl Fn(u64) -> f64) -> Plot {
 }
 
 #[test]
-fn each_loss_has_a_plot_with_a_line_for_each_stage() {
+fn each_loss_has_a_plot_with_a_line_for_each_phase() {
     let attention = |step: u64| 0.01 / (step * step) as f64;
     let plots = curves(&log(attention));
     let attention = expected("attention loss", Scale::Log, attention);

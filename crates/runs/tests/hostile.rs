@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 fn line(step: u64) -> String {
-    format!("{{\"step\":{step},\"stage\":\"unet\",\"wall_time\":1.5,\"loss\":0.25}}\n")
+    format!("{{\"step\":{step},\"phase\":\"unet\",\"wall_time\":1.5,\"loss\":0.25}}\n")
 }
 
 proptest! {

@@ -160,7 +160,7 @@ fn comparisons(bench: &Bench, workers: &Workers<'_>) -> anyhow::Result<Vec<Compa
         (true, false) => ("training", "--category photo --set checkpoint_every=100000", None),
         (true, true) => (
             "training, a twentieth of its steps",
-            "--category photo --set embedding.steps=3 --set cross_attention.steps=5 --set unet.steps=25 --set \
+            "--category photo --set phases.embedding.steps=3 --set phases.cross_attention.steps=5 --set phases.unet.steps=25 --set \
              validation.steps=1",
             None,
         ),

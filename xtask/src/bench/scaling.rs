@@ -60,7 +60,7 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<()> {
     for &photos in if bench.full { &[][..] } else { &[1, 10, 100] } {
         terminal::say!("photos: {photos}");
         let folder = workers.photos(photos)?;
-        let few = "--set embedding.steps=10 --set cross_attention.steps=10 --set unet.steps=20";
+        let few = "--set phases.embedding.steps=10 --set phases.cross_attention.steps=10 --set phases.unet.steps=20";
         let line = format!("training --images {folder} --iterations 1 --warm-up 0 {few}");
         let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         let result = workers.measure(&args);

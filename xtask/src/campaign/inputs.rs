@@ -18,10 +18,10 @@ struct Target {
 }
 
 const GENERATE: &str = "generate --device cpu --model model --prompt cat --steps 1 --out out";
-const RESUME: &str = "train --device cpu --resume --out killed --set unet.steps=10000 --checkpoint-every 1 --category cat \
-                      --batch-size 2 --resolution 64 --set embedding.steps=3 --set cross_attention.steps=3";
+const RESUME: &str = "train --device cpu --resume --out killed --set phases.unet.steps=10000 --checkpoint-every 1 --category cat \
+                      --batch-size 2 --resolution 64 --set phases.embedding.steps=3 --set phases.cross_attention.steps=3";
 const TRAIN: &str = "train --device cpu --model model --concept photos --category cat --batch-size 1 --resolution 64 --set \
-                     embedding.steps=1 --set cross_attention.steps=0 --set unet.steps=0 --results none --out out";
+                     phases.embedding.steps=1 --set phases.cross_attention.steps=0 --set phases.unet.steps=0 --results none --out out";
 const EVALUATE: &str = "evaluate --device cpu --run run --clip clip --prompts prompts.txt --images 1 --steps 1 --height 64 \
                         --width 64";
 
@@ -48,7 +48,7 @@ const TARGETS: [Target; 24] = [
     Target { path: "photos", arguments: TRAIN },
     Target {
         path: "config.json",
-        arguments: "train --device cpu --config config.json --model model --concept photos --category cat --resolution 64 --batch-size 1 --set embedding.steps=1 --set cross_attention.steps=0 --set unet.steps=0 --results none --out out",
+        arguments: "train --device cpu --config config.json --model model --concept photos --category cat --resolution 64 --batch-size 1 --set phases.embedding.steps=1 --set phases.cross_attention.steps=0 --set phases.unet.steps=0 --results none --out out",
     },
     Target { path: "killed/log.jsonl", arguments: RESUME },
     Target { path: "killed/config.json", arguments: RESUME },

@@ -19,8 +19,8 @@ pub(super) struct Work {
     pub(super) resumes: bool,
 }
 
-const STEPS: &str = "--device cpu --category cat --batch-size 2 --resolution 64 --set embedding.steps=3 --set \
-                     cross_attention.steps=3 --set unet.steps=3 --set validation.steps=1 --checkpoint-every 1 \
+const STEPS: &str = "--device cpu --category cat --batch-size 2 --resolution 64 --set phases.embedding.steps=3 --set \
+                     phases.cross_attention.steps=3 --set phases.unet.steps=3 --set validation.steps=1 --checkpoint-every 1 \
                      --validate-every 2 --results none --model model --concept photos";
 
 /// Those that take longest first.
@@ -42,7 +42,7 @@ pub(super) const WORKS: [Work; 11] = [
         name: "ablate",
         arguments: "ablate --subject photos=cat --variants full,without-stage1 --seeds 0 --steps 1 --prompts prompts.txt \
                     --clip clip --device cpu --out out -- --model model --batch-size 1 --resolution 64 --set \
-                    embedding.steps=1 --set cross_attention.steps=1 --set unet.steps=1",
+                    phases.embedding.steps=1 --set phases.cross_attention.steps=1 --set phases.unet.steps=1",
         resumes: false,
     },
     Work {
@@ -192,7 +192,7 @@ impl Prepared {
     /// A run that was killed after its first checkpoint.
     fn killed(&self) -> anyhow::Result<()> {
         let place = self.place();
-        let mut command = self.command(&format!("train --out killed {STEPS} --set unet.steps=10000"));
+        let mut command = self.command(&format!("train --out killed {STEPS} --set phases.unet.steps=10000"));
         let mut running = Running::start(&mut command, &self.folder.join("said"))?;
         while running.wait(Duration::from_millis(5))? {
             if place.join("killed/checkpoints/unet-00002").exists() {

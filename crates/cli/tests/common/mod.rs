@@ -70,7 +70,7 @@ pub(crate) fn train(folder: &Path, out: &str, more: &[&str]) -> Command {
             "--results",
             "none",
         ])
-        .args(["--set", "embedding.steps=6", "--set", "cross_attention.steps=6", "--set", "unet.steps=6"])
+        .args(["--set", "phases.embedding.steps=6", "--set", "phases.cross_attention.steps=6", "--set", "phases.unet.steps=6"])
         .args(["--set", "validation.steps=2", "--checkpoint-every", "2", "--validate-every", "4"])
         .arg("--model")
         .arg(model())
@@ -88,9 +88,9 @@ pub(crate) fn train(folder: &Path, out: &str, more: &[&str]) -> Command {
 /// A finished run of a ball in few steps, which change much, on photos of its own. Returns its path.
 pub(crate) fn trained(folder: &Path, out: &str, more: &[&str]) -> String {
     photos(&folder.join("photos"));
-    let much = "--category ball --checkpoint-every 100 --validate-every 0 --set embedding.steps=4 --set \
-                embedding.learning_rate=1e-2 --set cross_attention.steps=3 --set cross_attention.learning_rate=1e-2 \
-                --set unet.steps=3 --set unet.learning_rate=1e-3";
+    let much = "--category ball --checkpoint-every 100 --validate-every 0 --set phases.embedding.steps=4 --set \
+                phases.embedding.learning_rate=1e-2 --set phases.cross_attention.steps=3 --set phases.cross_attention.learning_rate=1e-2 \
+                --set phases.unet.steps=3 --set phases.unet.learning_rate=1e-3";
     let arguments: Vec<&str> = much.split_whitespace().chain(more.iter().copied()).collect();
     let output = train(folder, out, &arguments).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));

@@ -10,7 +10,7 @@ use runs::{
     Attention, AttentionArguments, AttentionRow, BeforeOrAfter, Bootstrap, ClipName, Comparison, ComparisonRow, Entry,
     Estimate, Evaluation, GalleryConfig, HeatMapSettings, ImageEntry, ImageScores, InspectedVector, Inspection,
     InspectionImage, KindScores, Log, Metrics, NearToken, Overlay, PromptScores, RunFolder, RunRecord, SavedPhoto,
-    Scores, StageConfig, TrainConfig, Variant, Versions,
+    Scores, TrainConfig, Variant, Versions,
 };
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -29,21 +29,20 @@ fn estimate(mean: f64) -> Estimate {
     Estimate { mean, low: mean - 0.1, high: mean + 0.1 }
 }
 
-/// A configuration of two stages of 15 steps.
+/// A configuration of two phases of 15 steps.
 pub(crate) fn config(photos: &Path, learning_rate: f64) -> TrainConfig {
-    let paper = TrainConfig::paper();
-    let stage = |learning_rate, steps| StageConfig { steps, learning_rate, batch_size: 2, ..paper.unet };
-    TrainConfig {
+    let mut config = TrainConfig {
         model: "models/tiny".into(),
         concept: photos.to_owned(),
         category: "dog".into(),
         seed: 3,
         prompt: HOSTILE.into(),
-        embedding: stage(1e-3, 15),
-        cross_attention: stage(1e-3, 0),
-        unet: stage(learning_rate, 15),
-        ..paper
+        ..TrainConfig::paper()
+    };
+    for (phase, (learning_rate, steps)) in config.phases.values_mut().zip([(1e-3, 15), (1e-3, 0), (learning_rate, 15)]) {
+        (phase.learning_rate, phase.steps, phase.batch_size) = (learning_rate, steps, 2);
     }
+    config
 }
 
 /// A run of 30 steps with its configuration, photos, log and nothing else.
@@ -61,10 +60,10 @@ pub(crate) fn run_of(parent: &Path, name: &str, config: impl FnOnce(&Path) -> Tr
     RunFolder::create(&folder).unwrap().write_record(&record, "2.11.0", "Cpu").unwrap();
     let mut log = Log::open(&folder, 0).unwrap();
     for step in 1..=30u32 {
-        let stage = if step <= 15 { "embedding" } else { "unet" };
+        let phase = if step <= 15 { "embedding" } else { "unet" };
         let loss = 1.0 / f64::from(step);
         let values = [("diffusion_loss", loss), ("attention_loss", loss * loss), ("seconds", 2.5)];
-        log.append(&Entry::now(u64::from(step), stage, values)).unwrap();
+        log.append(&Entry::now(u64::from(step), phase, values)).unwrap();
     }
     folder
 }
