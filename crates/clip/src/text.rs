@@ -122,19 +122,6 @@ impl ClipTextModel {
         Ok(())
     }
 
-    /// Adds tokens after those that were added before, whose rows are then no longer the tensors that were given.
-    ///
-    /// # Errors
-    /// As [`ClipTextModel::with_extra_tokens`].
-    pub fn add_extra_tokens(&mut self, rows: &Tensor) -> Result<()> {
-        let before = self.extra_tokens.as_ref().map(Tensor::shallow_clone);
-        self.set_extra_tokens(rows)?;
-        if let (Some(before), Some(rows)) = (before, &self.extra_tokens) {
-            self.extra_tokens = Some(Tensor::cat(&[&before, &rows.to_kind(before.kind())], 0));
-        }
-        Ok(())
-    }
-
     /// The config that the model was made from.
     pub fn config(&self) -> &TextConfig {
         &self.config

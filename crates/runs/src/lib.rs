@@ -73,7 +73,7 @@ pub use attention::{
     Inspection, InspectionImage, NearToken, Overlay, attention_maps,
 };
 pub use checkpoints::{CheckpointFolder, write_checkpoint};
-pub use config::{Prior, RegularizerConfig, TrainConfig, Validation, config_schema};
+pub use config::{Prior, RegularizerConfig, Sizes, TrainConfig, Validation, config_schema};
 pub use config_layers::ConfigLayers;
 pub use curves::{curves, draw_curves};
 pub use folder::{RunFolder, vacant};

@@ -190,7 +190,7 @@ impl Pipeline {
     }
 
     /// Adds the token `name` of a further subject, which prompts call by this name: [`Pipeline::add_placeholder`] is for the first
-    /// one. The rows are copied.
+    /// one.
     ///
     /// # Errors
     /// As [`Pipeline::add_placeholder`]; then the pipeline is as it was.
