@@ -34,7 +34,7 @@ impl LinearAdapter for LowRankAdapter {
         let rows = xs.reshape([-1, down.size()[1]]);
         let mut hidden = rows.linear(&down, None::<&Tensor>);
         if self.scale != 1.0 {
-            hidden = hidden * self.scale;
+            hidden *= self.scale;
         }
         let ys = weight.linear(&rows, bias).addmm_(&hidden, &up.tr());
         if let Some(last) = size.last_mut() {

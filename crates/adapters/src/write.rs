@@ -19,6 +19,9 @@ pub enum LoraKeys {
     Diffusers,
 }
 
+/// A file's tensors, and its header's metadata.
+type Contents = (Vec<(String, Tensor)>, Vec<(&'static str, String)>);
+
 impl Lora {
     /// Writes a file whose tensors are of `kind`; `metadata` is added to its header.
     ///
@@ -50,7 +53,7 @@ impl Lora {
         ranks.map(|low_rank| (low_rank.rank(), low_rank.alpha)).max_by_key(|(rank, _)| *rank)
     }
 
-    fn kohya(&self, kind: Kind) -> Result<(Vec<(String, Tensor)>, Vec<(&'static str, String)>)> {
+    fn kohya(&self, kind: Kind) -> Result<Contents> {
         let mut tensors = Vec::new();
         for (network, name, change) in self.networks() {
             let key = format!("{}{}", network.kohya(), name.replace('.', "_"));
@@ -79,7 +82,7 @@ impl Lora {
         Ok((tensors, metadata))
     }
 
-    fn diffusers(&self, kind: Kind) -> Result<(Vec<(String, Tensor)>, Vec<(&'static str, String)>)> {
+    fn diffusers(&self, kind: Kind) -> Result<Contents> {
         ensure!(
             self.embeddings.is_empty(),
             "diffusers' keys have no place for an embedding: write it to a file of its own"

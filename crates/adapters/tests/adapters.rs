@@ -140,7 +140,7 @@ fn gradients_arrive_in_a_checkpointed_pass_and_are_the_same() {
                 adapters.parameters().iter().map(|(_, parameter)| parameter.grad()).collect()
             };
             let expected = gradients(false);
-            assert!(expected.iter().all(|gradient| gradient.defined()));
+            assert!(expected.iter().all(Tensor::defined));
             assert_eq!(gradients(true), expected);
         }
     }

@@ -88,7 +88,7 @@ fn gradients_of_embeddings_equal_the_reference() {
 fn tokens_may_be_added_one_after_the_other() {
     for (_, mut model, ids) in cases() {
         let (rows, first) = (numbers("learned", &[3, 32]), model.config().vocab_size);
-        let _ = ids.get(0).narrow(0, 3, 3).copy_(&Tensor::from_slice(&[first + 2, first, first + 1]));
+        ids.get(0).narrow(0, 3, 3).copy_(&Tensor::from_slice(&[first + 2, first, first + 1]));
         model.set_extra_tokens(&rows).unwrap();
         let together = model.forward(&ids).unwrap();
         model.set_extra_tokens(&rows.narrow(0, 0, 1)).unwrap();

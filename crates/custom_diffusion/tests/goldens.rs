@@ -161,11 +161,13 @@ fn follow(name: &str, divisor: MaskedLoss, tokens: &[(&str, &str)]) {
         let squares = (prediction - noise).square();
         let subject = masked_loss(&squares.narrow(0, 0, subjects), &masks.narrow(0, 0, subjects), divisor).unwrap();
         let mut terms = vec![subject.mean(Kind::Float)];
-        let mut loss = terms[0].shallow_clone();
-        if let Some(weight) = prior_weight {
-            terms.push(squares.narrow(0, subjects, 4 - subjects).mean(Kind::Float));
-            loss = loss + &terms[1] * weight;
-        }
+        let loss = match prior_weight {
+            Some(weight) => {
+                terms.push(squares.narrow(0, subjects, 4 - subjects).mean(Kind::Float));
+                &terms[0] + &terms[1] * weight
+            }
+            None => terms[0].shallow_clone(),
+        };
         adamw.zero_grad().unwrap();
         loss.backward();
         let norm = adamw.clip_grad_norm(case["max_grad_norm"].as_f64().unwrap()).unwrap().double_value(&[]);
@@ -271,7 +273,7 @@ fn text_features_are_those_of_the_merged_runs() {
         .iter()
         .map(|(token, category)| (token.as_str(), category.as_str().unwrap()))
         .collect();
-    model.add(&tokens);
+    let _ = model.add(&tokens);
     let rows = ["embedding.1", "embedding.2"].map(|name| golden.get(name));
     model.text_encoder.set_extra_tokens(&Tensor::stack(&rows, 0)).unwrap();
     let features = |caption: &str, skip| {

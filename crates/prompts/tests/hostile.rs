@@ -45,7 +45,10 @@ proptest! {
         std::fs::write(&path, &text).unwrap();
         match TemplateSet::from_file(&path) {
             Ok(set) => prop_assert!(!set.prompts.is_empty() && set.prompts.iter().all(|prompt| prompt.contains("[V]"))),
-            Err(error) => prop_assert!(format!("{error:#}").contains("a.txt")),
+            Err(error) => {
+                let said = format!("{error:#}");
+                prop_assert!(said.contains("a.txt"), "{}", said);
+            }
         }
     }
 
@@ -64,7 +67,10 @@ proptest! {
         let gap = "{}";
         match SizePhrases::load(path.to_str().unwrap()) {
             Ok(phrases) => prop_assert!(phrases.far.iter().chain(&phrases.near).all(|phrase| phrase.contains(gap))),
-            Err(error) => prop_assert!(format!("{error:#}").contains("a.json")),
+            Err(error) => {
+                let said = format!("{error:#}");
+                prop_assert!(said.contains("a.json"), "{}", said);
+            }
         }
     }
 }
