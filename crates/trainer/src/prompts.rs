@@ -63,7 +63,7 @@ impl Prompts {
 }
 
 /// One of several, each as likely as the others.
-fn one_of<'a, T>(all: &'a [T], seed: u64, purpose: &str) -> &'a T {
+fn one_of<'a>(all: &'a [String], seed: u64, purpose: &str) -> &'a String {
     &all[(random::derive(seed, purpose, 0) % all.len() as u64) as usize]
 }
 

@@ -95,6 +95,7 @@ impl Loop {
             height: 64,
             width: 64,
             scheduler: Some(SchedulerKind::DpmSolverPlusPlus),
+            eta: None,
         };
         let requests = [request];
         let latents = self.pipeline.denoise(&requests, &settings, &mut |_| ()).unwrap();
