@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 
-use common::{refuses, stderr, succeed, trained};
+use common::{model, refuses, stderr, succeed, trained};
 use tch::Kind;
 use weights::Archive;
 
@@ -59,4 +59,30 @@ fn the_subjects_name_is_told_and_nothing_is_written_over() {
     says("new.safetensors", &["--dtype", "tf32"], "tf32");
     says("new", &["--format", "single-file"], "must end in .safetensors");
     assert!(!folder.join("new").exists() && !folder.join("new.safetensors").exists());
+}
+
+#[test]
+fn an_embedding_alone_serves_the_base_model() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    let run = trained(folder, "run", &[]);
+    let at = |name: &str| folder.join(name).display().to_string();
+    let (file, images, model) = (at("my-ball.safetensors"), at("images"), model());
+    let export = ["export", "--run", &run, "--format", "embedding", "--embedding-form", "kohya", "--out"];
+    let said = stderr(&succeed(&[&export[..], &[&file]].concat()));
+    assert!(said.contains("embedding:my-ball in ComfyUI"), "{said}");
+    assert_eq!(Archive::open(&folder.join("my-ball.safetensors")).unwrap().tensors().unwrap().len(), 1);
+    assert!(Archive::open(&folder.join("my-ball.safetensors")).unwrap().tensor("emb_params").unwrap().is_some());
+    refuses(&[&export[..], &[&file]].concat(), "it exists already");
+    refuses(&[&export[..], &[&at("my-ball")]].concat(), "must end in .safetensors");
+
+    let generate = ["generate", "--model", &model, "--prompt", "a photo of my-ball", "--steps", "2", "--out", &images];
+    let generate = [&generate[..], &["--height", "64", "--width", "64", "--embedding", &file, "--eta", "1"]].concat();
+    refuses(&generate, "PNDMScheduler has no eta, but eta 1 was asked for");
+    succeed(&[&generate[..], &["--scheduler", "ddim"]].concat());
+    let entry = &runs::read_images(&folder.join("images")).unwrap()[0];
+    assert_eq!((entry.eta, &entry.embeddings), (Some(1.0), &vec![folder.join("my-ball.safetensors")]));
+    let texts = images::png_texts(&folder.join("images").join(&entry.file)).unwrap();
+    assert!(texts[0].1.contains(", Model: tiny-sd21, Eta: 1"), "{texts:?}");
+    refuses(&[&generate[..], &["--embedding", &file]].concat(), "--embedding");
 }

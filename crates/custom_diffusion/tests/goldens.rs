@@ -290,3 +290,18 @@ fn text_features_are_those_of_the_merged_runs() {
     let retention: Vec<Tensor> = retention.iter().map(|text| features(text.as_str().unwrap(), 1)).collect();
     golden.assert_close("retention", &Tensor::cat(&retention, 0), 1e-5);
 }
+
+/// fixtures/methods/counts.json: keys, values and one embedding of Stable Diffusion's own geometry.
+#[test]
+fn as_many_numbers_are_trained_as_the_paper_says() {
+    let counts: Value =
+        serde_json::from_slice(&std::fs::read(fixtures().join("methods/counts.json")).unwrap()).unwrap();
+    for (name, config) in [("sd21", unet::Config::sd21()), ("sd15", unet::Config::sd15())] {
+        let (_, parameters) = weights::build(&golden::Hollow, CPU, |vs| UNet::new(vs, &config)).unwrap();
+        let trained = parameters.iter().filter(|(name, _)| is_key_or_value(name));
+        let count: usize = trained.map(|(_, tensor)| tensor.numel()).sum();
+        let embedding = config.cross_attention_dim as u64;
+        assert_eq!(counts[name]["textual-inversion"].as_u64(), Some(embedding));
+        assert_eq!(counts[name]["custom-diffusion"].as_u64(), Some(count as u64 + embedding), "{name}");
+    }
+}

@@ -134,7 +134,8 @@ fn a_record_comes_back_from_its_file() {
     let extractor = extractor();
     let masks = masks(&fixtures().join("evaluation"));
     let scores = evaluate(&extractor, &drawn(), Some(masks)).unwrap();
-    let settings = GenerationSettings { steps: 2, guidance_scale: 7.5, height: 64, width: 64, scheduler: None, eta: None };
+    let settings =
+        GenerationSettings { steps: 2, guidance_scale: 7.5, height: 64, width: 64, scheduler: None, eta: None };
     let (scheduler, dtype) = (SchedulerKind::Ddim, "fp32".to_owned());
     let config = GalleryConfig { model: "tiny".to_owned(), details: Value::Null, settings, scheduler, dtype };
     let variant = |name: &str| Variant {

@@ -334,7 +334,8 @@ mod tests {
         let estimate = Estimate { mean: 0.5, low: 0.4, high: 0.6 };
         let mean =
             Metrics { clip_i: estimate, clip_t: estimate, clip_t_without_category: estimate, clip_i_masked: None };
-        let settings = GenerationSettings { steps: 2, guidance_scale: 7.5, height: 64, width: 64, scheduler: None, eta: None };
+        let settings =
+            GenerationSettings { steps: 2, guidance_scale: 7.5, height: 64, width: 64, scheduler: None, eta: None };
         let scheduler = SchedulerKind::Ddim;
         let config =
             GalleryConfig { model: "m".into(), details: Value::Null, settings, scheduler, dtype: "fp32".into() };
