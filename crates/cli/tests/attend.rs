@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{difference, json, model, program, refuses, stderr, succeed, trained};
+use common::{difference, json, model, refuses, succeed, trained};
 use tch::{Kind, Tensor};
 use weights::Archive;
 

@@ -144,7 +144,7 @@ fn a_unet_of_another_model() {
         (Unet::Tensors(&lacking), "conv_in.bias is missing"),
         (Unet::Tensors(&extended), "add_embedding.linear_1.bias is not part of it"),
     ] {
-        let found = message(diffusers_folder(&open(&model), &out, Some(unet), None));
+        let found = message(diffusers_folder(&open(&model), &out, &export::Replaced::unet(unet), None));
         assert_eq!(
             found,
             format!(
@@ -152,7 +152,7 @@ fn a_unet_of_another_model() {
                 model.display()
             )
         );
-        assert_eq!(message(single_file(&open(&model), &file, Some(unet), &SingleFile::default())), found);
+        assert_eq!(message(single_file(&open(&model), &file, &export::Replaced::unet(unet), &SingleFile::default())), found);
     }
     let found = message(diffusers_folder(&open(&model), &out, &export::Replaced::unet(Unet::Folder(Path::new("/no/run"))), None));
     assert_eq!(found, "/no/run is not a U-Net: it has no config.json");
@@ -187,7 +187,7 @@ fn single_files_that_cannot_be_written() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, kind: Kind, unet: Option<Unet>| {
         let format = SingleFile { kind, ..SingleFile::default() };
-        message(single_file(&open(&base("tiny-sd21")), &folder.path().join(name), unet, &format))
+        message(single_file(&open(&base("tiny-sd21")), &folder.path().join(name), &export::Replaced { unet, ..export::Replaced::default() }, &format))
     };
     let found = write("model.ckpt", Kind::Float, None);
     assert!(found.ends_with("model.ckpt must end in .safetensors, by which loaders know the format"), "{found}");

@@ -103,9 +103,9 @@ fn a_variant_that_stands_alone_gets_the_plain_name() {
     let index = unet.join("diffusion_pytorch_model.safetensors.index.fp16.json");
     fs::write(index, serde_json::json!({ "weight_map": shards }).to_string()).unwrap();
 
-    assert_eq!(export::notes(&open(&base), None).len(), 3);
-    assert_eq!(export::notes(&open(&base), Some(Unet::Folder(&unet))).len(), 2);
-    assert_eq!(export::notes(&open(&common::base("tiny-sd15")), None), [""; 0]);
+    assert_eq!(export::notes(&open(&base), &export::Replaced::default()).len(), 3);
+    assert_eq!(export::notes(&open(&base), &export::Replaced::unet(Unet::Folder(&unet))).len(), 2);
+    assert_eq!(export::notes(&open(&common::base("tiny-sd15")), &export::Replaced::default()), [""; 0]);
 
     let out = folder.path().join("out");
     export::diffusers_folder(&open(&base), &out, &export::Replaced::default(), None).unwrap();

@@ -71,7 +71,7 @@ fn a_single_file_is_exported_as_its_folder_is() {
         let unet = changed_unet(&base);
         let [a, b] = ["a", "b"].map(|file| folder.path().join(format!("{name}-{file}.safetensors")));
         for (model, out) in [(&open(&base), &a), (&single, &b)] {
-            single_file(model, out, Some(Unet::Tensors(&unet)), &SingleFile::default()).unwrap();
+            single_file(model, out, &export::Replaced::unet(Unet::Tensors(&unet)), &SingleFile::default()).unwrap();
         }
         assert!(fs::read(&a).unwrap() == fs::read(&b).unwrap(), "{name}");
 

@@ -35,7 +35,7 @@ pub(crate) fn run(request: &Export, context: &Context<'_>) -> Result<Exported> {
     match format {
         ExportFormat::Diffusers => diffusers(request, context),
         ExportFormat::SingleFile => single_file(request, context),
-        ExportFormat::Embedding => embedding(request, context),
+        ExportFormat::Embedding => embedding(request),
         ExportFormat::Lora => lora(request, context),
     }
 }
@@ -149,7 +149,7 @@ fn single_file(request: &Export, context: &Context<'_>) -> Result<Exported> {
     Ok(Exported { paths, usage: how })
 }
 
-fn embedding(request: &Export, context: &Context<'_>) -> Result<Exported> {
+fn embedding(request: &Export) -> Result<Exported> {
     ensure!(
         request.dtype.is_none(),
         "--dtype is for a single file: an embedding's file is small and in fp32; leave out --dtype, or give --format \

@@ -1,0 +1,97 @@
+//! Every method from photos to images, as a user runs it.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{json, model, photos, refuses, stderr, succeed};
+
+/// A few steps of a method on the tiny model.
+fn train(folder: &Path, method: &str, more: &[&str]) -> String {
+    photos(&folder.join("photos"));
+    let out = folder.join(method).display().to_string();
+    let photos = folder.join("photos").display().to_string();
+    let model = model();
+    let fixed = [
+        "train", "--device", "cpu", "--method", method, "--model", &model, "--concept", &photos, "--category", "ball",
+        "--resolution", "64", "--batch-size", "2", "--results", "none", "--set", "validation.steps=1", "--out", &out,
+    ];
+    succeed(&[&fixed[..], more].concat());
+    out
+}
+
+#[test]
+fn each_method_learns_generates_and_is_exported() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    let prior = ["--prior-images", "1", "--set", "prior.steps=1"];
+    let one_phase = ["--steps", "2", "--learning-rate", "1e-3"];
+    let rank = ["--rank", "2"];
+    let three = ["--embedding-steps", "1", "--cross-attention-steps", "1", "--unet-steps", "1"];
+    for (method, more, files) in [
+        ("textual-inversion", one_phase.to_vec(), vec!["learned_embeds.safetensors"]),
+        ("dreambooth", [&one_phase[..], &["--train-text-encoder"]].concat(), vec!["unet/config.json", "text_encoder/config.json"]),
+        ("ti-db", one_phase.to_vec(), vec!["learned_embeds.safetensors", "unet/config.json"]),
+        ("custom-diffusion", [&one_phase[..], &prior].concat(), vec!["learned_embeds.safetensors", "unet.safetensors"]),
+        ("oft", [&one_phase[..], &prior].concat(), vec!["adapter.safetensors"]),
+        ("coft", [&one_phase[..], &prior].concat(), vec!["adapter.safetensors"]),
+        ("lora", [&one_phase[..], &rank].concat(), vec!["adapter.safetensors"]),
+        ("attndreambooth-lora", [&three[..], &rank].concat(), vec!["learned_embeds.safetensors", "adapter.safetensors"]),
+    ] {
+        let run = train(folder, method, &more);
+        let has = |file: &str| Path::new(&run).join(file).exists();
+        assert!(files.iter().all(|file| has(file)), "{method}");
+        assert!(!has("checkpoints") && (has("unet") == files.contains(&"unet/config.json")), "{method}");
+        assert_eq!(json(&Path::new(&run).join("config.json"))["config"]["method"], method);
+        let log = fs::read_to_string(Path::new(&run).join("log.jsonl")).unwrap();
+        assert!(log.lines().all(|line| line.contains("\"diffusion_loss\":") && line.contains("\"gradient_norm\":")), "{log}");
+
+        let images = folder.join("images").join(method).display().to_string();
+        let prompt = ["--prompt", "a [V] ball", "--steps", "1", "--seed", "3"];
+        succeed(&[&["generate", "--device", "cpu", "--run", &run, "--out", &images], &prompt[..]].concat());
+        // What is exported generates the same without the run.
+        let exported = folder.join("exported").join(method).display().to_string();
+        succeed(&["export", "--run", &run, "--out", &exported]);
+        let name = json(&Path::new(&run).join("config.json"))["config"]["placeholder"].as_str().unwrap().to_owned();
+        let again = folder.join("again").join(method).display().to_string();
+        let prompt = format!("a {name} ball");
+        succeed(&[
+            "generate", "--device", "cpu", "--model", &exported, "--out", &again, "--prompt", &prompt, "--steps", "1", "--seed", "3",
+        ]);
+        let pixels = |folder: &str| image::open(Path::new(folder).join("0000-seed3.png")).unwrap().into_rgb8();
+        let most = pixels(&images).iter().zip(pixels(&again).iter()).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(most <= Some(1), "{method}: the exported model's image differs by {most:?}");
+        succeed(&["report", "--run", &run]);
+        assert!(fs::read_to_string(Path::new(&run).join("report.html")).unwrap().contains(method));
+    }
+    // A run with a word of the model's own has no embedding to look into.
+    refuses(&["inspect", "--run", &folder.join("lora").display().to_string()], "sks is a word of the model's");
+    let lora = folder.join("lora.safetensors").display().to_string();
+    let run = folder.join("textual-inversion").display().to_string();
+    refuses(&["export", "--run", &run, "--out", &lora, "--format", "lora"], "--format embedding");
+}
+
+#[test]
+fn what_a_method_does_not_have_is_said_in_a_sentence() {
+    let train = |more: &[&str], words: &str| {
+        let model = model();
+        let fixed = ["train", "--device", "cpu", "--model", &model, "--concept", "photos", "--category", "ball", "--out", "run"];
+        refuses(&[&fixed[..], more].concat(), words);
+    };
+    train(&["--method", "dreamboth"], "no method \"dreamboth\"; the methods are attndreambooth");
+    train(&["--method", "textual-inversion", "--unet-steps", "3"], "textual-inversion has no phase \"unet\"; its phases are embedding");
+    train(&["--set", "phases.unett.steps=3"], "no phase \"unett\"");
+    train(&["--method", "oft", "--preset", "fast"], "--preset is of the method attndreambooth");
+    train(&["--method", "dreambooth", "--rank", "4"], "adapter");
+}
+
+#[test]
+fn the_help_names_every_method() {
+    let output = common::program(&["train", "--help"]);
+    let help = String::from_utf8_lossy(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    for method in methods::ALL {
+        assert!(help.contains(method.name()), "{}: {}", method.name(), stderr(&output));
+    }
+}
