@@ -9,7 +9,7 @@ use crate::lora::{LayerChange, Lora, LowRank};
 /// What [`extract`] does.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Extraction {
-    /// The rank; of a layer that is smaller, its own.
+    /// The rank; layers that are smaller are filled up with zeros, for diffusers misreads files of several ranks.
     pub rank: i64,
     /// Whether residual blocks and what changes the size between blocks are covered too, mostly 3×3 convolutions.
     pub convolutions: bool,
@@ -137,11 +137,13 @@ fn approximate(change: &Tensor, extraction: &Extraction) -> (LowRank, f64) {
         (up, down) = (up.clamp(-bound, bound), down.clamp(-bound, bound));
     }
     let left_out = (&matrix - up.matmul(&down)).square().sum(Kind::Double).double_value(&[]);
-    let [mut up, mut down] = [up, down].map(|factor| factor.to_kind(Kind::Float));
+    let missing = extraction.rank - rank;
+    let mut up = up.to_kind(Kind::Float).constant_pad_nd([0, missing]);
+    let mut down = down.to_kind(Kind::Float).constant_pad_nd([0, 0, 0, missing]);
     if let [_, of, height, width] = change.size()[..] {
-        (up, down) = (up.unsqueeze(-1).unsqueeze(-1), down.view([rank, of, height, width]));
+        (up, down) = (up.unsqueeze(-1).unsqueeze(-1), down.view([extraction.rank, of, height, width]));
     }
-    (LowRank { down, up, alpha: rank as f64 }, left_out)
+    (LowRank { down, up, alpha: extraction.rank as f64 }, left_out)
 }
 
 /// Between two numbers by a straight line, as `torch.quantile`, which takes no more than 16 million.
@@ -197,10 +199,10 @@ mod tests {
         for shape in [[6, 9], [9, 6]] {
             let factor = |seed, shape: [i64; 2]| libtorch::random::normal(seed, &shape).to_kind(Kind::Double);
             let change = factor(1, [shape[0], 2]).matmul(&factor(2, [2, shape[1]]));
-            let extraction = Extraction { rank: 6, convolutions: false, full_rest: false, clamp_quantile: None };
+            let extraction = Extraction { rank: 7, convolutions: false, full_rest: false, clamp_quantile: None };
             let (low_rank, left_out) = approximate(&change, &extraction);
             assert_close("product", &low_rank.product(), &change, 1e-6);
-            assert!(left_out < 1e-20 && low_rank.rank() == 6, "{left_out}");
+            assert!(left_out < 1e-20 && low_rank.rank() == 7, "{left_out}");
             assert!(bool::try_from(low_rank.down.isfinite().all()).unwrap());
         }
     }
