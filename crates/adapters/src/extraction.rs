@@ -115,8 +115,8 @@ fn approximate(change: &Tensor, extraction: &Extraction) -> (LowRank, f64) {
     let matrix = change.flatten(1, -1);
     let (rows, columns) = (matrix.size()[0], matrix.size()[1]);
     let rank = extraction.rank.min(rows).min(columns);
-    // By the eigenvectors of the smaller of the two products with itself, in f64 from f32 numbers: several times as fast as
-    // the decomposition itself, and as exact as f32 can hold.
+    // By the eigenvectors of the smaller of the two products with itself, in f64 from f32 numbers: of long matrices several
+    // times as fast as the decomposition itself, and as exact as f32 can hold.
     let last = |vectors: Tensor| vectors.narrow(1, vectors.size()[1] - rank, rank).flip([1]);
     let (up, down) = if rows <= columns {
         let left = last(matrix.matmul(&matrix.tr()).linalg_eigh("L").1);
