@@ -15,8 +15,8 @@ pub struct Extraction {
     pub convolutions: bool,
     /// Whether the changes of all other parameters are added in full.
     pub full_rest: bool,
-    /// Cuts off the factors' numbers beyond this quantile of all of them, as kohya's scripts do at .99; `None` keeps them,
-    /// which leaves out less.
+    /// Cuts off the factors' numbers beyond this quantile of all of them, as kohya's scripts do at .99; `None` keeps
+    /// them, which leaves out less.
     pub clamp_quantile: Option<f64>,
 }
 
@@ -31,14 +31,17 @@ pub struct Extracted {
     pub left_out_of_layers: f64,
 }
 
-/// The best approximation, layer by layer, of the difference of two U-Nets: by the singular value decomposition, which no other
-/// product of that rank comes nearer than (Eckart and Young 1936). `progress` is told how many parameters of how many are done.
+/// The best approximation, layer by layer, of the difference of two U-Nets: by the singular value decomposition, which
+/// no other product of that rank comes nearer than (Eckart and Young 1936). `progress` is told how many parameters of
+/// how many are done.
 ///
-/// As in kohya's `extract_lora_from_models.py` a convolution is taken as a matrix [out, in · k · k], and the factor `up` has the
-/// singular values. Each of its columns has its largest number positive, so that the same files give the same LoRA.
+/// As in kohya's `extract_lora_from_models.py` a convolution is taken as a matrix [out, in · k · k], and the factor
+/// `up` has the singular values. Each of its columns has its largest number positive, so that the same files give the
+/// same LoRA.
 ///
 /// # Errors
-/// When the two have other parameters, they are the same, the rank is zero or larger than every layer, or LibTorch refuses.
+/// When the two have other parameters, they are the same, the rank is zero or larger than every layer, or LibTorch
+/// refuses.
 pub fn extract(
     base: &Archive,
     learned: &Archive,
@@ -101,8 +104,8 @@ fn matrix(shape: &[i64]) -> [i64; 2] {
     [shape[0], shape[1..].iter().product()]
 }
 
-/// Whether a parameter is changed by low rank: linear and 1×1 layers of the transformers, and by flag those of which kohya's
-/// scripts make a LoRA of convolutions.
+/// Whether a parameter is changed by low rank: linear and 1×1 layers of the transformers, and by flag those of which
+/// kohya's scripts make a LoRA of convolutions.
 fn is_covered(name: &str, shape: &[i64], convolutions: bool) -> bool {
     let within = |places: &[&str]| places.iter().any(|place| name.contains(place));
     shape.len() >= 2
@@ -115,8 +118,8 @@ fn approximate(change: &Tensor, extraction: &Extraction) -> (LowRank, f64) {
     let matrix = change.flatten(1, -1);
     let (rows, columns) = (matrix.size()[0], matrix.size()[1]);
     let rank = extraction.rank.min(rows).min(columns);
-    // By the eigenvectors of the smaller of the two products with itself, in f64 from f32 numbers: of long matrices several
-    // times as fast as the decomposition itself, and as exact as f32 can hold.
+    // By the eigenvectors of the smaller of the two products with itself, in f64 from f32 numbers: of long matrices
+    // several times as fast as the decomposition itself, and as exact as f32 can hold.
     let last = |vectors: Tensor| vectors.narrow(1, vectors.size()[1] - rank, rank).flip([1]);
     let (up, down) = if rows <= columns {
         let left = last(matrix.matmul(&matrix.tr()).linalg_eigh("L").1);
