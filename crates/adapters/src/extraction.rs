@@ -9,14 +9,14 @@ use crate::lora::{LayerChange, Lora, LowRank};
 /// What [`extract`] does.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Extraction {
-    /// The rank; of a layer that is smaller, its own.
+    /// The rank; layers that are smaller are filled up with zeros, for diffusers misreads files of several ranks.
     pub rank: i64,
     /// Whether residual blocks and what changes the size between blocks are covered too, mostly 3×3 convolutions.
     pub convolutions: bool,
     /// Whether the changes of all other parameters are added in full.
     pub full_rest: bool,
-    /// Cuts off the factors' numbers beyond this quantile of all of them, as kohya's scripts do at .99; `None` keeps them,
-    /// which leaves out less.
+    /// Cuts off the factors' numbers beyond this quantile of all of them, as kohya's scripts do at .99; `None` keeps
+    /// them, which leaves out less.
     pub clamp_quantile: Option<f64>,
 }
 
@@ -31,14 +31,17 @@ pub struct Extracted {
     pub left_out_of_layers: f64,
 }
 
-/// The best approximation, layer by layer, of the difference of two U-Nets: by the singular value decomposition, which no other
-/// product of that rank comes nearer than (Eckart and Young 1936). `progress` is told how many parameters of how many are done.
+/// The best approximation, layer by layer, of the difference of two U-Nets: by the singular value decomposition, which
+/// no other product of that rank comes nearer than (Eckart and Young 1936). `progress` is told how many parameters of
+/// how many are done.
 ///
-/// As in kohya's `extract_lora_from_models.py` a convolution is taken as a matrix [out, in · k · k], and the factor `up` has the
-/// singular values. Each of its columns has its largest number positive, so that the same files give the same LoRA.
+/// As in kohya's `extract_lora_from_models.py` a convolution is taken as a matrix [out, in · k · k], and the factor
+/// `up` has the singular values. Each of its columns has its largest number positive, so that the same files give the
+/// same LoRA.
 ///
 /// # Errors
-/// When the two have other parameters, they are the same, the rank is zero or larger than every layer, or LibTorch refuses.
+/// When the two have other parameters, they are the same, the rank is zero or larger than every layer, or LibTorch
+/// refuses.
 pub fn extract(
     base: &Archive,
     learned: &Tensors,
@@ -97,8 +100,8 @@ fn matrix(shape: &[i64]) -> [i64; 2] {
     [shape[0], shape[1..].iter().product()]
 }
 
-/// Whether a parameter is changed by low rank: linear and 1×1 layers of the transformers, and by flag those of which kohya's
-/// scripts make a LoRA of convolutions.
+/// Whether a parameter is changed by low rank: linear and 1×1 layers of the transformers, and by flag those of which
+/// kohya's scripts make a LoRA of convolutions.
 fn is_covered(name: &str, shape: &[i64], convolutions: bool) -> bool {
     let within = |places: &[&str]| places.iter().any(|place| name.contains(place));
     shape.len() >= 2
@@ -111,8 +114,8 @@ fn approximate(change: &Tensor, extraction: &Extraction) -> (LowRank, f64) {
     let matrix = change.flatten(1, -1);
     let (rows, columns) = (matrix.size()[0], matrix.size()[1]);
     let rank = extraction.rank.min(rows).min(columns);
-    // By the eigenvectors of the smaller of the two products with itself, in f64 from f32 numbers: several times as fast as
-    // the decomposition itself, and as exact as f32 can hold.
+    // By the eigenvectors of the smaller of the two products with itself, in f64 from f32 numbers: of long matrices
+    // several times as fast as the decomposition itself, and as exact as f32 can hold.
     let last = |vectors: Tensor| vectors.narrow(1, vectors.size()[1] - rank, rank).flip([1]);
     let (up, down) = if rows <= columns {
         let left = last(matrix.matmul(&matrix.tr()).linalg_eigh("L").1);
@@ -133,11 +136,13 @@ fn approximate(change: &Tensor, extraction: &Extraction) -> (LowRank, f64) {
         (up, down) = (up.clamp(-bound, bound), down.clamp(-bound, bound));
     }
     let left_out = (&matrix - up.matmul(&down)).square().sum(Kind::Double).double_value(&[]);
-    let [mut up, mut down] = [up, down].map(|factor| factor.to_kind(Kind::Float));
+    let missing = extraction.rank - rank;
+    let mut up = up.to_kind(Kind::Float).constant_pad_nd([0, missing]);
+    let mut down = down.to_kind(Kind::Float).constant_pad_nd([0, 0, 0, missing]);
     if let [_, of, height, width] = change.size()[..] {
-        (up, down) = (up.unsqueeze(-1).unsqueeze(-1), down.view([rank, of, height, width]));
+        (up, down) = (up.unsqueeze(-1).unsqueeze(-1), down.view([extraction.rank, of, height, width]));
     }
-    (LowRank { down, up, alpha: rank as f64 }, left_out)
+    (LowRank { down, up, alpha: extraction.rank as f64 }, left_out)
 }
 
 /// Between two numbers by a straight line, as `torch.quantile`, which takes no more than 16 million.
@@ -193,10 +198,10 @@ mod tests {
         for shape in [[6, 9], [9, 6]] {
             let factor = |seed, shape: [i64; 2]| libtorch::random::normal(seed, &shape).to_kind(Kind::Double);
             let change = factor(1, [shape[0], 2]).matmul(&factor(2, [2, shape[1]]));
-            let extraction = Extraction { rank: 6, convolutions: false, full_rest: false, clamp_quantile: None };
+            let extraction = Extraction { rank: 7, convolutions: false, full_rest: false, clamp_quantile: None };
             let (low_rank, left_out) = approximate(&change, &extraction);
             assert_close("product", &low_rank.product(), &change, 1e-6);
-            assert!(left_out < 1e-20 && low_rank.rank() == 6, "{left_out}");
+            assert!(left_out < 1e-20 && low_rank.rank() == 7, "{left_out}");
             assert!(bool::try_from(low_rank.down.isfinite().all()).unwrap());
         }
     }

@@ -12,7 +12,8 @@ use weights::{Init, Random, Source, Tensors};
 use crate::low_rank::LowRankAdapter;
 use crate::rotation::{RotationAdapter, upper_triangle};
 
-/// The adapters of a U-Net, with handles to their parameters: f32 leaves on the U-Net's device, which gradients flow into.
+/// The adapters of a U-Net, with handles to their parameters: f32 leaves on the U-Net's device, which gradients flow
+/// into.
 #[derive(Debug)]
 pub struct Adapters {
     config: Adapter,
@@ -29,12 +30,13 @@ enum Learned {
 impl Adapters {
     /// Gives a U-Net the adapters of `config`, which change nothing at first.
     ///
-    /// LoRA's A begins uniform in ±1/√in, as kohya's scripts and peft have it, from the seed and the layer's name alone; its B
-    /// and OFT's S begin as zeros. What else is to be trained is the caller's: the U-Net's own weights are as they were.
+    /// LoRA's A begins uniform in ±1/√in, as kohya's scripts and peft have it, from the seed and the layer's name
+    /// alone; its B and OFT's S begin as zeros. What else is to be trained is the caller's: the U-Net's own weights are
+    /// as they were.
     ///
     /// # Errors
-    /// When a value is out of range, the rank is larger than a layer, a layer cannot be split into the blocks, a layer has an
-    /// adapter already, or memory runs out. Then the U-Net is as it was.
+    /// When a value is out of range, the rank is larger than a layer, a layer cannot be split into the blocks, a layer
+    /// has an adapter already, or memory runs out. Then the U-Net is as it was.
     pub fn install(unet: &mut UNet, config: &Adapter, seed: u64) -> Result<Self> {
         config.validate()?;
         let random = Random { seed };
@@ -78,8 +80,8 @@ impl Adapters {
         self.layers.iter().flat_map(|(_, learned)| learned.parameters()).map(|(_, tensor)| tensor.numel()).sum()
     }
 
-    /// COFT: brings what has gone beyond the constraint back to it. To be called before each step and after the last one;
-    /// of other adapters, and within the constraint, nothing changes.
+    /// COFT: brings what has gone beyond the constraint back to it. To be called before each step and after the last
+    /// one; of other adapters, and within the constraint, nothing changes.
     ///
     /// # Errors
     /// When LibTorch refuses.
@@ -94,7 +96,8 @@ impl Adapters {
     /// Gives the parameters the values of tensors with their names, such as those of a file.
     ///
     /// # Errors
-    /// Names the first that is missing, has another shape, or belongs to none of the adapters. Then nothing has changed.
+    /// Names the first that is missing, has another shape, or belongs to none of the adapters. Then nothing has
+    /// changed.
     pub fn load(&self, tensors: &Tensors) -> Result<()> {
         let parameters = self.parameters();
         for (name, parameter) in &parameters {

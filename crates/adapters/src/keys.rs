@@ -95,24 +95,29 @@ impl Layers {
     }
 }
 
+/// What parts of keys say that a file is none of ours, and what it is then.
+const FOREIGN: [(&[&str], &str); 4] = [
+    (
+        &["lora_te1_", "lora_te2_", "text_encoder_2.", "input_blocks_", "output_blocks_", "middle_block_"],
+        "it is a LoRA for SDXL, but this model is Stable Diffusion 1.x or 2.x: use one that was trained for it",
+    ),
+    (
+        &["double_blocks", "single_blocks", "joint_blocks", "lora_transformer_", "single_transformer_blocks"],
+        "it is a LoRA for Flux, Stable Diffusion 3 or the like, but this model is Stable Diffusion 1.x or 2.x: use one that \
+         was trained for it",
+    ),
+    (
+        &["dora_scale", "lora_magnitude_vector"],
+        "it is a DoRA, which is not read: merge it into a checkpoint with the program that made it",
+    ),
+    (
+        &["hada_", "lokr_", "oft_", "lora_mid", "glora"],
+        "it is a LyCORIS or OFT network, of which only LoRA is read: merge it into a checkpoint with the program that made it",
+    ),
+];
+
 /// Why a key is none of ours, if that is known.
 pub(crate) fn foreign(key: &str) -> Option<&'static str> {
-    let has = |words: &[&str]| words.iter().any(|word| key.contains(word));
-    if has(&["lora_te1_", "lora_te2_", "text_encoder_2.", "input_blocks_", "output_blocks_", "middle_block_"]) {
-        Some("it is a LoRA for SDXL, but this model is Stable Diffusion 1.x or 2.x: use one that was trained for it")
-    } else if has(&["double_blocks", "single_blocks", "transformer_blocks.", "lora_transformer_", "joint_blocks"])
-        && has(&["lora_transformer_", "transformer.", "double_blocks", "single_blocks", "joint_blocks"])
-        && !has(&["attentions"])
-    {
-        Some("it is a LoRA for Flux, Stable Diffusion 3 or the like, but this model is Stable Diffusion 1.x or 2.x")
-    } else if has(&["dora_scale", "lora_magnitude_vector"]) {
-        Some("it is a DoRA, which is not read: merge it into a checkpoint with the program that made it")
-    } else if has(&["hada_", "lokr_", "oft_blocks", "oft_diag", ".oft_R", "lora_mid", ".glora", ".w_norm", "on_input"])
-    {
-        Some(
-            "it is a LyCORIS or OFT network, of which only LoRA is read: merge it into a checkpoint with the program that made it",
-        )
-    } else {
-        None
-    }
+    let found = FOREIGN.iter().find(|(parts, _)| parts.iter().any(|part| key.contains(part)));
+    found.map(|(_, reason)| *reason)
 }

@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //!
-//! Knows no trainer. An adapter's parameters are f32 leaves whatever the U-Net's dtype, and change nothing until they are
-//! trained.
+//! Knows no trainer. An adapter's parameters are f32 leaves whatever the U-Net's dtype, and change nothing until they
+//! are trained.
 
 mod extraction;
 mod installed;

@@ -75,8 +75,8 @@ impl Lora {
         Self { unet: layers.collect(), ..Self::default() }
     }
 
-    /// Adds the changes, `scale` times, to the weights of a U-Net and a text encoder, which keep their dtypes. That takes as
-    /// long as a few steps, and images are generated as fast as without.
+    /// Adds the changes, `scale` times, to the weights of a U-Net and a text encoder, which keep their dtypes. That
+    /// takes as long as a few steps, and images are generated as fast as without.
     ///
     /// # Errors
     /// When a layer is not there or of another shape, then nothing has changed; or when LibTorch refuses.

@@ -36,8 +36,8 @@ struct Config {
 
 /// Reads an OFT folder of peft: what to install, and what to [`Adapters::load`] into it.
 ///
-/// peft has one eps for layers of all widths, and does not multiply it by the square of the block's size: what it has learned is
-/// read as it is, and `constraint` is that eps.
+/// peft has one eps for layers of all widths, and does not multiply it by the square of the block's size: what it has
+/// learned is read as it is, and `constraint` is that eps.
 ///
 /// # Errors
 /// When a file is missing or damaged, or holds an adapter of another kind; names the folder and the value.
@@ -69,8 +69,9 @@ pub fn read_oft(folder: &Path) -> Result<(Adapter, Tensors)> {
 
 /// Writes what OFT has learned as a folder of peft, whose `PeftModel.from_pretrained(unet, folder)` computes the same.
 ///
-/// COFT's constraint is not written: what was learned keeps to it already, and peft, with one bound for all widths, would shorten
-/// it further. To go on training with peft, give each width its own `eps`, the constraint times the square of the block's size.
+/// COFT's constraint is not written: what was learned keeps to it already, and peft, with one bound for all widths,
+/// would shorten it further. To go on training with peft, give each width its own `eps`, the constraint times the
+/// square of the block's size.
 ///
 /// # Errors
 /// When the adapters are no OFT, or a file cannot be written.

@@ -29,11 +29,12 @@ impl Lora {
     /// Reads a file for a U-Net and a text encoder, whose parameters tell which layers there are, and their shapes.
     ///
     /// Kohya's keys are read (`lora_unet_….lora_down.weight`, `.alpha`, `.diff`, `.diff_b`, `bundle_emb.TOKEN.clip_l`),
-    /// diffusers' (`unet.….lora.down.weight`, alpha in the header) and peft's and newer ComfyUI's (`lora_A`, `lora_B`). Where
-    /// there is no alpha, it is the rank.
+    /// diffusers' (`unet.….lora.down.weight`, alpha in the header) and peft's and newer ComfyUI's (`lora_A`, `lora_B`).
+    /// Where there is no alpha, it is the rank.
     ///
     /// # Errors
-    /// When the file cannot be read, belongs to another model, or has a network of another kind; names the file and the key.
+    /// When the file cannot be read, belongs to another model, or has a network of another kind; names the file and the
+    /// key.
     pub fn read(path: &Path, unet: &Parameters, text_encoder: &Parameters) -> Result<Self> {
         let archive = Archive::open(path)?;
         let shown = path.display();

@@ -58,8 +58,8 @@ impl LinearAdapter for RotationAdapter {
         parts.matmul(&rotations.transpose(1, 2)).transpose(0, 1).reshape([rows, -1])
     }
 
-    /// Turns the inputs rather than the weight: backward that needs no gradient of the weight, which would cost as much as a
-    /// pass of the layer.
+    /// Turns the inputs rather than the weight: backward that needs no gradient of the weight, which would cost as much
+    /// as a pass of the layer.
     fn forward(&self, xs: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Tensor {
         let parts = xs.reshape([-1, self.triangles.size()[0], self.block]).transpose(0, 1);
         let turned = parts.matmul(&self.rotations().to_kind(xs.kind())).transpose(0, 1);

@@ -25,12 +25,12 @@ type Contents = (Vec<(String, Tensor)>, Vec<(&'static str, String)>);
 impl Lora {
     /// Writes a file whose tensors are of `kind`; `metadata` is added to its header.
     ///
-    /// Kohya's keys have a place for all there is. In diffusers' keys alpha is the rank, whatever it was, for not all of its
-    /// readers look into the header.
+    /// Kohya's keys have a place for all there is. In diffusers' keys alpha is the rank, whatever it was, for not all
+    /// of its readers look into the header.
     ///
     /// # Errors
-    /// When `kind` cannot hold a value, diffusers' keys have no place for something (full deltas, embeddings), or the file
-    /// cannot be written; then whatever was there before is unchanged.
+    /// When `kind` cannot hold a value, diffusers' keys have no place for something (full deltas, embeddings), or the
+    /// file cannot be written; then whatever was there before is unchanged.
     pub fn write(&self, path: &Path, keys: LoraKeys, kind: Kind, metadata: &[(&str, &str)]) -> Result<()> {
         let (tensors, own) = match keys {
             LoraKeys::Kohya => self.kohya(kind)?,

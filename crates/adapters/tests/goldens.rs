@@ -1,4 +1,5 @@
-//! Step by step what the loops in `fixtures/methods/lora` and `oft` do with peft, from the same crops, noise and timesteps.
+//! Step by step what the loops in `fixtures/methods/lora` and `oft` do with peft, from the same crops, noise and
+//! timesteps.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -100,7 +101,8 @@ fn lora_of_attention_equals_pefts() {
     let (model, prompt) = ("tiny-sd21", "a photo of sks ball");
     let case = Lora { name: "attention", model, adapter, prompt, max_grad_norm: 0.035, regularizer: None };
     let (_, adapters) = follow(&case);
-    // What it learned, as diffusers wrote it; single numbers whose gradient nearly vanishes go where rounding leads them.
+    // What it learned, as diffusers wrote it; single numbers whose gradient nearly vanishes go where rounding leads
+    // them.
     let file = Golden::open("methods/lora/attention_diffusers.safetensors");
     assert_eq!(adapters.parameters().len(), file.names().count());
     for (name, parameter) in adapters.parameters() {

@@ -7,8 +7,8 @@ use tch::Tensor;
 
 /// A learned change of a layer's weight, such as LoRA's.
 ///
-/// Its parameters must be leaves: a checkpointed segment of a model captures them (see [`libtorch::checkpoint`]), and may
-/// run on another thread.
+/// Its parameters must be leaves: a checkpointed segment of a model captures them (see [`libtorch::checkpoint`]), and
+/// may run on another thread.
 pub trait LinearAdapter: Debug + Send {
     /// The weight `[out, in]` with the change in it, f32, given the layer's own of any dtype.
     fn merged(&self, weight: &Tensor) -> Tensor;

@@ -29,8 +29,8 @@ pub(crate) fn run(request: &Export, context: &Context<'_>) -> Result<Exported> {
     let format = request.format();
     ensure!(
         format == ExportFormat::Lora || request.lora == LoraExport::default(),
-        "--rank, --convolutions, --full-rest, --clamp-quantile and --lora-keys are for a LoRA: give --format lora, or leave them \
-         out"
+        "--rank, --convolutions, --full-rest, --clamp-quantile, --no-bundled-embedding and --lora-keys are for a LoRA: give \
+         --format lora, or leave them out"
     );
     match format {
         ExportFormat::Diffusers => diffusers(request, context),
@@ -191,7 +191,7 @@ fn lora(request: &Export, context: &Context<'_>) -> Result<Exported> {
     for path in [out, &embedding, &usage] {
         atomic::ensure_new(path)?;
     }
-    let LoraExport { rank, convolutions, full_rest, clamp_quantile, lora_keys } = request.lora;
+    let LoraExport { rank, convolutions, full_rest, clamp_quantile, no_bundled_embedding, lora_keys } = request.lora;
     let keys = lora_keys.unwrap_or_default();
     ensure!(
         !(full_rest && keys == LoraKeys::Diffusers),
@@ -206,7 +206,7 @@ fn lora(request: &Export, context: &Context<'_>) -> Result<Exported> {
         adapters::extract(&before, &after, &extraction, &mut |done, total| progress.reach(done, total, ""))?;
     let (placeholder, category) = (&run.config.placeholder, &run.config.category);
     let (keys, bundled) = match keys {
-        LoraKeys::Kohya => (Keys::Kohya, true),
+        LoraKeys::Kohya => (Keys::Kohya, !no_bundled_embedding),
         LoraKeys::Diffusers => (Keys::Diffusers, false),
     };
     if bundled {

@@ -53,6 +53,9 @@ pub struct LoraExport {
     /// Cut off numbers beyond this quantile, as kohya's script does at 0.99; unset, none, which leaves out less
     #[arg(long, value_name = "Q", value_parser = bounded::quantile)]
     pub clamp_quantile: Option<f64>,
+    /// Leave the embedding out of the file, which diffusers asks for where the keys are kohya's; it is beside it anyway
+    #[arg(long)]
+    pub no_bundled_embedding: bool,
     /// Names of the tensors; unset, kohya
     #[arg(long, value_enum)]
     pub lora_keys: Option<LoraKeys>,

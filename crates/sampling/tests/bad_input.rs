@@ -209,3 +209,26 @@ fn a_padded_vocabulary_is_as_good_as_another() {
     weights::save(&encoder.join("model.safetensors"), &tensors).unwrap();
     assert!(complaint(&folder).contains("the tokenizer has 1200 tokens, but the text encoder knows 1100"));
 }
+
+#[test]
+fn several_subjects_have_their_own_names() {
+    let rows = |seed, count: i64| libtorch::random::normal(seed, &[count, 32]);
+    let open = || Pipeline::from_folder(&fixtures().join("tiny-sd21"), F32).unwrap();
+    let mut both = open();
+    both.add_placeholder("<one>", &rows(1, 2)).unwrap();
+    both.add_token("<two>", &rows(2, 3)).unwrap();
+    assert_eq!(both.subject(), Some("<one>"));
+    for (name, rows) in [("<one>", rows(1, 2)), ("<two>", rows(2, 3))] {
+        let mut alone = open();
+        alone.add_placeholder(name, &rows).unwrap();
+        let prompt = format!("a photo of a {name} dog");
+        assert_eq!(both.encode_prompts(&[&prompt]).unwrap(), alone.encode_prompts(&[&prompt]).unwrap());
+    }
+    assert_eq!(both.resolve("a [V]").unwrap(), both.resolve("a <one>").unwrap());
+    let error = both.add_token("<one>", &rows(1, 2)).unwrap_err().to_string();
+    assert!(error.contains("<one>"), "{error}");
+    let wide = tch::Tensor::ones([1, 64], F32);
+    let error = both.add_token("<three>", &wide).unwrap_err().to_string();
+    assert!(error.contains("have shape [1, 64], but this text encoder needs [tokens, 32]"), "{error}");
+    assert!(both.tokenizer.vectors("<three>").is_empty());
+}
