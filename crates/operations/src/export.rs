@@ -177,7 +177,7 @@ fn embedding(request: &Export) -> Result<Exported> {
     })
 }
 
-/// The U-Net's change by low rank. The embedding is in the file where its keys have a place for it, and beside it.
+/// The U-Net's change by low rank: a LoRA that was trained as it is, unless another rank is asked for. The embedding is in the file where its keys have a place for it, and beside it.
 fn lora(request: &Export, context: &Context<'_>) -> Result<Exported> {
     const RANK: u32 = 64;
     let (run, base, learned) = open(request, context)?;
@@ -197,13 +197,24 @@ fn lora(request: &Export, context: &Context<'_>) -> Result<Exported> {
         !(full_rest && keys == LoraKeys::Diffusers),
         "diffusers reads no full changes (.diff): leave out --full-rest, or give --lora-keys kohya"
     );
-    let rank = rank.unwrap_or(RANK);
-    let extraction = Extraction { rank: rank.into(), convolutions, full_rest, clamp_quantile };
-    let before = base.archive(Component::Unet)?;
-    let after = learned.unet()?;
-    let mut progress = context.progress("parameters");
-    let mut extracted =
-        adapters::extract(&before, &after, &extraction, &mut |done, total| progress.reach(done, total, ""))?;
+    let trained = if rank.is_none() { run.lora()? } else { None };
+    let mut lora = match trained {
+        Some(lora) => lora,
+        None => {
+            let rank = rank.unwrap_or(RANK);
+            let extraction = Extraction { rank: rank.into(), convolutions, full_rest, clamp_quantile };
+            let (before, after) = (base.archive(Component::Unet)?, learned.unet()?);
+            let mut progress = context.progress("parameters");
+            let extracted =
+                adapters::extract(&before, &after, &extraction, &mut |done, total| progress.reach(done, total, ""))?;
+            context.note(format!(
+                "rank {rank} leaves out {} of the change of its layers; of the whole change, {} is left out",
+                percent(extracted.left_out_of_layers),
+                percent(extracted.left_out)
+            ));
+            extracted.lora
+        }
+    };
     let (placeholder, category) = (&run.config.placeholder, &run.config.category);
     let (keys, bundled) = match keys {
         LoraKeys::Kohya => (Keys::Kohya, !no_bundled_embedding),
@@ -211,12 +222,14 @@ fn lora(request: &Export, context: &Context<'_>) -> Result<Exported> {
     };
     if bundled {
         let rows = run.embedding.as_ref().map(|rows| (placeholder.clone(), rows.shallow_clone()));
-        extracted.lora.embeddings.extend(rows);
+        lora.embeddings.extend(rows);
     }
     let file = terminal::path(out.file_name().unwrap_or_default()).to_string();
     let name = ::export::name_in_prompts(&embedding);
     let beside = terminal::path(embedding.file_name().unwrap_or_default()).to_string();
-    let how = if bundled {
+    let how = if run.embedding.is_none() {
+        format!("put {file} into the folder for LoRAs; prompts call the subject {placeholder}, as in \"a photo of {placeholder} {category}\"")
+    } else if bundled {
         format!(
             "put {file} into the folder for LoRAs; with it, prompts of A1111's web UI and of `generate --lora` call the subject \
              {placeholder}, as in \"a photo of a {placeholder} {category}\"; for ComfyUI put {beside} into the folder for \
@@ -229,18 +242,13 @@ fn lora(request: &Export, context: &Context<'_>) -> Result<Exported> {
         )
     };
     let metadata = [("modelspec.trigger_phrase", placeholder.as_str()), ("modelspec.usage_hint", &how)];
-    extracted.lora.write(out, keys, kind(request), &metadata)?;
+    lora.write(out, keys, kind(request), &metadata)?;
     let mut paths = vec![out.clone()];
     if let Some(rows) = &run.embedding {
         ::export::save_embeddings(&embedding, request.embedding_form.key(placeholder), rows)?;
         paths.push(embedding);
     }
     atomic::write(&usage, format!("To use the subject of this LoRA, {how}.\n"))?;
-    context.note(format!(
-        "rank {rank} leaves out {} of the change of its layers; of the whole change, {} is left out",
-        percent(extracted.left_out_of_layers),
-        percent(extracted.left_out)
-    ));
     Ok(Exported { paths, usage: how })
 }
 

@@ -41,7 +41,8 @@ pub struct Export {
 #[serde(default)]
 #[command(next_help_heading = "Options for --format lora")]
 pub struct LoraExport {
-    /// Rank: more keeps more of what was learned, in a larger file; unset, 64
+    /// Rank: more keeps more of what was learned, in a larger file; unset, 64, or of a run that has
+    /// trained a LoRA its own
     #[arg(long, value_name = "N", value_parser = bounded::rank)]
     pub rank: Option<u32>,
     /// Cover residual blocks too, mostly 3x3 convolutions; otherwise the layers of the transformers alone

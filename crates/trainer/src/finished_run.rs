@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use adapters::Lora;
 use anyhow::{Context, Result, bail, ensure};
+use methods::Learned;
 use model_files::BaseModel;
+use options::Adapter;
 use photos::{Photo, PhotoFolder};
 use runs::{Group, ModelFingerprint, SavedRun, TrainConfig, layout};
 use sampling::Pipeline;
@@ -116,8 +119,24 @@ impl FinishedRun {
     /// # Errors
     /// As [`FinishedRun::base_model`], or when a file is damaged.
     pub fn pipeline(&self, to: (Kind, Device)) -> Result<Pipeline> {
-        let groups = self.groups().into_iter().map(|group| (group, PathBuf::from(Outputs::file(group))));
-        self.load(to, groups.collect())
+        self.load(to, self.files())
+    }
+
+    /// The run's LoRA as it was trained; none where the run has trained no LoRA, or more of the U-Net than that.
+    ///
+    /// # Errors
+    /// As [`FinishedRun::pipeline`].
+    pub fn lora(&self) -> Result<Option<Lora>> {
+        if !matches!(self.config.adapter, Some(Adapter::Lora { .. })) || self.groups().iter().any(|group| group.is_of_unet()) {
+            return Ok(None);
+        }
+        let (_, learned) = self.unsettled((Kind::Float, Device::Cpu), self.files())?;
+        Ok(learned.adapters.as_ref().map(Lora::of))
+    }
+
+    /// What the finished run has learned, each group in its file.
+    fn files(&self) -> Vec<(Group, PathBuf)> {
+        self.groups().into_iter().map(|group| (group, PathBuf::from(Outputs::file(group)))).collect()
     }
 
     /// The pipeline as it was after a phase, or before the first one: then \[V\] is where it started.
@@ -150,21 +169,26 @@ impl FinishedRun {
 
     /// The base model with groups from these files of the run.
     fn load(&self, to: (Kind, Device), groups: Vec<(Group, PathBuf)>) -> Result<Pipeline> {
+        let (mut pipeline, learned) = self.unsettled(to, groups)?;
+        methods::named(&self.config.method)?.settle(&mut pipeline, learned)?;
+        Ok(pipeline)
+    }
+
+    /// The same with adapters beside the weights.
+    fn unsettled(&self, to: (Kind, Device), groups: Vec<(Group, PathBuf)>) -> Result<(Pipeline, Learned)> {
         let base = self.base_model()?;
         let whole_unet = groups.iter().any(|(_, file)| file == Path::new(layout::UNET_WEIGHTS));
         let mut pipeline = match whole_unet {
             true => Pipeline::with_unet(&base, &self.folder.join(layout::UNET), to)?,
             false => Pipeline::open(&base, to)?,
         };
-        let method = methods::named(&self.config.method)?;
-        let learned = method.install(&mut pipeline, &self.config)?;
+        let learned = methods::named(&self.config.method)?.install(&mut pipeline, &self.config)?;
         for (group, file) in groups {
             if file != Path::new(layout::UNET_WEIGHTS) {
                 restore(&learned.parameters(&pipeline, group), &self.folder.join(file))?;
             }
         }
-        method.settle(&mut pipeline, learned)?;
-        Ok(pipeline)
+        Ok((pipeline, learned))
     }
 
     /// The embedding [vectors, width] that \[V\] started from, f32, where it is a new token; `pipeline` is the base model with the
