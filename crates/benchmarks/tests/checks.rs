@@ -45,7 +45,7 @@ fn a_run_is_measured_from_photos_to_files() {
         images: golden::fixtures().join("subjects/penguin"),
         category: "photo".to_owned(),
         changes: ["embedding", "cross_attention", "unet"]
-            .map(|stage| (format!("{stage}.steps"), "1".to_owned()))
+            .map(|phase| (format!("phases.{phase}.steps"), "1".to_owned()))
             .to_vec(),
         warm_up: 0,
         iterations: 1,

@@ -83,7 +83,7 @@ fn a_preset_is_taken_as_it_is() {
     let output = train(folder.path(), &["--preset", "paper", "--results", "none"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let config = json(&folder.path().join("run/config.json"));
-    assert_eq!(config["config"]["unet"]["learning_rate"], 2e-6);
+    assert_eq!(config["config"]["phases"]["unet"]["learning_rate"], 2e-6);
     assert_eq!(config["config"]["augmentation"]["rotation_p"], 0.75);
     assert!(!folder.path().join("run/report.html").exists());
 }

@@ -17,11 +17,11 @@ fn run_folder(parent: &Path, name: &str, learning_rate: f64) -> PathBuf {
     image(run.join("pictures/0.png"), 70);
     image(run.join("pictures/1.png"), 140);
     let unet = json!({
-        "steps": 9, "learning_rate": learning_rate, "batch_size": 1, "lambda_mean": 0.1, "lambda_variance": 0.0,
+        "trains": {"unet": {}}, "steps": 9, "learning_rate": learning_rate, "batch_size": 1, "lambda_mean": 0.1, "lambda_variance": 0.0,
     });
-    let config = json!({"concept": photos, "category": "dog", "unet": unet});
+    let config = json!({"concept": photos, "category": "dog", "phases": {"unet": unet}});
     let sha256 = fingerprint::of_bytes(fs::read(photos.join("0.png")).unwrap());
-    let record = json!({"config": config, "photos": [{"file": "0.png", "sha256": sha256}], "versions": {}});
+    let record = json!({"config": config, "photos": [{"file": "0.png", "sha256": sha256}], "versions": {"format": "3"}});
     fs::write(run.join("config.json"), record.to_string()).unwrap();
     let images = json!({"pictures": [
         {"file": "0.png", "prompt": "a [V] dog", "seed": 0},
