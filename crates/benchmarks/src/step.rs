@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use libtorch::random;
+use methods::Batch;
 use optimizer::AdamW;
 use options::Dtype;
-use methods::Batch;
 use runs::TrainConfig;
 use sampling::Pipeline;
 use tch::{Kind, Tensor};

@@ -184,7 +184,14 @@ fn tf32_rounds_only_where_it_is_asked_for() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
     photos(&folder.join("photos"));
-    let short = ["--set", "phases.embedding.steps=1", "--set", "phases.cross_attention.steps=0", "--set", "phases.unet.steps=0"];
+    let short = [
+        "--set",
+        "phases.embedding.steps=1",
+        "--set",
+        "phases.cross_attention.steps=0",
+        "--set",
+        "phases.unet.steps=0",
+    ];
     let loss = |dtype: &str| {
         let out = folder.join(dtype).display().to_string();
         let more = [&short[..], &["--validate-every", "0", "--dtype", dtype, "--out", &out]].concat();
@@ -238,8 +245,7 @@ fn no_step_waits_for_a_checkpoint() {
     let folder = temporary.path();
     photos(&folder.join("photos"));
     let counted = |every: &str| {
-        let short =
-            "--device cuda --validate-every 0 --set phases.embedding.steps=0 --set phases.cross_attention.steps=0 --set phases.unet.steps=3";
+        let short = "--device cuda --validate-every 0 --set phases.embedding.steps=0 --set phases.cross_attention.steps=0 --set phases.unet.steps=3";
         let more: Vec<&str> = short.split_whitespace().chain(["--checkpoint-every", every]).collect();
         let mut command = train(folder, every, &more);
         let counts = folder.join(every).with_extension("json");

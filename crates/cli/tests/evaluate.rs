@@ -23,7 +23,9 @@ fn train(folder: &Path) -> PathBuf {
     let mut arguments =
         vec!["train", "--device", "cpu", "--results", "none", "--model", &model, "--concept", &photos, "--out", &out];
     arguments.extend(["--category", "cat", "--batch-size", "2", "--resolution", "64"]);
-    for set in ["phases.embedding.steps=2", "phases.cross_attention.steps=2", "phases.unet.steps=2", "validation.steps=1"] {
+    for set in
+        ["phases.embedding.steps=2", "phases.cross_attention.steps=2", "phases.unet.steps=2", "validation.steps=1"]
+    {
         arguments.extend(["--set", set]);
     }
     succeed(&arguments);

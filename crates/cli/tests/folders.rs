@@ -117,7 +117,8 @@ fn what_others_put_into_a_run_is_left_alone() {
     // Another preset is told by its values; the same one, with all that was given beside it, is fine.
     refuses(&[&resume[..], &["--preset", "paper"]].concat(), "config.phases.unet.learning_rate was 1e-5, is 2e-6");
     refuses(&[&resume[..], &["--seed", "4"]].concat(), "config.seed was 3, is 4");
-    let again = train(folder, "run", &[&short[..], &["--set", "phases.unet.steps=16", "--resume"]].concat()).output().unwrap();
+    let again =
+        train(folder, "run", &[&short[..], &["--set", "phases.unet.steps=16", "--resume"]].concat()).output().unwrap();
     assert!(again.status.success(), "{}", stderr(&again));
     assert!(
         stderr(&again).contains("mine is not a checkpoint of this program, and is left alone"),

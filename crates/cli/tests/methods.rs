@@ -15,8 +15,27 @@ fn train(folder: &Path, method: &str, more: &[&str]) -> String {
     let photos = folder.join("photos").display().to_string();
     let model = model();
     let fixed = [
-        "train", "--device", "cpu", "--method", method, "--model", &model, "--concept", &photos, "--category", "ball",
-        "--resolution", "64", "--batch-size", "2", "--results", "none", "--set", "validation.steps=1", "--out", &out,
+        "train",
+        "--device",
+        "cpu",
+        "--method",
+        method,
+        "--model",
+        &model,
+        "--concept",
+        &photos,
+        "--category",
+        "ball",
+        "--resolution",
+        "64",
+        "--batch-size",
+        "2",
+        "--results",
+        "none",
+        "--set",
+        "validation.steps=1",
+        "--out",
+        &out,
     ];
     succeed(&[&fixed[..], more].concat());
     out
@@ -32,13 +51,21 @@ fn each_method_learns_generates_and_is_exported() {
     let three = ["--embedding-steps", "1", "--cross-attention-steps", "1", "--unet-steps", "1"];
     for (method, more, files) in [
         ("textual-inversion", one_phase.to_vec(), vec!["learned_embeds.safetensors"]),
-        ("dreambooth", [&one_phase[..], &["--train-text-encoder"]].concat(), vec!["unet/config.json", "text_encoder/config.json"]),
+        (
+            "dreambooth",
+            [&one_phase[..], &["--train-text-encoder"]].concat(),
+            vec!["unet/config.json", "text_encoder/config.json"],
+        ),
         ("ti-db", one_phase.to_vec(), vec!["learned_embeds.safetensors", "unet/config.json"]),
         ("custom-diffusion", [&one_phase[..], &prior].concat(), vec!["learned_embeds.safetensors", "unet.safetensors"]),
         ("oft", [&one_phase[..], &prior].concat(), vec!["adapter.safetensors"]),
         ("coft", [&one_phase[..], &prior].concat(), vec!["adapter.safetensors"]),
         ("lora", [&one_phase[..], &rank].concat(), vec!["adapter.safetensors"]),
-        ("attndreambooth-lora", [&three[..], &rank].concat(), vec!["learned_embeds.safetensors", "adapter.safetensors"]),
+        (
+            "attndreambooth-lora",
+            [&three[..], &rank].concat(),
+            vec!["learned_embeds.safetensors", "adapter.safetensors"],
+        ),
     ] {
         let run = train(folder, method, &more);
         let has = |file: &str| Path::new(&run).join(file).exists();
@@ -46,7 +73,10 @@ fn each_method_learns_generates_and_is_exported() {
         assert!(!has("checkpoints") && (has("unet") == files.contains(&"unet/config.json")), "{method}");
         assert_eq!(json(&Path::new(&run).join("config.json"))["config"]["method"], method);
         let log = fs::read_to_string(Path::new(&run).join("log.jsonl")).unwrap();
-        assert!(log.lines().all(|line| line.contains("\"diffusion_loss\":") && line.contains("\"gradient_norm\":")), "{log}");
+        assert!(
+            log.lines().all(|line| line.contains("\"diffusion_loss\":") && line.contains("\"gradient_norm\":")),
+            "{log}"
+        );
 
         let images = folder.join("images").join(method).display().to_string();
         let prompt = ["--prompt", "a [V] ball", "--steps", "1", "--seed", "3"];
@@ -58,7 +88,8 @@ fn each_method_learns_generates_and_is_exported() {
         let again = folder.join("again").join(method).display().to_string();
         let prompt = format!("a {name} ball");
         succeed(&[
-            "generate", "--device", "cpu", "--model", &exported, "--out", &again, "--prompt", &prompt, "--steps", "1", "--seed", "3",
+            "generate", "--device", "cpu", "--model", &exported, "--out", &again, "--prompt", &prompt, "--steps", "1",
+            "--seed", "3",
         ]);
         let pixels = |folder: &str| image::open(Path::new(folder).join("0000-seed3.png")).unwrap().into_rgb8();
         let most = pixels(&images).iter().zip(pixels(&again).iter()).map(|(a, b)| a.abs_diff(*b)).max();
@@ -77,11 +108,26 @@ fn each_method_learns_generates_and_is_exported() {
 fn what_a_method_does_not_have_is_said_in_a_sentence() {
     let train = |more: &[&str], words: &str| {
         let model = model();
-        let fixed = ["train", "--device", "cpu", "--model", &model, "--concept", "photos", "--category", "ball", "--out", "run"];
+        let fixed = [
+            "train",
+            "--device",
+            "cpu",
+            "--model",
+            &model,
+            "--concept",
+            "photos",
+            "--category",
+            "ball",
+            "--out",
+            "run",
+        ];
         refuses(&[&fixed[..], more].concat(), words);
     };
     train(&["--method", "dreamboth"], "no method \"dreamboth\"; the methods are attndreambooth");
-    train(&["--method", "textual-inversion", "--unet-steps", "3"], "textual-inversion has no phase \"unet\"; its phases are embedding");
+    train(
+        &["--method", "textual-inversion", "--unet-steps", "3"],
+        "textual-inversion has no phase \"unet\"; its phases are embedding",
+    );
     train(&["--set", "phases.unett.steps=3"], "no phase \"unett\"");
     train(&["--method", "oft", "--preset", "fast"], "--preset is of the method attndreambooth");
     train(&["--method", "dreambooth", "--rank", "4"], "adapter");

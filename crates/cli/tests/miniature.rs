@@ -12,7 +12,14 @@ fn train(folder: &Path, more: &[&str]) -> Output {
     fs::write(folder.join("prompts.txt"), "a {} in the snow\n").unwrap();
     Command::new(env!("CARGO_BIN_EXE_attndreambooth"))
         .args(["train", "--device", "cpu", "--category", "bird", "--batch-size", "1"])
-        .args(["--set", "phases.embedding.steps=1", "--set", "phases.cross_attention.steps=1", "--set", "phases.unet.steps=1"])
+        .args([
+            "--set",
+            "phases.embedding.steps=1",
+            "--set",
+            "phases.cross_attention.steps=1",
+            "--set",
+            "phases.unet.steps=1",
+        ])
         .arg("--model")
         .arg(fixtures().join("miniature"))
         .arg("--concept")
@@ -40,7 +47,10 @@ fn a_run_ends_with_results_to_look_at() {
     // The miniature's own recipe: no rotation, and other learning rates than the paper's.
     let config = json(&run.join("config.json"));
     let recipe = json(&fixtures().join("miniature/attndreambooth.json"));
-    assert_eq!(config["config"]["phases"]["unet"]["learning_rate"], recipe["methods"]["attndreambooth"]["phases"]["unet"]["learning_rate"]);
+    assert_eq!(
+        config["config"]["phases"]["unet"]["learning_rate"],
+        recipe["methods"]["attndreambooth"]["phases"]["unet"]["learning_rate"]
+    );
     assert_eq!(config["config"]["augmentation"]["rotation_p"], 0.0);
     assert_eq!(config["config"]["phases"]["unet"]["steps"], 1, "--set wins over the recipe");
 
@@ -103,7 +113,14 @@ fn an_ablation_runs_each_variant_once_and_puts_them_in_a_table() {
             .arg(format!("{}=bird", fixtures().join("subjects/penguin").display()))
             .args(["--device", "cpu", "--", "--batch-size", "1", "--model"])
             .arg(fixtures().join("miniature"))
-            .args(["--set", "phases.embedding.steps=1", "--set", "phases.cross_attention.steps=1", "--set", "phases.unet.steps=1"])
+            .args([
+                "--set",
+                "phases.embedding.steps=1",
+                "--set",
+                "phases.cross_attention.steps=1",
+                "--set",
+                "phases.unet.steps=1",
+            ])
             .args(more)
             .env("OMP_NUM_THREADS", "1")
             .output()

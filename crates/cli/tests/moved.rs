@@ -191,7 +191,8 @@ fn nothing_that_a_run_depends_on_may_change_before_it_goes_on() {
     for format in ["2", "99"] {
         write(&|record| record["versions"]["format"] = format.into());
         for command in [&resume[..], &generate] {
-            let words = format!("has format {format}, written by version 0.1.0, but this version, 0.1.0, reads format 3: use");
+            let words =
+                format!("has format {format}, written by version 0.1.0, but this version, 0.1.0, reads format 3: use");
             refuses(command, &words);
         }
     }

@@ -35,8 +35,12 @@ fn prompts_that_mean_something_else_elsewhere_are_noted() {
 fn prompts_of_a_configuration_are_noted_before_training() {
     let folder = tempfile::tempdir().unwrap();
     photos(&folder.path().join("photos"));
-    let none =
-        ["phases.embedding.steps=0", "phases.cross_attention.steps=0", "phases.unet.steps=0", r#"validation.prompts=["a (<new>:1.5)"]"#];
+    let none = [
+        "phases.embedding.steps=0",
+        "phases.cross_attention.steps=0",
+        "phases.unet.steps=0",
+        r#"validation.prompts=["a (<new>:1.5)"]"#,
+    ];
     let sets: Vec<&str> = none.iter().flat_map(|set| ["--set", set]).collect();
     let output = train(folder.path(), "run", &sets).output().unwrap();
     assert!(output.status.success() && stderr(&output).contains("weights of words"), "{}", stderr(&output));

@@ -21,7 +21,8 @@ fn run_folder(parent: &Path, name: &str, learning_rate: f64) -> PathBuf {
     });
     let config = json!({"concept": photos, "category": "dog", "phases": {"unet": unet}});
     let sha256 = fingerprint::of_bytes(fs::read(photos.join("0.png")).unwrap());
-    let record = json!({"config": config, "photos": [{"file": "0.png", "sha256": sha256}], "versions": {"format": "3"}});
+    let record =
+        json!({"config": config, "photos": [{"file": "0.png", "sha256": sha256}], "versions": {"format": "3"}});
     fs::write(run.join("config.json"), record.to_string()).unwrap();
     let images = json!({"pictures": [
         {"file": "0.png", "prompt": "a [V] dog", "seed": 0},

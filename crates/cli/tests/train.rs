@@ -135,7 +135,10 @@ fn an_interrupt_writes_a_checkpoint_and_says_how_to_go_on() {
         assert!(words.iter().all(|word| text.contains(word)) && !text.contains("panicked"), "{text}");
     };
     says(&[], &["--resume"]);
-    says(&["--resume", "--set", "phases.unet.steps=2000", "--set", "phases.unet.learning_rate=1"], &["phases.unet.learning_rate", "2e-6"]);
+    says(
+        &["--resume", "--set", "phases.unet.steps=2000", "--set", "phases.unet.learning_rate=1"],
+        &["phases.unet.learning_rate", "2e-6"],
+    );
 }
 
 #[test]
@@ -180,7 +183,8 @@ fn a_single_photo_may_stand_for_a_folder() {
     photos(&folder.join("photos"));
     let run = |name: &str| {
         let photo = folder.join("photos").join(name).display().to_string();
-        let short = ["--set", "phases.cross_attention.steps=0", "--set", "phases.unet.steps=0", "--validate-every", "0"];
+        let short =
+            ["--set", "phases.cross_attention.steps=0", "--set", "phases.unet.steps=0", "--validate-every", "0"];
         let output = train(folder, name, &[&short[..], &["--concept", &photo]].concat()).output().unwrap();
         (photo, output)
     };

@@ -27,7 +27,12 @@ fn main() -> Result<()> {
     if out.extension().is_none() {
         let replaced = Replaced { unet: rest.first().map(|folder| Unet::Folder(folder)), ..Replaced::default() };
         let learned = rest.get(1).map(|path| export::load_embeddings(path, width(&model)?)).transpose()?;
-        export::diffusers_folder(&model, &out, &replaced, learned.as_ref().map(|(token, rows)| (token.as_str(), rows)))?;
+        export::diffusers_folder(
+            &model,
+            &out,
+            &replaced,
+            learned.as_ref().map(|(token, rows)| (token.as_str(), rows)),
+        )?;
         println!("{}: a folder for StableDiffusionPipeline.from_pretrained", out.display());
         return Ok(());
     }

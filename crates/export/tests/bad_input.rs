@@ -34,7 +34,12 @@ fn an_embedding_of_another_family() {
 
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    let found = message(diffusers_folder(&open(&base("tiny-sd21")), &out, &export::Replaced::default(), Some((TOKEN, &rows(768)))));
+    let found = message(diffusers_folder(
+        &open(&base("tiny-sd21")),
+        &out,
+        &export::Replaced::default(),
+        Some((TOKEN, &rows(768))),
+    ));
     assert!(found.starts_with("the embedding of <dog> has width 768 (Stable Diffusion 1.x), but "), "{found}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
@@ -152,9 +157,17 @@ fn a_unet_of_another_model() {
                 model.display()
             )
         );
-        assert_eq!(message(single_file(&open(&model), &file, &export::Replaced::unet(unet), &SingleFile::default())), found);
+        assert_eq!(
+            message(single_file(&open(&model), &file, &export::Replaced::unet(unet), &SingleFile::default())),
+            found
+        );
     }
-    let found = message(diffusers_folder(&open(&model), &out, &export::Replaced::unet(Unet::Folder(Path::new("/no/run"))), None));
+    let found = message(diffusers_folder(
+        &open(&model),
+        &out,
+        &export::Replaced::unet(Unet::Folder(Path::new("/no/run"))),
+        None,
+    ));
     assert_eq!(found, "/no/run is not a U-Net: it has no config.json");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
@@ -163,8 +176,9 @@ fn a_unet_of_another_model() {
 fn tokens_that_cannot_be_added() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    let export =
-        |model: &Path, token: &str| message(diffusers_folder(&open(model), &out, &export::Replaced::default(), Some((token, &rows(32)))));
+    let export = |model: &Path, token: &str| {
+        message(diffusers_folder(&open(model), &out, &export::Replaced::default(), Some((token, &rows(32)))))
+    };
     assert!(export(&base("tiny-sd21"), "a").contains("the placeholder \"a\" already is the token"));
     assert!(export(&base("tiny-sd21"), "my dog").contains("give it a name without white space"));
 
@@ -187,7 +201,12 @@ fn single_files_that_cannot_be_written() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, kind: Kind, unet: Option<Unet>| {
         let format = SingleFile { kind, ..SingleFile::default() };
-        message(single_file(&open(&base("tiny-sd21")), &folder.path().join(name), &export::Replaced { unet, ..export::Replaced::default() }, &format))
+        message(single_file(
+            &open(&base("tiny-sd21")),
+            &folder.path().join(name),
+            &export::Replaced { unet, ..export::Replaced::default() },
+            &format,
+        ))
     };
     let found = write("model.ckpt", Kind::Float, None);
     assert!(found.ends_with("model.ckpt must end in .safetensors, by which loaders know the format"), "{found}");
@@ -218,7 +237,12 @@ fn a_model_with_a_token_of_its_own_fits_into_no_single_file() {
 
 #[test]
 fn checkpoints_that_are_not_whole_or_of_another_kind() {
-    let ldm = || Components::of_model(&open(&base("tiny-sd21")), &export::Replaced::default()).unwrap().into_ldm(Kind::Float).unwrap();
+    let ldm = || {
+        Components::of_model(&open(&base("tiny-sd21")), &export::Replaced::default())
+            .unwrap()
+            .into_ldm(Kind::Float)
+            .unwrap()
+    };
     let mut tensors = ldm();
     tensors.retain(|name, _| !name.starts_with("first_stage_model."));
     assert_eq!(

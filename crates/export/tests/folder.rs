@@ -166,7 +166,13 @@ fn tensors_that_mean_nothing_are_left_out_of_a_single_file() {
     let [file, plain] = [&base, &common::base("tiny-sd15")].map(|base| {
         let file = folder.path().join(format!("{}.safetensors", base.parent().unwrap() == folder.path()));
         let unet = common::base("tiny-sd15").join("unet");
-        export::single_file(&open(base), &file, &export::Replaced::unet(Unet::Folder(&unet)), &export::SingleFile::default()).unwrap();
+        export::single_file(
+            &open(base),
+            &file,
+            &export::Replaced::unet(Unet::Folder(&unet)),
+            &export::SingleFile::default(),
+        )
+        .unwrap();
         Archive::open(&file).unwrap().tensors().unwrap()
     });
     assert_same("file", &file, &plain);
@@ -199,8 +205,13 @@ fn images_are_those_that_diffusers_draws_after_the_same_changes() {
     for name in BASES {
         let out = folder.path().join(name);
         let unet = changed_unet(&base(name));
-        export::diffusers_folder(&open(&base(name)), &out, &export::Replaced::unet(Unet::Tensors(&unet)), Some((TOKEN, &rows(32))))
-            .unwrap();
+        export::diffusers_folder(
+            &open(&base(name)),
+            &out,
+            &export::Replaced::unet(Unet::Tensors(&unet)),
+            Some((TOKEN, &rows(32))),
+        )
+        .unwrap();
 
         let pipeline = Pipeline::from_folder(&out, common::F32).unwrap();
         let prompt = pipeline.tokenizer.expand("a photo of a <dog> on the beach").unwrap();
@@ -254,7 +265,13 @@ fn what_was_not_learned_is_taken_over() {
     }
     let unet = changed_unet(&base);
     let out = folder.path().join("out");
-    export::diffusers_folder(&open(&base), &out, &export::Replaced::unet(Unet::Tensors(&unet)), Some((TOKEN, &rows(32)))).unwrap();
+    export::diffusers_folder(
+        &open(&base),
+        &out,
+        &export::Replaced::unet(Unet::Tensors(&unet)),
+        Some((TOKEN, &rows(32))),
+    )
+    .unwrap();
 
     let mut expected = names(&common::base("tiny-sd21"));
     expected.extend(["README.md", "tokenizer/added_tokens.json", "usage.txt"].map(str::to_owned));
@@ -298,7 +315,8 @@ fn what_becomes_of_an_export_changes_neither_the_base_model_nor_the_run() {
     let contents = |folder: &Path| files(folder).iter().map(|path| fs::read(path).unwrap()).collect::<Vec<_>>();
     let before = [contents(&base), contents(&run)];
     let out = folder.path().join("out.pt/exported");
-    export::diffusers_folder(&open(&base), &out, &export::Replaced::unet(Unet::Folder(&run)), Some((TOKEN, &rows(32)))).unwrap();
+    export::diffusers_folder(&open(&base), &out, &export::Replaced::unet(Unet::Folder(&run)), Some((TOKEN, &rows(32))))
+        .unwrap();
     for file in files(&out) {
         assert_eq!(fs::metadata(&file).unwrap().nlink(), 1, "{}", file.display());
         fs::OpenOptions::new().write(true).open(&file).unwrap().write_all(b"changed").unwrap();
@@ -311,8 +329,13 @@ fn what_becomes_of_an_export_changes_neither_the_base_model_nor_the_run() {
 fn a_full_disk_leaves_nothing() {
     const FOLDER: &str = "EXPORT_TEST_FOLDER";
     if let Some(folder) = std::env::var_os(FOLDER) {
-        let error = export::diffusers_folder(&open(&base("tiny-sd21")), &Path::new(&folder).join("out"), &export::Replaced::default(), None)
-            .unwrap_err();
+        let error = export::diffusers_folder(
+            &open(&base("tiny-sd21")),
+            &Path::new(&folder).join("out"),
+            &export::Replaced::default(),
+            None,
+        )
+        .unwrap_err();
         let text = format!("{error:#}");
         assert!(
             text.starts_with("cannot copy ") && text.contains("tiny-sd21/") && text.contains("File too large"),

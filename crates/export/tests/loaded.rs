@@ -20,7 +20,8 @@ fn options(base: &Path) -> ModelOptions {
 /// The folder as a single file, opened.
 fn as_single_file(base: &Path, folder: &Path, kind: Kind) -> BaseModel {
     let file = folder.join(format!("{}.safetensors", base.file_name().unwrap().display()));
-    single_file(&open(base), &file, &export::Replaced::default(), &SingleFile { kind, ..SingleFile::default() }).unwrap();
+    single_file(&open(base), &file, &export::Replaced::default(), &SingleFile { kind, ..SingleFile::default() })
+        .unwrap();
     BaseModel::open(&file, &options(base)).unwrap()
 }
 
@@ -77,9 +78,11 @@ fn a_single_file_is_exported_as_its_folder_is() {
 
         let [a, b] = ["a", "b"].map(|out| folder.path().join(format!("{name}-{out}")));
         for (model, out) in [(&open(&base), &a), (&single, &b)] {
-            diffusers_folder(model, out, &export::Replaced::unet(Unet::Tensors(&unet)), Some((TOKEN, &rows(32)))).unwrap();
+            diffusers_folder(model, out, &export::Replaced::unet(Unet::Tensors(&unet)), Some((TOKEN, &rows(32))))
+                .unwrap();
         }
-        let [from_folder, from_file] = [&a, &b].map(|out| Components::of_model(&open(out), &export::Replaced::default()).unwrap());
+        let [from_folder, from_file] =
+            [&a, &b].map(|out| Components::of_model(&open(out), &export::Replaced::default()).unwrap());
         assert_same("unet", &from_file.unet, &from_folder.unet);
         assert_same("vae", &from_file.vae, &from_folder.vae);
         assert_same("text_encoder", &from_file.text_encoder, &from_folder.text_encoder);

@@ -31,7 +31,8 @@ fn a_folder_comes_back_from_its_single_file_to_the_last_bit() {
     for (name, family) in BASES.into_iter().zip([Family::V1, Family::V2]) {
         let (base, file) = (base(name), folder.path().join(format!("{name}.safetensors")));
         let unet = changed_unet(&base);
-        export::single_file(&open(&base), &file, &export::Replaced::unet(Unet::Tensors(&unet)), &SingleFile::default()).unwrap();
+        export::single_file(&open(&base), &file, &export::Replaced::unet(Unet::Tensors(&unet)), &SingleFile::default())
+            .unwrap();
         let back = Components::from_ldm(&tensors(&file)).unwrap();
         assert_eq!(back.family, family);
         let (text_encoder, vae) = promised(read(&base.join("text_encoder")), read(&base.join("vae")));
@@ -47,7 +48,13 @@ fn half_precision_rounds_every_tensor_once() {
     let base = base("tiny-sd21");
     let write = |kind: Kind| {
         let file = folder.path().join(format!("{kind:?}.safetensors"));
-        export::single_file(&open(&base), &file, &export::Replaced::default(), &SingleFile { kind, ..SingleFile::default() }).unwrap();
+        export::single_file(
+            &open(&base),
+            &file,
+            &export::Replaced::default(),
+            &SingleFile { kind, ..SingleFile::default() },
+        )
+        .unwrap();
         tensors(&file)
     };
     let full = write(Kind::Float);
@@ -92,7 +99,9 @@ fn nothing_is_written_over() {
     let base = common::copy_of("tiny-sd21", folder.path());
     let unet = base.join("unet/diffusion_pytorch_model.safetensors");
     let before = fs::read(&unet).unwrap();
-    let error = export::single_file(&open(&base), &unet, &export::Replaced::default(), &SingleFile::default()).unwrap_err().to_string();
+    let error = export::single_file(&open(&base), &unet, &export::Replaced::default(), &SingleFile::default())
+        .unwrap_err()
+        .to_string();
     assert!(
         error.contains("unet/diffusion_pytorch_model.safetensors: it exists already; remove it, or name"),
         "{error}"

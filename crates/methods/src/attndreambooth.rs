@@ -1,8 +1,8 @@
 //! AttnDreamBooth (arXiv 2406.05000): the embedding, the cross-attention, the U-Net, each with a regulariser of attention.
 
 use anyhow::{Context, Result};
-use regularizer::AttentionRegularizer;
 use options::Adapter;
+use regularizer::AttentionRegularizer;
 use runs::{Group, GroupConfig, TrainConfig};
 use sampling::Pipeline;
 use unet::AttentionObserver;

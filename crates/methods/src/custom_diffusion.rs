@@ -21,7 +21,10 @@ impl Method for CustomDiffusion {
         let mut config = TrainConfig {
             placeholder: "<new1>".to_owned(),
             prompt: "photo of a [V] [category]".to_owned(),
-            phases: Phases::from([("both".to_owned(), Phase::new([Group::Embedding, Group::KeysValues], 500, 4e-5, 2))]),
+            phases: Phases::from([(
+                "both".to_owned(),
+                Phase::new([Group::Embedding, Group::KeysValues], 500, 4e-5, 2),
+            )]),
             max_grad_norm: Some(1.0),
             prior: Some(Prior { images: 200, prompt: "[category]".to_owned(), ..Prior::default() }),
             sizes: Some(Sizes::default()),

@@ -1,7 +1,7 @@
 //! The diffusion loss.
 
-use anyhow::Result;
 use ::custom_diffusion::masked_loss;
+use anyhow::Result;
 use options::MaskedLoss;
 use runs::TrainConfig;
 use sampling::Pipeline;

@@ -38,7 +38,8 @@ impl Learned {
             pipeline.name_subject(&placeholder)?;
             None
         };
-        let install = |adapter| Adapters::install(&mut pipeline.unet, adapter, random::derive(config.seed, "adapter", 0));
+        let install =
+            |adapter| Adapters::install(&mut pipeline.unet, adapter, random::derive(config.seed, "adapter", 0));
         let adapters = config.adapter.as_ref().map(install).transpose()?;
         let added = adapters.as_ref().map_or_else(Vec::new, Adapters::parameters);
         Ok(Self { placeholder, embedding, adapters, added })

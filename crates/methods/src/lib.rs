@@ -36,28 +36,30 @@
 //! Knows no files, no optimiser and no photos.
 
 mod attndreambooth;
+mod batch;
 mod custom_diffusion;
 mod denoising;
 mod dreambooth;
 mod learned;
 mod lora;
+mod loss;
 mod method;
 mod oft;
-mod step;
 mod textual_inversion;
 mod ti_db;
 
 use anyhow::{Context, Result};
 
 pub use attndreambooth::{AttnDreamBooth, AttnDreamBoothLora};
+pub use batch::Batch;
 pub use custom_diffusion::CustomDiffusion;
 pub use denoising::Denoising;
 pub use dreambooth::DreamBooth;
 pub use learned::{Learned, initial_embedding};
 pub use lora::Lora;
-pub use method::Method;
+pub use loss::{LossTerm, Reduction};
+pub use method::{Method, Step};
 pub use oft::Oft;
-pub use step::{Batch, LossTerm, Reduction, Step};
 pub use textual_inversion::TextualInversion;
 pub use ti_db::TiDb;
 

@@ -1,14 +1,14 @@
-//! What a method is.
+//! What a method is, and what it is given to compute the losses of a batch.
 
 use std::fmt::Debug;
 
 use anyhow::Result;
-use runs::TrainConfig;
+use runs::{Phase, TrainConfig};
 use sampling::Pipeline;
 use tch::Tensor;
-use unet::{KvCache, UNet};
+use unet::{AttentionObserver, KvCache, UNet};
 
-use crate::{Learned, LossTerm, Step};
+use crate::{Batch, Denoising, Learned, LossTerm};
 
 /// A method of personalisation. Only its name and its recipe must be given; the rest does what most methods do.
 pub trait Method: Debug + Sync {
@@ -62,5 +62,58 @@ pub trait Method: Debug + Sync {
     fn losses(&self, step: &Step<'_>) -> Result<Vec<LossTerm>> {
         let prediction = step.predict(None)?;
         step.diffusion(&prediction)
+    }
+}
+
+/// What a method is given to compute the losses of a batch.
+#[derive(Debug)]
+pub struct Step<'a> {
+    /// The method itself.
+    pub method: &'a dyn Method,
+    /// The model.
+    pub pipeline: &'a Pipeline,
+    /// The configuration.
+    pub config: &'a TrainConfig,
+    /// The phase.
+    pub phase: &'a Phase,
+    /// What is learned beside the model's own parameters.
+    pub learned: &'a Learned,
+    /// The noise schedule.
+    pub denoising: &'a Denoising,
+    /// The batch.
+    pub batch: &'a Batch,
+    /// The hidden states [prompts, positions, width] of the batch's prompts: one for all samples or one for each; with prior
+    /// preservation the class noun's follow, as many.
+    pub encoder_hidden_states: &'a Tensor,
+}
+
+impl Step<'_> {
+    /// The samples of the subject; those behind are of the class noun.
+    pub fn samples(&self) -> i64 {
+        self.batch.latents.size()[0] / if self.config.prior.is_some() { 2 } else { 1 }
+    }
+
+    /// What the U-Net makes of the noisy latents: [batch, 4, h, w] in the dtype of computation.
+    ///
+    /// # Errors
+    /// What the U-Net refuses.
+    pub fn predict(&self, observer: Option<&mut dyn AttentionObserver>) -> Result<Tensor> {
+        let noisy = self.denoising.noisy(self.batch)?;
+        let (size, prompts) = (noisy.size()[0], self.encoder_hidden_states.size()[0]);
+        let text = self.encoder_hidden_states.to_kind(noisy.kind());
+        // The U-Net reads one prompt for all samples, or one for each.
+        let text = if prompts == 1 { text } else { text.repeat_interleave_self_int(size / prompts, 0, None) };
+        let text = self.method.project(&self.pipeline.unet, &text)?;
+        self.pipeline.unet.forward_cached(&noisy, &self.batch.timesteps, &text, observer)
+    }
+
+    /// The loss `diffusion` of a prediction: the mean squared error; with prior preservation also `prior`, that of the class
+    /// images with its weight.
+    ///
+    /// # Errors
+    /// What LibTorch refuses.
+    pub fn diffusion(&self, prediction: &Tensor) -> Result<Vec<LossTerm>> {
+        let _span = tracing::trace_span!("train/loss").entered();
+        self.denoising.losses(self.batch, prediction)
     }
 }

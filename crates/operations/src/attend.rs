@@ -110,9 +110,7 @@ pub(crate) fn run(request: &Attend, context: &Context<'_>) -> Result<Attended> {
 /// The model's place, and the folder to write to.
 fn source(request: &Attend, context: &Context<'_>) -> Result<(Source, PathBuf)> {
     let (source, out) = match (&request.run, &request.model) {
-        (Some(run), model) => {
-            (Source::Run(Box::new(models::finished(run, model.as_deref())?)), run.join("attend"))
-        }
+        (Some(run), model) => (Source::Run(Box::new(models::finished(run, model.as_deref())?)), run.join("attend")),
         (None, Some(_)) if request.phases => {
             bail!("--phases shows the phases of a training run; give one with --run in place of --model")
         }
@@ -130,7 +128,7 @@ fn rows(request: &Attend, source: &Source) -> Vec<Shown> {
     let Source::Run(run) = source else { return vec![("model".to_owned(), None)] };
     let phases = run.config.phases.iter().enumerate();
     if !request.phases {
-        return phases.last().map(|(i, (name, _))| (name.clone(), Some(i + 1))).into_iter().collect();
+        return phases.rev().take(1).map(|(i, (name, _))| (name.clone(), Some(i + 1))).collect();
     }
     let done = phases.filter(|(_, (_, phase))| phase.steps > 0).map(|(i, (name, _))| (name.clone(), Some(i + 1)));
     std::iter::once(("base".to_owned(), None)).chain(done).collect()

@@ -156,7 +156,9 @@ fn phase_flags(options: &TrainOptions, phases: &[String]) -> Result<Vec<(String,
         ("batch_size", number(options.batch_size)),
         ("gradient_accumulation", number(options.gradient_accumulation)),
     ] {
-        found.extend(value.into_iter().flat_map(|value| phases.iter().map(move |phase| (phase.clone(), key, value.clone()))));
+        found.extend(
+            value.into_iter().flat_map(|value| phases.iter().map(move |phase| (phase.clone(), key, value.clone()))),
+        );
     }
     let text_encoder = options.train_text_encoder.then(|| Value::Object(Map::new()));
     for (key, value) in [

@@ -60,10 +60,12 @@ struct Components {
 impl Components {
     fn of(run: &FinishedRun) -> Result<Self> {
         let folder = run.unet();
-        let in_part = folder.is_none() && run.groups().iter().any(|group| group.is_of_unet() || *group == Group::Adapter);
+        let in_part =
+            folder.is_none() && run.groups().iter().any(|group| group.is_of_unet() || *group == Group::Adapter);
         let tensors = || {
             let pipeline = run.pipeline((Kind::Float, Device::Cpu))?;
-            let tensors = pipeline.parameters.unet.iter().map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
+            let tensors =
+                pipeline.parameters.unet.iter().map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
             anyhow::Ok(tensors.collect())
         };
         let text_encoder = run.text_encoder().map(|folder| Archive::open_folder(&folder)?.tensors()).transpose()?;
@@ -75,7 +77,9 @@ impl Components {
         match (&self.folder, &self.tensors) {
             (Some(folder), _) => Archive::open_folder(folder)?.tensors(),
             (None, Some(tensors)) => Ok(tensors.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect()),
-            (None, None) => bail!("the run has learned an embedding and no change of the U-Net: give --format embedding"),
+            (None, None) => {
+                bail!("the run has learned an embedding and no change of the U-Net: give --format embedding")
+            }
         }
     }
 
@@ -164,7 +168,10 @@ fn embedding(request: &Export) -> Result<Exported> {
     atomic::ensure_new(&request.out)?;
     let placeholder = &run.config.placeholder;
     let rows = run.embedding.as_ref().with_context(|| {
-        format!("the run in {} has no embedding of its own: its token {placeholder} is a word of the model's", terminal::path(&request.run))
+        format!(
+            "the run in {} has no embedding of its own: its token {placeholder} is a word of the model's",
+            terminal::path(&request.run)
+        )
     })?;
     ::export::save_embeddings(&request.out, request.embedding_form.key(placeholder), rows)?;
     let name = ::export::name_in_prompts(&request.out);
@@ -228,7 +235,9 @@ fn lora(request: &Export, context: &Context<'_>) -> Result<Exported> {
     let name = ::export::name_in_prompts(&embedding);
     let beside = terminal::path(embedding.file_name().unwrap_or_default()).to_string();
     let how = if run.embedding.is_none() {
-        format!("put {file} into the folder for LoRAs; prompts call the subject {placeholder}, as in \"a photo of {placeholder} {category}\"")
+        format!(
+            "put {file} into the folder for LoRAs; prompts call the subject {placeholder}, as in \"a photo of {placeholder} {category}\""
+        )
     } else if bundled {
         format!(
             "put {file} into the folder for LoRAs; with it, prompts of A1111's web UI and of `generate --lora` call the subject \

@@ -277,7 +277,7 @@ fn a_comparison_shows_what_differs_and_shared_images_side_by_side() {
     let score = "0.510 [0.410, 0.610]  0.520 [0.420, 0.620]";
     let table = [
         "                                      a                     b".to_owned(),
-        "phases.unet.learning_rate                    1e-5                  2e-6".to_owned(),
+        "phases.unet.learning_rate             1e-5                  2e-6".to_owned(),
         format!("three: CLIP-I                         {score}"),
         format!("three: CLIP-T                         {score}"),
         format!("three: CLIP-T without the class noun  {score}"),

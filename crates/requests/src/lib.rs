@@ -57,7 +57,7 @@ pub use probe::{Probe, ProbedComponent};
 pub use report::Report;
 pub use seed::Seed;
 pub use shared::{Compute, Profiling, Sampler, SingleFile, Size};
-pub use train::{NO_RESULTS, Preset, PhaseFlags, Train, TrainOptions};
+pub use train::{NO_RESULTS, PhaseFlags, Preset, Train, TrainOptions};
 pub use weights::{Weights, WeightsAction};
 
 /// Personalise Stable Diffusion with a few photos, by attention-aligned DreamBooth (arXiv 2406.05000)
@@ -183,7 +183,7 @@ mod tests {
                     --num_class_images 9 --checkpointing_steps 5 --gradient_accumulation_steps 2";
         let Command::Train(train) = parse(line.split_whitespace()).unwrap().command else { panic!() };
         assert_eq!((train.out, train.options.concept), (Some("o".into()), Some("a_b".into())));
-        assert_eq!((train.options.phases.unet_steps, train.options.batch_size), (Some(7), Some(2)));
+        assert_eq!((train.options.steps, train.options.batch_size), (Some(7), Some(2)));
     }
 
     #[test]

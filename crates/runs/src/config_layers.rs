@@ -85,7 +85,10 @@ impl ConfigLayers {
 
     /// The names of the phases, in their order.
     pub fn phases(&self) -> Vec<String> {
-        self.value.get("phases").and_then(Value::as_object).map_or_else(Vec::new, |phases| phases.keys().cloned().collect())
+        self.value
+            .get("phases")
+            .and_then(Value::as_object)
+            .map_or_else(Vec::new, |phases| phases.keys().cloned().collect())
     }
 
     /// Lays the values of a file over it, TOML where its name ends in `.toml` and else JSON, which need not have all keys. A
@@ -208,7 +211,11 @@ mod tests {
         layers.file(&run).unwrap();
         layers.set("phases.unet.steps", "9").unwrap();
         layers.put("category", Value::from("12")).unwrap();
-        assert!(layers.has("phases.unet.batch_size") && !layers.has("phases.unet.learning_rate") && !layers.has("augmentation"));
+        assert!(
+            layers.has("phases.unet.batch_size")
+                && !layers.has("phases.unet.learning_rate")
+                && !layers.has("augmentation")
+        );
         let config = layers.finish().unwrap();
         let unet = &config.phases["unet"];
         assert_eq!((unet.steps, unet.batch_size, config.seed), (9, 3, 5));
@@ -238,7 +245,8 @@ mod tests {
             layers.finish().map_err(|error| format!("{error:#}"))
         };
         let toml = "seed = 5\nsnr_gamma = 5.0\n[phases.unet]\nsteps = 7\nlearning_rate = 1e-5\n[prior]\n";
-        let json = r#"{"seed": 5, "snr_gamma": 5.0, "phases": {"unet": {"steps": 7, "learning_rate": 1e-5}}, "prior": {}}"#;
+        let json =
+            r#"{"seed": 5, "snr_gamma": 5.0, "phases": {"unet": {"steps": 7, "learning_rate": 1e-5}}, "prior": {}}"#;
         assert_eq!(read("a.toml", toml).unwrap(), read("a.json", json).unwrap());
         let error = read("b.toml", "seed = \n").unwrap_err();
         assert!(error.contains("b.toml is not a configuration of a training run"), "{error}");

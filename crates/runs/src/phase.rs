@@ -87,14 +87,8 @@ fn is_true(value: &bool) -> bool {
 
 impl Group {
     /// All there are.
-    pub const ALL: [Self; 6] = [
-        Self::Embedding,
-        Self::TextEncoder,
-        Self::KeysValues,
-        Self::CrossAttention,
-        Self::Unet,
-        Self::Adapter,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Embedding, Self::TextEncoder, Self::KeysValues, Self::CrossAttention, Self::Unet, Self::Adapter];
 
     /// Its name in files.
     pub fn name(self) -> &'static str {
@@ -138,12 +132,7 @@ impl fmt::Display for Group {
 
 impl Phase {
     /// A phase without a regulariser, at a constant learning rate.
-    pub fn new(
-        groups: impl IntoIterator<Item = Group>,
-        steps: usize,
-        learning_rate: f64,
-        batch_size: usize,
-    ) -> Self {
+    pub fn new(groups: impl IntoIterator<Item = Group>, steps: usize, learning_rate: f64, batch_size: usize) -> Self {
         Self {
             trains: groups.into_iter().map(|group| (group, GroupConfig::default())).collect(),
             steps,

@@ -10,9 +10,9 @@ use runs::{Phase, TrainConfig};
 use sampling::Pipeline;
 use tch::{Device, Kind, Tensor};
 
-use crate::latent_cache::{LatentCache, Sample};
 use crate::LatentEncoder;
-use crate::phase_run::phase;
+use crate::latent_cache::{LatentCache, Sample};
+use crate::phases::phase;
 use crate::prefetcher::Prefetcher;
 use crate::prompts::Prompts;
 
@@ -144,7 +144,8 @@ impl Maker {
         let seeds = (first..first + phase.batch_size)
             .map(|sample| random::derive(self.config.seed, "prompts", key(index.phase, sample)));
         let subject = &samples[..phase.batch_size];
-        let sizes: Vec<ApparentSize> = subject.iter().filter_map(|(_, crop)| placed(crop)).map(PlacedPhoto::apparent_size).collect();
+        let sizes: Vec<ApparentSize> =
+            subject.iter().filter_map(|(_, crop)| placed(crop)).map(PlacedPhoto::apparent_size).collect();
         let prompts = self.prompts.choose(seeds, &sizes);
         let _span = tracing::trace_span!("batches/noise").entered();
         libtorch::catch(|| {
@@ -272,7 +273,9 @@ mod tests {
             let photos = vec![photo.clone(); count];
             let index = BatchIndex { phase: 2, step: 3, part: 0 };
             let mut seen = vec![0; count];
-            for (photo, _) in choose(&config, "photos", &photos, &config.phases["unet"], index, |seed, photo| cropped(&config, seed, photo)) {
+            for (photo, _) in choose(&config, "photos", &photos, &config.phases["unet"], index, |seed, photo| {
+                cropped(&config, seed, photo)
+            }) {
                 seen[photo] += 1;
             }
             assert_eq!(seen, vec![8 / count; count]);

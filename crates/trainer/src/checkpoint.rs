@@ -268,7 +268,9 @@ mod tests {
     fn what_is_not_a_checkpoint_is_left_alone() {
         let parent = tempfile::tempdir().unwrap();
         let at = |name: &str| parent.path().join(name);
-        for (name, state) in [("unet-00002", r#"{"number": 2, "phase": "unet", "step": 2}"#), ("notes", ""), ("other", "[1]")] {
+        for (name, state) in
+            [("unet-00002", r#"{"number": 2, "phase": "unet", "step": 2}"#), ("notes", ""), ("other", "[1]")]
+        {
             fs::create_dir(at(name)).unwrap();
             if !state.is_empty() {
                 fs::write(at(name).join(Checkpoint::STATE), state).unwrap();

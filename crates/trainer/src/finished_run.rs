@@ -15,7 +15,7 @@ use weights::Archive;
 
 use crate::checkpoint::restore;
 use crate::outputs::Outputs;
-use crate::phase_run::groups_until;
+use crate::phases::groups_until;
 use crate::session::base_model;
 
 /// What a finished run has learned, on disk.
@@ -127,7 +127,9 @@ impl FinishedRun {
     /// # Errors
     /// As [`FinishedRun::pipeline`].
     pub fn lora(&self) -> Result<Option<Lora>> {
-        if !matches!(self.config.adapter, Some(Adapter::Lora { .. })) || self.groups().iter().any(|group| group.is_of_unet()) {
+        if !matches!(self.config.adapter, Some(Adapter::Lora { .. }))
+            || self.groups().iter().any(|group| group.is_of_unet())
+        {
             return Ok(None);
         }
         let (_, learned) = self.unsettled((Kind::Float, Device::Cpu), self.files())?;
@@ -152,12 +154,14 @@ impl FinishedRun {
         }
         // The file of the last phase so far that has trained a group; the finished run's, if no later one has.
         let file = |group: Group| {
-            let latest = (0..=number).rev().filter_map(|number| phases.get_index(number)).find(|(_, phase)| {
-                phase.trains.contains_key(&group)
-            });
-            let again = phases.values().skip(number + 1).any(|phase| {
-                phase.trains.keys().any(|other| other.covers(group) || group.covers(*other))
-            });
+            let latest = (0..=number)
+                .rev()
+                .filter_map(|number| phases.get_index(number))
+                .find(|(_, phase)| phase.trains.contains_key(&group));
+            let again = phases
+                .values()
+                .skip(number + 1)
+                .any(|phase| phase.trains.keys().any(|other| other.covers(group) || group.covers(*other)));
             match latest {
                 Some((name, _)) if again => Outputs::file_after(name, group),
                 _ => PathBuf::from(Outputs::file(group)),
@@ -202,7 +206,8 @@ impl FinishedRun {
 fn embedding(run: &Path, config: &TrainConfig) -> Result<Tensor> {
     let file = run.join(layout::EMBEDDING);
     let rows = Archive::open(&file)?.tensor(&config.placeholder)?;
-    let rows = rows.with_context(|| format!("{} has no token {}, which is the run's", file.display(), config.placeholder))?;
+    let rows =
+        rows.with_context(|| format!("{} has no token {}, which is the run's", file.display(), config.placeholder))?;
     let size = rows.size();
     ensure!(
         size.len() == 2 && size[0] == config.vectors as i64,

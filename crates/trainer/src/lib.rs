@@ -38,6 +38,7 @@ mod latents;
 mod memory;
 mod outputs;
 mod phase_run;
+mod phases;
 mod prefetcher;
 mod prior;
 mod prompts;

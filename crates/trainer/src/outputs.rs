@@ -11,7 +11,7 @@ use sampling::{NotFinite, Request, Settings};
 
 use crate::Trainer;
 use crate::checkpoint;
-use crate::phase_run::groups_until;
+use crate::phases::groups_until;
 use crate::prior::PriorImages;
 
 /// Side of an image on the contact sheet in pixels.

@@ -11,6 +11,7 @@ use tch::{Kind, Tensor};
 
 use crate::batches::{BatchIndex, Batches};
 use crate::checkpoint::{Checkpoint, File, Snapshot, State};
+use crate::phases::{groups_until, phase};
 use crate::prompts::PromptStates;
 
 /// A loss that a working model is far from: one that knows nothing has a diffusion loss of about 1.
@@ -124,9 +125,7 @@ impl Trainer {
     pub fn start(&self, number: usize) -> Result<PhaseRun> {
         let (_, phase) = self.phase(number)?;
         self.freeze_all_but(phase);
-        let optimizer = |group: &Group| {
-            Ok((*group, AdamW::new(self.parameters(*group), &self.config.optimizer)?))
-        };
+        let optimizer = |group: &Group| Ok((*group, AdamW::new(self.parameters(*group), &self.config.optimizer)?));
         let groups = phase.trains.keys().map(optimizer).collect::<Result<_>>()?;
         let ema = self.averaged(phase).map(|ema| Ema::new(self.parameters(Group::Unet), ema)).transpose()?;
         Ok(PhaseRun { number, done: 0, groups, ema, states: self.prompts(number)? })
@@ -192,20 +191,6 @@ impl Trainer {
             encoder_hidden_states,
         })
     }
-}
-
-/// A phase of a configuration by its number, from 0, and its name.
-pub(crate) fn phase(config: &TrainConfig, number: usize) -> Result<(&str, &Phase)> {
-    let found = config.phases.get_index(number).map(|(name, phase)| (name.as_str(), phase));
-    found.with_context(|| format!("there is no phase number {}, but {} phases", number + 1, config.phases.len()))
-}
-
-/// The groups that hold all that is trained until the end of a phase, each as far as no larger one holds it.
-pub(crate) fn groups_until(config: &TrainConfig, number: usize) -> Vec<Group> {
-    let trained: Vec<Group> =
-        config.phases.values().take(number + 1).flat_map(|phase| phase.trains.keys().copied()).collect();
-    let largest = |group: &Group| !trained.iter().any(|other| other != group && other.covers(*group));
-    Group::ALL.into_iter().filter(|group| trained.contains(group)).filter(largest).collect()
 }
 
 impl PhaseRun {
@@ -302,10 +287,10 @@ impl PhaseRun {
             };
             *names = losses.iter().map(|term| term.name).collect();
             let terms: Vec<Tensor> = losses.iter().map(part).collect();
-            let total = terms.iter().skip(1).fold(
-                terms.first().context("a method has no losses")?.shallow_clone(),
-                |sum, term| sum + term,
-            );
+            let total = terms
+                .iter()
+                .skip(1)
+                .fold(terms.first().context("a method has no losses")?.shallow_clone(), |sum, term| sum + term);
             tracing::trace_span!("train/backward").in_scope(|| total.backward());
             Ok(Tensor::stack(&terms, 0).detach())
         })?

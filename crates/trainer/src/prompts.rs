@@ -106,8 +106,11 @@ impl PromptStates {
     /// What the text encoder refuses.
     pub(crate) fn of(&mut self, pipeline: &Pipeline, prompts: &[String]) -> Result<Tensor> {
         let class = self.class_prompt.clone();
-        let all: Vec<&str> =
-            prompts.iter().map(String::as_str).chain(class.iter().flat_map(|class| vec![class.as_str(); prompts.len()])).collect();
+        let all: Vec<&str> = prompts
+            .iter()
+            .map(String::as_str)
+            .chain(class.iter().flat_map(|class| vec![class.as_str(); prompts.len()]))
+            .collect();
         // The changing ones in one pass, each once.
         let changes = |prompt: &str| self.changing.as_ref().is_some_and(|part| prompt.contains(part.as_str()));
         let mut changing: Vec<&str> = all.iter().copied().filter(|prompt| changes(prompt)).collect();

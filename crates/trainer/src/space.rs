@@ -9,7 +9,7 @@ use tch::Tensor;
 
 use crate::Trainer;
 use crate::outputs::Outputs;
-use crate::phase_run::groups_until;
+use crate::phases::groups_until;
 use crate::prior::PriorImages;
 
 /// Bytes that are worth a word to the user.
@@ -99,7 +99,11 @@ fn need(trainer: &Trainer) -> Need {
     let repeated = (0..config.phases.len()).flat_map(|number| Outputs::repeated(config, number)).map(of);
     let kept = repeated.sum::<u64>() + SMALL_FILES;
     let kept = kept.saturating_add(images);
-    Need { checkpoint, peak: kept.saturating_add(checkpoint + checkpoint.max(results)), rest: kept.saturating_add(results) }
+    Need {
+        checkpoint,
+        peak: kept.saturating_add(checkpoint + checkpoint.max(results)),
+        rest: kept.saturating_add(results),
+    }
 }
 
 /// An image without compression, which is what one of noise takes.

@@ -5,10 +5,10 @@ mod common;
 
 use anyhow::Result;
 use common::{config, start};
+use methods::Batch;
 use regularizer::{Batch as Reduction, Mode};
 use runs::{Prior, RegularizerConfig, TrainConfig};
 use tch::Tensor;
-use methods::Batch;
 use trainer::{BatchIndex, Batches, StepReport};
 
 const SAMPLES: usize = 4;

@@ -62,8 +62,14 @@ fn numbers_that_would_need_absurd_memory_or_time_are_refused() {
         }
     }
     for (path, words) in [
-        ("phases.unet.steps", "phase unet: steps is 1099511627776, but must be from 0 to 1000000: they are done one by one"),
-        ("phases.embedding.batch_size", "batch_size is 1099511627776, but must be from 1 to 1024: a batch is held in memory"),
+        (
+            "phases.unet.steps",
+            "phase unet: steps is 1099511627776, but must be from 0 to 1000000: they are done one by one",
+        ),
+        (
+            "phases.embedding.batch_size",
+            "batch_size is 1099511627776, but must be from 1 to 1024: a batch is held in memory",
+        ),
         ("vectors", "vectors is 1099511627776, but must be from 1 to 75"),
         ("prior.images", "prior: images is 1099511627776"),
     ] {

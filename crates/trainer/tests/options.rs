@@ -4,8 +4,8 @@
 mod common;
 
 use common::{config, learned, start};
-use options::Dtype;
 use methods::{Batch, Denoising, LossTerm, Step};
+use options::Dtype;
 use runs::{Prior, TrainConfig};
 use tch::{Kind, Tensor};
 use trainer::{BatchIndex, Batches};

@@ -88,7 +88,10 @@ fn what_does_not_fit_together_is_refused_in_a_sentence() {
         assert!(words.iter().all(|word| error.contains(word)) && !error.contains('\n'), "{error}");
     };
     let of = |method: &str| config(methods::named(method).unwrap().recipe());
-    says(TrainConfig { method: "dreamboth".to_owned(), ..of("dreambooth") }, &["no method \"dreamboth\"", "dreambooth, ti-db"]);
+    says(
+        TrainConfig { method: "dreamboth".to_owned(), ..of("dreambooth") },
+        &["no method \"dreamboth\"", "dreambooth, ti-db"],
+    );
     says(TrainConfig { adapter: None, ..of("lora") }, &["phase adapter trains adapter", "the method lora has nothing"]);
     let large = Some(options::Adapter::Lora { rank: 64, alpha: None, targets: options::LoraTargets::Attention });
     says(TrainConfig { adapter: large, ..of("lora") }, &["the rank 64 is larger than the layer", "attn1.to_q"]);
@@ -96,7 +99,7 @@ fn what_does_not_fit_together_is_refused_in_a_sentence() {
     says(TrainConfig { templates: Some("photo28".to_owned()), ..of("textual-inversion") }, &["photo28", "photo27"]);
     let mut twice = of("dreambooth");
     twice.phases[0].trains.insert(runs::Group::CrossAttention, runs::GroupConfig::default());
-    says(twice, &["cross_attention and unet, which share parameters"]);
+    says(twice, &["unet and cross_attention, which share parameters"]);
     let mut regularised = of("textual-inversion");
     regularised.phases[0].lambda_mean = 1.0;
     says(regularised, &["lambda_mean", "templates has several"]);

@@ -3,12 +3,12 @@
 
 use anyhow::Result;
 use golden::{Formula, Golden, assert_close, fixtures};
+use methods::Batch;
 use regularizer::{Category, Mode};
 use runs::{Prior, RegularizerConfig, TrainConfig};
 use sampling::Pipeline;
 use scheduler::PredictionType;
 use tch::{Device, Kind, Tensor};
-use methods::Batch;
 use trainer::{BatchIndex, Batches, LatentEncoder, Trainer};
 use weights::{Init, Source};
 
@@ -93,7 +93,8 @@ fn follow(file: &str, config: TrainConfig, each: &[usize]) {
     let mut worst = Worst::default();
     let losses = golden.get("losses");
     for phase in 0..3 {
-        let before: Vec<Tensor> = trainer.trained(phase).unwrap().iter().map(|(_, tensor)| tensor.detach().copy()).collect();
+        let before: Vec<Tensor> =
+            trainer.trained(phase).unwrap().iter().map(|(_, tensor)| tensor.detach().copy()).collect();
         let mut phase_run = trainer.start(phase).unwrap();
         for step in 0..STEPS {
             let report = phase_run.step(&trainer, &mut batches).unwrap().wait().unwrap();
@@ -103,7 +104,10 @@ fn follow(file: &str, config: TrainConfig, each: &[usize]) {
             keep(&mut worst.attention, relative(report.loss("attention").unwrap(), 1));
             if phase == 0 {
                 let expected = golden.get("embedding").get(step as i64).unsqueeze(0);
-                keep(&mut worst.embedding, golden::relative_error(trainer.learned.embedding.as_ref().unwrap(), &expected));
+                keep(
+                    &mut worst.embedding,
+                    golden::relative_error(trainer.learned.embedding.as_ref().unwrap(), &expected),
+                );
             }
         }
         phase_run.finish(&trainer).unwrap();

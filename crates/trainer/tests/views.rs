@@ -5,10 +5,10 @@ mod common;
 
 use common::{config, start};
 use libtorch::random;
+use methods::Batch;
 use photos::Augmentation;
 use runs::{Prior, TrainConfig};
 use tch::{Kind, Tensor};
-use methods::Batch;
 use trainer::{BatchIndex, Batches};
 
 fn place(step: usize) -> BatchIndex {

@@ -70,7 +70,14 @@ pub(crate) fn train(folder: &Path, out: &str, more: &[&str]) -> Command {
             "--results",
             "none",
         ])
-        .args(["--set", "phases.embedding.steps=6", "--set", "phases.cross_attention.steps=6", "--set", "phases.unet.steps=6"])
+        .args([
+            "--set",
+            "phases.embedding.steps=6",
+            "--set",
+            "phases.cross_attention.steps=6",
+            "--set",
+            "phases.unet.steps=6",
+        ])
         .args(["--set", "validation.steps=2", "--checkpoint-every", "2", "--validate-every", "4"])
         .arg("--model")
         .arg(model())

@@ -39,7 +39,8 @@ pub(crate) fn config(photos: &Path, learning_rate: f64) -> TrainConfig {
         prompt: HOSTILE.into(),
         ..TrainConfig::paper()
     };
-    for (phase, (learning_rate, steps)) in config.phases.values_mut().zip([(1e-3, 15), (1e-3, 0), (learning_rate, 15)]) {
+    for (phase, (learning_rate, steps)) in config.phases.values_mut().zip([(1e-3, 15), (1e-3, 0), (learning_rate, 15)])
+    {
         (phase.learning_rate, phase.steps, phase.batch_size) = (learning_rate, steps, 2);
     }
     config

@@ -1,0 +1,19 @@
+//! One batch.
+
+use tch::Tensor;
+
+/// One batch with all its randomness.
+#[derive(Debug)]
+pub struct Batch {
+    /// The augmented crops' latents [batch, 4, h, w], f32, sampled and scaled; with prior preservation those of the subject come
+    /// first, as many of the class noun follow.
+    pub latents: Tensor,
+    /// The noise to be predicted: [batch, 4, h, w], standard normal.
+    pub noise: Tensor,
+    /// One for each image: `[batch]`, int64 in 0..1000.
+    pub timesteps: Tensor,
+    /// Where the loss of the subject's samples counts, [samples, 1, h, w] of 0 and 1; none where it counts everywhere.
+    pub mask: Option<Tensor>,
+    /// The prompts of the subject's samples: one for all, or one for each.
+    pub prompts: Vec<String>,
+}
