@@ -100,7 +100,7 @@ fn follow(case: Case) {
     for (name, parameter) in &trainer.learned.added {
         if let Some(module) = name.strip_suffix(".lora_A.weight") {
             let start = Formula.fetch(&format!("{module}.lora_A"), &parameter.size(), Init::Const(0.0), F32).unwrap();
-            let _ = tch::no_grad(|| parameter.shallow_clone().copy_(&start));
+            tch::no_grad(|| parameter.shallow_clone().copy_(&start));
         }
     }
     let mut worst = Worst::default();
