@@ -130,7 +130,7 @@ fn what_a_method_does_not_have_is_said_in_a_sentence() {
     );
     train(&["--set", "phases.unett.steps=3"], "no phase \"unett\"");
     train(&["--method", "oft", "--preset", "fast"], "--preset is of the method attndreambooth");
-    train(&["--method", "dreambooth", "--rank", "4"], "adapter");
+    train(&["--method", "dreambooth", "--rank", "4"], "--rank is of a LoRA, but the method dreambooth has none");
 }
 
 #[test]

@@ -99,6 +99,11 @@ fn over(options: &TrainOptions, mut layers: ConfigLayers) -> Result<ConfigLayers
     if let Some(path) = &options.config {
         layers.file(path)?;
     }
+    ensure!(
+        options.rank.is_none() || layers.has_adapter(),
+        "--rank is of a LoRA, but the method {} has none: give --method lora or attndreambooth-lora, or leave it out",
+        layers.method().unwrap_or_default()
+    );
     // What a run says of itself is true wherever it is read.
     let path = |path: &Option<PathBuf>| {
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
