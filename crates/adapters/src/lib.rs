@@ -18,5 +18,5 @@ mod write;
 pub use extraction::{Extracted, Extraction, extract};
 pub use installed::Adapters;
 pub use lora::{LayerChange, Lora, LowRank};
+pub use options::LoraKeys;
 pub use peft::{read_oft, write_oft};
-pub use write::LoraKeys;

@@ -3,21 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use options::LoraKeys;
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
 use crate::keys::Network;
 use crate::lora::{LayerChange, Lora, LowRank};
 use crate::read::{BUNDLED, METADATA};
-
-/// In whose keys a LoRA is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LoraKeys {
-    /// Those of kohya's scripts, which A1111's web UI, ComfyUI and diffusers read.
-    Kohya,
-    /// diffusers' own.
-    Diffusers,
-}
 
 /// A file's tensors, and its header's metadata.
 type Contents = (Vec<(String, Tensor)>, Vec<(&'static str, String)>);

@@ -8,18 +8,14 @@ use std::process::{Command, Output};
 use golden::fixtures;
 use serde_json::Value;
 
+const ONE_STEP_A_PHASE: [&str; 6] =
+    ["--set", "phases.embedding.steps=1", "--set", "phases.cross_attention.steps=1", "--set", "phases.unet.steps=1"];
+
 fn train(folder: &Path, more: &[&str]) -> Output {
     fs::write(folder.join("prompts.txt"), "a {} in the snow\n").unwrap();
     Command::new(env!("CARGO_BIN_EXE_attndreambooth"))
         .args(["train", "--device", "cpu", "--category", "bird", "--batch-size", "1"])
-        .args([
-            "--set",
-            "phases.embedding.steps=1",
-            "--set",
-            "phases.cross_attention.steps=1",
-            "--set",
-            "phases.unet.steps=1",
-        ])
+        .args(ONE_STEP_A_PHASE)
         .arg("--model")
         .arg(fixtures().join("miniature"))
         .arg("--concept")
@@ -113,14 +109,7 @@ fn an_ablation_runs_each_variant_once_and_puts_them_in_a_table() {
             .arg(format!("{}=bird", fixtures().join("subjects/penguin").display()))
             .args(["--device", "cpu", "--", "--batch-size", "1", "--model"])
             .arg(fixtures().join("miniature"))
-            .args([
-                "--set",
-                "phases.embedding.steps=1",
-                "--set",
-                "phases.cross_attention.steps=1",
-                "--set",
-                "phases.unet.steps=1",
-            ])
+            .args(ONE_STEP_A_PHASE)
             .args(more)
             .env("OMP_NUM_THREADS", "1")
             .output()

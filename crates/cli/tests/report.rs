@@ -7,28 +7,35 @@ use std::process::{Command, Output};
 
 use serde_json::json;
 
-/// A run of an earlier version with two images.
+/// A run with two images.
 fn run_folder(parent: &Path, name: &str, learning_rate: f64) -> PathBuf {
     let (run, photos) = (parent.join(name), parent.join("photos"));
-    fs::create_dir_all(run.join("pictures")).unwrap();
+    fs::create_dir_all(run.join("images")).unwrap();
     fs::create_dir_all(&photos).unwrap();
     let image = |path: PathBuf, shade: u8| image::RgbImage::from_pixel(32, 32, [shade; 3].into()).save(path).unwrap();
     image(photos.join("0.png"), 7);
-    image(run.join("pictures/0.png"), 70);
-    image(run.join("pictures/1.png"), 140);
+    image(run.join("images/0.png"), 70);
+    image(run.join("images/1.png"), 140);
     let unet = json!({
         "trains": {"unet": {}}, "steps": 9, "learning_rate": learning_rate, "batch_size": 1, "lambda_mean": 0.1, "lambda_variance": 0.0,
     });
     let config = json!({"concept": photos, "category": "dog", "phases": {"unet": unet}});
     let sha256 = fingerprint::of_bytes(fs::read(photos.join("0.png")).unwrap());
-    let record =
-        json!({"config": config, "photos": [{"file": "0.png", "sha256": sha256}], "versions": {"format": "3"}});
+    let record = json!({
+        "config": config, "base_model": {"name": "model", "sha256": {}}, "photos": [{"file": "0.png", "sha256": sha256}],
+        "versions": {"format": "3"},
+    });
     fs::write(run.join("config.json"), record.to_string()).unwrap();
-    let images = json!({"pictures": [
-        {"file": "0.png", "prompt": "a [V] dog", "seed": 0},
-        {"file": "1.png", "prompt": "a [V] dog", "seed": 1},
-    ]});
-    fs::write(run.join("pictures/generate.json"), images.to_string()).unwrap();
+    let line = |number: u64| {
+        let entry = runs::ImageEntry {
+            file: format!("{number}.png"),
+            prompt: "a [V] dog".to_owned(),
+            seed: number,
+            ..runs::ImageEntry::default()
+        };
+        serde_json::to_string(&entry).unwrap()
+    };
+    fs::write(run.join("images/generate.jsonl"), [line(0), line(1)].join("\n")).unwrap();
     run
 }
 
@@ -110,7 +117,7 @@ fn a_comparison_prints_its_table_and_answers_are_counted() {
 fn runs_that_no_study_can_be_made_of_are_compared_nevertheless() {
     let parent = tempfile::tempdir().unwrap();
     let [a, b] = ["a", "b"].map(|name| run_folder(parent.path(), name, 1e-5));
-    fs::remove_file(b.join("pictures/generate.json")).unwrap();
+    fs::remove_file(b.join("images/generate.jsonl")).unwrap();
     let out = parent.path().join("out");
     let output = attndreambooth(&["compare", "--out"], &[&out, &a, &b]);
     assert!(output.status.success(), "{output:?}");

@@ -102,8 +102,9 @@ impl ClipTextModel {
     /// # Errors
     /// As [`ClipTextModel::with_extra_tokens`].
     pub fn set_extra_tokens(&mut self, rows: &Tensor) -> Result<()> {
-        let before = std::mem::take(&mut self.extra_tokens);
-        self.add_extra_tokens(rows).inspect_err(|_| self.extra_tokens = before)
+        self.check_extra_tokens(rows)?;
+        self.extra_tokens.clear();
+        self.add_extra_tokens(rows)
     }
 
     /// The same beside those that were added before, whose ids the new ones follow.
@@ -111,6 +112,16 @@ impl ClipTextModel {
     /// # Errors
     /// As [`ClipTextModel::with_extra_tokens`].
     pub fn add_extra_tokens(&mut self, rows: &Tensor) -> Result<()> {
+        self.check_extra_tokens(rows)?;
+        self.extra_tokens.push(rows.to_device(self.token_embedding.device()));
+        Ok(())
+    }
+
+    /// Whether rows can be added.
+    ///
+    /// # Errors
+    /// As [`ClipTextModel::with_extra_tokens`].
+    pub fn check_extra_tokens(&self, rows: &Tensor) -> Result<()> {
         ensure!(
             rows.dim() == 2 && rows.size()[1] == self.config.hidden_size,
             "embeddings of new tokens have shape {:?}, but this text encoder needs [tokens, {}]; use embeddings that \
@@ -118,7 +129,6 @@ impl ClipTextModel {
             rows.size(),
             self.config.hidden_size
         );
-        self.extra_tokens.push(rows.to_device(self.token_embedding.device()));
         Ok(())
     }
 

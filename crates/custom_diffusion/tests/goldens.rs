@@ -4,7 +4,7 @@
 
 use clip::ClipTextModel;
 use custom_diffusion::{Merger, masked_loss, text_features};
-use golden::{Formula, Golden, fixtures, relative_error};
+use golden::{Digest, Formula, Golden, fixtures, relative_error};
 use optimizer::AdamW;
 use options::MaskedLoss;
 use scheduler::{ForwardProcess, SchedulerConfig, SchedulerKind};
@@ -117,20 +117,13 @@ fn within(what: &str, error: f64, bound: f64) {
 
 /// The changes of parameters against their `change.*` and `total`: the worst of each, and that of all together.
 fn changes<'a>(golden: &Golden, changed: impl Iterator<Item = (&'a str, Tensor)>) -> (f64, f64) {
-    let (mut worst, mut totals, mut patterns) = (0.0_f64, [0.0; 2], 0.0);
+    let (mut worst, mut total) = (0.0_f64, Digest::default());
     for (name, change) in changed {
-        let pattern = pattern(name, &change.size());
-        let (norm, length) = (change.norm().double_value(&[]), pattern.norm().double_value(&[]));
-        let projection = (&change * &pattern).sum(Kind::Double).double_value(&[]);
-        let theirs = Vec::<f64>::try_from(golden.get(&format!("change.{name}"))).unwrap();
-        worst = worst.max((norm / theirs[0] - 1.0).abs());
-        worst = worst.max((projection - theirs[1]).abs() / (theirs[0] * length));
-        totals = [totals[0] + norm * norm, totals[1] + projection];
-        patterns += length * length;
+        let digest = Digest::of(name, &change);
+        worst = worst.max(digest.error(&golden.get(&format!("change.{name}"))));
+        total.add(digest);
     }
-    let total = Vec::<f64>::try_from(golden.get("total")).unwrap();
-    let norm = (totals[0].sqrt() / total[0] - 1.0).abs();
-    (worst, norm.max((totals[1] - total[1]).abs() / (total[0] * f64::sqrt(patterns))))
+    (worst, total.error(&golden.get("total")))
 }
 
 /// Takes the golden's steps.

@@ -28,7 +28,7 @@ pub struct Components {
 }
 
 /// Handles to the same tensors.
-fn copied(tensors: &Tensors) -> Tensors {
+pub(crate) fn copied(tensors: &Tensors) -> Tensors {
     tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
 }
 

@@ -9,6 +9,7 @@ use tch::{Kind, Tensor};
 use tokenizer::Tokenizer;
 use weights::Tensors;
 
+use crate::components::copied;
 use crate::embeddings::check_rows;
 use crate::staging::{copy_folder, is_weights, new_subfolder};
 
@@ -27,7 +28,7 @@ pub(crate) fn write(
     let mut tokenizer = base.tokenizer()?;
     let mut config: Map<String, Value> = base.config(Component::TextEncoder)?;
     let mut tensors = match trained {
-        Some(trained) => trained.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect(),
+        Some(trained) => copied(trained),
         None => base.archive(Component::TextEncoder)?.tensors()?,
     };
     if let Some((placeholder, rows)) = embeddings {

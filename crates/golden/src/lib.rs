@@ -4,10 +4,11 @@
 //! implementation produced; the `generate.py` beside it made it. [`Golden::assert_close`] compares by the largest
 //! error relative to the largest reference value. [`Formula`] fills models of the full size from
 //! (tensor name, index), as `fixtures/fill.py` does, so that nothing large is committed; [`Hollow`] builds such
-//! models without numbers.
+//! models without numbers. A [`Digest`] stands for a parameter's change where the change itself would be too large a file.
 //!
 //! Invariant: a dev-dependency, never part of the product; here panics are the way to report.
 
+mod digest;
 mod formula;
 mod hollow;
 
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use tch::{Kind, Tensor};
 use weights::{Archive, Tensors};
 
+pub use digest::Digest;
 pub use formula::Formula;
 pub use hollow::Hollow;
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use options::Adapter;
 use regularizer::AttentionRegularizer;
-use runs::{Group, GroupConfig, TrainConfig};
+use runs::{Group, GroupConfig, Phase, TrainConfig};
 use sampling::Pipeline;
 use unet::AttentionObserver;
 
@@ -24,10 +24,9 @@ impl Method for AttnDreamBooth {
 
     fn install(&self, pipeline: &mut Pipeline, config: &TrainConfig) -> Result<Learned> {
         let learned = Learned::start(pipeline, config)?;
-        if config.phases.values().any(runs::Phase::regularizes) {
-            positions(pipeline, config)?;
-        }
-        Ok(learned)
+        let regularizes = config.phases.values().any(Phase::regularizes);
+        let positions = regularizes.then(|| positions(pipeline, config)).transpose()?;
+        Ok(Learned { positions, ..learned })
     }
 
     /// With the term `attention`, the regulariser, where the phase weighs it.
@@ -89,14 +88,15 @@ fn regularizer(step: &Step<'_>) -> Result<AttentionRegularizer> {
         lambda_mean: step.phase.lambda_mean,
         lambda_variance: step.phase.lambda_variance,
     };
-    let [placeholder, category] = positions(step.pipeline, step.config)?;
-    let regularizer = AttentionRegularizer::new(&config, &placeholder, &category)?;
+    let positions = step.learned.positions.as_ref().context("attention is regularised, but no phase was to do so")?;
+    let [placeholder, category] = positions;
+    let regularizer = AttentionRegularizer::new(&config, placeholder, category)?;
     // Class images have another prompt.
     Ok(if step.config.prior.is_some() { regularizer.first_samples(step.samples()) } else { regularizer })
 }
 
 /// The positions of \[V\] and of the class noun after it in the training prompt.
-pub(crate) fn positions(pipeline: &Pipeline, config: &TrainConfig) -> Result<[Vec<i64>; 2]> {
+fn positions(pipeline: &Pipeline, config: &TrainConfig) -> Result<[Vec<i64>; 2]> {
     let prompt = pipeline.resolve(&config.fill(&config.prompt))?;
     let shown = terminal::shortened(&prompt);
     let encoding = pipeline.tokenizer.encode(&prompt)?;
@@ -121,8 +121,7 @@ mod tests {
 
     fn found(config: &TrainConfig) -> Result<[Vec<i64>; 2]> {
         let mut pipeline = Pipeline::from_folder(&fixtures().join("tiny-sd21"), (Kind::Float, Device::Cpu)).unwrap();
-        AttnDreamBooth.install(&mut pipeline, config)?;
-        positions(&pipeline, config)
+        Ok(AttnDreamBooth.install(&mut pipeline, config)?.positions.unwrap())
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct Learned {
     pub embedding: Option<Tensor>,
     /// Adapters in the U-Net.
     pub adapters: Option<Adapters>,
+    /// The positions of \[V\] and of the class noun after it in the training prompt, where attention is regularised.
+    pub positions: Option<[Vec<i64>; 2]>,
     /// Parameters beside the model's, by name: f32 leaves. Those of the adapters, and what a method adds.
     pub added: Vec<(String, Tensor)>,
 }
@@ -42,7 +44,7 @@ impl Learned {
             |adapter| Adapters::install(&mut pipeline.unet, adapter, random::derive(config.seed, "adapter", 0));
         let adapters = config.adapter.as_ref().map(install).transpose()?;
         let added = adapters.as_ref().map_or_else(Vec::new, Adapters::parameters);
-        Ok(Self { placeholder, embedding, adapters, added })
+        Ok(Self { placeholder, embedding, adapters, positions: None, added })
     }
 
     /// The parameters of a group, by name.

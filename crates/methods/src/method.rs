@@ -39,7 +39,7 @@ pub trait Method: Debug + Sync {
     ///
     /// # Errors
     /// What LibTorch refuses.
-    fn settle(&self, pipeline: &mut Pipeline, learned: Learned) -> Result<()> {
+    fn settle(&self, pipeline: &mut Pipeline, learned: &Learned) -> Result<()> {
         if learned.adapters.is_some() {
             pipeline.unet.merge_adapters();
         }

@@ -58,8 +58,13 @@ pub(crate) fn layers(options: &TrainOptions, resumed: Option<&Path>) -> Result<C
         return over(options, layers);
     }
     // Wherever the method is named, and the model.
-    let method = given_method(options)?;
-    let recipe = methods::named(&method)?.recipe();
+    let given = over(options, ConfigLayers::new(&TrainConfig::paper())?)?;
+    let method = given.method().unwrap_or_default();
+    let recipe = methods::named(method)?.recipe();
+    ensure!(
+        options.rank.is_none() || recipe.adapter.is_some() || given.has("adapter.type"),
+        "--rank is of a LoRA, but the method {method} has none: give --method lora or attndreambooth-lora, or leave it out"
+    );
     match preset {
         Some(preset) => {
             ensure!(
@@ -76,34 +81,11 @@ pub(crate) fn layers(options: &TrainOptions, resumed: Option<&Path>) -> Result<C
     }
 }
 
-/// The name of the method that a flag, the file or a `--set` gives, the last of them first.
-fn given_method(options: &TrainOptions) -> Result<String> {
-    let mut layers = ConfigLayers::new(&TrainConfig::paper())?;
-    if let Some(path) = &options.config {
-        layers.file(path)?;
-    }
-    if let Some(method) = &options.method {
-        layers.put("method", Value::from(method.as_str()))?;
-    }
-    for pair in &options.set {
-        let (path, value) = split_change(pair)?;
-        if path == "method" {
-            layers.set(path, value)?;
-        }
-    }
-    Ok(layers.method().unwrap_or_default().to_owned())
-}
-
 /// Lays the file and the flags over `layers`; each `--set` wins over all else.
 fn over(options: &TrainOptions, mut layers: ConfigLayers) -> Result<ConfigLayers> {
     if let Some(path) = &options.config {
         layers.file(path)?;
     }
-    ensure!(
-        options.rank.is_none() || layers.has_adapter(),
-        "--rank is of a LoRA, but the method {} has none: give --method lora or attndreambooth-lora, or leave it out",
-        layers.method().unwrap_or_default()
-    );
     // What a run says of itself is true wherever it is read.
     let path = |path: &Option<PathBuf>| {
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());

@@ -198,7 +198,7 @@ fn candidates(
     let Validation { steps, guidance_scale, .. } = run.config.validation;
     let own = Settings { steps, guidance_scale, height, width, scheduler: None, eta: None };
     let settings = Settings { scheduler: Some(scheduler), ..compute::settings(&request.sampler, &own) };
-    let base = run.base_name();
+    let base = run.base_name().to_owned();
     let category = &run.config.category;
     let subject = format!("[V] {category}");
     // Names that outlast a move of the run's folder.

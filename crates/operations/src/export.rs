@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use ::export::{Replaced, SingleFile, Unet};
-use adapters::{Extraction, LoraKeys as Keys};
-use anyhow::{Context as _, Result, bail, ensure};
+use adapters::Extraction;
+use anyhow::{Result, bail, ensure};
 use model_files::{BaseModel, Component};
-use requests::{Export, ExportFormat, FileDtype, LoraExport, LoraKeys};
+use options::LoraKeys;
+use requests::{Export, ExportFormat, FileDtype, LoraExport};
 use runs::Group;
 use serde::Serialize;
 use tch::{Device, Kind};
@@ -40,12 +41,12 @@ pub(crate) fn run(request: &Export, context: &Context<'_>) -> Result<Exported> {
     }
 }
 
-fn open(request: &Export, context: &Context<'_>) -> Result<(FinishedRun, BaseModel, Components)> {
-    let run = models::finished(&request.run, request.model.as_deref())?;
+/// The run's base model, and what takes the place of its components.
+fn open(run: &FinishedRun, context: &Context<'_>) -> Result<(BaseModel, Components)> {
     let base = run.base_model()?;
-    let learned = Components::of(&run)?;
+    let learned = Components::of(run)?;
     context.notes(::export::notes(&base, &learned.replaced()));
-    Ok((run, base, learned))
+    Ok((base, learned))
 }
 
 /// What a run has learned in place of the base model's components.
@@ -73,10 +74,10 @@ impl Components {
     }
 
     /// The parameters of the U-Net.
-    fn unet(&self) -> Result<Tensors> {
-        match (&self.folder, &self.tensors) {
-            (Some(folder), _) => Archive::open_folder(folder)?.tensors(),
-            (None, Some(tensors)) => Ok(tensors.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect()),
+    fn into_unet(self) -> Result<Tensors> {
+        match (self.folder, self.tensors) {
+            (Some(folder), _) => Archive::open_folder(&folder)?.tensors(),
+            (None, Some(tensors)) => Ok(tensors),
             (None, None) => {
                 bail!("the run has learned an embedding and no change of the U-Net: give --format embedding")
             }
@@ -95,7 +96,8 @@ fn diffusers(request: &Export, context: &Context<'_>) -> Result<Exported> {
         "--dtype is for a single file or a LoRA: a diffusers folder keeps the dtypes of its files, which are loaded as fp32, and \
          from_pretrained(..., torch_dtype=...) converts them; leave out --dtype, or give --format single-file"
     );
-    let (run, base, learned) = open(request, context)?;
+    let run = models::finished(&request.run, request.model.as_deref())?;
+    let (base, learned) = open(&run, context)?;
     let (placeholder, category) = (&run.config.placeholder, &run.config.category);
     let embeddings = run.embedding.as_ref().map(|rows| (placeholder.as_str(), rows));
     ::export::diffusers_folder(&base, &request.out, &learned.replaced(), embeddings)?;
@@ -116,12 +118,13 @@ fn kind(request: &Export) -> Kind {
 
 fn single_file(request: &Export, context: &Context<'_>) -> Result<Exported> {
     let kind = kind(request);
-    let (run, base, learned) = open(request, context)?;
+    let run = models::finished(&request.run, request.model.as_deref())?;
     let [embedding, usage] = beside(&request.out);
     // Before the gigabytes.
     for path in [&request.out, &embedding, &usage] {
         atomic::ensure_new(path)?;
     }
+    let (base, learned) = open(&run, context)?;
     let category = &run.config.category;
     let (name, how) = match &run.embedding {
         Some(_) => {
@@ -143,14 +146,7 @@ fn single_file(request: &Export, context: &Context<'_>) -> Result<Exported> {
     let metadata = [("modelspec.trigger_phrase", name.as_str()), ("modelspec.usage_hint", &how)];
     let format = SingleFile { kind, metadata: &metadata, ..SingleFile::default() };
     ::export::single_file(&base, &request.out, &learned.replaced(), &format)?;
-    let mut paths = vec![request.out.clone()];
-    if let Some(rows) = &run.embedding {
-        ::export::save_embeddings(&embedding, request.embedding_form.key(&run.config.placeholder), rows)?;
-        paths.push(embedding);
-    }
-    // A1111's web UI shows the text as the checkpoint's description.
-    atomic::write(&usage, format!("To use the subject of this checkpoint, {how}.\n"))?;
-    Ok(Exported { paths, usage: how })
+    write_beside(request, &run, "checkpoint", how)
 }
 
 fn embedding(request: &Export) -> Result<Exported> {
@@ -167,13 +163,7 @@ fn embedding(request: &Export) -> Result<Exported> {
     let run = models::finished(&request.run, request.model.as_deref())?;
     atomic::ensure_new(&request.out)?;
     let placeholder = &run.config.placeholder;
-    let rows = run.embedding.as_ref().with_context(|| {
-        format!(
-            "the run in {} has no embedding of its own: its token {placeholder} is a word of the model's",
-            terminal::path(&request.run)
-        )
-    })?;
-    ::export::save_embeddings(&request.out, request.embedding_form.key(placeholder), rows)?;
+    ::export::save_embeddings(&request.out, request.embedding_form.key(placeholder), run.own_embedding()?)?;
     let name = ::export::name_in_prompts(&request.out);
     Ok(Exported {
         paths: vec![request.out.clone()],
@@ -184,10 +174,11 @@ fn embedding(request: &Export) -> Result<Exported> {
     })
 }
 
-/// The U-Net's change by low rank: a LoRA that was trained as it is, unless another rank is asked for. The embedding is in the file where its keys have a place for it, and beside it.
+/// The U-Net's change by low rank: a LoRA that was trained as it is, unless another rank is asked for. The embedding is in the file
+/// where its keys have a place for it, and beside it.
 fn lora(request: &Export, context: &Context<'_>) -> Result<Exported> {
     const RANK: u32 = 64;
-    let (run, base, learned) = open(request, context)?;
+    let run = models::finished(&request.run, request.model.as_deref())?;
     let (out, [embedding, usage]) = (&request.out, beside(&request.out));
     ensure!(
         out.extension().is_some_and(|extension| extension == "safetensors"),
@@ -208,9 +199,10 @@ fn lora(request: &Export, context: &Context<'_>) -> Result<Exported> {
     let mut lora = match trained {
         Some(lora) => lora,
         None => {
+            let (base, learned) = open(&run, context)?;
             let rank = rank.unwrap_or(RANK);
             let extraction = Extraction { rank: rank.into(), convolutions, full_rest, clamp_quantile };
-            let (before, after) = (base.archive(Component::Unet)?, learned.unet()?);
+            let (before, after) = (base.archive(Component::Unet)?, learned.into_unet()?);
             let mut progress = context.progress("parameters");
             let extracted =
                 adapters::extract(&before, &after, &extraction, &mut |done, total| progress.reach(done, total, ""))?;
@@ -223,10 +215,7 @@ fn lora(request: &Export, context: &Context<'_>) -> Result<Exported> {
         }
     };
     let (placeholder, category) = (&run.config.placeholder, &run.config.category);
-    let (keys, bundled) = match keys {
-        LoraKeys::Kohya => (Keys::Kohya, !no_bundled_embedding),
-        LoraKeys::Diffusers => (Keys::Diffusers, false),
-    };
+    let bundled = keys == LoraKeys::Kohya && !no_bundled_embedding;
     if bundled {
         let rows = run.embedding.as_ref().map(|rows| (placeholder.clone(), rows.shallow_clone()));
         lora.embeddings.extend(rows);
@@ -236,7 +225,8 @@ fn lora(request: &Export, context: &Context<'_>) -> Result<Exported> {
     let beside = terminal::path(embedding.file_name().unwrap_or_default()).to_string();
     let how = if run.embedding.is_none() {
         format!(
-            "put {file} into the folder for LoRAs; prompts call the subject {placeholder}, as in \"a photo of {placeholder} {category}\""
+            "put {file} into the folder for LoRAs; prompts call the subject {placeholder}, as in \"a photo of {placeholder} \
+             {category}\""
         )
     } else if bundled {
         format!(
@@ -252,12 +242,19 @@ fn lora(request: &Export, context: &Context<'_>) -> Result<Exported> {
     };
     let metadata = [("modelspec.trigger_phrase", placeholder.as_str()), ("modelspec.usage_hint", &how)];
     lora.write(out, keys, kind(request), &metadata)?;
-    let mut paths = vec![out.clone()];
+    write_beside(request, &run, "LoRA", how)
+}
+
+/// Writes the embedding, where the run has one, and the text on how to use `what` was written; returns all that was.
+fn write_beside(request: &Export, run: &FinishedRun, what: &str, how: String) -> Result<Exported> {
+    let [embedding, usage] = beside(&request.out);
+    let mut paths = vec![request.out.clone()];
     if let Some(rows) = &run.embedding {
-        ::export::save_embeddings(&embedding, request.embedding_form.key(placeholder), rows)?;
+        ::export::save_embeddings(&embedding, request.embedding_form.key(&run.config.placeholder), rows)?;
         paths.push(embedding);
     }
-    atomic::write(&usage, format!("To use the subject of this LoRA, {how}.\n"))?;
+    // A1111's web UI shows the text as the file's description.
+    atomic::write(&usage, format!("To use the subject of this {what}, {how}.\n"))?;
     Ok(Exported { paths, usage: how })
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use alignment::{Neighbour, Neighbourhood, Shift};
-use anyhow::{Result, bail};
+use anyhow::Result;
 use images::Grid;
 use requests::Inspect;
 use runs::{BeforeOrAfter, InspectedVector, Inspection, InspectionImage, NearToken, ResultsFolder};
@@ -30,19 +30,14 @@ pub(crate) fn run(request: &Inspect, context: &Context<'_>) -> Result<Inspected>
     let run = models::finished(&request.run, request.model.as_deref())?;
     let out = request.out.clone().unwrap_or_else(|| request.run.join("inspect"));
     let results = ResultsFolder::check(&out, "inspect", &["inspect.json"])?;
+    let learned = run.own_embedding()?;
     let mut pipeline = run.pipeline_after(None, to)?;
     context.notes(pipeline.notes());
     let guidance_scale = run.config.validation.guidance_scale;
     let default = Settings { guidance_scale, ..pipeline.default_settings() };
     let settings = compute::settings(&request.sampler, &default);
     pipeline.check(&[Request::new("[V]", request.seed.get())], &settings)?;
-    let (Some(start), Some(learned)) = (run.start_embedding(&pipeline)?, &run.embedding) else {
-        bail!(
-            "the run in {} has no embedding of its own: its token {} is a word of the model's",
-            terminal::path(&request.run),
-            run.config.placeholder
-        )
-    };
+    let start = run.start_embedding(&pipeline)?;
     let vectors = (0..start.size()[0])
         .map(|row| vector(request.nearest, &run, &pipeline, &start.get(row), &learned.get(row)))
         .collect::<Result<Vec<_>>>()?;

@@ -45,6 +45,18 @@ pub enum LoraTargets {
     Kohya,
 }
 
+/// In whose keys a LoRA's file is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+pub enum LoraKeys {
+    /// kohya's scripts, A1111's web UI and ComfyUI; the embedding is in the file
+    #[default]
+    Kohya,
+    /// diffusers
+    Diffusers,
+}
+
 fn rank() -> u32 {
     32
 }

@@ -23,7 +23,7 @@ pub mod optimizer;
 pub mod regularizer;
 mod seed;
 
-pub use adapter::{Adapter, LoraTargets};
+pub use adapter::{Adapter, LoraKeys, LoraTargets};
 pub use device::DeviceChoice;
 pub use embedding_form::EmbeddingForm;
 pub use generation::GenerationSettings;

@@ -70,7 +70,7 @@ pub(crate) fn generated(run: &Run) -> Result<Vec<Generated>> {
 
 #[cfg(test)]
 mod tests {
-    use runs::{ImageEntry, RunFolder, RunRecord, TrainConfig};
+    use runs::{ImageEntry, ModelFingerprint, RunFolder, RunRecord, TrainConfig};
 
     use super::*;
 
@@ -79,7 +79,8 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("run");
         let config = TrainConfig { category: "dog".into(), ..TrainConfig::paper() };
-        let record = RunRecord { config, base_model: None, photos: Vec::new(), prior_photos: None };
+        let record =
+            RunRecord { config, base_model: ModelFingerprint::default(), photos: Vec::new(), prior_photos: None };
         RunFolder::create(&folder).unwrap().write_record(&record, "2", "Cpu").unwrap();
         let line = |file: &str, seed: u64| {
             let entry = ImageEntry { file: file.into(), prompt: "a {}".into(), seed, ..ImageEntry::default() };

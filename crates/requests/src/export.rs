@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use options::EmbeddingForm;
+use options::{EmbeddingForm, LoraKeys};
 use serde::{Deserialize, Serialize};
 
 use crate::bounded;
@@ -41,36 +41,25 @@ pub struct Export {
 #[serde(default)]
 #[command(next_help_heading = "Options for --format lora")]
 pub struct LoraExport {
-    /// Rank: more keeps more of what was learned, in a larger file; unset, 64, or of a run that has
-    /// trained a LoRA its own
+    /// Rank: more keeps more of what was learned, in a larger file; unset, that of the LoRA that the
+    /// run has trained, or 64
     #[arg(long, value_name = "N", value_parser = bounded::rank)]
     pub rank: Option<u32>,
     /// Cover residual blocks too, mostly 3x3 convolutions; otherwise the layers of the transformers alone
     #[arg(long)]
     pub convolutions: bool,
-    /// Add the changes of all parameters that are not covered in full (.diff), which ComfyUI and this program read
+    /// Add the full change (.diff) of all other parameters, which ComfyUI and this program read
     #[arg(long)]
     pub full_rest: bool,
     /// Cut off numbers beyond this quantile, as kohya's script does at 0.99; unset, none, which leaves out less
     #[arg(long, value_name = "Q", value_parser = bounded::quantile)]
     pub clamp_quantile: Option<f64>,
-    /// Leave the embedding out of the file, which diffusers asks for where the keys are kohya's; it is beside it anyway
+    /// Leave the embedding out of a file in kohya's keys, as diffusers requires; it is also in a file of its own
     #[arg(long)]
     pub no_bundled_embedding: bool,
     /// Names of the tensors; unset, kohya
     #[arg(long, value_enum)]
     pub lora_keys: Option<LoraKeys>,
-}
-
-/// Whose names a LoRA's tensors have.
-#[derive(ValueEnum, Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LoraKeys {
-    /// kohya's scripts, A1111's web UI and ComfyUI; the embedding is in the file
-    #[default]
-    Kohya,
-    /// diffusers
-    Diffusers,
 }
 
 impl Export {

@@ -18,7 +18,7 @@ pub struct Generate {
     /// Folder of a training run, whose subject prompts call [V]
     #[arg(long, conflicts_with = "SingleFile")]
     pub run: Option<PathBuf>,
-    /// LoRA file, whose changes count SCALE times, 1 unless given; can be repeated
+    /// LoRA file and its scale, 1 by default; can be repeated
     ///
     /// Kohya's keys and diffusers' are read. The subject of an embedding in the file is [V] in prompts, unless --run has
     /// one, and has the token's own name.

@@ -48,7 +48,7 @@ pub use clap_complete::Shell;
 pub use compare::Compare;
 pub use config::{Config, ConfigAction, ConfigFormat};
 pub use evaluate::{Evaluate, MaskBackground};
-pub use export::{Export, ExportFormat, FileDtype, LoraExport, LoraKeys};
+pub use export::{Export, ExportFormat, FileDtype, LoraExport};
 pub use generate::Generate;
 pub use inspect::Inspect;
 pub use lora::LoraFile;

@@ -43,7 +43,7 @@ pub struct Sampler {
     /// ends at none, unless the model's scheduler_config.json says otherwise.
     #[arg(long, value_enum, visible_alias = "sampler")]
     pub scheduler: Option<SchedulerKind>,
-    /// How much of DDPM's noise each step of the scheduler ddim adds, from 0 to 1; unset, 0
+    /// Eta of the DDIM scheduler, from 0 to 1: the share of DDPM's noise that each step adds; unset, 0
     #[arg(long)]
     pub eta: Option<f64>,
 }

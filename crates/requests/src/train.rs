@@ -131,7 +131,7 @@ pub struct TrainOptions {
     #[serde(default)]
     pub train_text_encoder: bool,
     /// Rank of LoRA's matrices
-    #[arg(long, value_name = "N", visible_alias = "network-dim", help_heading = "Training options")]
+    #[arg(long, value_name = "N", value_parser = bounded::rank, visible_alias = "network-dim", help_heading = "Training options")]
     pub rank: Option<u32>,
     /// Steps in which the learning rate of each phase rises from zero
     #[arg(long, value_name = "N", visible_alias = "lr-warmup-steps", help_heading = "Training options")]
@@ -194,40 +194,40 @@ pub struct TrainOptions {
 #[derive(Args, Debug, Clone, Default, Serialize, Deserialize)]
 #[command(next_help_heading = "Training options")]
 pub struct PhaseFlags {
-    /// Steps of the phase embedding; 0 leaves it out
+    /// Steps of the embedding phase; 0 skips it
     #[arg(long, value_name = "N")]
     pub embedding_steps: Option<usize>,
-    /// Learning rate of the phase embedding
+    /// Learning rate of the embedding phase
     #[arg(long, value_name = "RATE", visible_alias = "embedding-lr", alias = "text-encoder-lr", value_parser = rate)]
     pub embedding_learning_rate: Option<f64>,
-    /// Warm-up steps of the phase embedding alone
+    /// Warm-up steps of the embedding phase alone
     #[arg(long, value_name = "N")]
     pub embedding_warm_up: Option<usize>,
-    /// Schedule of the phase embedding alone
+    /// Schedule of the embedding phase alone
     #[arg(long, value_enum, value_name = "SCHEDULE", hide_possible_values = true)]
     pub embedding_schedule: Option<LearningRateSchedule>,
-    /// Steps of the phase cross_attention; 0 leaves it out
+    /// Steps of the cross_attention phase; 0 skips it
     #[arg(long, value_name = "N")]
     pub cross_attention_steps: Option<usize>,
-    /// Learning rate of the phase cross_attention
+    /// Learning rate of the cross_attention phase
     #[arg(long, value_name = "RATE", visible_alias = "cross-attention-lr", value_parser = rate)]
     pub cross_attention_learning_rate: Option<f64>,
-    /// Warm-up steps of the phase cross_attention alone
+    /// Warm-up steps of the cross_attention phase alone
     #[arg(long, value_name = "N")]
     pub cross_attention_warm_up: Option<usize>,
-    /// Schedule of the phase cross_attention alone
+    /// Schedule of the cross_attention phase alone
     #[arg(long, value_enum, value_name = "SCHEDULE", hide_possible_values = true)]
     pub cross_attention_schedule: Option<LearningRateSchedule>,
-    /// Steps of the phase unet; 0 leaves it out
+    /// Steps of the unet phase; 0 skips it
     #[arg(long, value_name = "N")]
     pub unet_steps: Option<usize>,
-    /// Learning rate of the phase unet
+    /// Learning rate of the unet phase
     #[arg(long, value_name = "RATE", visible_alias = "unet-lr", value_parser = rate)]
     pub unet_learning_rate: Option<f64>,
-    /// Warm-up steps of the phase unet alone
+    /// Warm-up steps of the unet phase alone
     #[arg(long, value_name = "N")]
     pub unet_warm_up: Option<usize>,
-    /// Schedule of the phase unet alone
+    /// Schedule of the unet phase alone
     #[arg(long, value_enum, value_name = "SCHEDULE", hide_possible_values = true)]
     pub unet_schedule: Option<LearningRateSchedule>,
 }

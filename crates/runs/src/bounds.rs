@@ -106,7 +106,7 @@ impl Phase {
         ensure!(!self.trains.is_empty(), "trains is empty, but a phase needs something to train");
         let groups: Vec<Group> = self.trains.keys().copied().collect();
         for (i, a) in groups.iter().enumerate() {
-            if let Some(b) = groups[..i].iter().find(|b| a.covers(**b) || b.covers(*a)) {
+            if let Some(b) = groups[..i].iter().find(|b| a.overlaps(**b)) {
                 anyhow::bail!("trains has {a} and {b}, which share parameters: keep one of them");
             }
         }

@@ -83,11 +83,6 @@ impl ConfigLayers {
         self.value.get("method")?.as_str()
     }
 
-    /// Whether there is an adapter.
-    pub fn has_adapter(&self) -> bool {
-        self.value.get("adapter").is_some_and(Value::is_object)
-    }
-
     /// The names of the phases, in their order.
     pub fn phases(&self) -> Vec<String> {
         self.value

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::Versions;
 use crate::layout::IMAGE_LOG;
-use crate::read;
 
 /// A generated image and its parameters: a line of `generate.jsonl`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -66,19 +65,12 @@ pub struct ImageEntry {
 /// # Errors
 /// When the log cannot be read.
 pub fn read_images(folder: &Path) -> Result<Vec<ImageEntry>> {
-    /// As earlier versions have it, one for all images: `generate.json`.
-    #[derive(Deserialize)]
-    struct Earlier {
-        pictures: Vec<ImageEntry>,
-    }
     let path = folder.join(IMAGE_LOG);
     let bytes = match limits::read_at_most(&path, MAX_BYTES) {
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
         bytes => bytes.with_context(|| format!("cannot read {}", path.display()))?,
     };
-    let lines = bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
-    let earlier = read::read::<Earlier>(&folder.join("generate.json"), "a record of images").unwrap_or_default();
-    Ok(lines.chain(earlier.into_iter().flat_map(|earlier| earlier.pictures)).collect())
+    Ok(bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
 }
 
 /// A million images, more than anybody generates into one folder.

@@ -9,7 +9,7 @@ use fingerprint::Fingerprints;
 use serde::{Deserialize, Serialize};
 
 /// A base model by its contents. Two places hold the same model when all files that matter are the same.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelFingerprint {
     /// What its folder or file was called when the run started.
     pub name: String,

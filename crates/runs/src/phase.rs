@@ -122,6 +122,11 @@ impl Group {
     pub fn covers(self, other: Self) -> bool {
         self == other || (self.is_of_unet() && other.is_of_unet() && self > other)
     }
+
+    /// Whether the two have parameters in common.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.covers(other) || other.covers(self)
+    }
 }
 
 impl fmt::Display for Group {
@@ -131,6 +136,11 @@ impl fmt::Display for Group {
 }
 
 impl Phase {
+    /// Whether it trains parameters of a group.
+    pub fn changes(&self, group: Group) -> bool {
+        self.trains.keys().any(|trained| trained.overlaps(group))
+    }
+
     /// A phase without a regulariser, at a constant learning rate.
     pub fn new(groups: impl IntoIterator<Item = Group>, steps: usize, learning_rate: f64, batch_size: usize) -> Self {
         Self {

@@ -71,7 +71,7 @@ pub struct Comparison {
 pub struct ComparisonRow {
     /// The prompt, with `[V]` and the class noun for the subject.
     pub prompt: String,
-    /// The seed of its images; earlier versions recorded none.
+    /// The seed of its images; none where there are none.
     pub seed: Option<u64>,
     /// The files, a column each, as seen from the record's folder.
     pub images: Vec<PathBuf>,

@@ -27,8 +27,8 @@ pub struct SavedPhoto {
 pub struct RunRecord {
     /// Its configuration.
     pub config: TrainConfig,
-    /// Its base model; none where the model was not read.
-    pub base_model: Option<ModelFingerprint>,
+    /// Its base model.
+    pub base_model: ModelFingerprint,
     /// The photos that it learns from.
     #[serde(default)]
     pub photos: Vec<SavedPhoto>,
@@ -92,7 +92,7 @@ impl SavedRun {
     /// # Errors
     /// Names the files that differ.
     pub fn check_base(&self, found: &ModelFingerprint, model: &Path) -> Result<()> {
-        self.record.base_model.as_ref().map_or(Ok(()), |base| base.check(found, model, &self.folder))
+        self.record.base_model.check(found, model, &self.folder)
     }
 
     /// The run's photos in its own order, whatever their files are called now.
@@ -157,7 +157,11 @@ pub fn by_contents<'a>(photos: impl IntoIterator<Item = &'a Photo>) -> Vec<Saved
 
 /// A record without paths, and without what is compared by its contents.
 fn without_paths(record: &RunRecord) -> Result<Value> {
-    let mut record = serde_json::to_value(RunRecord { base_model: None, photos: Vec::new(), ..record.clone() })?;
+    let mut record = serde_json::to_value(RunRecord {
+        base_model: ModelFingerprint::default(),
+        photos: Vec::new(),
+        ..record.clone()
+    })?;
     paths::clear(&mut record["config"]);
     Ok(record)
 }
@@ -190,7 +194,8 @@ mod tests {
 
     fn says(config: &Value, versions: &Value) -> String {
         let folder = tempfile::tempdir().unwrap();
-        let text = json!({ "config": config, "versions": versions }).to_string();
+        let text =
+            json!({ "config": config, "base_model": ModelFingerprint::default(), "versions": versions }).to_string();
         std::fs::write(folder.path().join("config.json"), text).unwrap();
         SavedRun::read(folder.path()).map_or_else(|error| format!("{error:#}"), |_| "understood".to_owned())
     }
@@ -222,8 +227,12 @@ mod tests {
     fn only_paths_may_change() {
         let parent = tempfile::tempdir().unwrap();
         let folder = RunFolder::create(&parent.path().join("run")).unwrap();
-        let record =
-            |config: TrainConfig| RunRecord { config, base_model: None, photos: Vec::new(), prior_photos: None };
+        let record = |config: TrainConfig| RunRecord {
+            config,
+            base_model: ModelFingerprint::default(),
+            photos: Vec::new(),
+            prior_photos: None,
+        };
         let config = TrainConfig { model: "/a".into(), concept: "/b".into(), ..TrainConfig::paper() };
         folder.write_record(&record(config.clone()), "2", "Cpu").unwrap();
         let written = std::fs::read(folder.path().join("config.json")).unwrap();

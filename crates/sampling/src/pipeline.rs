@@ -195,11 +195,9 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::add_placeholder`]; then the pipeline is as it was.
     pub fn add_token(&mut self, name: &str, rows: &Tensor) -> Result<()> {
-        let mut tokenizer = self.tokenizer.clone();
-        tokenizer.add_placeholder(name, rows.size().first().map_or(0, |rows| *rows as usize))?;
-        self.text_encoder.add_extra_tokens(rows)?;
-        self.tokenizer = tokenizer;
-        Ok(())
+        self.text_encoder.check_extra_tokens(rows)?;
+        self.tokenizer.add_placeholder(name, rows.size()[0] as usize)?;
+        self.text_encoder.add_extra_tokens(rows)
     }
 
     /// The token that `[V]` in a prompt stands for.

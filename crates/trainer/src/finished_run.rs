@@ -69,16 +69,13 @@ impl FinishedRun {
     pub fn base_model(&self) -> Result<BaseModel> {
         let model = base_model(&self.config)
             .context("the base model of the run is not found (--model says where it is now)")?;
-        if self.saved.record.base_model.is_some() {
-            self.saved.check_base(&ModelFingerprint::of(model.path(), model.files()?)?, model.path())?;
-        }
+        self.saved.check_base(&ModelFingerprint::of(model.path(), model.files()?)?, model.path())?;
         Ok(model)
     }
 
     /// What the base model was called when the run started, wherever it is now.
-    pub fn base_name(&self) -> String {
-        let folder = || self.config.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        self.saved.record.base_model.as_ref().map_or_else(folder, |base| base.name.clone())
+    pub fn base_name(&self) -> &str {
+        &self.saved.record.base_model.name
     }
 
     /// What tells this run from others: its configuration without the paths of the model and the photos.
@@ -97,6 +94,20 @@ impl FinishedRun {
         let concept = &self.config.concept;
         let found = PhotoFolder::open(concept).context("the run's photos (--concept says where they are now)")?;
         self.saved.arrange(found.photos, concept)
+    }
+
+    /// The embedding of a new token.
+    ///
+    /// # Errors
+    /// When the run's token is a word of the model's own.
+    pub fn own_embedding(&self) -> Result<&Tensor> {
+        self.embedding.as_ref().with_context(|| {
+            format!(
+                "the run in {} has no embedding of its own: its token {} is a word of the model's",
+                terminal::path(&self.folder),
+                self.config.placeholder
+            )
+        })
     }
 
     /// The folder of the learned U-Net, where all of it was trained.
@@ -152,19 +163,13 @@ impl FinishedRun {
         if number + 1 == phases.len() {
             return self.pipeline(to);
         }
-        // The file of the last phase so far that has trained a group; the finished run's, if no later one has.
+        // The file of the last phase so far that has changed a group; the finished run's, if no later one does.
         let file = |group: Group| {
-            let latest = (0..=number)
-                .rev()
-                .filter_map(|number| phases.get_index(number))
-                .find(|(_, phase)| phase.trains.contains_key(&group));
-            let again = phases
-                .values()
-                .skip(number + 1)
-                .any(|phase| phase.trains.keys().any(|other| other.covers(group) || group.covers(*other)));
-            match latest {
-                Some((name, _)) if again => Outputs::file_after(name, group),
-                _ => PathBuf::from(Outputs::file(group)),
+            let latest = (0..=number).rev().find(|number| phases[*number].changes(group));
+            let latest = latest.filter(|latest| Outputs::repeated(&self.config, *latest).contains(&group));
+            match latest.and_then(|latest| phases.get_index(latest)) {
+                Some((name, _)) => Outputs::file_after(name, group),
+                None => PathBuf::from(Outputs::file(group)),
             }
         };
         let groups = groups_until(&self.config, number);
@@ -174,7 +179,7 @@ impl FinishedRun {
     /// The base model with groups from these files of the run.
     fn load(&self, to: (Kind, Device), groups: Vec<(Group, PathBuf)>) -> Result<Pipeline> {
         let (mut pipeline, learned) = self.unsettled(to, groups)?;
-        methods::named(&self.config.method)?.settle(&mut pipeline, learned)?;
+        methods::named(&self.config.method)?.settle(&mut pipeline, &learned)?;
         Ok(pipeline)
     }
 
@@ -195,10 +200,13 @@ impl FinishedRun {
         Ok((pipeline, learned))
     }
 
-    /// The embedding [vectors, width] that \[V\] started from, f32, where it is a new token; `pipeline` is the base model with the
-    /// run's subject.
-    pub fn start_embedding(&self, pipeline: &Pipeline) -> Result<Option<Tensor>> {
-        self.config.new_token.then(|| methods::initial_embedding(pipeline, &self.config)).transpose()
+    /// The embedding [vectors, width] that \[V\] started from, f32, where it is a new token; `pipeline` has the base model's text
+    /// encoder.
+    ///
+    /// # Errors
+    /// When the initial word is not in the vocabulary.
+    pub fn start_embedding(&self, pipeline: &Pipeline) -> Result<Tensor> {
+        methods::initial_embedding(pipeline, &self.config)
     }
 }
 

@@ -26,8 +26,8 @@
 //! ```
 //!
 //! Invariants: all randomness of a step derives from (seed, phase, step); a phase changes the groups that it trains and nothing
-//! else, never the VAE; trained parameters are f32; a run's base model and photos are told by their contents, not by where they are. Knows
-//! nothing of terminals.
+//! else, never the VAE; trained parameters are f32; a run's base model and photos are told by their contents, not by where they
+//! are. Knows nothing of terminals.
 
 mod batches;
 mod checkpoint;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use images::Grid;
 use photos::{Crop, Photo};
-use runs::{Group, SampleTime, TrainConfig, Validation, layout};
+use runs::{Group, Phase, SampleTime, TrainConfig, Validation, layout};
 use sampling::{NotFinite, Request, Settings};
 
 use crate::Trainer;
@@ -44,12 +44,14 @@ impl Outputs {
         groups
     }
 
-    /// The groups of a phase that later ones train again.
+    /// The groups that are written after a phase: what it has changed and later ones change again.
     pub(crate) fn repeated(config: &TrainConfig, number: usize) -> Vec<Group> {
-        let later: Vec<Group> =
-            config.phases.values().skip(number + 1).flat_map(|phase| phase.trains.keys().copied()).collect();
-        let trained = config.phases.get_index(number).into_iter().flat_map(|(_, phase)| phase.trains.keys().copied());
-        trained.filter(|group| later.iter().any(|other| other.covers(*group) || group.covers(*other))).collect()
+        let mut phases = config.phases.values().skip(number);
+        let Some(phase) = phases.next() else { return Vec::new() };
+        let later: Vec<&Phase> = phases.collect();
+        let mut groups = groups_until(config, number);
+        groups.retain(|group| phase.changes(*group) && later.iter().any(|later| later.changes(*group)));
+        groups
     }
 
     /// A group's file in the folder of a finished run.

@@ -12,7 +12,7 @@ use tch::{Kind, Tensor};
 use crate::batches::{BatchIndex, Batches};
 use crate::checkpoint::{Checkpoint, File, Snapshot, State};
 use crate::phases::{groups_until, phase};
-use crate::prompts::PromptStates;
+use crate::prompts::{PromptStates, Prompts};
 
 /// A loss that a working model is far from: one that knows nothing has a diffusion loss of about 1.
 const DIVERGED: f64 = 1e3;
@@ -82,8 +82,9 @@ impl Trainer {
         let method = methods::named(&config.method)?;
         let denoising = Denoising::new(&pipeline, &config)?;
         let learned = method.install(&mut pipeline, &config)?;
+        Prompts::new(&config)?.check(&pipeline)?;
         let trainer = Self { config, method, pipeline, learned, denoising };
-        for (number, (name, phase)) in trainer.config.phases.iter().enumerate() {
+        for (name, phase) in &trainer.config.phases {
             for group in phase.trains.keys() {
                 ensure!(
                     !trainer.parameters(*group).is_empty(),
@@ -91,7 +92,6 @@ impl Trainer {
                     trainer.config.method
                 );
             }
-            trainer.prompts(number)?;
         }
         Ok(trainer)
     }
@@ -128,7 +128,7 @@ impl Trainer {
         let optimizer = |group: &Group| Ok((*group, AdamW::new(self.parameters(*group), &self.config.optimizer)?));
         let groups = phase.trains.keys().map(optimizer).collect::<Result<_>>()?;
         let ema = self.averaged(phase).map(|ema| Ema::new(self.parameters(Group::Unet), ema)).transpose()?;
-        Ok(PhaseRun { number, done: 0, groups, ema, states: self.prompts(number)? })
+        Ok(PhaseRun { number, done: 0, groups, ema, states: PromptStates::new(&self.config, phase) })
     }
 
     /// Resumes from a checkpoint.
@@ -150,7 +150,13 @@ impl Trainer {
         let groups = phase.trains.keys().map(optimizer).collect::<Result<_>>()?;
         let load = |ema| Ema::load(self.parameters(Group::Unet), ema, &checkpoint.file(Checkpoint::EMA));
         let ema = self.averaged(phase).map(load).transpose()?;
-        Ok(PhaseRun { number, done: checkpoint.state.step, groups, ema, states: self.prompts(number)? })
+        Ok(PhaseRun {
+            number,
+            done: checkpoint.state.step,
+            groups,
+            ema,
+            states: PromptStates::new(&self.config, phase),
+        })
     }
 
     /// What is averaged: the whole U-Net, where a phase trains it.
@@ -168,10 +174,6 @@ impl Trainer {
                 let _ = tensor.set_requires_grad(phase.trains.contains_key(&group));
             }
         }
-    }
-
-    fn prompts(&self, number: usize) -> Result<PromptStates> {
-        PromptStates::new(&self.pipeline, &self.config, self.phase(number)?.1)
     }
 
     /// The losses of a batch of a phase, given the hidden states [prompts, positions, width] of its prompts and, with prior

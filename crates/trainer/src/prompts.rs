@@ -53,7 +53,23 @@ impl Prompts {
         seeds.zip(sizes).map(with_size).collect()
     }
 
-    /// Every prompt that there may be.
+    /// Checks every prompt that there may be.
+    ///
+    /// # Errors
+    /// When one is too long, or does not name the subject.
+    pub(crate) fn check(&self, pipeline: &Pipeline) -> Result<()> {
+        for prompt in self.each() {
+            let resolved = pipeline.resolve(&prompt)?;
+            ensure!(
+                pipeline.tokenizer.encode(&resolved)?.truncation.is_none(),
+                "the training prompt {:?} is longer than the text encoder's {} positions; shorten it",
+                terminal::shortened(&resolved),
+                pipeline.tokenizer.max_length()
+            );
+        }
+        Ok(())
+    }
+
     fn each(&self) -> Vec<String> {
         let phrases = self.phrases.iter().flat_map(|phrases| phrases.far.iter().chain(&phrases.near));
         let with: Vec<String> =
@@ -72,31 +88,21 @@ fn one_of<'a>(all: &'a [String], seed: u64, purpose: &str) -> &'a String {
 #[derive(Debug)]
 pub(crate) struct PromptStates {
     class_prompt: Option<String>,
-    /// What prompts have in them whose states change: none if no prompt's do, an empty text if all prompts' do.
-    changing: Option<String>,
+    /// Whether the text encoder, and so the states of all prompts, are trained.
+    text_encoder: bool,
+    /// Whether the embedding, and so the states of prompts with \[V\], are trained.
+    embedding: bool,
     constant: HashMap<String, Tensor>,
 }
 
 impl PromptStates {
-    /// # Errors
-    /// When a prompt is too long, or does not name the subject.
-    pub(crate) fn new(pipeline: &Pipeline, config: &TrainConfig, phase: &Phase) -> Result<Self> {
-        for prompt in &Prompts::new(config)?.each() {
-            let resolved = pipeline.resolve(prompt)?;
-            ensure!(
-                pipeline.tokenizer.encode(&resolved)?.truncation.is_none(),
-                "the training prompt {:?} is longer than the text encoder's {} positions; shorten it",
-                terminal::shortened(&resolved),
-                pipeline.tokenizer.max_length()
-            );
+    pub(crate) fn new(config: &TrainConfig, phase: &Phase) -> Self {
+        Self {
+            class_prompt: config.prior.as_ref().map(|prior| config.fill(&prior.prompt)),
+            text_encoder: phase.trains.contains_key(&Group::TextEncoder),
+            embedding: phase.trains.contains_key(&Group::Embedding),
+            constant: HashMap::new(),
         }
-        let changing = if phase.trains.contains_key(&Group::TextEncoder) {
-            Some(String::new())
-        } else {
-            phase.trains.contains_key(&Group::Embedding).then(|| "[V]".to_owned())
-        };
-        let class_prompt = config.prior.as_ref().map(|prior| config.fill(&prior.prompt));
-        Ok(Self { class_prompt, changing, constant: HashMap::new() })
     }
 
     /// The hidden states [prompts, positions, width] of these prompts and, with prior preservation, as often that of the class
@@ -112,7 +118,7 @@ impl PromptStates {
             .chain(class.iter().flat_map(|class| vec![class.as_str(); prompts.len()]))
             .collect();
         // The changing ones in one pass, each once.
-        let changes = |prompt: &str| self.changing.as_ref().is_some_and(|part| prompt.contains(part.as_str()));
+        let changes = |prompt: &str| self.text_encoder || self.embedding && prompt.contains("[V]");
         let mut changing: Vec<&str> = all.iter().copied().filter(|prompt| changes(prompt)).collect();
         changing.sort_unstable();
         changing.dedup();

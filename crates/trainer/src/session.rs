@@ -98,7 +98,7 @@ impl Checked {
         // The generated ones follow from the rest.
         let record = RunRecord {
             config: trainer.config.clone(),
-            base_model: Some(base),
+            base_model: base,
             photos: runs::by_contents(&photos),
             prior_photos: prior.as_ref().map(|prior| runs::by_contents(prior.own())),
         };

@@ -5,11 +5,11 @@ mod common;
 
 use std::path::Path;
 
-use common::learned;
+use common::{learned, run_to_end};
 use optimizer::EmaConfig;
 use runs::{Group, TrainConfig};
 use tch::{Device, Kind, Tensor};
-use trainer::{Batches, Checkpoint, PhaseRun, PhotoBatches, Trainer};
+use trainer::{Checkpoint, PhotoBatches, Trainer};
 
 /// With everything that a checkpoint must remember.
 fn start() -> (Trainer, PhotoBatches) {
@@ -20,21 +20,6 @@ fn assert_same(a: &[(String, Tensor)], b: &[(String, Tensor)]) {
     assert_eq!(a.len(), b.len());
     for ((name, a), (_, b)) in a.iter().zip(b) {
         assert!(a.equal(b), "{name} differs");
-    }
-}
-
-fn run_to_end(trainer: &Trainer, batches: &mut dyn Batches, mut phase_run: PhaseRun, losses: &mut Vec<f64>) {
-    loop {
-        let phase = phase_run.number();
-        while phase_run.done() < trainer.config.phases[phase].steps {
-            let report = phase_run.step(trainer, batches).unwrap().wait().unwrap();
-            losses.extend(report.losses.iter().map(|(_, loss)| *loss));
-        }
-        phase_run.finish(trainer).unwrap();
-        if phase + 1 == trainer.config.phases.len() {
-            return;
-        }
-        phase_run = trainer.start(phase + 1).unwrap();
     }
 }
 

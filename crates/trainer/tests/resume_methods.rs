@@ -3,9 +3,9 @@
 
 mod common;
 
-use common::learned;
+use common::{learned, run_to_end};
 use runs::{Prior, TrainConfig};
-use trainer::{Batches, Checkpoint, PhaseRun, Trainer};
+use trainer::{Checkpoint, Trainer};
 
 const STEPS: usize = 3;
 
@@ -24,21 +24,6 @@ fn config(recipe: TrainConfig) -> TrainConfig {
     config
 }
 
-fn to_end(trainer: &Trainer, batches: &mut dyn Batches, mut phase_run: PhaseRun, losses: &mut Vec<f64>) {
-    loop {
-        while phase_run.done() < STEPS {
-            let report = phase_run.step(trainer, batches).unwrap().wait().unwrap();
-            losses.extend(report.losses.iter().map(|(_, loss)| *loss));
-        }
-        let next = phase_run.number() + 1;
-        phase_run.finish(trainer).unwrap();
-        if next == trainer.config.phases.len() {
-            return;
-        }
-        phase_run = trainer.start(next).unwrap();
-    }
-}
-
 #[test]
 fn every_method_resumes_to_the_same_bits() {
     for method in methods::ALL {
@@ -46,7 +31,7 @@ fn every_method_resumes_to_the_same_bits() {
         let (trainer, mut batches) = common::start(config.clone());
         let before = learned(&trainer);
         let mut losses = Vec::new();
-        to_end(&trainer, &mut batches, trainer.start(0).unwrap(), &mut losses);
+        run_to_end(&trainer, &mut batches, trainer.start(0).unwrap(), &mut losses);
         let expected = learned(&trainer);
         assert!(before.iter().zip(&expected).any(|((_, a), (_, b))| !a.equal(b)), "{} learns", method.name());
 
@@ -69,7 +54,7 @@ fn every_method_resumes_to_the_same_bits() {
         drop((trainer, batches));
         let (trainer, mut batches) = common::start(config);
         let checkpoint = Checkpoint::latest(folder.path()).unwrap().unwrap();
-        to_end(&trainer, &mut batches, trainer.resume(&checkpoint).unwrap(), &mut seen);
+        run_to_end(&trainer, &mut batches, trainer.resume(&checkpoint).unwrap(), &mut seen);
         assert_eq!(seen, losses, "{}", method.name());
         for ((name, found), (_, expected)) in learned(&trainer).iter().zip(&expected) {
             assert!(found.equal(expected), "{}: {name} differs", method.name());

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use anyhow::Result;
-use golden::{Formula, Golden, assert_close, fixtures};
+use golden::{Digest, Golden, assert_close, fixtures};
 use methods::Batch;
 use regularizer::{Category, Mode};
 use runs::{Prior, RegularizerConfig, TrainConfig};
@@ -10,7 +10,6 @@ use sampling::Pipeline;
 use scheduler::PredictionType;
 use tch::{Device, Kind, Tensor};
 use trainer::{BatchIndex, Batches, LatentEncoder, Trainer};
-use weights::{Init, Source};
 
 const STEPS: usize = 5;
 /// The numbers of the phases.
@@ -120,16 +119,11 @@ fn follow(file: &str, config: TrainConfig, each: &[usize]) {
         let mut squares = [0.0; 2];
         for (before, (name, after)) in before.iter().zip(trainer.trained(phase).unwrap()) {
             let expected = golden.get(&format!("stage{}.{name}", phase + 1));
-            let (norm, projection) = (expected.double_value(&[0]), expected.double_value(&[1]));
-            let change = after.detach().to_kind(Kind::Double) - before;
-            let actual = change.norm().double_value(&[]);
-            squares[0] += actual * actual;
-            squares[1] += norm * norm;
+            let digest = Digest::of(name, &(after.detach().to_kind(Kind::Double) - before));
+            squares[0] += digest.norm().powi(2);
+            squares[1] += expected.double_value(&[0]).powi(2);
             if each.contains(&phase) && !BLIND.contains(&name) {
-                let pattern = Formula.fetch(name, &change.size(), Init::Const(0.0), F32).unwrap().to_kind(Kind::Double);
-                let difference = (&change * &pattern).sum(Kind::Double).double_value(&[]) - projection;
-                keep(&mut worst.change, (actual / norm - 1.0).abs());
-                keep(&mut worst.change, difference.abs() / (norm * pattern.norm().double_value(&[])));
+                keep(&mut worst.change, digest.error(&expected));
             }
         }
         keep(&mut worst.total_change, ((squares[0] / squares[1]).sqrt() - 1.0).abs());

@@ -7,7 +7,7 @@ use photos::{Augmentation, Photo};
 use runs::TrainConfig;
 use sampling::Pipeline;
 use tch::{Device, Kind, Tensor};
-use trainer::{PhotoBatches, Trainer};
+use trainer::{Batches, PhaseRun, PhotoBatches, Trainer};
 
 pub(crate) fn config() -> TrainConfig {
     let mut config = TrainConfig {
@@ -47,4 +47,20 @@ pub(crate) fn learned(trainer: &Trainer) -> Vec<(String, Tensor)> {
     let added = trainer.learned.added.iter().map(|(name, tensor)| (name.as_str(), tensor));
     let embedding = trainer.learned.embedding.iter().map(|rows| ("[V]", rows));
     unet.chain(added).chain(embedding).map(|(name, tensor)| (name.to_owned(), tensor.detach().copy())).collect()
+}
+
+/// Goes on with a phase, and then with the others; adds the terms of each step's loss.
+pub(crate) fn run_to_end(trainer: &Trainer, batches: &mut dyn Batches, mut phase_run: PhaseRun, losses: &mut Vec<f64>) {
+    loop {
+        let phase = phase_run.number();
+        while phase_run.done() < trainer.config.phases[phase].steps {
+            let report = phase_run.step(trainer, batches).unwrap().wait().unwrap();
+            losses.extend(report.losses.iter().map(|(_, loss)| *loss));
+        }
+        phase_run.finish(trainer).unwrap();
+        if phase + 1 == trainer.config.phases.len() {
+            return;
+        }
+        phase_run = trainer.start(phase + 1).unwrap();
+    }
 }
