@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use tch::{Kind, Tensor};
 use weights::{Parameters, Tensors};
 
 use crate::Adapters;
+use crate::low_rank::LowRankAdapter;
 
 /// Changes of a model's weights, layer by layer: what a LoRA file holds.
 #[derive(Debug, Default)]
@@ -60,6 +61,42 @@ impl LowRank {
 }
 
 impl Lora {
+    /// Gives these values to a U-Net's LoRA, to be trained on; of layers that are not among them it stays as it is.
+    ///
+    /// # Errors
+    /// When the file changes something that is not adapted here, or has another rank. Then nothing has changed.
+    pub fn load_into(&self, adapters: &Adapters) -> Result<()> {
+        let own: BTreeMap<&str, &LowRankAdapter> =
+            adapters.low_rank().map(|(site, adapter)| (site.name.as_str(), adapter)).collect();
+        let mut copies = Vec::new();
+        let text_encoder = self.text_encoder.keys().next();
+        ensure!(
+            text_encoder.is_none(),
+            "it changes the text encoder's {}, where this run has no adapter: use one of the U-Net alone",
+            text_encoder.map_or("", String::as_str)
+        );
+        for (layer, change) in &self.unet {
+            let (Some(adapter), Some(low_rank)) = (own.get(layer.as_str()), &change.low_rank) else {
+                bail!(
+                    "it changes {layer}, where this run has no LoRA: use one of the same targets (adapter.targets is attention \
+                     or kohya)"
+                );
+            };
+            ensure!(
+                change.weight.is_none() && change.bias.is_none(),
+                "it changes more of {layer} than by two matrices, which cannot be trained on"
+            );
+            let (rank, mine) = (low_rank.down.size()[0], adapter.down.size()[0]);
+            ensure!(rank == mine, "its rank is {rank} in {layer}, and this run's {mine}: give --rank {rank}");
+            // Where the scales differ, the product is the same.
+            let factor = low_rank.alpha / rank as f64 / adapter.scale;
+            copies.push((&adapter.down, low_rank.down.view_as(&adapter.down)));
+            copies.push((&adapter.up, low_rank.up.view_as(&adapter.up).to_kind(Kind::Float) * factor));
+        }
+        let copy = || copies.iter().for_each(|(mine, theirs)| (*mine).shallow_clone().copy_(theirs));
+        Ok(libtorch::catch(|| tch::no_grad(copy))?)
+    }
+
     /// What adapters have learned, sharing their memory; nothing of those that are no LoRA.
     pub fn of(adapters: &Adapters) -> Self {
         let layers = adapters.low_rank().map(|(site, adapter)| {

@@ -13,7 +13,7 @@ use runs::{ConfigLayers, TrainConfig};
 use sampling::{ModelFolder, Pipeline, Request};
 use scheduler::SchedulerKind;
 use tch::{Kind, Tensor};
-use trainer::{Event, Session};
+use trainer::{Event, Opening, Session};
 use unet::UNet;
 use vae::AutoencoderKl;
 
@@ -184,12 +184,13 @@ fn training(settings: &Settings) -> Result<Prepared> {
             layers.set(path, value)?;
         }
         let mut loss = f64::NAN;
-        let _outcome = Session::open(layers, &out.path().join("run"), device, false)?.run(&|| false, &mut |event| {
-            if let Event::Step { report, .. } = event {
-                loss = report.loss("diffusion").unwrap_or(f64::NAN);
-                reported.set(reported.get().or_else(since_start));
-            }
-        })?;
+        let _outcome =
+            Session::open(layers, &out.path().join("run"), device, Opening::New)?.run(&|| false, &mut |event| {
+                if let Event::Step { report, .. } = event {
+                    loss = report.loss("diffusion").unwrap_or(f64::NAN);
+                    reported.set(reported.get().or_else(since_start));
+                }
+            })?;
         Ok(Tensor::from(loss))
     };
     Ok(Prepared { run: Box::new(run), first_step })

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use options::LearningRateSchedule;
-use requests::{Config, ConfigAction, ConfigFormat, Preset, TrainOptions};
-use runs::{ConfigLayers, TrainConfig, config_schema};
+use requests::{Config, ConfigAction, ConfigFormat, Preset, Train, TrainOptions};
+use runs::{ConfigLayers, SavedRun, TrainConfig, config_schema, layout};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -44,13 +44,13 @@ fn without_nulls(value: Value) -> Value {
     }
 }
 
-/// The layers of a configuration; of a run that is resumed, over its own, which need not be given again.
-pub(crate) fn layers(options: &TrainOptions, resumed: Option<&Path>) -> Result<ConfigLayers> {
+/// The layers of a configuration; of a run that has begun, over its own, which need not be given again.
+pub(crate) fn layers(options: &TrainOptions, begun: Option<&Path>) -> Result<ConfigLayers> {
     let preset = options.preset.map(|preset| match preset {
         Preset::Paper => TrainConfig::paper(),
         Preset::Fast => TrainConfig::fast(),
     });
-    if let Some(run) = resumed {
+    if let Some(run) = begun {
         let mut layers = ConfigLayers::of_run(run)?;
         if let Some(preset) = preset {
             layers.preset(&preset)?;
@@ -81,6 +81,25 @@ pub(crate) fn layers(options: &TrainOptions, resumed: Option<&Path>) -> Result<C
     }
 }
 
+/// The layers of what `train` asks for, a new run, one that resumes, or one that extends another.
+pub(crate) fn of_train(request: &Train, out: &Path) -> Result<ConfigLayers> {
+    let (Some(run), Some(more)) = (&request.extend, request.extend_steps) else {
+        return layers(&request.options, request.resume.then_some(out));
+    };
+    let mut layers = layers(&request.options, Some(run))?;
+    let SavedRun { record, .. } = SavedRun::read(run)?;
+    let last = record.config.phases.iter().rev().find(|(_, phase)| phase.steps > 0);
+    let (name, phase) = last.with_context(|| format!("no phase of the run in {} has steps", terminal::path(run)))?;
+    layers.put(&format!("phases.{name}.steps"), Value::from(phase.steps.saturating_add(more)))?;
+    // They need not be generated again.
+    let images = run.join(layout::PRIOR);
+    let own = record.config.prior.is_some_and(|prior| prior.folder.is_none());
+    if own && images.is_dir() && request.options.prior_folder.is_none() {
+        layers.put("prior.folder", Value::from(std::path::absolute(images)?.display().to_string()))?;
+    }
+    Ok(layers)
+}
+
 /// Lays the file and the flags over `layers`; each `--set` wins over all else.
 fn over(options: &TrainOptions, mut layers: ConfigLayers) -> Result<ConfigLayers> {
     if let Some(path) = &options.config {
@@ -96,6 +115,7 @@ fn over(options: &TrainOptions, mut layers: ConfigLayers) -> Result<ConfigLayers
         ("method", options.method.clone().map(Value::from)),
         ("model", path(&models::located(options.model.as_deref())?)),
         ("concept", path(&options.concept)),
+        ("init_from", path(&options.init_from)),
         ("category", options.category.clone().map(Value::from)),
         ("seed", options.seed.map(|seed| Value::from(seed.get()))),
         ("adapter.rank", options.rank.map(Value::from)),
@@ -108,6 +128,7 @@ fn over(options: &TrainOptions, mut layers: ConfigLayers) -> Result<ConfigLayers
         ("prior.images", number(options.prior_images)),
         ("prior.folder", path(&options.prior_folder)),
         ("checkpoint_every", number(options.checkpoint_every)),
+        ("keep_checkpoint", options.keep_checkpoint.then(|| Value::from(true))),
         ("validation.every", number(options.validate_every)),
         ("validation.results", options.results.clone().map(Value::from)),
         ("model_options.tokenizer", path(&options.single_file.tokenizer)),

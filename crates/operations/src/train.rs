@@ -9,7 +9,7 @@ use requests::{NO_RESULTS, Train};
 use runs::TrainConfig;
 use serde::Serialize;
 use tch::Device;
-use trainer::{FinishedRun, Rehearsal, Session};
+use trainer::{FinishedRun, Opening, Rehearsal, Session};
 
 use crate::context::{Context, Event, Interrupted};
 use crate::profiling::Profiler;
@@ -54,17 +54,31 @@ pub struct PlannedPhase {
 /// Checks everything and takes two steps of each phase, whose results are thrown away.
 pub(crate) fn plan(request: &Train, context: &Context<'_>) -> Result<Planned> {
     let (run, device) = (request.folder(), libtorch::resolve(request.device)?);
-    let layers = config::layers(&request.options, request.resume.then_some(&run))?;
-    let rehearsal = Rehearsal::of(layers, &run, device, request.resume)?;
+    let layers = config::of_train(request, &run)?;
+    let rehearsal = Rehearsal::of(layers, &run, device, opening(request))?;
     context.notes(rehearsal.notes);
     check_results(&rehearsal.config)?;
     let planned = |(number, seconds_per_step): (usize, f64)| {
         let (name, phase) = rehearsal.config.phases.get_index(number)?;
         Some(PlannedPhase { phase: name.clone(), number: number + 1, steps: phase.steps, seconds_per_step })
     };
-    let phases: Vec<PlannedPhase> = rehearsal.seconds_per_step.into_iter().filter_map(planned).collect();
+    let mut phases: Vec<PlannedPhase> = rehearsal.seconds_per_step.into_iter().filter_map(planned).collect();
+    if let Some(more) = request.extend_steps {
+        // All others are done.
+        phases.drain(..phases.len().saturating_sub(1));
+        phases.iter_mut().for_each(|last| last.steps = more);
+    }
     let seconds = phases.iter().map(|phase| phase.steps as f64 * phase.seconds_per_step).sum();
     Ok(Planned { run, phases, seconds, peak_memory: rehearsal.peak_memory })
+}
+
+/// How the run begins.
+fn opening(request: &Train) -> Opening<'_> {
+    match &request.extend {
+        Some(run) => Opening::Extending(run),
+        None if request.resume => Opening::Resumed,
+        None => Opening::New,
+    }
 }
 
 /// Makes sure that the finished run can be shown.
@@ -93,10 +107,9 @@ pub(crate) fn learn(request: &Train, out: &Path, context: &Context<'_>) -> Resul
     let device = libtorch::resolve(request.device)?;
     request.options.seed.map(|seed| context.seed(seed));
     let profiler = Profiler::start(request.profiling, device);
-    let resumed = request.resume.then_some(out);
-    let config = config::layers(&request.options, resumed)?.finish()?;
+    let config = config::of_train(request, out)?.finish()?;
     check_results(&config)?;
-    let open = || Session::open(config::layers(&request.options, resumed)?, out, device, request.resume);
+    let open = || Session::open(config::of_train(request, out)?, out, device, opening(request));
     let session = tracing::trace_span!("train/load").in_scope(open)?;
     context.message(match (device, request.device) {
         (Device::Cpu, DeviceChoice::Auto) => {

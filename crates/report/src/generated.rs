@@ -79,8 +79,13 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("run");
         let config = TrainConfig { category: "dog".into(), ..TrainConfig::paper() };
-        let record =
-            RunRecord { config, base_model: ModelFingerprint::default(), photos: Vec::new(), prior_photos: None };
+        let record = RunRecord {
+            config,
+            base_model: ModelFingerprint::default(),
+            photos: Vec::new(),
+            prior_photos: None,
+            extends: None,
+        };
         RunFolder::create(&folder).unwrap().write_record(&record, "2", "Cpu").unwrap();
         let line = |file: &str, seed: u64| {
             let entry = ImageEntry { file: file.into(), prompt: "a {}".into(), seed, ..ImageEntry::default() };

@@ -33,6 +33,21 @@ pub struct Train {
     #[arg(long, help_heading = "Run options")]
     #[serde(default)]
     pub resume: bool,
+    /// Go on from the end of this finished run, in a new folder: needs --extend-steps
+    ///
+    /// The configuration is that run's; what else is given changes it. The optimiser goes on where the run was trained with
+    /// --keep-checkpoint, and starts anew otherwise.
+    #[arg(
+        long,
+        value_name = "RUN",
+        requires = "extend_steps",
+        conflicts_with = "resume",
+        help_heading = "Run options"
+    )]
+    pub extend: Option<PathBuf>,
+    /// Steps that are added to the last phase of the run in --extend
+    #[arg(long, value_name = "N", value_parser = steps, requires = "extend", help_heading = "Run options")]
+    pub extend_steps: Option<usize>,
     /// Check everything, say what memory, disk and time to expect, and write nothing
     #[arg(long, help_heading = "Run options")]
     #[serde(default)]
@@ -60,9 +75,9 @@ impl Train {
             return out.clone();
         }
         let name = self
-            .options
-            .concept
+            .extend
             .as_deref()
+            .or(self.options.concept.as_deref())
             .or(self.options.config.as_deref())
             .map_or_else(|| "subject".to_owned(), name);
         let first = format!("runs/{name}");
@@ -116,6 +131,9 @@ pub struct TrainOptions {
     #[arg(long, value_name = "PATH=VALUE")]
     #[serde(default)]
     pub set: Vec<String>,
+    /// Start from the embedding and the LoRA of a finished run, or of a file
+    #[arg(long, value_name = "RUN|FILE", help_heading = "Training options")]
+    pub init_from: Option<PathBuf>,
     /// Steps of the last phase, for most methods the only one
     #[arg(long, value_name = "N", visible_alias = "max-train-steps", help_heading = "Training options")]
     pub steps: Option<usize>,
@@ -181,6 +199,10 @@ pub struct TrainOptions {
     /// Save a checkpoint every N steps and after each phase but the last
     #[arg(long, value_name = "N", alias = "checkpointing-steps", help_heading = "Run options")]
     pub checkpoint_every: Option<usize>,
+    /// Keep the last checkpoint of the finished run, so that --extend goes on exactly
+    #[arg(long, help_heading = "Run options")]
+    #[serde(default)]
+    pub keep_checkpoint: bool,
     /// Generate the validation prompts every N steps; 0 for never
     #[arg(long, value_name = "N", alias = "validation-steps", help_heading = "Run options")]
     pub validate_every: Option<usize>,
@@ -240,6 +262,10 @@ pub enum Preset {
     Paper,
     /// The authors' fast version: the U-Net in 200 steps of batch size 4
     Fast,
+}
+
+fn steps(text: &str) -> Result<usize, String> {
+    bounded::within(1..=1_000_000, "they are done one by one")(text)
 }
 
 fn rate(text: &str) -> Result<f64, String> {

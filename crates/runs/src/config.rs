@@ -35,6 +35,9 @@ pub struct TrainConfig {
     pub vectors: usize,
     /// Word whose embedding the new token starts from; the class noun if there is none.
     pub initial_word: Option<String>,
+    /// A finished run, or the file of an embedding or a LoRA, whose values are learned from there on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_from: Option<PathBuf>,
     /// Training prompt, in which `[V]` stands for the placeholder token and `[category]` for the class noun.
     pub prompt: String,
     /// Prompt templates in place of the one prompt, of which each sample has one at random: the name of a set, or a text file
@@ -73,6 +76,8 @@ pub struct TrainConfig {
     pub validation: Validation,
     /// Save a checkpoint every N steps and after each phase but the last.
     pub checkpoint_every: usize,
+    /// Keep the last checkpoint of the finished run, so that it can be extended as if it had been longer.
+    pub keep_checkpoint: bool,
 }
 
 /// How attention is regularised.
@@ -180,6 +185,7 @@ impl TrainConfig {
             new_token: true,
             vectors: 1,
             initial_word: None,
+            init_from: None,
             prompt: "a photo of a [V] [category]".to_owned(),
             templates: None,
             seed: 0,
@@ -202,6 +208,7 @@ impl TrainConfig {
             prior: None,
             validation: Validation::default(),
             checkpoint_every: 100,
+            keep_checkpoint: false,
         }
     }
 

@@ -10,6 +10,8 @@ pub const MODEL_CONFIG: &str = "attndreambooth.json";
 pub const LOG: &str = "log.jsonl";
 /// Checkpoints, until the run is complete.
 pub const CHECKPOINTS: &str = "checkpoints";
+/// What a run starts from that starts from another one or a file: its own copy of the embedding and the adapter.
+pub const START: &str = "start.safetensors";
 /// The first augmented crops that the model is trained on.
 pub const CONTACT_SHEET: &str = "contact_sheet.png";
 /// The losses.

@@ -86,7 +86,7 @@ pub use phase::{Group, GroupConfig, Phase, Phases};
 pub use results_folder::ResultsFolder;
 pub use samples::{Comparison, ComparisonRow, Sample, SampleTime, samples};
 pub use saved_config::{SavedConfig, Versions, differences, holds_run};
-pub use saved_run::{FORMAT, RunRecord, SavedPhoto, SavedRun, by_contents};
+pub use saved_run::{Extends, FORMAT, RunRecord, SavedPhoto, SavedRun, by_contents};
 pub use scores::{
     Ablation, AblationRow, AcrossRuns, Bootstrap, ClipName, ComparedRun, Differences, Estimate, Evaluation,
     GalleryConfig, ImageScores, KindScores, Metrics, PromptScores, RunComparison, Scores, Variant, evaluations,

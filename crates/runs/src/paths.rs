@@ -54,7 +54,7 @@ impl TrainConfig {
 /// # Errors
 /// When the folder of prior images has another purpose too.
 pub fn settle_paths(config: &mut TrainConfig, out: &Path) -> Result<()> {
-    for path in [&mut config.model, &mut config.concept] {
+    for path in [&mut config.model, &mut config.concept].into_iter().chain(&mut config.init_from) {
         *path = absolute(path)?;
     }
     let Some(prior) = &mut config.prior else { return Ok(()) };

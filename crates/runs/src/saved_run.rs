@@ -35,6 +35,20 @@ pub struct RunRecord {
     /// The user's own class images, where it has prior preservation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prior_photos: Option<Vec<SavedPhoto>>,
+    /// The finished run that it goes on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extends: Option<Extends>,
+}
+
+/// A finished run that a longer one goes on from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extends {
+    /// Its folder.
+    pub run: PathBuf,
+    /// The steps that it has done of the phase that is extended.
+    pub steps: usize,
+    /// Whether the optimiser goes on too, so that the whole is as if it had been one run.
+    pub optimizer: bool,
 }
 
 /// A training run as its `config.json` describes it, finished or not.
@@ -232,6 +246,7 @@ mod tests {
             base_model: ModelFingerprint::default(),
             photos: Vec::new(),
             prior_photos: None,
+            extends: None,
         };
         let config = TrainConfig { model: "/a".into(), concept: "/b".into(), ..TrainConfig::paper() };
         folder.write_record(&record(config.clone()), "2", "Cpu").unwrap();

@@ -33,6 +33,11 @@ impl Checkpoint {
     pub(crate) const EMA: &str = "ema.safetensors";
     const STATE: &str = "state.json";
 
+    /// The name of the folder of a checkpoint of a phase.
+    pub(crate) fn folder_name(phase: &str, step: usize) -> String {
+        format!("{phase}-{step:05}")
+    }
+
     /// The file of a group's parameters.
     pub(crate) fn weights(group: Group) -> String {
         format!("{group}.safetensors")
@@ -225,7 +230,7 @@ impl CheckpointWriter {
     pub(crate) fn write(&mut self, snapshot: Snapshot, beside: bool) -> Result<()> {
         let earlier = self.finish();
         let State { phase, step, .. } = &snapshot.state;
-        let (folder, path) = (self.folder.clone(), self.folder.join(format!("{phase}-{step:05}")));
+        let (folder, path) = (self.folder.clone(), self.folder.join(Checkpoint::folder_name(phase, *step)));
         let write = move |snapshot: Snapshot| {
             snapshot.write(&path)?;
             Checkpoint::folder(&folder).keep_latest()

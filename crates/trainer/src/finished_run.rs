@@ -17,6 +17,7 @@ use crate::checkpoint::restore;
 use crate::outputs::Outputs;
 use crate::phases::groups_until;
 use crate::session::base_model;
+use crate::start;
 
 /// What a finished run has learned, on disk.
 #[derive(Debug)]
@@ -43,14 +44,15 @@ impl FinishedRun {
             let run = terminal::path(run);
             bail!("the run in {run} is not finished; resume it with `train --out {run} --resume`");
         }
-        let embedding = config.new_token.then(|| embedding(run, config)).transpose()?;
+        let embedding = config.new_token.then(|| embedding(&run.join(layout::EMBEDDING), config)).transpose()?;
         Ok(Self { config: config.clone(), embedding, folder: run.to_owned(), saved })
     }
 
     /// Whether nothing is left to do: a run that was stopped right after its last step has no samples and curves yet, and
     /// keeps its checkpoints.
     pub fn is_complete(&self) -> bool {
-        !self.folder.join(layout::CHECKPOINTS).exists()
+        let at = |name: &str| self.folder.join(name).exists();
+        if self.config.keep_checkpoint { at(layout::CURVES) } else { !at(layout::CHECKPOINTS) }
     }
 
     /// The same with the base model at another path, if one is given.
@@ -192,6 +194,7 @@ impl FinishedRun {
             false => Pipeline::open(&base, to)?,
         };
         let learned = methods::named(&self.config.method)?.install(&mut pipeline, &self.config)?;
+        start::restore(&pipeline, &learned, &self.folder)?;
         for (group, file) in groups {
             if file != Path::new(layout::UNET_WEIGHTS) {
                 restore(&learned.parameters(&pipeline, group), &self.folder.join(file))?;
@@ -206,14 +209,17 @@ impl FinishedRun {
     /// # Errors
     /// When the initial word is not in the vocabulary.
     pub fn start_embedding(&self, pipeline: &Pipeline) -> Result<Tensor> {
+        let own = self.folder.join(layout::START);
+        if own.exists() {
+            return embedding(&own, &self.config);
+        }
         methods::initial_embedding(pipeline, &self.config)
     }
 }
 
-/// The learned embedding [vectors, width] of a run.
-fn embedding(run: &Path, config: &TrainConfig) -> Result<Tensor> {
-    let file = run.join(layout::EMBEDDING);
-    let rows = Archive::open(&file)?.tensor(&config.placeholder)?;
+/// The embedding [vectors, width] of a run in one of its files.
+fn embedding(file: &Path, config: &TrainConfig) -> Result<Tensor> {
+    let rows = Archive::open(file)?.tensor(&config.placeholder)?;
     let rows =
         rows.with_context(|| format!("{} has no token {}, which is the run's", file.display(), config.placeholder))?;
     let size = rows.size();

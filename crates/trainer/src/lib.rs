@@ -32,7 +32,9 @@
 mod batches;
 mod checkpoint;
 mod event;
+mod extension;
 mod finished_run;
+mod init_from;
 mod latent_cache;
 mod latents;
 mod memory;
@@ -45,6 +47,7 @@ mod prompts;
 mod rehearsal;
 mod session;
 mod space;
+mod start;
 mod step_logger;
 
 pub use batches::{BatchIndex, Batches, PhotoBatches};
@@ -55,4 +58,4 @@ pub use latents::LatentEncoder;
 pub use memory::NeedsMemory;
 pub use phase_run::{LaunchedStep, PhaseRun, StepReport, Trainer};
 pub use rehearsal::Rehearsal;
-pub use session::Session;
+pub use session::{Opening, Session};

@@ -104,6 +104,13 @@ impl Trainer {
         phase(&self.config, number)
     }
 
+    /// The last phase that has steps: its number, its name and its steps.
+    pub(crate) fn last_phase(&self) -> Result<(usize, &str, usize)> {
+        let mut phases = self.config.phases.iter().enumerate().rev().filter(|(_, (_, phase))| phase.steps > 0);
+        let (number, (name, phase)) = phases.next().context("no phase of the configuration has steps")?;
+        Ok((number, name, phase.steps))
+    }
+
     /// The parameters of a group, by name.
     pub fn parameters(&self, group: Group) -> Vec<(&str, &Tensor)> {
         self.learned.parameters(&self.pipeline, group)
@@ -123,12 +130,17 @@ impl Trainer {
     /// # Errors
     /// When memory runs out.
     pub fn start(&self, number: usize) -> Result<PhaseRun> {
+        self.start_at(number, 0)
+    }
+
+    /// The same with some steps done, of which the optimiser remembers nothing.
+    pub(crate) fn start_at(&self, number: usize, done: usize) -> Result<PhaseRun> {
         let (_, phase) = self.phase(number)?;
         self.freeze_all_but(phase);
         let optimizer = |group: &Group| Ok((*group, AdamW::new(self.parameters(*group), &self.config.optimizer)?));
         let groups = phase.trains.keys().map(optimizer).collect::<Result<_>>()?;
         let ema = self.averaged(phase).map(|ema| Ema::new(self.parameters(Group::Unet), ema)).transpose()?;
-        Ok(PhaseRun { number, done: 0, groups, ema, states: PromptStates::new(&self.config, phase) })
+        Ok(PhaseRun { number, done, groups, ema, states: PromptStates::new(&self.config, phase) })
     }
 
     /// Resumes from a checkpoint.

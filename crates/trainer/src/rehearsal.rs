@@ -7,7 +7,7 @@ use anyhow::Result;
 use runs::{ConfigLayers, TrainConfig};
 use tch::Device;
 
-use crate::session::Checked;
+use crate::session::{Checked, Opening};
 use crate::{PhotoBatches, memory};
 
 /// What a run would take, found by checking everything and by steps whose results are thrown away. Nothing is written.
@@ -28,12 +28,12 @@ impl Rehearsal {
     ///
     /// # Errors
     /// As [`Session::open`](crate::Session::open), and lack of memory.
-    pub fn of(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
-        Self::rehearse(layers, out, device, resume).map_err(memory::explain)
+    pub fn of(layers: ConfigLayers, out: &Path, device: Device, opening: Opening<'_>) -> Result<Self> {
+        Self::rehearse(layers, out, device, opening).map_err(memory::explain)
     }
 
-    fn rehearse(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
-        let Checked { trainer, photos, prior, notes, .. } = Checked::new(layers, out, device, resume)?;
+    fn rehearse(layers: ConfigLayers, out: &Path, device: Device, opening: Opening<'_>) -> Result<Self> {
+        let Checked { trainer, photos, prior, notes, .. } = Checked::new(layers, out, device, opening)?;
         // Images of the class noun may not be there yet; of others, a step takes as long.
         let prior = prior.map(|_| photos.clone());
         let mut batches = PhotoBatches::new(&trainer.config, &trainer.pipeline, photos, prior)?;

@@ -17,7 +17,18 @@ use crate::outputs::{self, Outputs};
 use crate::prior::PriorImages;
 use crate::step_logger::StepLogger;
 use crate::{BatchIndex, Checkpoint, LaunchedStep, PhaseRun, PhotoBatches, Trainer};
-use crate::{memory, space};
+use crate::{extension, init_from, memory, space, start};
+
+/// How a run begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening<'a> {
+    /// In a new folder.
+    New,
+    /// From the last checkpoint in its folder.
+    Resumed,
+    /// In a new folder, from the end of the finished run in this one, which has fewer steps of the last phase.
+    Extending(&'a Path),
+}
 
 /// A run that holds its folder.
 #[derive(Debug)]
@@ -52,7 +63,8 @@ pub(crate) struct Checked {
 
 impl Checked {
     /// As [`Session::open`].
-    pub(crate) fn new(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
+    pub(crate) fn new(layers: ConfigLayers, out: &Path, device: Device, opening: Opening<'_>) -> Result<Self> {
+        let resume = opening == Opening::Resumed;
         let started = if resume { Some((SavedRun::read(out)?, RunFolder::resume(out)?)) } else { None };
         if !resume {
             runs::vacant(out, &[])?;
@@ -74,6 +86,11 @@ impl Checked {
         let model = base_model(&config).map_err(|error| moved(error, "base model's files", "--model"))?;
         let base = ModelFingerprint::of(model.path(), model.files()?)?;
         saved.map_or(Ok(()), |saved| saved.check_base(&base, model.path()))?;
+        let begun = match opening {
+            Opening::Extending(run) => Some(SavedRun::read(run)?),
+            Opening::New | Opening::Resumed => None,
+        };
+        begun.as_ref().map_or(Ok(()), |begun| begun.check_base(&base, model.path()))?;
         let found = PhotoFolder::open(&config.concept).map_err(|error| moved(error.into(), "photos", "--concept"));
         let PhotoFolder { mut photos, notes: about_photos, .. } = found?;
         if let Some(saved) = saved {
@@ -92,6 +109,12 @@ impl Checked {
         outputs::check(&trainer)?;
 
         let mut notes: Vec<String> = model.notes().to_vec();
+        // Of a run that is extended, its own copy of the start is the same.
+        notes.extend(init_from::apply(&trainer, begun.as_ref().map_or(out, |begun| &begun.folder))?);
+        let extends = match &begun {
+            Some(begun) => Some(extension::of(&begun.folder, &trainer)?),
+            None => saved.and_then(|saved| saved.record.extends.clone()),
+        };
         notes.extend(about_photos.into_iter().chain(prior.iter().flat_map(|prior| prior.notes.clone())));
         notes.extend(trainer_notes(&trainer)?);
 
@@ -101,6 +124,7 @@ impl Checked {
             base_model: base,
             photos: runs::by_contents(&photos),
             prior_photos: prior.as_ref().map(|prior| runs::by_contents(prior.own())),
+            extends,
         };
         if let Some(saved) = saved {
             saved.check_same(&record)?;
@@ -120,13 +144,13 @@ impl Session {
     /// # Errors
     /// An unusable configuration, model or photo; a folder that is in use, or holds another run or something else; a resumed
     /// run whose configuration, model or photos have changed, wherever they are now; lack of memory or disk.
-    pub fn open(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
-        Self::prepare(layers, out, device, resume).map_err(memory::explain)
+    pub fn open(layers: ConfigLayers, out: &Path, device: Device, opening: Opening<'_>) -> Result<Self> {
+        Self::prepare(layers, out, device, opening).map_err(memory::explain)
     }
 
-    fn prepare(layers: ConfigLayers, out: &Path, device: Device, resume: bool) -> Result<Self> {
+    fn prepare(layers: ConfigLayers, out: &Path, device: Device, opening: Opening<'_>) -> Result<Self> {
         let Checked { started, trainer, photos, prior, record, outputs, learned, mut notes } =
-            Checked::new(layers, out, device, resume)?;
+            Checked::new(layers, out, device, opening)?;
         let checkpoints = out.join(layout::CHECKPOINTS);
         let folder = match started {
             Some((saved, folder)) => {
@@ -149,7 +173,13 @@ impl Session {
         );
         let config = limits::read(&out.join(layout::CONFIG))
             .with_context(|| format!("cannot read {}", out.join(layout::CONFIG).display()))?;
-        let checkpoint = if resume { Checkpoint::latest(&checkpoints)? } else { None };
+        start::keep(&trainer, out)?;
+        if let Some(extends) = record.extends.as_ref().filter(|_| !learned)
+            && Checkpoint::latest(&checkpoints)?.is_none()
+        {
+            extension::begin(extends, &trainer, out)?;
+        }
+        let checkpoint = if opening == Opening::New { None } else { Checkpoint::latest(&checkpoints)? };
         if let Some(checkpoint) = &checkpoint {
             checkpoint.check(&trainer.config)?;
         }
@@ -188,7 +218,9 @@ impl Session {
         tell(&tracing::trace_span!("train/samples").in_scope(|| self.outputs.samples(&self.trainer))?, watch);
         tracing::trace_span!("train/outputs").in_scope(|| self.outputs.curves())?;
         // Nothing resumes from them any more, and of Stable Diffusion one takes 10 GB.
-        Checkpoint::folder(&self.folder.path().join(layout::CHECKPOINTS)).discard_all()?;
+        if !self.trainer.config.keep_checkpoint {
+            Checkpoint::folder(&self.folder.path().join(layout::CHECKPOINTS)).discard_all()?;
+        }
         Ok(Outcome::Finished)
     }
 
@@ -273,7 +305,8 @@ impl Session {
             }
             let stopping = stop();
             // The last phase ends with what was learned itself, which is written next.
-            let saving = (due && !(number + 1 == phases && done == steps)) || stopping;
+            let ended = number + 1 == phases && done == steps && !self.trainer.config.keep_checkpoint;
+            let saving = (due && !ended) || stopping;
             if validating {
                 let look = || self.outputs.validation(&self.trainer, number, done);
                 tell(&tracing::trace_span!("train/validation").in_scope(look)?, watch);

@@ -102,7 +102,7 @@ fn need(trainer: &Trainer) -> Need {
     Need {
         checkpoint,
         peak: kept.saturating_add(checkpoint + checkpoint.max(results)),
-        rest: kept.saturating_add(results),
+        rest: kept.saturating_add(results + if config.keep_checkpoint { checkpoint } else { 0 }),
     }
 }
 

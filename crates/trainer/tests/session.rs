@@ -10,7 +10,7 @@ use golden::fixtures;
 use runs::ConfigLayers;
 use serde_json::json;
 use tch::Device;
-use trainer::{Event, Outcome, Session};
+use trainer::{Event, Opening, Outcome, Session};
 use weights::Archive;
 
 /// A model that learns, but of which no image is finite: its VAE's decoder gives NaN.
@@ -48,7 +48,7 @@ fn what_is_only_looked_at_ends_no_run_and_photos_are_noted() {
     for (key, value) in [("every", "2"), ("steps", "2")] {
         layers.set(&format!("validation.{key}"), value).unwrap();
     }
-    let session = Session::open(layers, &out, Device::Cpu, false).unwrap();
+    let session = Session::open(layers, &out, Device::Cpu, Opening::New).unwrap();
     let unused = "captions (0.txt) and masks (0-mask.png) are not used";
     assert!(session.notes()[0].starts_with(unused), "{:?}", session.notes());
     let mut notes = Vec::new();

@@ -62,6 +62,7 @@ pub(crate) fn run_of(parent: &Path, name: &str, config: impl FnOnce(&Path) -> Tr
         base_model: ModelFingerprint::default(),
         photos: vec![photo],
         prior_photos: None,
+        extends: None,
     };
     RunFolder::create(&folder).unwrap().write_record(&record, "2.11.0", "Cpu").unwrap();
     let mut log = Log::open(&folder, 0).unwrap();
