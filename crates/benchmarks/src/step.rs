@@ -54,6 +54,7 @@ impl Batches for SameBatch {
             timesteps: self.timesteps.shallow_clone(),
             mask: None,
             prompts: self.prompts.clone(),
+            class_prompts: Vec::new(),
         })
     }
 }

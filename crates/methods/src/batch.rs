@@ -16,4 +16,6 @@ pub struct Batch {
     pub mask: Option<Tensor>,
     /// The prompts of the subject's samples: one for all, or one for each.
     pub prompts: Vec<String>,
+    /// Those of the class images, as many; none without prior preservation.
+    pub class_prompts: Vec<String>,
 }

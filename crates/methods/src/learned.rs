@@ -4,7 +4,7 @@ use adapters::Adapters;
 use anyhow::{Result, ensure};
 use libtorch::random;
 use regularizer::Category;
-use runs::{Group, TrainConfig};
+use runs::{Concept, Group, TrainConfig};
 use sampling::Pipeline;
 use tch::{Kind, Tensor};
 
@@ -16,6 +16,8 @@ pub struct Learned {
     /// Its embedding [vectors, width]: f32, a leaf, which the pipeline's text encoder reads. None where the placeholder is a
     /// word of the model's own.
     pub embedding: Option<Tensor>,
+    /// The tokens of further subjects, likewise.
+    pub more: Vec<(String, Tensor)>,
     /// Adapters in the U-Net.
     pub adapters: Option<Adapters>,
     /// The positions of \[V\] and of the class noun after it in the training prompt, where attention is regularised.
@@ -25,32 +27,42 @@ pub struct Learned {
 }
 
 impl Learned {
-    /// Adds the placeholder token and the adapter to a pipeline; the token's embedding starts from that of the initial word or the class noun. Where the
-    /// placeholder is the model's own, prompts may call it `[V]` from now on.
+    /// Adds the placeholder tokens and the adapter to a pipeline; a token's embedding starts from that of the initial word or the
+    /// class noun. Where the placeholder is the model's own, prompts may call it `[V]` from now on.
     ///
     /// # Errors
     /// When the token exists already, the word is not in the vocabulary, or a prompt is too long.
     pub fn start(pipeline: &mut Pipeline, config: &TrainConfig) -> Result<Self> {
         let placeholder = config.placeholder.clone();
-        let embedding = if config.new_token {
-            let embedding = initial_embedding(pipeline, config)?.set_requires_grad(true);
-            pipeline.add_placeholder(&placeholder, &embedding)?;
-            Some(embedding)
+        let (mut embedding, mut more) = (None, Vec::new());
+        if config.new_token {
+            for concept in config.concepts() {
+                let rows = initial_embedding(pipeline, config, &concept)?.set_requires_grad(true);
+                if embedding.is_none() {
+                    pipeline.add_placeholder(concept.placeholder, &rows)?;
+                    embedding = Some(rows);
+                } else {
+                    pipeline.add_token(concept.placeholder, &rows)?;
+                    more.push((concept.placeholder.to_owned(), rows));
+                }
+            }
         } else {
             pipeline.name_subject(&placeholder)?;
-            None
-        };
+        }
         let install =
             |adapter| Adapters::install(&mut pipeline.unet, adapter, random::derive(config.seed, "adapter", 0));
         let adapters = config.adapter.as_ref().map(install).transpose()?;
         let added = adapters.as_ref().map_or_else(Vec::new, Adapters::parameters);
-        Ok(Self { placeholder, embedding, adapters, positions: None, added })
+        Ok(Self { placeholder, embedding, more, adapters, positions: None, added })
     }
 
     /// The parameters of a group, by name.
     pub fn parameters<'a>(&'a self, pipeline: &'a Pipeline, group: Group) -> Vec<(&'a str, &'a Tensor)> {
         match group {
-            Group::Embedding => self.embedding.iter().map(|rows| (self.placeholder.as_str(), rows)).collect(),
+            Group::Embedding => {
+                let first = self.embedding.iter().map(|rows| (self.placeholder.as_str(), rows));
+                first.chain(self.more.iter().map(|(name, rows)| (name.as_str(), rows))).collect()
+            }
             Group::TextEncoder => pipeline.parameters.text_encoder.iter().collect(),
             Group::KeysValues | Group::CrossAttention | Group::Unet => {
                 pipeline.parameters.unet.iter().filter(|(name, _)| group.has_unet(name)).collect()
@@ -64,10 +76,10 @@ impl Learned {
 ///
 /// # Errors
 /// When the word is not in the vocabulary.
-pub fn initial_embedding(pipeline: &Pipeline, config: &TrainConfig) -> Result<Tensor> {
-    let (what, word) = match &config.initial_word {
+pub fn initial_embedding(pipeline: &Pipeline, config: &TrainConfig, concept: &Concept<'_>) -> Result<Tensor> {
+    let (what, word) = match concept.initial_word {
         Some(word) => ("initial word", word),
-        None => ("category", &config.category),
+        None => ("category", concept.category),
     };
     let encoding = pipeline.tokenizer.encode(word)?;
     // Without the start and the end of the text.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use options::LearningRateSchedule;
 use requests::{Config, ConfigAction, ConfigFormat, Preset, Train, TrainOptions};
-use runs::{ConfigLayers, SavedRun, TrainConfig, config_schema, layout};
+use runs::{ConfigLayers, FurtherConcept, SavedRun, TrainConfig, config_schema, layout};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -150,7 +150,26 @@ fn over(options: &TrainOptions, mut layers: ConfigLayers) -> Result<ConfigLayers
         let (path, value) = split_change(pair)?;
         layers.set(path, value)?;
     }
+    if !options.add_concept.is_empty() {
+        let first = layers.placeholder().unwrap_or_default();
+        let further = options.add_concept.iter().zip(1..).map(|(concept, number)| FurtherConcept {
+            concept: std::path::absolute(&concept.photos).unwrap_or_else(|_| concept.photos.clone()),
+            category: concept.category.clone(),
+            placeholder: numbered(first, number),
+            initial_word: None,
+        });
+        let further: Vec<FurtherConcept> = further.collect();
+        layers.put("more_concepts", serde_json::to_value(further)?)?;
+    }
     Ok(layers)
+}
+
+/// The token `number` after the first: <new3> is the second after <new1>, and after <new>.
+fn numbered(first: &str, number: usize) -> String {
+    let (name, end) = first.strip_suffix('>').map_or((first, ""), |name| (name, ">"));
+    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    let count = name[stem.len()..].parse::<usize>().unwrap_or(1);
+    format!("{stem}{}{end}", count.saturating_add(number))
 }
 
 /// What the flags say of phases: of all, of the last one, and then of single ones by name, which win.
@@ -211,6 +230,20 @@ mod tests {
         let line = ["attndreambooth", "train", "--concept", "photos", "--category", "bird", "--out", "run"];
         let Command::Train(train) = parse([&line, more].concat()).unwrap().command else { panic!() };
         layers(&train.options, None).unwrap().finish().unwrap()
+    }
+
+    #[test]
+    fn further_subjects_have_tokens_of_their_own() {
+        assert_eq!(
+            ["<new1>", "<new>", "my", "<a9>"].map(|first| numbered(first, 2)),
+            ["<new3>", "<new3>", "my3", "<a11>"]
+        );
+        let config =
+            config(&["--method", "custom-diffusion", "--add-concept", "cats:cat", "--add-concept", "/dogs:dog"]);
+        let found: Vec<_> = config.concepts().iter().map(|concept| concept.fill("[V] [category]")).collect();
+        assert_eq!(found, ["[V] bird", "<new2> cat", "<new3> dog"]);
+        assert!(config.more_concepts[0].concept.is_absolute());
+        config.validate().unwrap();
     }
 
     #[test]

@@ -83,6 +83,7 @@ mod tests {
             config,
             base_model: ModelFingerprint::default(),
             photos: Vec::new(),
+            more_photos: Vec::new(),
             prior_photos: None,
             extends: None,
         };

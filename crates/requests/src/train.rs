@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use options::{DeviceChoice, Dtype, LearningRateSchedule};
 use serde::{Deserialize, Serialize};
 
-use crate::{Profiling, Seed, SingleFile, bounded};
+use crate::{AddedConcept, Profiling, Seed, SingleFile, bounded};
 
 /// In place of a set of prompts.
 pub const NO_RESULTS: &str = "none";
@@ -115,6 +115,13 @@ pub struct TrainOptions {
     /// Class noun of the subject, for example "dog"
     #[arg(long, value_name = "NOUN", visible_alias = "class-noun")]
     pub category: Option<String>,
+    /// A further subject to learn in the same run, its photos and its class noun; can be repeated
+    ///
+    /// Prompts call it by its token: <new2> where that of --concept is <new> or <new1>, the next <new3>, and so on. AttnDreamBooth
+    /// learns one subject a run.
+    #[arg(long, value_name = "PHOTOS:NOUN")]
+    #[serde(default)]
+    pub add_concept: Vec<AddedConcept>,
     /// Method: attndreambooth, attndreambooth-lora, textual-inversion, dreambooth, ti-db, custom-diffusion, oft, coft or lora
     /// [default: attndreambooth]
     #[arg(long, value_name = "NAME")]

@@ -18,6 +18,9 @@ const MAX_IMAGES: usize = 100_000;
 /// The vectors of \[V\]: CLIP's text encoder has 77 positions, of which two are the start's and the end's.
 const MAX_VECTORS: usize = 75;
 
+/// Subjects beside the first.
+const MAX_CONCEPTS: usize = 100;
+
 impl TrainConfig {
     /// Checks what can be checked without the model and the photos.
     ///
@@ -31,6 +34,7 @@ impl TrainConfig {
             1..=MAX_VECTORS,
             "[V] and the prompt share the text encoder's positions",
         )?;
+        self.check_further().context("more_concepts")?;
         ensure!(self.checkpoint_every > 0, "checkpoint_every is 0, but must be at least 1");
         let shown = terminal::shortened(&self.prompt);
         ensure!(self.prompt.matches("[V]").count() == 1, "prompt is {shown:?}, but must have [V] exactly once");
@@ -63,6 +67,32 @@ impl TrainConfig {
         if let Some(sizes) = &self.sizes {
             sizes.augmentation.validate().context("sizes")?;
         }
+        Ok(())
+    }
+
+    /// What several subjects must have.
+    fn check_further(&self) -> Result<()> {
+        limits::within("their number", self.more_concepts.len(), 0..=MAX_CONCEPTS, "each has photos and a token")?;
+        let mut taken = vec![self.placeholder.as_str()];
+        for further in &self.more_concepts {
+            let name = terminal::shortened(&further.placeholder);
+            ensure!(!further.category.trim().is_empty(), "the category of {name} is empty: give its class noun");
+            ensure!(
+                self.new_token,
+                "{name} is a new token, but {} a word of the model's: set new_token to true",
+                terminal::shortened(&self.placeholder)
+            );
+            ensure!(
+                !taken.contains(&further.placeholder.as_str()),
+                "the placeholder {name} is that of two subjects: give each its own"
+            );
+            taken.push(&further.placeholder);
+        }
+        ensure!(
+            self.more_concepts.is_empty() || !self.phases.values().any(Phase::regularizes),
+            "there are several subjects, but lambda_mean and lambda_variance regularise attention in the prompt of one: give \
+             another --method, or train each alone"
+        );
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use photos::{Augmentation, SizeAugmentation};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::concept::FurtherConcept;
 use crate::phase::{Group, Phase, Phases};
 
 /// A training run's configuration; absent keys have the values of AttnDreamBooth's paper.
@@ -31,6 +32,9 @@ pub struct TrainConfig {
     pub placeholder: String,
     /// Add the placeholder as a new token; otherwise it is a word that the model has, as DreamBooth's "sks".
     pub new_token: bool,
+    /// Further subjects that are learned together with the first: prompts call them by their tokens.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub more_concepts: Vec<FurtherConcept>,
     /// Embedding vectors of the placeholder token; 1 in the paper.
     pub vectors: usize,
     /// Word whose embedding the new token starts from; the class noun if there is none.
@@ -183,6 +187,7 @@ impl TrainConfig {
             category: String::new(),
             placeholder: "<new>".to_owned(),
             new_token: true,
+            more_concepts: Vec::new(),
             vectors: 1,
             initial_word: None,
             init_from: None,

@@ -83,6 +83,11 @@ impl ConfigLayers {
         self.value.get("method")?.as_str()
     }
 
+    /// The placeholder token of the first subject.
+    pub fn placeholder(&self) -> Option<&str> {
+        self.value.get("placeholder")?.as_str()
+    }
+
     /// The names of the phases, in their order.
     pub fn phases(&self) -> Vec<String> {
         self.value

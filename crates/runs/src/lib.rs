@@ -48,6 +48,7 @@
 mod attention;
 mod bounds;
 mod checkpoints;
+mod concept;
 mod config;
 mod config_layers;
 mod curves;
@@ -73,6 +74,7 @@ pub use attention::{
     Inspection, InspectionImage, NearToken, Overlay, attention_maps,
 };
 pub use checkpoints::{CheckpointFolder, write_checkpoint};
+pub use concept::{Concept, FurtherConcept};
 pub use config::{Prior, RegularizerConfig, Sizes, TrainConfig, Validation, config_schema};
 pub use config_layers::ConfigLayers;
 pub use curves::{curves, draw_curves};

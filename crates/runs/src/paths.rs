@@ -20,6 +20,9 @@ pub(crate) fn clear(config: &mut Value) {
             *value = Value::Null;
         }
     }
+    for further in config.get_mut("more_concepts").and_then(Value::as_array_mut).into_iter().flatten() {
+        further["concept"] = Value::Null;
+    }
 }
 
 impl TrainConfig {
@@ -43,6 +46,9 @@ impl TrainConfig {
                 own.clone_from(other);
             }
         }
+        for (own, other) in self.more_concepts.iter_mut().zip(&other.more_concepts) {
+            own.concept.clone_from(&other.concept);
+        }
         if let (Some(own), Some(other)) = (&mut self.prior, &other.prior) {
             own.folder.clone_from(&other.folder);
         }
@@ -54,7 +60,8 @@ impl TrainConfig {
 /// # Errors
 /// When the folder of prior images has another purpose too.
 pub fn settle_paths(config: &mut TrainConfig, out: &Path) -> Result<()> {
-    for path in [&mut config.model, &mut config.concept].into_iter().chain(&mut config.init_from) {
+    let further = config.more_concepts.iter_mut().map(|further| &mut further.concept);
+    for path in [&mut config.model, &mut config.concept].into_iter().chain(&mut config.init_from).chain(further) {
         *path = absolute(path)?;
     }
     let Some(prior) = &mut config.prior else { return Ok(()) };

@@ -32,6 +32,9 @@ pub struct RunRecord {
     /// The photos that it learns from.
     #[serde(default)]
     pub photos: Vec<SavedPhoto>,
+    /// Those of further subjects.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more_photos: Vec<Vec<SavedPhoto>>,
     /// The user's own class images, where it has prior preservation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prior_photos: Option<Vec<SavedPhoto>>,
@@ -109,11 +112,13 @@ impl SavedRun {
         self.record.base_model.check(found, model, &self.folder)
     }
 
-    /// The run's photos in its own order, whatever their files are called now.
+    /// The run's photos of a subject, counted from 0, in its own order, whatever their files are called now.
     ///
     /// # Errors
     /// Names a photo that is missing or new.
-    pub fn arrange(&self, photos: Vec<Photo>, concept: &Path) -> Result<Vec<Photo>> {
+    pub fn arrange(&self, subject: usize, photos: Vec<Photo>, concept: &Path) -> Result<Vec<Photo>> {
+        let RunRecord { photos: first, more_photos, .. } = &self.record;
+        let recorded = std::iter::once(first).chain(more_photos).nth(subject);
         let refuse = |what: String| -> Result<Vec<Photo>> {
             bail!(
                 "the photos in {} are not those of the run in {}: {what}; name the folder of those with --concept",
@@ -123,7 +128,7 @@ impl SavedRun {
         };
         let mut left: VecDeque<Photo> = photos.into();
         let mut arranged = Vec::new();
-        for SavedPhoto { file, sha256 } in &self.record.photos {
+        for SavedPhoto { file, sha256 } in recorded.into_iter().flatten() {
             match left.iter().position(|photo| photo.sha256 == *sha256).and_then(|at| left.remove(at)) {
                 Some(photo) => arranged.push(photo),
                 None => return refuse(format!("{file} is missing or has other contents")),
@@ -174,6 +179,7 @@ fn without_paths(record: &RunRecord) -> Result<Value> {
     let mut record = serde_json::to_value(RunRecord {
         base_model: ModelFingerprint::default(),
         photos: Vec::new(),
+        more_photos: Vec::new(),
         ..record.clone()
     })?;
     paths::clear(&mut record["config"]);
@@ -245,6 +251,7 @@ mod tests {
             config,
             base_model: ModelFingerprint::default(),
             photos: Vec::new(),
+            more_photos: Vec::new(),
             prior_photos: None,
             extends: None,
         };

@@ -53,11 +53,14 @@ enum Source {
     Prefetcher(Prefetcher<BatchIndex, Result<Batch>>),
 }
 
-/// The photos of the subject, and then the class images.
+/// The photos of the subjects, and then the class images.
 #[derive(Debug)]
 struct Photos {
     all: Vec<Photo>,
-    subject: usize,
+    /// Which subject each is of, or the class images of which.
+    subjects: Vec<usize>,
+    /// How many are of subjects.
+    shown: usize,
     pixels_per_latent: u32,
 }
 
@@ -72,20 +75,24 @@ struct Maker {
 }
 
 impl PhotoBatches {
-    /// Crops of the subject's photos, and as many of class images in each batch where there are `prior` ones.
+    /// Crops of the photos of each subject, and as many of class images in each batch where there are `prior` ones, likewise of
+    /// each subject.
     ///
     /// # Errors
     /// When there can be no more threads, or as [`LatentEncoder::new`].
     pub fn new(
         config: &TrainConfig,
         pipeline: &Pipeline,
-        subject: Vec<Photo>,
-        prior: Option<Vec<Photo>>,
+        photos: Vec<Vec<Photo>>,
+        prior: Vec<Vec<Photo>>,
     ) -> Result<Self> {
-        let subjects = subject.len();
-        let all = subject.into_iter().chain(prior.into_iter().flatten()).collect();
+        let shown = photos.iter().map(Vec::len).sum();
+        let numbered = |of_each: Vec<Vec<Photo>>| {
+            of_each.into_iter().enumerate().flat_map(|(subject, photos)| photos.into_iter().map(move |p| (subject, p)))
+        };
+        let (subjects, all) = numbered(photos).chain(numbered(prior)).unzip();
         let pixels_per_latent = u32::try_from(pipeline.vae.config().downscale_factor())?;
-        let photos = Arc::new(Photos { all, subject: subjects, pixels_per_latent });
+        let photos = Arc::new(Photos { all, subjects, shown, pixels_per_latent });
         let mut maker = Maker {
             config: config.clone(),
             photos: Arc::clone(&photos),
@@ -143,10 +150,15 @@ impl Maker {
         let first = number * phase.batch_size;
         let seeds = (first..first + phase.batch_size)
             .map(|sample| random::derive(self.config.seed, "prompts", key(index.phase, sample)));
-        let subject = &samples[..phase.batch_size];
+        let (subject, class) = samples.split_at(phase.batch_size);
+        let subjects = |samples: &[Sample]| -> Vec<usize> {
+            samples.iter().map(|(photo, _)| self.photos.subjects[*photo]).collect()
+        };
+        let seeds: Vec<(usize, u64)> = subjects(subject).into_iter().zip(seeds).collect();
         let sizes: Vec<ApparentSize> =
             subject.iter().filter_map(|(_, crop)| placed(crop)).map(PlacedPhoto::apparent_size).collect();
-        let prompts = self.prompts.choose(seeds, &sizes);
+        let prompts = self.prompts.choose(&seeds, &sizes);
+        let class_prompts = self.prompts.of_class(&subjects(class), prompts.len());
         let _span = tracing::trace_span!("batches/noise").entered();
         libtorch::catch(|| {
             // Means and logarithms of variances, half of the channels each.
@@ -160,6 +172,7 @@ impl Maker {
                 timesteps: libtorch::upload(&timesteps, device),
                 mask: masks(subject, &moments, device)?,
                 prompts,
+                class_prompts,
             })
         })?
     }
@@ -184,14 +197,14 @@ fn placed(crop: &Crop) -> Option<&PlacedPhoto> {
 }
 
 impl Photos {
-    /// The samples of a batch: the subject's, and then as many of class images where there are any.
+    /// The samples of a batch: the subjects', and then as many of class images where there are any.
     fn choose(&self, config: &TrainConfig, phase: &Phase, index: BatchIndex) -> Vec<Sample> {
         let mut samples = self.choose_subject(config, phase, index);
-        let prior = &self.all[self.subject..];
+        let prior = &self.all[self.shown..];
         if !prior.is_empty() {
             let crop = |seed, photo: &Photo| cropped(config, seed, photo);
             let chosen = choose(config, "prior photos", prior, phase, index, crop);
-            samples.extend(chosen.into_iter().map(|(photo, crop)| (self.subject + photo, crop)));
+            samples.extend(chosen.into_iter().map(|(photo, crop)| (self.shown + photo, crop)));
         }
         samples
     }
@@ -204,7 +217,7 @@ impl Photos {
                 Crop::Placed(sizes.augmentation.sample(seed, side, side / self.pixels_per_latent, flip_p))
             }
         };
-        choose(config, "photos", &self.all[..self.subject], phase, index, crop)
+        choose(config, "photos", &self.all[..self.shown], phase, index, crop)
     }
 }
 

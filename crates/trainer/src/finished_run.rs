@@ -95,7 +95,7 @@ impl FinishedRun {
     pub fn photos(&self) -> Result<Vec<Photo>> {
         let concept = &self.config.concept;
         let found = PhotoFolder::open(concept).context("the run's photos (--concept says where they are now)")?;
-        self.saved.arrange(found.photos, concept)
+        self.saved.arrange(0, found.photos, concept)
     }
 
     /// The embedding of a new token.
@@ -213,7 +213,7 @@ impl FinishedRun {
         if own.exists() {
             return embedding(&own, &self.config);
         }
-        methods::initial_embedding(pipeline, &self.config)
+        methods::initial_embedding(pipeline, &self.config, &self.config.concepts()[0])
     }
 }
 

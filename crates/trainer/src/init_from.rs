@@ -26,6 +26,7 @@ pub(crate) fn apply(trainer: &Trainer, out: &Path) -> Result<Vec<String>> {
     if start::restore(pipeline, learned, out)? {
         return Ok(Vec::new());
     }
+    ensure!(learned.more.is_empty(), "--init-from is for a run of one subject, but this one has several: leave it out");
     let notes = match from.is_dir() {
         true => of_run(trainer, from),
         false => of_file(trainer, from),

@@ -12,7 +12,7 @@
 //! let config = TrainConfig { category: "dog".to_owned(), ..TrainConfig::paper() };
 //! let pipeline = Pipeline::from_folder("models/sd2.1-base".as_ref(), (Kind::Float, Device::Cpu))?;
 //! let photos = photos::PhotoFolder::open("photos/dog")?.photos;
-//! let mut batches = PhotoBatches::new(&config, &pipeline, photos, None)?;
+//! let mut batches = PhotoBatches::new(&config, &pipeline, vec![photos], Vec::new())?;
 //! let trainer = Trainer::new(config, pipeline)?;
 //! for (number, phase) in trainer.config.phases.values().enumerate() {
 //!     let mut phase_run = trainer.start(number)?;

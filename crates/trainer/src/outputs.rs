@@ -87,7 +87,7 @@ impl Outputs {
         make_parent(&path)?;
         let pipeline = &trainer.pipeline;
         match (group, &trainer.learned.embedding) {
-            (Group::Embedding, Some(rows)) => {
+            (Group::Embedding, Some(rows)) if trainer.learned.more.is_empty() => {
                 return export::save_embeddings(&path, &trainer.config.placeholder, rows);
             }
             (Group::TextEncoder, _) => {

@@ -292,7 +292,7 @@ impl PhaseRun {
         names: &mut Vec<&'static str>,
     ) -> Result<Tensor> {
         libtorch::catch(|| {
-            let states = self.states.of(&trainer.pipeline, &batch.prompts)?;
+            let states = self.states.of(&trainer.pipeline, batch)?;
             let losses = trainer.losses(phase, batch, &states)?;
             let parts = phase.gradient_accumulation as f64;
             let part = |term: &LossTerm| match term.reduction {

@@ -4,16 +4,20 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result, ensure};
 use libtorch::random;
+use methods::Batch;
 use photos::ApparentSize;
 use prompts::{SizePhrases, TemplateSet, with_phrase};
 use runs::{Group, Phase, TrainConfig};
 use sampling::Pipeline;
 use tch::Tensor;
 
-/// The prompts that a subject's sample may have, with the class noun filled in.
+/// The prompts that samples may have, with the class noun filled in.
 #[derive(Debug, Clone)]
 pub(crate) struct Prompts {
-    all: Vec<String>,
+    /// Of each subject.
+    all: Vec<Vec<String>>,
+    /// Of each subject's class images.
+    class: Vec<String>,
     /// What prompts say of the size at which the subject is shown.
     phrases: Option<SizePhrases>,
 }
@@ -29,20 +33,24 @@ impl Prompts {
             Some(name) => TemplateSet::load(name)?.prompts,
         };
         let phrases = config.sizes.as_ref().map(|sizes| SizePhrases::load(&sizes.phrases)).transpose()?;
-        Ok(Self { all: all.iter().map(|prompt| config.fill(prompt)).collect(), phrases })
+        let concepts = config.concepts();
+        let class = config.prior.iter().flat_map(|prior| concepts.iter().map(|concept| concept.fill(&prior.prompt)));
+        let class = class.collect();
+        let all = concepts.iter().map(|concept| all.iter().map(|prompt| concept.fill(prompt)).collect()).collect();
+        Ok(Self { all, class, phrases })
     }
 
-    /// The prompts of samples with these seeds, which are shown at these sizes if sizes matter: a single one where all have the
-    /// same.
-    pub(crate) fn choose(&self, seeds: impl Iterator<Item = u64>, sizes: &[ApparentSize]) -> Vec<String> {
+    /// The prompts of samples of these subjects with these seeds, which are shown at these sizes if sizes matter: a single one
+    /// where all have the same.
+    pub(crate) fn choose(&self, samples: &[(usize, u64)], sizes: &[ApparentSize]) -> Vec<String> {
         let Some(phrases) = &self.phrases else {
             return match self.all.as_slice() {
-                [only] => vec![only.clone()],
-                all => seeds.map(|seed| one_of(all, seed, "prompt").clone()).collect(),
+                [all] if all.len() == 1 => all.clone(),
+                all => samples.iter().map(|&(subject, seed)| one_of(&all[subject], seed, "prompt").clone()).collect(),
             };
         };
-        let with_size = |(seed, size): (u64, &ApparentSize)| {
-            let prompt = one_of(&self.all, seed, "prompt");
+        let with_size = |(&(subject, seed), size): (&(usize, u64), &ApparentSize)| {
+            let prompt = one_of(&self.all[subject], seed, "prompt");
             let phrases = match size {
                 ApparentSize::Far => &phrases.far,
                 ApparentSize::Near => &phrases.near,
@@ -50,10 +58,19 @@ impl Prompts {
             };
             if phrases.is_empty() { prompt.clone() } else { with_phrase(one_of(phrases, seed, "phrase"), prompt) }
         };
-        seeds.zip(sizes).map(with_size).collect()
+        samples.iter().zip(sizes).map(with_size).collect()
     }
 
-    /// Checks every prompt that there may be.
+    /// The prompts of class images of these subjects, beside `prompts` of the subjects: as many.
+    pub(crate) fn of_class(&self, subjects: &[usize], prompts: usize) -> Vec<String> {
+        match self.class.as_slice() {
+            [] => Vec::new(),
+            [only] => vec![only.clone(); prompts],
+            class => subjects.iter().map(|subject| class[*subject].clone()).collect(),
+        }
+    }
+
+    /// Checks every prompt of a subject that there may be.
     ///
     /// # Errors
     /// When one is too long, or does not name the subject.
@@ -72,9 +89,10 @@ impl Prompts {
 
     fn each(&self) -> Vec<String> {
         let phrases = self.phrases.iter().flat_map(|phrases| phrases.far.iter().chain(&phrases.near));
+        let all: Vec<&String> = self.all.iter().flatten().collect();
         let with: Vec<String> =
-            phrases.flat_map(|phrase| self.all.iter().map(move |prompt| with_phrase(phrase, prompt))).collect();
-        self.all.iter().cloned().chain(with).collect()
+            phrases.flat_map(|phrase| all.iter().map(move |prompt| with_phrase(phrase, prompt))).collect();
+        all.into_iter().cloned().chain(with).collect()
     }
 }
 
@@ -87,38 +105,33 @@ fn one_of<'a>(all: &'a [String], seed: u64, purpose: &str) -> &'a String {
 /// graph.
 #[derive(Debug)]
 pub(crate) struct PromptStates {
-    class_prompt: Option<String>,
     /// Whether the text encoder, and so the states of all prompts, are trained.
     text_encoder: bool,
-    /// Whether the embedding, and so the states of prompts with \[V\], are trained.
-    embedding: bool,
+    /// How prompts call what is trained of the embeddings: their states change too.
+    trained: Vec<String>,
     constant: HashMap<String, Tensor>,
 }
 
 impl PromptStates {
     pub(crate) fn new(config: &TrainConfig, phase: &Phase) -> Self {
         Self {
-            class_prompt: config.prior.as_ref().map(|prior| config.fill(&prior.prompt)),
             text_encoder: phase.trains.contains_key(&Group::TextEncoder),
-            embedding: phase.trains.contains_key(&Group::Embedding),
+            trained: match phase.trains.contains_key(&Group::Embedding) {
+                true => config.concepts().iter().map(|concept| concept.fill("[V]")).collect(),
+                false => Vec::new(),
+            },
             constant: HashMap::new(),
         }
     }
 
-    /// The hidden states [prompts, positions, width] of these prompts and, with prior preservation, as often that of the class
-    /// noun's.
+    /// The hidden states [prompts, positions, width] of the prompts of a batch, those of class images last.
     ///
     /// # Errors
     /// What the text encoder refuses.
-    pub(crate) fn of(&mut self, pipeline: &Pipeline, prompts: &[String]) -> Result<Tensor> {
-        let class = self.class_prompt.clone();
-        let all: Vec<&str> = prompts
-            .iter()
-            .map(String::as_str)
-            .chain(class.iter().flat_map(|class| vec![class.as_str(); prompts.len()]))
-            .collect();
+    pub(crate) fn of(&mut self, pipeline: &Pipeline, batch: &Batch) -> Result<Tensor> {
+        let all: Vec<&str> = batch.prompts.iter().chain(&batch.class_prompts).map(String::as_str).collect();
         // The changing ones in one pass, each once.
-        let changes = |prompt: &str| self.text_encoder || self.embedding && prompt.contains("[V]");
+        let changes = |prompt: &str| self.text_encoder || self.trained.iter().any(|name| prompt.contains(name));
         let mut changing: Vec<&str> = all.iter().copied().filter(|prompt| changes(prompt)).collect();
         changing.sort_unstable();
         changing.dedup();

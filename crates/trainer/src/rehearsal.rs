@@ -35,7 +35,7 @@ impl Rehearsal {
     fn rehearse(layers: ConfigLayers, out: &Path, device: Device, opening: Opening<'_>) -> Result<Self> {
         let Checked { trainer, photos, prior, notes, .. } = Checked::new(layers, out, device, opening)?;
         // Images of the class noun may not be there yet; of others, a step takes as long.
-        let prior = prior.map(|_| photos.clone());
+        let prior = if prior.is_empty() { Vec::new() } else { photos.clone() };
         let mut batches = PhotoBatches::new(&trainer.config, &trainer.pipeline, photos, prior)?;
         let mut seconds_per_step = Vec::new();
         for (number, phase) in trainer.config.phases.values().enumerate().filter(|(_, phase)| phase.steps > 0) {

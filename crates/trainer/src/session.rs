@@ -39,8 +39,10 @@ pub struct Session {
     /// The bytes of its `config.json`.
     config: Vec<u8>,
     trainer: Trainer,
-    photos: Vec<Photo>,
-    prior: Option<PriorImages>,
+    /// Of each subject.
+    photos: Vec<Vec<Photo>>,
+    /// Likewise; none without prior preservation.
+    prior: Vec<PriorImages>,
     outputs: Outputs,
     checkpoint: Option<Checkpoint>,
     /// The learned weights are saved already.
@@ -53,8 +55,8 @@ pub(crate) struct Checked {
     /// What is resumed, and the hold on its folder.
     started: Option<(SavedRun, RunFolder)>,
     pub(crate) trainer: Trainer,
-    pub(crate) photos: Vec<Photo>,
-    pub(crate) prior: Option<PriorImages>,
+    pub(crate) photos: Vec<Vec<Photo>>,
+    pub(crate) prior: Vec<PriorImages>,
     record: RunRecord,
     outputs: Outputs,
     learned: bool,
@@ -91,14 +93,19 @@ impl Checked {
             Opening::New | Opening::Resumed => None,
         };
         begun.as_ref().map_or(Ok(()), |begun| begun.check_base(&base, model.path()))?;
-        let found = PhotoFolder::open(&config.concept).map_err(|error| moved(error.into(), "photos", "--concept"));
-        let PhotoFolder { mut photos, notes: about_photos, .. } = found?;
-        if let Some(saved) = saved {
-            photos = saved.arrange(photos, &config.concept)?;
+        let (mut photos, mut about_photos) = (Vec::new(), Vec::new());
+        let further = config.more_concepts.iter().map(|further| &further.concept);
+        for (subject, folder) in std::iter::once(&config.concept).chain(further).enumerate() {
+            let found = PhotoFolder::open(folder).map_err(|error| moved(error.into(), "photos", "--concept"))?;
+            photos.push(match saved {
+                Some(saved) => saved.arrange(subject, found.photos, folder)?,
+                None => found.photos,
+            });
+            about_photos.extend(found.notes);
         }
         libtorch::set_tf32(config.dtype == Dtype::Tf32)?;
         libtorch::set_deterministic(config.deterministic)?;
-        let prior = config.prior.as_ref().map(|prior| PriorImages::open(prior, out, &base)).transpose()?;
+        let prior = PriorImages::of_all(&config, out, &base)?;
         let mut pipeline = Pipeline::open(&model, (Kind::Float, device))?;
         pipeline.set_packed_bytes(libtorch::half_of_memory_beyond(Pipeline::RESERVED_BYTES));
         pipeline.set_compute_dtype(libtorch::kind(config.dtype));
@@ -122,8 +129,13 @@ impl Checked {
         let record = RunRecord {
             config: trainer.config.clone(),
             base_model: base,
-            photos: runs::by_contents(&photos),
-            prior_photos: prior.as_ref().map(|prior| runs::by_contents(prior.own())),
+            photos: runs::by_contents(&photos[0]),
+            more_photos: photos[1..].iter().map(runs::by_contents).collect(),
+            prior_photos: trainer
+                .config
+                .prior
+                .as_ref()
+                .map(|_| runs::by_contents(prior.iter().flat_map(PriorImages::own))),
             extends,
         };
         if let Some(saved) = saved {
@@ -132,7 +144,7 @@ impl Checked {
         let outputs = Outputs::new(out);
         let learned = resume && outputs.learned(&trainer.config);
         if !learned {
-            notes.extend(space::check(&trainer, prior.as_ref(), out)?);
+            notes.extend(space::check(&trainer, &prior, out)?);
         }
         Ok(Self { started, trainer, photos, prior, record, outputs, learned, notes })
     }
@@ -227,14 +239,14 @@ impl Session {
     /// Returns whether all phases were finished.
     fn learn(&mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -> Result<bool> {
         let Trainer { config, pipeline, .. } = &self.trainer;
-        if let (Some(prior), Some(images)) = (&config.prior, &mut self.prior)
-            && !tracing::trace_span!("train/class_images")
-                .in_scope(|| images.generate(pipeline, config, prior, stop, watch))?
-        {
-            return Ok(false);
+        for images in &mut self.prior {
+            let generate = || images.generate(pipeline, config, stop, watch);
+            if !tracing::trace_span!("train/class_images").in_scope(generate)? {
+                return Ok(false);
+            }
         }
         let photos = std::mem::take(&mut self.photos);
-        let prior = self.prior.take().map(PriorImages::into_photos);
+        let prior = std::mem::take(&mut self.prior).into_iter().map(PriorImages::into_photos).collect();
         let mut batches = PhotoBatches::new(config, pipeline, photos, prior)?;
         let first = BatchIndex { phase: 0, step: 0, part: 0 };
         let crops = batches.crops(first)?;

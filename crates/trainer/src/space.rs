@@ -34,9 +34,9 @@ struct Need {
 ///
 /// # Errors
 /// When it does not fit. A file system that does not say what is free is taken to have enough.
-pub(crate) fn check(trainer: &Trainer, prior: Option<&PriorImages>, out: &Path) -> Result<Option<String>> {
+pub(crate) fn check(trainer: &Trainer, prior: &[PriorImages], out: &Path) -> Result<Option<String>> {
     let mut need = need(trainer);
-    if let Some(prior) = prior {
+    for prior in prior {
         let images = image_bytes(trainer).saturating_mul(prior.missing() as u64);
         if prior.folder().starts_with(out) {
             need.peak = need.peak.saturating_add(images);

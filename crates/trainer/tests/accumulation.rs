@@ -30,7 +30,14 @@ impl Batches for Parts {
         };
         let Batch { latents, noise, timesteps, prompts, .. } = &self.whole;
         let prompts = prompts.clone();
-        Ok(Batch { latents: part(latents), noise: part(noise), timesteps: part(timesteps), mask: None, prompts })
+        Ok(Batch {
+            latents: part(latents),
+            noise: part(noise),
+            timesteps: part(timesteps),
+            mask: None,
+            prompts,
+            class_prompts: Vec::new(),
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use adapters::Lora;
 use golden::fixtures;
 use options::{Adapter, LoraKeys, LoraTargets};
-use runs::{ConfigLayers, TrainConfig, layout, read_log};
+use runs::{ConfigLayers, FurtherConcept, Prior, TrainConfig, layout, read_log};
 use tch::{Device, Kind, Tensor};
 use trainer::{FinishedRun, Opening, Outcome, Session};
 use weights::Archive;
@@ -199,6 +199,43 @@ fn a_run_starts_from_what_another_has_learned() {
     let pipeline = run.pipeline_after(None, (Kind::Float, Device::Cpu)).unwrap();
     let start = run.start_embedding(&pipeline).unwrap();
     assert!(start.equal(&tensors(&folder.at("elsewhere").join(layout::EMBEDDING))[0].1));
+}
+
+#[test]
+fn a_run_of_several_subjects_knows_each_by_its_token() {
+    let folder = Folder::new();
+    fs::create_dir(folder.at("dogs")).unwrap();
+    common::photos()[0].pixels.save(folder.at("dogs/dog.png")).unwrap();
+    let mut config = folder.config(methods::named("custom-diffusion").unwrap().recipe());
+    config.prior = Some(Prior { images: 1, steps: 2, ..Prior::default() });
+    config.phases[0].steps = 2;
+    config.more_concepts = vec![FurtherConcept {
+        concept: folder.at("dogs"),
+        category: "dog".to_owned(),
+        placeholder: "<new2>".to_owned(),
+        initial_word: Some("cat".to_owned()),
+    }];
+    folder.run(&config, "run", Opening::New, 1).unwrap();
+    let run = folder.at("run");
+    assert_eq!(["prior", "prior-2"].map(|prior| fs::read_dir(run.join(prior)).unwrap().count()), [1, 1]);
+    // The photos are told by their contents, each subject's by its own.
+    fs::rename(folder.at("dogs"), folder.at("moved")).unwrap();
+    config.more_concepts[0].concept = folder.at("photos");
+    let error = folder.run(&config, "run", Opening::Resumed, 100).unwrap_err();
+    assert!(format!("{error:#}").contains("1.png was not there"), "{error:#}");
+    config.more_concepts[0].concept = folder.at("moved");
+    assert_eq!(folder.run(&config, "run", Opening::Resumed, 100).unwrap(), Outcome::Finished);
+
+    let run = FinishedRun::open(&run).unwrap();
+    let pipeline = run.pipeline((Kind::Float, Device::Cpu)).unwrap();
+    let learned = tensors(&folder.at("run").join(layout::EMBEDDING));
+    assert_eq!(learned.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["<new1>", "<new2>"]);
+    for (name, rows) in &learned {
+        let ids = pipeline.tokenizer.encode(&pipeline.resolve(name).unwrap()).unwrap().ids;
+        let found = pipeline.text_encoder.embed(&Tensor::from_slice(&ids[1..2]).unsqueeze(0)).unwrap();
+        assert!(found.get(0).equal(rows), "{name}");
+    }
+    assert!(!learned[0].1.equal(&learned[1].1));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{learned, run_to_end};
-use runs::{Prior, TrainConfig};
+use runs::{FurtherConcept, Prior, TrainConfig};
 use trainer::{Checkpoint, Trainer};
 
 const STEPS: usize = 3;
@@ -26,8 +26,17 @@ fn config(recipe: TrainConfig) -> TrainConfig {
 
 #[test]
 fn every_method_resumes_to_the_same_bits() {
-    for method in methods::ALL {
-        let config = config(method.recipe());
+    let recipes = methods::ALL.map(|method| (method, method.recipe()));
+    let further = FurtherConcept {
+        concept: "dogs".into(),
+        category: "dog".to_owned(),
+        placeholder: "<new2>".to_owned(),
+        initial_word: None,
+    };
+    let method: &dyn methods::Method = &methods::CustomDiffusion;
+    let several = TrainConfig { more_concepts: vec![further], ..method.recipe() };
+    for (method, recipe) in recipes.into_iter().chain([(method, several)]) {
+        let config = config(recipe);
         let (trainer, mut batches) = common::start(config.clone());
         let before = learned(&trainer);
         let mut losses = Vec::new();

@@ -44,6 +44,7 @@ impl FromFile {
             timesteps: self.0.get("timesteps").get(step),
             mask: None,
             prompts: vec![self.2.clone()],
+            class_prompts: Vec::new(),
         }
     }
 }

@@ -61,6 +61,7 @@ pub(crate) fn run_of(parent: &Path, name: &str, config: impl FnOnce(&Path) -> Tr
         config: config(&photos),
         base_model: ModelFingerprint::default(),
         photos: vec![photo],
+        more_photos: Vec::new(),
         prior_photos: None,
         extends: None,
     };

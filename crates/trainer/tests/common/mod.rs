@@ -36,8 +36,9 @@ pub(crate) fn start(config: TrainConfig) -> (Trainer, PhotoBatches) {
     // More threads only wait for each other in so small a model.
     tch::set_num_threads(1);
     let pipeline = Pipeline::from_folder(&fixtures().join("tiny-sd21"), (Kind::Float, Device::Cpu)).unwrap();
-    let prior = config.prior.as_ref().map(|_| photos());
-    let batches = PhotoBatches::new(&config, &pipeline, photos(), prior).unwrap();
+    let of_all = || vec![photos(); config.concepts().len()];
+    let prior = if config.prior.is_some() { of_all() } else { Vec::new() };
+    let batches = PhotoBatches::new(&config, &pipeline, of_all(), prior).unwrap();
     (Trainer::new(config, pipeline).unwrap(), batches)
 }
 
@@ -46,6 +47,8 @@ pub(crate) fn learned(trainer: &Trainer) -> Vec<(String, Tensor)> {
     let unet = trainer.pipeline.parameters.unet.iter();
     let added = trainer.learned.added.iter().map(|(name, tensor)| (name.as_str(), tensor));
     let embedding = trainer.learned.embedding.iter().map(|rows| ("[V]", rows));
+    let more = trainer.learned.more.iter().map(|(name, rows)| (name.as_str(), rows));
+    let embedding = embedding.chain(more);
     unet.chain(added).chain(embedding).map(|(name, tensor)| (name.to_owned(), tensor.detach().copy())).collect()
 }
 
