@@ -8,7 +8,7 @@ use anyhow::{Result, bail, ensure};
 use model_files::{BaseModel, Component};
 use options::LoraKeys;
 use requests::{Export, ExportFormat, FileDtype, LoraExport};
-use runs::Group;
+use runs::{Concept, Group};
 use serde::Serialize;
 use tch::{Device, Kind};
 use trainer::FinishedRun;
@@ -98,13 +98,19 @@ fn diffusers(request: &Export, context: &Context<'_>) -> Result<Exported> {
     );
     let run = models::finished(&request.run, request.model.as_deref())?;
     let (base, learned) = open(&run, context)?;
-    let (placeholder, category) = (&run.config.placeholder, &run.config.category);
-    let embeddings = run.embedding.as_ref().map(|rows| (placeholder.as_str(), rows));
-    ::export::diffusers_folder(&base, &request.out, &learned.replaced(), embeddings)?;
-    Ok(Exported {
-        paths: vec![request.out.clone()],
-        usage: format!("its prompts call the subject {placeholder}, as in \"a photo of a {placeholder} {category}\""),
-    })
+    let embeddings = run.embeddings()?;
+    let embeddings: Vec<_> = embeddings.iter().map(|(name, rows)| (*name, rows)).collect();
+    ::export::diffusers_folder(&base, &request.out, &learned.replaced(), &embeddings)?;
+    Ok(Exported { paths: vec![request.out.clone()], usage: usage(&run.config.concepts()) })
+}
+
+/// How prompts of a model name its subjects.
+pub(crate) fn usage(concepts: &[Concept<'_>]) -> String {
+    let names: Vec<&str> = concepts.iter().map(|concept| concept.placeholder).collect();
+    let nouns: Vec<String> =
+        concepts.iter().map(|concept| format!("a {} {}", concept.placeholder, concept.category)).collect();
+    let (subjects, names, nouns) = (if names.len() > 1 { "subjects" } else { "subject" }, names.join(" and "), nouns.join(" and "));
+    format!("its prompts call the {subjects} {names}, as in \"a photo of {nouns}\"")
 }
 
 /// Of a file's tensors.
