@@ -265,13 +265,8 @@ fn what_was_not_learned_is_taken_over() {
     }
     let unet = changed_unet(&base);
     let out = folder.path().join("out");
-    export::diffusers_folder(
-        &open(&base),
-        &out,
-        &export::Replaced::unet(Unet::Tensors(&unet)),
-        &[(TOKEN, &rows(32))],
-    )
-    .unwrap();
+    export::diffusers_folder(&open(&base), &out, &export::Replaced::unet(Unet::Tensors(&unet)), &[(TOKEN, &rows(32))])
+        .unwrap();
 
     let mut expected = names(&common::base("tiny-sd21"));
     expected.extend(["README.md", "tokenizer/added_tokens.json", "usage.txt"].map(str::to_owned));

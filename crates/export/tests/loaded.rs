@@ -78,8 +78,7 @@ fn a_single_file_is_exported_as_its_folder_is() {
 
         let [a, b] = ["a", "b"].map(|out| folder.path().join(format!("{name}-{out}")));
         for (model, out) in [(&open(&base), &a), (&single, &b)] {
-            diffusers_folder(model, out, &export::Replaced::unet(Unet::Tensors(&unet)), &[(TOKEN, &rows(32))])
-                .unwrap();
+            diffusers_folder(model, out, &export::Replaced::unet(Unet::Tensors(&unet)), &[(TOKEN, &rows(32))]).unwrap();
         }
         let [from_folder, from_file] =
             [&a, &b].map(|out| Components::of_model(&open(out), &export::Replaced::default()).unwrap());

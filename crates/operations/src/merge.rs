@@ -97,7 +97,10 @@ fn check(runs: &[(&Path, FinishedRun)]) -> Result<()> {
     for (folder, run) in runs {
         let shown = terminal::path(folder);
         let method = &run.config.method;
-        ensure!(method == METHOD, "the run in {shown} is of the method {method}, but only runs of {METHOD} can be merged");
+        ensure!(
+            method == METHOD,
+            "the run in {shown} is of the method {method}, but only runs of {METHOD} can be merged"
+        );
         let groups = run.groups();
         let learned = groups.iter().all(|group| matches!(group, Group::Embedding | Group::KeysValues));
         ensure!(
@@ -139,8 +142,8 @@ fn check_captions(captions: &CaptionSet, base: &BaseModel) -> Result<()> {
     }
     ensure!(
         beginnings.len() as i64 >= text.hidden_size,
-        "the {} captions of {} have {} text features, but the text encoder's width of {} takes as many and better twice \
-         that; give more captions with --captions",
+        "the {} captions of {} have {} text features, but at least {} are needed to span the text encoder's width; \
+         give more captions with --captions",
         captions.captions.len(),
         captions.name,
         beginnings.len(),
