@@ -87,11 +87,11 @@ fn merged_runs_are_one_model_with_the_subjects_of_all() {
 
     // Three runs, one of which has learned two subjects.
     let further = format!("{}:dog", text(&folder.join("photos")));
-    let both = train(folder, "both", &format!("{CUSTOM} tree --set placeholder=<tree> --add-concept {further}"));
+    let both = train(folder, "both", &format!("{CUSTOM} tree --set placeholder=<new> --add-concept {further}"));
     let exported = text(&folder.join("both-exported"));
     succeed(&["export", "--run", &both, "--out", &exported]);
-    let second = ["--model", &exported, "--prompt", "a <tree> tree and a <new2> dog"];
-    let by_run = ["--run", &both, "--prompt", "a <tree> tree and a <new2> dog"];
+    let second = ["--model", &exported, "--prompt", "a <new> tree and a <new2> dog"];
+    let by_run = ["--run", &both, "--prompt", "a <new> tree and a <new2> dog"];
     let [a, b] = [("a", second), ("b", by_run)].map(|(name, more)| generate(&folder.join(name), &more));
     assert!(difference(&a, &b) <= 1);
     let out = text(&folder.join("out"));
