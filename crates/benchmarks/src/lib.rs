@@ -4,7 +4,7 @@
 //! use benchmarks::{Settings, Work, measure};
 //!
 //! let settings = Settings { batch_size: 8, ..Settings::new("fixtures/miniature".into()) };
-//! let measured = measure(Work::UnetStep, &settings)?;
+//! let measured = measure(Work::Step("attndreambooth", 2), &settings)?;
 //! println!("{:?} s a step, {} bytes at most", measured.seconds, measured.peak_memory_bytes);
 //! # anyhow::Ok(())
 //! ```

@@ -1,15 +1,23 @@
 //! Each piece of work returns the number that Python returns, so that the same work is compared.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::unreadable_literal)]
 
 use benchmarks::{Settings, Work, measure};
 
 /// `python crates/benchmarks/python/work.py WORK --model fixtures/tiny-sd21 --batch-size 2 --resolution 64 --steps 5
 /// --iterations 1 --warm-up 0` for each, torch 2.11.0, diffusers 0.42.1, transformers 5.23.
-const CHECKS: [(Work, f64); 10] = [
+const CHECKS: [(Work, f64); 18] = [
     (Work::UnetForward, 0.226_945_891_976_356_5),
-    (Work::EmbeddingStep, 1.060_543_894_767_761_2),
-    (Work::CrossAttentionStep, 1.060_544_848_442_077_6),
-    (Work::UnetStep, 1.060_544_848_442_077_6),
+    (Work::Step("attndreambooth", 0), 1.060_543_894_767_761_2),
+    (Work::Step("attndreambooth", 1), 1.060_544_848_442_077_6),
+    (Work::Step("attndreambooth", 2), 1.060_544_848_442_077_6),
+    (Work::Step("attndreambooth-lora", 2), 1.0605448484420776),
+    (Work::Step("textual-inversion", 0), 1.0600037574768066),
+    (Work::Step("dreambooth", 0), 1.0615109205245972),
+    (Work::Step("ti-db", 0), 1.0605438947677612),
+    (Work::Step("custom-diffusion", 0), 2.127572536468506),
+    (Work::Step("oft", 0), 2.122189521789551),
+    (Work::Step("coft", 0), 2.122189521789551),
+    (Work::Step("lora", 0), 1.0615110397338867),
     (Work::TextEncoder, 0.784_029_662_609_100_3),
     (Work::VaeEncode, 0.448_132_485_151_290_9),
     (Work::VaeDecode, 0.173_828_899_860_382_08),
