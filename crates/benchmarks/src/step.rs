@@ -55,6 +55,7 @@ impl Batches for SameBatch {
             mask: None,
             prompts: self.prompts.clone(),
             class_prompts: Vec::new(),
+            drawn: None,
         })
     }
 }
