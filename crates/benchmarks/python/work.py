@@ -12,6 +12,8 @@ number. A training step comes in two loops:
   gradients, the prompt encoded once where it does not change, scaled_dot_product_attention but where the maps of the two
   tokens are needed, AdamW(fused=True).
 
+Steps of the other methods have the loop `lean` only; LoRA and OFT are peft's.
+
 `--compile` additionally compiles the U-Net, where a compiler is there.
 """
 
@@ -138,7 +140,7 @@ class Training:
         self.unet, self.vae = load(args, "unet", torch.float32), load(args, "vae", torch.float32)
         self.text_encoder = load(args, "text_encoder", torch.float32)
         self.schedule = DDPMScheduler.from_pretrained(f"{args.model}/scheduler")
-        tokenizer = CLIPTokenizer.from_pretrained(f"{args.model}/tokenizer")
+        self.tokenizer = tokenizer = CLIPTokenizer.from_pretrained(f"{args.model}/tokenizer")
         category = args.category or CATEGORY
         tokenizer.add_tokens(PLACEHOLDER)
         self.text_encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -221,8 +223,129 @@ class Training:
         return torch.tensor(diffusion.item() + attention.item())
 
 
+class DetachFirst:
+    """Custom Diffusion: no gradient reaches the keys and values of the first position."""
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **_):
+        heads = lambda xs: xs.unflatten(2, (attn.heads, -1)).transpose(1, 2)
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key, value = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
+        if encoder_hidden_states is not None:
+            key, value = (torch.cat([xs[:, :1].detach(), xs[:, 1:]], 1) for xs in (key, value))
+        out = F.scaled_dot_product_attention(heads(query), heads(key), heads(value))
+        return attn.to_out[1](attn.to_out[0](out.transpose(1, 2).flatten(2)))
+
+
+ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
+TEMPLATES = Path(__file__).resolve().parents[2] / "prompts/templates/photo27.txt"
+
+
+class OtherMethod(Training):
+    """A step of another method, by its recipe; with prior preservation half of the batch are class images."""
+
+    def __init__(self, args):
+        self.name = args.work.removesuffix("-step")
+        super().__init__(args, 3 if self.name == "attndreambooth-lora" else 1)
+
+    def start(self, stage, learning_rate=None):
+        from diffusers.models.attention_processor import AttnProcessor2_0
+
+        self.stage, self.constant, self.clipped = stage, None, []
+        category = self.args.category or CATEGORY
+        subject, batch = f"{PLACEHOLDER} {category}", self.args.batch_size
+        prompts, classes = [f"a photo of {subject}"], []
+        if self.name == "textual-inversion":
+            lines = [line for line in TEMPLATES.read_text().splitlines() if line and not line.startswith("#")]
+            prompts = [lines[i % len(lines)].replace("[V]", PLACEHOLDER) for i in range(batch)]
+        elif self.name in {"ti-db", "attndreambooth-lora"}:
+            prompts = [f"a photo of a {subject}"]
+        elif self.name == "custom-diffusion":
+            prompts, classes = [f"photo of a {subject}"], [category]
+        elif self.name in {"oft", "coft"}:
+            classes = [f"a photo of a {category}"]
+        self.prior = bool(classes)
+        self.ids = self.encode(prompts)
+        self.class_ids = self.encode(classes) if classes else None
+
+        if self.name != "attndreambooth-lora":
+            self.unet.set_attn_processor(DetachFirst() if self.name == "custom-diffusion" else AttnProcessor2_0())
+        self.embedding = self.name in {"textual-inversion", "ti-db", "custom-diffusion"}
+        self.learned.requires_grad_(self.embedding)
+        if self.name in {"oft", "coft"}:
+            from peft import OFTConfig, inject_adapter_in_model
+
+            blocks = {"r": 4, "oft_block_size": 0, "use_cayley_neumann": False}
+            config = OFTConfig(target_modules=ATTENTION, coft=self.name == "coft", eps=6e-5, **blocks)
+            self.unet = inject_adapter_in_model(config, self.unet)
+        elif self.name in {"lora", "attndreambooth-lora"}:
+            from peft import LoraConfig, inject_adapter_in_model
+
+            self.unet = inject_adapter_in_model(LoraConfig(r=8, lora_alpha=8, target_modules=ATTENTION), self.unet)
+        elif self.name in {"dreambooth", "ti-db"}:
+            self.unet.requires_grad_(True)
+        elif self.name == "custom-diffusion":
+            for name, parameter in self.unet.named_parameters():
+                parameter.requires_grad_("attn2.to_k" in name or "attn2.to_v" in name)
+        of_unet = [p for p in self.unet.parameters() if p.requires_grad]
+        parameters = of_unet + [self.learned] * self.embedding
+        if self.name == "ti-db":
+            self.clipped = of_unet
+        elif self.name not in {"textual-inversion", "attndreambooth-lora"}:
+            self.clipped = parameters
+        self.optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=True)
+
+    def encode(self, prompts):
+        length = self.text_encoder.config.max_position_embeddings
+        ids = self.tokenizer(prompts, padding="max_length", max_length=length, return_tensors="pt").input_ids
+        return ids.to(self.args.device)
+
+    def text(self, batch):
+        subjects = batch // 2 if self.prior else batch
+        with torch.set_grad_enabled(self.embedding):
+            if self.embedding or self.constant is None:
+                self.constant = self.states(self.ids)
+            states = self.constant
+        states = states.expand(subjects, -1, -1)
+        if self.class_ids is None:
+            return states
+        if not hasattr(self, "class_states"):
+            with torch.no_grad():
+                self.class_states = self.states(self.class_ids)
+        return torch.cat([states, self.class_states.expand(batch - subjects, -1, -1)])
+
+    def step(self):
+        device = self.args.device
+        pixels, posterior_noise, noise, timesteps = (xs.to(device) for xs in self.batches())
+        batch = len(pixels)
+        with self.autocast:
+            with torch.no_grad():
+                posterior = self.vae.encode(pixels).latent_dist
+            latents = (posterior.mean + posterior.std * posterior_noise).float() * self.vae.config.scaling_factor
+            noisy = self.schedule.add_noise(latents, noise, timesteps)
+            text = self.text(batch)
+            self.processor.maps.clear()
+            prediction = self.unet(noisy, timesteps, text).sample
+            if self.prior:
+                halves = zip(prediction.float().chunk(2), noise.chunk(2))
+                terms = [F.mse_loss(*half) for half in halves]
+            else:
+                terms = [F.mse_loss(prediction.float(), noise)]
+            if self.name == "attndreambooth-lora":
+                terms.append(self.processor.loss(self.position, *STAGES[3][1:]))
+        sum(terms).backward()
+        if self.clipped:
+            torch.nn.utils.clip_grad_norm_(self.clipped, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return torch.tensor(sum(term.item() for term in terms))
+
+
 def training(args):
     return Training(args, STEPS[args.work]).step
+
+
+def other_method(args):
+    return OtherMethod(args).step
 
 
 def unet_forward(args):
@@ -419,6 +542,14 @@ WORK = {
     "embedding-step": training,
     "cross-attention-step": training,
     "unet-step": training,
+    "attndreambooth-lora-step": other_method,
+    "textual-inversion-step": other_method,
+    "dreambooth-step": other_method,
+    "ti-db-step": other_method,
+    "custom-diffusion-step": other_method,
+    "oft-step": other_method,
+    "coft-step": other_method,
+    "lora-step": other_method,
     "text-encoder": text_encoder,
     "vae-encode": vae_encode,
     "vae-decode": vae_decode,
@@ -461,7 +592,7 @@ def main():
     synchronize = torch.cuda.synchronize if cuda else lambda: None
 
     run = WORK[args.work](args)
-    trains = args.work in STEPS or args.work == "training"
+    trains = args.work.endswith("-step") or args.work == "training"
     seconds, check = [], math.nan
     with torch.set_grad_enabled(trains):
         for i in range(args.warm_up + args.iterations):

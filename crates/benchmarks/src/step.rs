@@ -4,12 +4,13 @@ use std::path::Path;
 
 use anyhow::Result;
 use libtorch::random;
-use methods::Batch;
+use methods::{Batch, Method};
 use optimizer::AdamW;
-use options::Dtype;
+use options::{Adapter, Dtype};
+use prompts::TemplateSet;
 use runs::TrainConfig;
 use sampling::Pipeline;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 use trainer::{BatchIndex, Batches, LatentEncoder, Trainer};
 use unet::UNet;
 
@@ -23,7 +24,9 @@ struct SameBatch {
     noise: Tensor,
     posterior_noise: Tensor,
     timesteps: Tensor,
+    mask: Option<Tensor>,
     prompts: Vec<String>,
+    class_prompts: Vec<String>,
 }
 
 impl SameBatch {
@@ -32,6 +35,16 @@ impl SameBatch {
         let encoder = LatentEncoder::new(pipeline, config)?;
         let side = settings.side()? / 8;
         let shape = [settings.batch_size, pipeline.unet.config().in_channels, side, side];
+        let prompts: Vec<String> = match &config.templates {
+            None => vec![config.fill(&config.prompt)],
+            Some(name) => {
+                let prompts = TemplateSet::load(name)?.prompts;
+                (0..usize::try_from(settings.batch_size)?).map(|i| config.fill(&prompts[i % prompts.len()])).collect()
+            }
+        };
+        let class = config.prior.as_ref().map(|prior| config.fill(&prior.prompt));
+        let subjects = settings.batch_size / if class.is_some() { 2 } else { 1 };
+        let full = [subjects, 1, side, side];
         // The trainer's batches lie on the device as well.
         let there = |tensor: Tensor| libtorch::upload(&tensor, settings.device);
         Ok(Self {
@@ -40,7 +53,9 @@ impl SameBatch {
             noise: there(random::normal(5, &shape)),
             posterior_noise: there(random::normal(6, &shape)),
             timesteps: there(timesteps(settings.batch_size)),
-            prompts: vec![config.fill(&config.prompt)],
+            mask: config.sizes.as_ref().map(|_| there(Tensor::ones(full, (Kind::Float, Device::Cpu)))),
+            class_prompts: class.iter().flat_map(|class| vec![class.clone(); prompts.len()]).collect(),
+            prompts,
         })
     }
 }
@@ -52,9 +67,9 @@ impl Batches for SameBatch {
             latents: self.encoder.sample(&moments, &self.posterior_noise)?,
             noise: self.noise.shallow_clone(),
             timesteps: self.timesteps.shallow_clone(),
-            mask: None,
+            mask: self.mask.as_ref().map(Tensor::shallow_clone),
             prompts: self.prompts.clone(),
-            class_prompts: Vec::new(),
+            class_prompts: self.class_prompts.clone(),
             drawn: None,
         })
     }
@@ -63,12 +78,27 @@ impl Batches for SameBatch {
 /// A single token for every tokenizer here, the small ones too.
 const CATEGORY: &str = "photo";
 
-/// Steps of one of AttnDreamBooth's phases, by its number from 0; the check is the loss of the first.
-pub(crate) fn prepare(phase: usize, settings: &Settings) -> Result<Prepared> {
+/// No layer of the miniature takes a larger one.
+const RANK: u32 = 8;
+
+/// Steps of a phase of a method, by its number from 0; the check is the loss of the first.
+pub(crate) fn prepare(method: &dyn Method, phase: usize, settings: &Settings) -> Result<Prepared> {
     settings.check_trains()?;
-    let dtype = if settings.kind == Kind::BFloat16 { Dtype::Bf16 } else { Dtype::Fp32 };
-    let gradient_checkpointing = settings.gradient_checkpointing;
-    let config = TrainConfig { category: CATEGORY.to_owned(), dtype, gradient_checkpointing, ..TrainConfig::paper() };
+    let recipe = method.recipe();
+    let config = TrainConfig {
+        category: CATEGORY.to_owned(),
+        dtype: if settings.kind == Kind::BFloat16 { Dtype::Bf16 } else { Dtype::Fp32 },
+        gradient_checkpointing: settings.gradient_checkpointing,
+        // A rare word is several tokens for a small tokenizer.
+        placeholder: "<new>".to_owned(),
+        new_token: true,
+        initial_word: None,
+        adapter: recipe.adapter.map(|adapter| match adapter {
+            Adapter::Lora { alpha, targets, .. } => Adapter::Lora { rank: RANK, alpha, targets },
+            oft => oft,
+        }),
+        ..recipe
+    };
     let pipeline = Pipeline::from_folder(&settings.model, (Kind::Float, settings.device))?;
     let mut batches = SameBatch::new(&pipeline, &config, settings)?;
     let trainer = Trainer::new(config, pipeline)?;

@@ -26,12 +26,9 @@ use crate::step;
 pub enum Work {
     /// The U-Net's forward pass, without gradients.
     UnetForward,
-    /// A step of the phase embedding, with the VAE's encoding of its batch.
-    EmbeddingStep,
-    /// A step of the phase cross_attention, likewise.
-    CrossAttentionStep,
-    /// A step of the phase unet, likewise.
-    UnetStep,
+    /// A step of a method's phase, by its number from 0, with the VAE's encoding of its batch; where the recipe has prior
+    /// preservation, half of the batch are class images. LoRAs have rank 8.
+    Step(&'static str, usize),
     /// The text encoder's forward pass.
     TextEncoder,
     /// Images to the moments of latents.
@@ -52,11 +49,19 @@ pub enum Work {
 
 impl Work {
     /// Every piece of work and its name.
-    pub const ALL: [(Self, &str); 12] = [
+    pub const ALL: [(Self, &str); 20] = [
         (Self::UnetForward, "unet-forward"),
-        (Self::EmbeddingStep, "embedding-step"),
-        (Self::CrossAttentionStep, "cross-attention-step"),
-        (Self::UnetStep, "unet-step"),
+        (Self::Step("attndreambooth", 0), "embedding-step"),
+        (Self::Step("attndreambooth", 1), "cross-attention-step"),
+        (Self::Step("attndreambooth", 2), "unet-step"),
+        (Self::Step("attndreambooth-lora", 2), "attndreambooth-lora-step"),
+        (Self::Step("textual-inversion", 0), "textual-inversion-step"),
+        (Self::Step("dreambooth", 0), "dreambooth-step"),
+        (Self::Step("ti-db", 0), "ti-db-step"),
+        (Self::Step("custom-diffusion", 0), "custom-diffusion-step"),
+        (Self::Step("oft", 0), "oft-step"),
+        (Self::Step("coft", 0), "coft-step"),
+        (Self::Step("lora", 0), "lora-step"),
         (Self::TextEncoder, "text-encoder"),
         (Self::VaeEncode, "vae-encode"),
         (Self::VaeDecode, "vae-decode"),
@@ -72,9 +77,7 @@ impl Work {
         let component = |name: &str| Ok::<_, anyhow::Error>(ModelFolder::open(&settings.model)?.component(name));
         match self {
             Self::UnetForward => unet_forward(UNet::from_folder(&component("unet")?, to)?.0, settings),
-            Self::EmbeddingStep => step::prepare(0, settings),
-            Self::CrossAttentionStep => step::prepare(1, settings),
-            Self::UnetStep => step::prepare(2, settings),
+            Self::Step(method, phase) => step::prepare(methods::named(method)?, phase, settings),
             Self::TextEncoder => {
                 let (encoder, _) = ClipTextModel::from_folder(&component("text_encoder")?, to)?;
                 let (batch, positions) = (settings.batch_size, encoder.config().max_position_embeddings);

@@ -97,6 +97,9 @@ impl Show {
                 let separator = if paths.len() > 1 { ':' } else { ';' };
                 self.say(&format!("{}{separator} {}", paths.join(" and "), exported.usage));
             }
+            Outcome::Merge(merged) => {
+                self.say(&format!("{}; {}", terminal::path(&merged.folder), merged.usage));
+            }
             Outcome::Weights(PublishedModels::Listed(models)) => terminal::output!("{}", table::models(models)),
             Outcome::Weights(PublishedModels::Downloaded { name, path }) => {
                 terminal::output!("{name} is complete in {}", path.display());

@@ -27,12 +27,8 @@ fn main() -> Result<()> {
     if out.extension().is_none() {
         let replaced = Replaced { unet: rest.first().map(|folder| Unet::Folder(folder)), ..Replaced::default() };
         let learned = rest.get(1).map(|path| export::load_embeddings(path, width(&model)?)).transpose()?;
-        export::diffusers_folder(
-            &model,
-            &out,
-            &replaced,
-            learned.as_ref().map(|(token, rows)| (token.as_str(), rows)),
-        )?;
+        let learned: Vec<_> = learned.iter().map(|(token, rows)| (token.as_str(), rows)).collect();
+        export::diffusers_folder(&model, &out, &replaced, &learned)?;
         println!("{}: a folder for StableDiffusionPipeline.from_pretrained", out.display());
         return Ok(());
     }

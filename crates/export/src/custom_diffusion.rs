@@ -32,6 +32,13 @@ pub fn save_custom_diffusion<'a>(path: &Path, weights: impl IntoIterator<Item = 
     weights::save(path, named)
 }
 
+/// Whether a file's tensors are named as [`save_custom_diffusion`] names them.
+pub fn is_custom_diffusion(archive: &Archive) -> bool {
+    archive.shapes().any(|(name, _)| {
+        ["to_k", "to_v"].iter().any(|part| name.ends_with(&format!(".processor.{part}_custom_diffusion.weight")))
+    })
+}
+
 /// Reads such a file for a U-Net whose keys' and values' weights have the names and shapes `expected`: the weights by
 /// these names. A file with the names themselves, as the authors' `delta.bin` has them, is understood too.
 ///

@@ -20,20 +20,21 @@ const DOCUMENTS: [&str; 4] = ["LICENSE", "LICENSE.md", "LICENSE.txt", "README.md
 /// The file in an exported folder that names the placeholder token.
 pub const USAGE: &str = "usage.txt";
 
-/// Writes the model `base` to the new folder `out`, with `replaced` components and with a new token, its name and its
+/// Writes the model `base` to the new folder `out`, with `replaced` components and with new tokens, each its name and its
 /// embedding(s) [vectors, width], in the tokenizer and the text encoder, where these are given.
 ///
 /// `StableDiffusionPipeline.from_pretrained(out)` loads it, all components as f32. A variant of weights
 /// (`*.fp16.safetensors`) that stands alone gets the plain name, which loaders look for. Everything else is copied as it
-/// is; [`USAGE`] says how prompts name the new token. `out` appears when it is complete.
+/// is; [`USAGE`] says how prompts name the new tokens. `out` appears when it is complete.
 ///
 /// # Errors
-/// When `out` exists and is not empty, a component is missing, or the U-Net or the embedding does not belong to the model.
+/// When `out` exists and is not empty, a component is missing, or the U-Net or an embedding does not belong to the model, or
+/// two tokens have one name.
 pub fn diffusers_folder(
     base: &BaseModel,
     out: &Path,
     replaced: &Replaced,
-    embeddings: Option<(&str, &Tensor)>,
+    embeddings: &[(&str, &Tensor)],
 ) -> Result<()> {
     let base = Base::open(base)?;
     let index = model_index(&base)?;
@@ -41,7 +42,7 @@ pub fn diffusers_folder(
         base.check(unet)?;
     }
     // Both are written by `text_encoder`.
-    let changed = embeddings.is_some() || replaced.text_encoder.is_some();
+    let changed = !embeddings.is_empty() || replaced.text_encoder.is_some();
     new_folder(out, |out| {
         match base.model.folder() {
             Some(folder) => from_folder(folder, out, &index, replaced.unet, changed)?,
@@ -50,8 +51,9 @@ pub fn diffusers_folder(
         if changed {
             text_encoder::write(base.model, out, replaced.text_encoder, embeddings)?;
         }
-        if let Some((placeholder, _)) = embeddings {
-            let usage = format!("Prompts name what this model has learned {placeholder}.\n");
+        if !embeddings.is_empty() {
+            let names: Vec<&str> = embeddings.iter().map(|(placeholder, _)| *placeholder).collect();
+            let usage = format!("Prompts name what this model has learned {}.\n", names.join(" and "));
             atomic::write(&out.join(USAGE), usage)?;
         }
         atomic::write(&out.join("model_index.json"), serde_json::to_vec_pretty(&index)?)

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// [`atomic::new_folder`] where the user has named the folder.
+/// Makes sure that a folder to write to is not there, or empty.
 ///
 /// # Errors
-/// As that; and when `path` is taken, before anything is done.
-pub(crate) fn new_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+/// Says what is there.
+pub fn ensure_new_folder(path: &Path) -> Result<()> {
     let shown = path.display();
     if path.is_file() {
         bail!("{shown} is a file; choose another name for the folder");
@@ -17,6 +17,15 @@ pub(crate) fn new_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) ->
     if path.exists() && fs::read_dir(path).with_context(|| format!("cannot read {shown}"))?.next().is_some() {
         bail!("{shown} exists already and is not empty; choose another folder, or remove that one first");
     }
+    Ok(())
+}
+
+/// [`atomic::new_folder`] where the user has named the folder.
+///
+/// # Errors
+/// As that; and when `path` is taken, before anything is done.
+pub(crate) fn new_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    ensure_new_folder(path)?;
     atomic::new_folder(path, fill)
 }
 

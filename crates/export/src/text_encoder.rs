@@ -17,13 +17,13 @@ use crate::staging::{copy_folder, is_weights, new_subfolder};
 const TABLES: [&str; 2] = ["text_model.embeddings.token_embedding.weight", "embeddings.token_embedding.weight"];
 
 /// Writes `tokenizer` and `text_encoder` of the model in `base` to `out`: with the `trained` parameters in place of its own
-/// where they are given, and with a token added, its name and its embedding(s) [vectors, width], where that is given. The text
-/// encoder is written in f32.
+/// where they are given, and with the tokens added, each its name and its embedding(s) [vectors, width]. The text encoder is written
+/// in f32.
 pub(crate) fn write(
     base: &BaseModel,
     out: &Path,
     trained: Option<&Tensors>,
-    embeddings: Option<(&str, &Tensor)>,
+    embeddings: &[(&str, &Tensor)],
 ) -> Result<()> {
     let mut tokenizer = base.tokenizer()?;
     let mut config: Map<String, Value> = base.config(Component::TextEncoder)?;
@@ -31,7 +31,7 @@ pub(crate) fn write(
         Some(trained) => copied(trained),
         None => base.archive(Component::TextEncoder)?.tensors()?,
     };
-    if let Some((placeholder, rows)) = embeddings {
+    for (placeholder, rows) in embeddings {
         add_token(base, &mut tokenizer, &mut tensors, placeholder, rows)?;
     }
     tokenizer.save(out.join("tokenizer"))?;

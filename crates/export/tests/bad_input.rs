@@ -38,7 +38,7 @@ fn an_embedding_of_another_family() {
         &open(&base("tiny-sd21")),
         &out,
         &export::Replaced::default(),
-        Some((TOKEN, &rows(768))),
+        &[(TOKEN, &rows(768))],
     ));
     assert!(found.starts_with("the embedding of <dog> has width 768 (Stable Diffusion 1.x), but "), "{found}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -80,11 +80,11 @@ fn a_folder_that_is_taken() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("precious"), "").unwrap();
     let shown = folder.path().display();
-    let found = message(diffusers_folder(&open(&base("tiny-sd21")), folder.path(), &export::Replaced::default(), None));
+    let found = message(diffusers_folder(&open(&base("tiny-sd21")), folder.path(), &export::Replaced::default(), &[]));
     let expected = "exists already and is not empty; choose another folder, or remove that one first";
     assert_eq!(found, format!("{shown} {expected}"));
     let file = folder.path().join("precious");
-    let found = message(diffusers_folder(&open(&base("tiny-sd21")), &file, &export::Replaced::default(), None));
+    let found = message(diffusers_folder(&open(&base("tiny-sd21")), &file, &export::Replaced::default(), &[]));
     assert_eq!(found, format!("{} is a file; choose another name for the folder", file.display()));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
@@ -97,7 +97,7 @@ fn models_that_are_incomplete_or_of_another_family() {
         let Ok(model) = BaseModel::open(model, &ModelOptions::default()) else {
             return message(BaseModel::open(model, &ModelOptions::default()));
         };
-        let found = message(diffusers_folder(&model, &out, &export::Replaced::default(), None));
+        let found = message(diffusers_folder(&model, &out, &export::Replaced::default(), &[]));
         assert_eq!(message(single_file(&model, &file, &export::Replaced::default(), &SingleFile::default())), found);
         assert!(!out.exists() && !file.exists());
         found
@@ -128,7 +128,7 @@ fn a_component_that_the_index_promises() {
     let model = common::copy_of("tiny-sd15", folder.path());
     fs::remove_dir_all(model.join("tokenizer")).unwrap();
     let out = folder.path().join("out");
-    let found = message(diffusers_folder(&open(&model), &out, &export::Replaced::default(), None));
+    let found = message(diffusers_folder(&open(&model), &out, &export::Replaced::default(), &[]));
     let expected = "names the component tokenizer, but there is no such folder; fetch the model again";
     assert_eq!(found, format!("{} {expected}", model.join("model_index.json").display()));
     assert!(!out.exists());
@@ -149,7 +149,7 @@ fn a_unet_of_another_model() {
         (Unet::Tensors(&lacking), "conv_in.bias is missing"),
         (Unet::Tensors(&extended), "add_embedding.linear_1.bias is not part of it"),
     ] {
-        let found = message(diffusers_folder(&open(&model), &out, &export::Replaced::unet(unet), None));
+        let found = message(diffusers_folder(&open(&model), &out, &export::Replaced::unet(unet), &[]));
         assert_eq!(
             found,
             format!(
@@ -166,7 +166,7 @@ fn a_unet_of_another_model() {
         &open(&model),
         &out,
         &export::Replaced::unet(Unet::Folder(Path::new("/no/run"))),
-        None,
+        &[],
     ));
     assert_eq!(found, "/no/run is not a U-Net: it has no config.json");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -177,7 +177,7 @@ fn tokens_that_cannot_be_added() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let export = |model: &Path, token: &str| {
-        message(diffusers_folder(&open(model), &out, &export::Replaced::default(), Some((token, &rows(32)))))
+        message(diffusers_folder(&open(model), &out, &export::Replaced::default(), &[(token, &rows(32))]))
     };
     assert!(export(&base("tiny-sd21"), "a").contains("the placeholder \"a\" already is the token"));
     assert!(export(&base("tiny-sd21"), "my dog").contains("give it a name without white space"));
@@ -227,7 +227,7 @@ fn single_files_that_cannot_be_written() {
 fn a_model_with_a_token_of_its_own_fits_into_no_single_file() {
     let folder = tempfile::tempdir().unwrap();
     let (out, file) = (folder.path().join("out"), folder.path().join("out.safetensors"));
-    diffusers_folder(&open(&base("tiny-sd21")), &out, &export::Replaced::default(), Some((TOKEN, &rows(32)))).unwrap();
+    diffusers_folder(&open(&base("tiny-sd21")), &out, &export::Replaced::default(), &[(TOKEN, &rows(32))]).unwrap();
     let found = message(single_file(&open(&out), &file, &export::Replaced::default(), &SingleFile::default()));
     let expected = "has tokens of its own (<dog>, <dog>_1), for which a single file has no place; give the model that it \
                     was made from, with its U-Net, and the embedding in a file of its own";

@@ -68,7 +68,7 @@ fn learned_rows_stay_f32_beside_a_base_model_in_f16() {
         let out = folder.path().join(format!("{name}-out"));
         // No f16 holds a third.
         let rows = rows(32) / 3.0;
-        export::diffusers_folder(&open(&base), &out, &export::Replaced::default(), Some((TOKEN, &rows))).unwrap();
+        export::diffusers_folder(&open(&base), &out, &export::Replaced::default(), &[(TOKEN, &rows)]).unwrap();
 
         let (written, old) = (read(&out.join("text_encoder")), read(&base.join("text_encoder")));
         assert!(written[table].narrow(0, 1200, 2).equal(&rows));
@@ -79,7 +79,7 @@ fn learned_rows_stay_f32_beside_a_base_model_in_f16() {
         assert_eq!(json(&out.join("text_encoder/config.json")), config);
         // Without a new token, the file is as it was, and loaded as f32 all the same.
         let out = folder.path().join(format!("{name}-plain"));
-        export::diffusers_folder(&open(&base), &out, &export::Replaced::default(), None).unwrap();
+        export::diffusers_folder(&open(&base), &out, &export::Replaced::default(), &[]).unwrap();
         assert_same("text encoder", &read(&out.join("text_encoder")), &old);
         config["vocab_size"] = 1200.into();
         assert_eq!(json(&out.join("text_encoder/config.json")), config);
@@ -108,7 +108,7 @@ fn a_variant_that_stands_alone_gets_the_plain_name() {
     assert_eq!(export::notes(&open(&common::base("tiny-sd15")), &export::Replaced::default()), [""; 0]);
 
     let out = folder.path().join("out");
-    export::diffusers_folder(&open(&base), &out, &export::Replaced::default(), None).unwrap();
+    export::diffusers_folder(&open(&base), &out, &export::Replaced::default(), &[]).unwrap();
     for component in ["unet", "vae", "text_encoder"] {
         let archive = Archive::open_folder(&out.join(component)).unwrap();
         assert!(archive.variant().is_none(), "{component}");
@@ -137,7 +137,7 @@ fn the_rows_of_a_padded_table_give_way_to_learned_ones() {
         fs::write(base.join("text_encoder/config.json"), config.to_string()).unwrap();
 
         let out = folder.path().join(format!("out{padding}"));
-        export::diffusers_folder(&open(&base), &out, &export::Replaced::default(), Some((TOKEN, &rows(32)))).unwrap();
+        export::diffusers_folder(&open(&base), &out, &export::Replaced::default(), &[(TOKEN, &rows(32))]).unwrap();
         let expected = Tensor::cat(&[&plain[TABLE], &rows(32), &Tensor::full([left, 32], 7.0, common::F32)], 0);
         assert!(read(&out.join("text_encoder"))[TABLE].equal(&expected));
         assert_eq!(json(&out.join("text_encoder/config.json"))["vocab_size"], 1202 + left);
@@ -189,7 +189,7 @@ fn every_component_of_transformers_is_loaded_as_f32() {
     fs::create_dir(base.join("safety_checker")).unwrap();
     fs::write(base.join("safety_checker/config.json"), r#"{"torch_dtype": "float16", "model_type": "clip"}"#).unwrap();
     let out = folder.path().join("out");
-    export::diffusers_folder(&open(&base), &out, &export::Replaced::default(), None).unwrap();
+    export::diffusers_folder(&open(&base), &out, &export::Replaced::default(), &[]).unwrap();
     let expected = serde_json::json!({"torch_dtype": "float32", "model_type": "clip"});
     assert_eq!(json(&out.join("safety_checker/config.json")), expected);
     for component in ["unet", "vae"] {
@@ -209,7 +209,7 @@ fn images_are_those_that_diffusers_draws_after_the_same_changes() {
             &open(&base(name)),
             &out,
             &export::Replaced::unet(Unet::Tensors(&unet)),
-            Some((TOKEN, &rows(32))),
+            &[(TOKEN, &rows(32))],
         )
         .unwrap();
 
@@ -241,7 +241,7 @@ fn the_new_token_is_in_the_tokenizer_and_at_the_end_of_the_table() {
         BASES.into_iter().zip(["text_model.embeddings.token_embedding.weight", "embeddings.token_embedding.weight"])
     {
         let (base, out) = (base(name), folder.path().join(name));
-        export::diffusers_folder(&open(&base), &out, &export::Replaced::default(), Some((TOKEN, &rows(32)))).unwrap();
+        export::diffusers_folder(&open(&base), &out, &export::Replaced::default(), &[(TOKEN, &rows(32))]).unwrap();
         assert_eq!(json(&out.join("tokenizer/added_tokens.json")), serde_json::json!({"<dog>": 1200, "<dog>_1": 1201}));
 
         let mut expected = json(&base.join("text_encoder/config.json"));
@@ -265,13 +265,8 @@ fn what_was_not_learned_is_taken_over() {
     }
     let unet = changed_unet(&base);
     let out = folder.path().join("out");
-    export::diffusers_folder(
-        &open(&base),
-        &out,
-        &export::Replaced::unet(Unet::Tensors(&unet)),
-        Some((TOKEN, &rows(32))),
-    )
-    .unwrap();
+    export::diffusers_folder(&open(&base), &out, &export::Replaced::unet(Unet::Tensors(&unet)), &[(TOKEN, &rows(32))])
+        .unwrap();
 
     let mut expected = names(&common::base("tiny-sd21"));
     expected.extend(["README.md", "tokenizer/added_tokens.json", "usage.txt"].map(str::to_owned));
@@ -298,7 +293,7 @@ fn a_trained_unets_folder_is_taken_over_whole() {
     let unet = changed_unet(&base);
     weights::save(&run.join("diffusion_pytorch_model.safetensors"), &unet).unwrap();
     let out = folder.path().join("models/mine");
-    export::diffusers_folder(&open(&base), &out, &export::Replaced::unet(Unet::Folder(&run)), None).unwrap();
+    export::diffusers_folder(&open(&base), &out, &export::Replaced::unet(Unet::Folder(&run)), &[]).unwrap();
     assert_same("unet", &read(&out.join("unet")), &unet);
     assert_eq!(names(&out.join("unet")), names(&run));
     assert_eq!(names(&out.join("tokenizer")), names(&base.join("tokenizer")));
@@ -310,12 +305,12 @@ fn what_becomes_of_an_export_changes_neither_the_base_model_nor_the_run() {
     let folder = tempfile::tempdir().unwrap();
     let base = common::copy_of("tiny-sd21", folder.path());
     let run = folder.path().join("unet");
-    export::diffusers_folder(&open(&base), &folder.path().join("run"), &export::Replaced::default(), None).unwrap();
+    export::diffusers_folder(&open(&base), &folder.path().join("run"), &export::Replaced::default(), &[]).unwrap();
     fs::rename(folder.path().join("run/unet"), &run).unwrap();
     let contents = |folder: &Path| files(folder).iter().map(|path| fs::read(path).unwrap()).collect::<Vec<_>>();
     let before = [contents(&base), contents(&run)];
     let out = folder.path().join("out.pt/exported");
-    export::diffusers_folder(&open(&base), &out, &export::Replaced::unet(Unet::Folder(&run)), Some((TOKEN, &rows(32))))
+    export::diffusers_folder(&open(&base), &out, &export::Replaced::unet(Unet::Folder(&run)), &[(TOKEN, &rows(32))])
         .unwrap();
     for file in files(&out) {
         assert_eq!(fs::metadata(&file).unwrap().nlink(), 1, "{}", file.display());
@@ -333,7 +328,7 @@ fn a_full_disk_leaves_nothing() {
             &open(&base("tiny-sd21")),
             &Path::new(&folder).join("out"),
             &export::Replaced::default(),
-            None,
+            &[],
         )
         .unwrap_err();
         let text = format!("{error:#}");
@@ -363,7 +358,7 @@ fn links_are_followed() {
     fs::rename(&weights, &blob).unwrap();
     symlink("../../blob", &weights).unwrap();
     let out = folder.path().join("elsewhere/out");
-    export::diffusers_folder(&open(&base), &out, &export::Replaced::default(), None).unwrap();
+    export::diffusers_folder(&open(&base), &out, &export::Replaced::default(), &[]).unwrap();
     fs::remove_file(&blob).unwrap();
     let copied = out.join("vae/diffusion_pytorch_model.safetensors");
     assert!(fs::symlink_metadata(&copied).unwrap().is_file());
@@ -378,14 +373,14 @@ fn components_that_a_pipeline_can_do_without_may_be_missing() {
     index["safety_checker"] = serde_json::json!(["stable_diffusion", "StableDiffusionSafetyChecker"]);
     index["requires_safety_checker"] = true.into();
     fs::write(base.join("model_index.json"), index.to_string()).unwrap();
-    export::diffusers_folder(&open(&base), &folder.path().join("1"), &export::Replaced::default(), None).unwrap();
+    export::diffusers_folder(&open(&base), &folder.path().join("1"), &export::Replaced::default(), &[]).unwrap();
     assert_eq!(
         json(&folder.path().join("1/model_index.json")),
         json(&common::base("tiny-sd15").join("model_index.json"))
     );
 
     fs::remove_file(base.join("model_index.json")).unwrap();
-    export::diffusers_folder(&open(&base), &folder.path().join("2"), &export::Replaced::default(), None).unwrap();
+    export::diffusers_folder(&open(&base), &folder.path().join("2"), &export::Replaced::default(), &[]).unwrap();
     let mut expected = json(&common::base("tiny-sd15").join("model_index.json"));
     expected.as_object_mut().unwrap().remove("_diffusers_version");
     assert_eq!(json(&folder.path().join("2/model_index.json")), expected);
@@ -394,6 +389,6 @@ fn components_that_a_pipeline_can_do_without_may_be_missing() {
 #[test]
 fn an_empty_folder_may_be_filled() {
     let folder = tempfile::tempdir().unwrap();
-    export::diffusers_folder(&open(&base("tiny-sd15")), folder.path(), &export::Replaced::default(), None).unwrap();
+    export::diffusers_folder(&open(&base("tiny-sd15")), folder.path(), &export::Replaced::default(), &[]).unwrap();
     assert!(folder.path().join("model_index.json").exists());
 }

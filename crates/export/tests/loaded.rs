@@ -78,8 +78,7 @@ fn a_single_file_is_exported_as_its_folder_is() {
 
         let [a, b] = ["a", "b"].map(|out| folder.path().join(format!("{name}-{out}")));
         for (model, out) in [(&open(&base), &a), (&single, &b)] {
-            diffusers_folder(model, out, &export::Replaced::unet(Unet::Tensors(&unet)), Some((TOKEN, &rows(32))))
-                .unwrap();
+            diffusers_folder(model, out, &export::Replaced::unet(Unet::Tensors(&unet)), &[(TOKEN, &rows(32))]).unwrap();
         }
         let [from_folder, from_file] =
             [&a, &b].map(|out| Components::of_model(&open(out), &export::Replaced::default()).unwrap());
@@ -98,7 +97,7 @@ fn a_single_file_becomes_a_whole_folder() {
     let folder = tempfile::tempdir().unwrap();
     let base = base("tiny-sd21");
     let (single, out) = (as_single_file(&base, folder.path(), Kind::Float), folder.path().join("out"));
-    diffusers_folder(&single, &out, &export::Replaced::default(), None).unwrap();
+    diffusers_folder(&single, &out, &export::Replaced::default(), &[]).unwrap();
     let [ours, expected] = [&out, &base].map(|model| images(&Pipeline::from_folder(model, F32).unwrap(), "a cat"));
     assert!(ours == expected);
     for file in ["unet/config.json", "tokenizer/vocab.json", "scheduler/scheduler_config.json", "model_index.json"] {

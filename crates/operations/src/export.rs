@@ -8,7 +8,7 @@ use anyhow::{Result, bail, ensure};
 use model_files::{BaseModel, Component};
 use options::LoraKeys;
 use requests::{Export, ExportFormat, FileDtype, LoraExport};
-use runs::Group;
+use runs::{Concept, Group};
 use serde::Serialize;
 use tch::{Device, Kind};
 use trainer::FinishedRun;
@@ -38,6 +38,7 @@ pub(crate) fn run(request: &Export, context: &Context<'_>) -> Result<Exported> {
         ExportFormat::SingleFile => single_file(request, context),
         ExportFormat::Embedding => embedding(request),
         ExportFormat::Lora => lora(request, context),
+        ExportFormat::CustomDiffusion => custom_diffusion(request),
     }
 }
 
@@ -98,13 +99,20 @@ fn diffusers(request: &Export, context: &Context<'_>) -> Result<Exported> {
     );
     let run = models::finished(&request.run, request.model.as_deref())?;
     let (base, learned) = open(&run, context)?;
-    let (placeholder, category) = (&run.config.placeholder, &run.config.category);
-    let embeddings = run.embedding.as_ref().map(|rows| (placeholder.as_str(), rows));
-    ::export::diffusers_folder(&base, &request.out, &learned.replaced(), embeddings)?;
-    Ok(Exported {
-        paths: vec![request.out.clone()],
-        usage: format!("its prompts call the subject {placeholder}, as in \"a photo of a {placeholder} {category}\""),
-    })
+    let embeddings = run.embeddings()?;
+    let embeddings: Vec<_> = embeddings.iter().map(|(name, rows)| (*name, rows)).collect();
+    ::export::diffusers_folder(&base, &request.out, &learned.replaced(), &embeddings)?;
+    Ok(Exported { paths: vec![request.out.clone()], usage: usage(&run.config.concepts()) })
+}
+
+/// How prompts of a model name its subjects.
+pub(crate) fn usage(concepts: &[Concept<'_>]) -> String {
+    let names: Vec<&str> = concepts.iter().map(|concept| concept.placeholder).collect();
+    let nouns: Vec<String> =
+        concepts.iter().map(|concept| format!("a {} {}", concept.placeholder, concept.category)).collect();
+    let (subjects, names, nouns) =
+        (if names.len() > 1 { "subjects" } else { "subject" }, names.join(" and "), nouns.join(" and "));
+    format!("its prompts call the {subjects} {names}, as in \"a photo of {nouns}\"")
 }
 
 /// Of a file's tensors.
@@ -243,6 +251,46 @@ fn lora(request: &Export, context: &Context<'_>) -> Result<Exported> {
     let metadata = [("modelspec.trigger_phrase", placeholder.as_str()), ("modelspec.usage_hint", &how)];
     lora.write(out, keys, kind(request), &metadata)?;
     write_beside(request, &run, "LoRA", how)
+}
+
+/// The keys and values alone, and each token's embedding in a file that is called by the token.
+fn custom_diffusion(request: &Export) -> Result<Exported> {
+    let out = &request.out;
+    ensure!(
+        request.dtype.is_none(),
+        "--dtype is for a single file or a LoRA: Custom Diffusion's file is in fp32; leave out --dtype"
+    );
+    ensure!(
+        out.extension().is_some_and(|extension| extension == "safetensors"),
+        "{} must end in .safetensors, for that is what Custom Diffusion's file is",
+        terminal::path(out)
+    );
+    let run = models::finished(&request.run, request.model.as_deref())?;
+    ensure!(
+        run.groups().iter().all(|group| matches!(group, Group::Embedding | Group::KeysValues))
+            && run.groups().contains(&Group::KeysValues),
+        "the run in {} has learned something else than keys and values, which alone have a place in Custom Diffusion's file; \
+         give another --format",
+        terminal::path(&request.run)
+    );
+    // As diffusers calls them; a token may have what a file's name may not.
+    let file = |token: &str| out.with_file_name(format!("{}.safetensors", token.replace(['/', '\0'], "-")));
+    let embeddings: Vec<_> = run.embeddings()?.into_iter().map(|(token, rows)| (token, file(token), rows)).collect();
+    // Before the minutes.
+    for path in [out].into_iter().chain(embeddings.iter().map(|(_, path, _)| path)) {
+        atomic::ensure_new(path)?;
+    }
+    let pipeline = run.pipeline((Kind::Float, Device::Cpu))?;
+    let learned = pipeline.parameters.unet.iter().filter(|(name, _)| Group::KeysValues.has_unet(name));
+    ::export::save_custom_diffusion(out, learned)?;
+    let mut flags = format!("--lora {}", terminal::path(out));
+    let mut paths = vec![out.clone()];
+    for (token, path, rows) in embeddings {
+        ::export::save_embeddings(&path, request.embedding_form.key(token), &rows)?;
+        flags += &format!(" --embedding {}", terminal::path(&path));
+        paths.push(path);
+    }
+    Ok(Exported { paths, usage: format!("`generate {flags}` uses them; {}", usage(&run.config.concepts())) })
 }
 
 /// Writes the embedding, where the run has one, and the text on how to use `what` was written; returns all that was.

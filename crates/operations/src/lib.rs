@@ -35,6 +35,7 @@ mod generate;
 mod inspect;
 mod loras;
 mod memory;
+mod merge;
 mod models;
 mod pretrain;
 mod probe;
@@ -58,6 +59,7 @@ pub use evaluate::Evaluated;
 pub use export::Exported;
 pub use generate::Generated;
 pub use inspect::Inspected;
+pub use merge::Merged;
 pub use pretrain::Pretrained;
 pub use probe::{Probed, ProbedTensor};
 pub use report::Reported;
@@ -80,6 +82,7 @@ pub enum Outcome {
     Report(Reported),
     Compare(Compared),
     Export(Exported),
+    Merge(Merged),
     Weights(PublishedModels),
     Config(Configured),
     Probe(Probed),
@@ -103,6 +106,7 @@ pub fn execute(command: &Command, context: &Context<'_>) -> Result<Outcome> {
         Command::Report(request) => Outcome::Report(report(request, context)?),
         Command::Compare(request) => Outcome::Compare(compare(request, context)?),
         Command::Export(request) => Outcome::Export(export(request, context)?),
+        Command::Merge(request) => Outcome::Merge(merge(request, context)?),
         Command::Config(request) => Outcome::Config(config(request)?),
         Command::Probe(request) => Outcome::Probe(probe(request, context)?),
         Command::Pretrain(request) => Outcome::Pretrain(Box::new(pretrain(request, context)?)),
@@ -197,6 +201,15 @@ pub fn compare(request: &requests::Compare, context: &Context<'_>) -> Result<Com
 /// When the run is not finished, or there is something at the destination.
 pub fn export(request: &requests::Export, context: &Context<'_>) -> Result<Exported> {
     guarded(|| export::run(request, context))
+}
+
+/// Merges finished runs of Custom Diffusion into one model.
+///
+/// # Errors
+/// Names a run that is of another method or base model, or a token that two runs have; when the captions are too few, or there
+/// is something at the destination.
+pub fn merge(request: &requests::Merge, context: &Context<'_>) -> Result<Merged> {
+    guarded(|| merge::run(request, context))
 }
 
 /// Lists, downloads or verifies published models.

@@ -1,12 +1,14 @@
-//! LoRA files in a pipeline.
+//! LoRA files, and Custom Diffusion's, in a pipeline.
 
 use std::path::Path;
 
 use adapters::Lora;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use requests::LoraFile;
+use runs::Group;
 use sampling::Pipeline;
-use tch::Tensor;
+use tch::{Kind, Tensor};
+use weights::Archive;
 
 use crate::context::Context;
 
@@ -15,7 +17,22 @@ use crate::context::Context;
 /// Merged they cost nothing per step, however many they are, and weights are packed as ever; as adapters, each would be
 /// computed with in every step.
 pub(crate) fn merge(pipeline: &mut Pipeline, files: &[LoraFile], context: &Context<'_>) -> Result<()> {
+    let mut keys_values: Option<&Path> = None;
     for LoraFile { path, scale } in files {
+        // What cannot be read is an error of LoRA files.
+        if Archive::open(path).is_ok_and(|archive| ::export::is_custom_diffusion(&archive)) {
+            if let Some(other) = keys_values {
+                bail!(
+                    "{} and {} are files of Custom Diffusion, of which each replaces all keys and values: give one of them, or \
+                     merge their runs with `merge`",
+                    terminal::path(other),
+                    terminal::path(path)
+                );
+            }
+            replace_keys_values(pipeline, path, *scale)?;
+            keys_values = Some(path);
+            continue;
+        }
         let (unet, text_encoder) = (&pipeline.parameters.unet, &pipeline.parameters.text_encoder);
         let lora = Lora::read(path, unet, text_encoder)?;
         lora.merge(unet, text_encoder, *scale).with_context(|| format!("cannot use {}", path.display()))?;
@@ -28,6 +45,24 @@ pub(crate) fn merge(pipeline: &mut Pipeline, files: &[LoraFile], context: &Conte
         }
     }
     Ok(())
+}
+
+/// Moves the keys' and values' weights to those of a file of Custom Diffusion: all the way at a scale of 1.
+fn replace_keys_values(pipeline: &Pipeline, path: &Path, scale: f64) -> Result<()> {
+    let own: Vec<(&str, &Tensor)> =
+        pipeline.parameters.unet.iter().filter(|(name, _)| Group::KeysValues.has_unet(name)).collect();
+    let learned = ::export::load_custom_diffusion(path, own.iter().map(|(name, weight)| (*name, weight.size())))?;
+    let replace = || {
+        for (name, weight) in &own {
+            if let Some(learned) = learned.get(*name) {
+                let (learned, before) =
+                    (learned.to_device(weight.device()).to_kind(Kind::Float), weight.to_kind(Kind::Float));
+                let after = if scale == 1.0 { learned } else { &before + (learned - &before) * scale };
+                weight.shallow_clone().copy_(&after);
+            }
+        }
+    };
+    Ok(libtorch::catch(|| tch::no_grad(replace))?)
 }
 
 /// The token's name, or the file's where another one has that.

@@ -1,4 +1,4 @@
-//! Prompt sets with a gap for the subject, and which images to generate of them; training templates and size phrases.
+//! Prompt sets with a gap for the subject, and which images to generate of them; training templates, size phrases and captions.
 //!
 //! ```
 //! use prompts::{Plan, PromptSet, TemplateSet};
@@ -12,15 +12,17 @@
 //! # anyhow::Ok(())
 //! ```
 //!
-//! The sets that need no file, and who made each, are in `data/`, `templates/` and `phrases/`. Invariants: an image's
+//! The sets that need no file, and who made each, are in `data/`, `templates/`, `phrases/` and `captions/`. Invariants: an image's
 //! seed depends on the plan's seed, its prompt and its number alone; needs no LibTorch.
 
+mod captions;
 mod plan;
 mod set;
 mod size_phrases;
 mod templates;
 mod text;
 
+pub use captions::CaptionSet;
 pub use plan::{Plan, PlannedImage};
 pub use set::{Prompt, PromptSet};
 pub use size_phrases::{SizePhrases, with_phrase};

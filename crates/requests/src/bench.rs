@@ -10,8 +10,8 @@ use crate::bounded::{self, within};
 
 /// Time a piece of work: prints a line of JSON with the seconds of each run
 ///
-/// The work: unet-forward, embedding-step, cross-attention-step, unet-step (a step of each phase with the VAE's encoding of
-/// its batch), text-encoder, vae-encode, vae-decode, adamw, sampling, loading, features, training (a whole run).
+/// The work: unet-forward, embedding-step, cross-attention-step, unet-step (a step of each of AttnDreamBooth's phases with the
+/// VAE's encoding of its batch), METHOD-step of the other methods, text-encoder, vae-encode, vae-decode, adamw, sampling, loading, features, training (a whole run).
 #[derive(Args, Debug, Clone, Serialize, Deserialize)]
 pub struct Bench {
     /// The work

@@ -17,7 +17,7 @@ pub struct Export {
     /// Where the run's base model is now, if it has been moved
     #[arg(long)]
     pub model: Option<PathBuf>,
-    /// Folder (diffusers) or .safetensors file (single-file, lora) to write; it must not exist yet
+    /// Folder (diffusers) or .safetensors file (of other formats) to write; it must not exist yet
     #[arg(long, value_name = "PATH")]
     pub out: PathBuf,
     /// What to write; unset, single-file where --out ends in .safetensors, else diffusers
@@ -82,6 +82,8 @@ pub enum ExportFormat {
     Embedding,
     /// A LoRA file: the change of the U-Net by low rank, with the embedding
     Lora,
+    /// Custom Diffusion's file, as diffusers names its tensors: the keys and values, with the embeddings in files beside it
+    CustomDiffusion,
 }
 
 /// What tensors are kept in; tf32 is only a way to compute.

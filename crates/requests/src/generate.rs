@@ -20,8 +20,8 @@ pub struct Generate {
     pub run: Option<PathBuf>,
     /// LoRA file and its scale, 1 by default; can be repeated
     ///
-    /// Kohya's keys and diffusers' are read. The subject of an embedding in the file is [V] in prompts, unless --run has
-    /// one, and has the token's own name.
+    /// Kohya's keys and diffusers' are read. The subject of an embedding in the file is [V] in prompts, unless --run has one, and
+    /// has the token's own name. A file of Custom Diffusion is taken too, its tokens with --embedding.
     #[arg(long = "lora", value_name = "FILE[:SCALE]")]
     #[serde(default)]
     pub loras: Vec<LoraFile>,

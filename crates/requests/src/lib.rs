@@ -29,6 +29,7 @@ mod export;
 mod generate;
 mod inspect;
 mod lora;
+mod merge;
 mod pretrain;
 mod probe;
 mod report;
@@ -54,6 +55,7 @@ pub use export::{Export, ExportFormat, FileDtype, LoraExport};
 pub use generate::Generate;
 pub use inspect::Inspect;
 pub use lora::LoraFile;
+pub use merge::Merge;
 pub use pretrain::{Part, Pretrain};
 pub use probe::{Probe, ProbedComponent};
 pub use report::Report;
@@ -110,6 +112,7 @@ pub enum Command {
     Report(Report),
     Compare(Compare),
     Export(Export),
+    Merge(Merge),
     Weights(Weights),
     Config(Box<Config>),
     Probe(Probe),

@@ -75,6 +75,11 @@ impl FinishedRun {
         Ok(model)
     }
 
+    /// The base model when the run started, by its contents.
+    pub fn base_fingerprint(&self) -> &ModelFingerprint {
+        &self.saved.record.base_model
+    }
+
     /// What the base model was called when the run started, wherever it is now.
     pub fn base_name(&self) -> &str {
         &self.saved.record.base_model.name
@@ -110,6 +115,21 @@ impl FinishedRun {
                 self.config.placeholder
             )
         })
+    }
+
+    /// The placeholder token of each subject with its embedding [vectors, width], \[V\] first; none where they are words of the
+    /// model's own.
+    ///
+    /// # Errors
+    /// When the file of a further subject's embedding is damaged.
+    pub fn embeddings(&self) -> Result<Vec<(&str, Tensor)>> {
+        let Some(first) = &self.embedding else { return Ok(Vec::new()) };
+        let file = self.folder.join(layout::EMBEDDING);
+        let further = self.config.more_concepts.iter().map(|concept| {
+            let name = concept.placeholder.as_str();
+            Ok((name, embedding_of(name, &file, &self.config)?))
+        });
+        std::iter::once(Ok((self.config.placeholder.as_str(), first.shallow_clone()))).chain(further).collect()
     }
 
     /// The folder of the learned U-Net, where all of it was trained.
@@ -217,11 +237,14 @@ impl FinishedRun {
     }
 }
 
-/// The embedding [vectors, width] of a run in one of its files.
+/// The embedding [vectors, width] of \[V\] in one of a run's files.
 fn embedding(file: &Path, config: &TrainConfig) -> Result<Tensor> {
-    let rows = Archive::open(file)?.tensor(&config.placeholder)?;
-    let rows =
-        rows.with_context(|| format!("{} has no token {}, which is the run's", file.display(), config.placeholder))?;
+    embedding_of(&config.placeholder, file, config)
+}
+
+fn embedding_of(token: &str, file: &Path, config: &TrainConfig) -> Result<Tensor> {
+    let rows = Archive::open(file)?.tensor(token)?;
+    let rows = rows.with_context(|| format!("{} has no token {token}, which is the run's", file.display()))?;
     let size = rows.size();
     ensure!(
         size.len() == 2 && size[0] == config.vectors as i64,

@@ -112,6 +112,18 @@ fn row(bench: &Bench, workers: &Workers<'_>, comparison: &Comparison, baseline: 
 
 const COPY: &str = "a plain copy of the file in memory";
 
+/// Steps of the other methods.
+const METHODS: [&str; 8] = [
+    "attndreambooth-lora-step",
+    "textual-inversion-step",
+    "dreambooth-step",
+    "ti-db-step",
+    "custom-diffusion-step",
+    "oft-step",
+    "coft-step",
+    "lora-step",
+];
+
 fn comparisons(bench: &Bench, workers: &Workers<'_>) -> anyhow::Result<Vec<Comparison>> {
     // Of the large model all at 128 pixels on a CPU, where the U-Net's latents are 16x16.
     let large = bench.full && bench.device == "cpu";
@@ -133,13 +145,18 @@ fn comparisons(bench: &Bench, workers: &Workers<'_>) -> anyhow::Result<Vec<Compa
         compare("embedding-step", "--batch-size 8", loops(None, None)),
         compare("cross-attention-step", "--batch-size 8", loops(None, None)),
         compare("unet-step", "--batch-size 8", loops(Some(0.8), Some(0.95))),
+    ];
+    for name in METHODS {
+        all.push(compare(name, "--batch-size 4", vec![Baseline::lean(Some(0.95))]));
+    }
+    all.extend([
         compare("text-encoder", "--batch-size 1", vec![Baseline::plain("transformers", None)]),
         compare("vae-encode", "--batch-size 8", vec![Baseline::plain("diffusers", None)]),
         compare("vae-decode", "--batch-size 1", vec![Baseline::plain("diffusers", None)]),
         compare("adamw", "", vec![Baseline::authors(None), Baseline::lean(None)]),
         compare("sampling", "--batch-size 1 --steps 50", vec![Baseline::plain("diffusers", Some(0.9))]),
         compare("loading", "", vec![Baseline::plain("diffusers", None), Baseline::plain(COPY, of_size).unchecked()]),
-    ];
+    ]);
     if !bench.full {
         let (model, images) = (workers.make("vit-b32")?, workers.make("images")?);
         let args = format!("features --model {model} --images {images} --batch-size 32 --iterations 1 --warm-up 0");
