@@ -1,10 +1,11 @@
 //! The sizes of the mapper.
 
-use anyhow::Result;
-use anyhow::ensure;
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
 
 /// What the mapper is made of; the default is the official code's.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Config {
     /// Frequencies of the Fourier features, of which each gives a sine and a cosine.
     pub frequencies: i64,

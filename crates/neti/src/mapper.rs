@@ -3,13 +3,18 @@
 use anyhow::{Result, ensure};
 use libtorch::random;
 use tch::{Device, Kind, Tensor};
-use weights::{Init, Parameters, Random, Scope};
+use weights::{Init, Random, Scope};
 
 use crate::Config;
 
 const LAYER_NORM_EPS: f64 = 1e-5;
 /// Timesteps of training, over which the anchors are spaced.
 const TIMESTEPS: i64 = 1000;
+/// More than any U-Net has.
+const MOST_LAYERS: usize = 1000;
+const OUTPUT_LAYER: &str = "output_layer.0";
+/// The name of a parameter that tells the width: [2 · width, hidden].
+pub(crate) const LAST_WEIGHT: &str = "output_layer.0.weight";
 
 /// Maps (timestep, layer) to a token's embedding and its bypass.
 ///
@@ -60,37 +65,49 @@ impl Affine {
 }
 
 impl Mapper {
-    /// As it is before training, for embeddings of a width and so many cross-attention layers: f32 on a device, by PyTorch's
-    /// defaults but for the anchors. `norm` is that of the class noun's embedding.
+    /// As it is before training, for a `size`: the width of embeddings and the number of cross-attention layers. In f32 on a device,
+    /// by PyTorch's defaults but for the anchors. `norm` is that of the class noun's embedding.
     ///
     /// # Errors
     /// When a value is out of range or memory runs out.
-    pub fn new(config: &Config, seed: u64, (width, layers): (i64, usize), norm: f64, device: Device) -> Result<Self> {
+    pub fn new(config: &Config, seed: u64, size: (i64, usize), norm: f64, device: Device) -> Result<Self> {
+        let build = |vs: &Scope| Self::build(vs, config, size, norm, frequencies(config, seed, device));
         config.validate()?;
-        ensure!(width > 0 && layers > 0, "the mapper is for {layers} layers and embeddings of width {width}: there must be some");
+        libtorch::catch(|| {
+            let (mapper, _) = weights::build(&Random { seed }, (Kind::Float, device), build)?;
+            mapper.start_at_anchors();
+            Ok(mapper)
+        })?
+    }
+
+    /// Of a valid configuration, with the parameters that `vs` has.
+    pub(crate) fn build(
+        vs: &Scope,
+        config: &Config,
+        (width, layers): (i64, usize),
+        norm: f64,
+        frequencies: Tensor,
+    ) -> Result<Self> {
+        ensure!(
+            width > 0 && (1..=MOST_LAYERS).contains(&layers),
+            "the mapper is for {layers} layers and embeddings of width {width}: there must be 1 to {MOST_LAYERS}, and some width"
+        );
         ensure!(
             norm > 0.0 && norm.is_finite(),
             "the class noun's embedding has the norm {norm}, to which nothing can be scaled: use another word"
         );
-        let build = |vs: &Scope| {
-            let anchored = config.anchors * layers as i64;
-            Ok(Self {
-                config: config.clone(),
-                norm,
-                layers,
-                frequencies: frequencies(config, seed, device),
-                input_layer: Affine::linear(vs, "input_layer", [2 * config.frequencies, anchored]),
-                net: [("net.1", "net.2", anchored), ("net.4", "net.5", config.hidden)].map(|(linear, norm, from)| {
-                    (Affine::linear(vs, linear, [from, config.hidden]), Affine::norm(vs, norm, config.hidden))
-                }),
-                output_layer: Affine::linear(vs, "output_layer.0", [config.hidden, 2 * width]),
-            })
-        };
-        libtorch::catch(|| {
-            let (mapper, _): (Self, Parameters) = weights::build(&Random { seed }, (Kind::Float, device), build)?;
-            mapper.start_at_anchors();
-            Ok(mapper)
-        })?
+        let anchored = config.anchors * layers as i64;
+        Ok(Self {
+            config: config.clone(),
+            norm,
+            layers,
+            frequencies,
+            input_layer: Affine::linear(vs, "input_layer", [2 * config.frequencies, anchored]),
+            net: [("net.1", "net.2", anchored), ("net.4", "net.5", config.hidden)].map(|(linear, norm, from)| {
+                (Affine::linear(vs, linear, [from, config.hidden]), Affine::norm(vs, norm, config.hidden))
+            }),
+            output_layer: Affine::linear(vs, OUTPUT_LAYER, [config.hidden, 2 * width]),
+        })
     }
 
     /// The weight of `input_layer` becomes the features at the anchors: of each timestep all layers.
@@ -127,6 +144,11 @@ impl Mapper {
     /// The layers that it knows.
     pub fn layers(&self) -> usize {
         self.layers
+    }
+
+    /// The norm that all of the output together has.
+    pub fn norm(&self) -> f64 {
+        self.norm
     }
 
     /// The fixed frequencies [frequencies, 2], of timesteps and of layers.

@@ -84,6 +84,59 @@ fn nested_dropout_keeps_the_first_numbers_and_depends_on_its_seed_alone() {
 }
 
 #[test]
+fn a_file_has_all_that_the_mapper_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, again) = (folder.path().join("a.safetensors"), folder.path().join("b.safetensors"));
+    let mapper = given(&Golden::open("methods/neti/neti.safetensors"));
+    mapper.write(&path, "<new>").unwrap();
+    let (read, token) = Mapper::read(&path, (32, 16), Device::Cpu).unwrap();
+    assert_eq!((token.as_str(), read.config(), read.norm()), ("<new>", mapper.config(), mapper.norm()));
+    assert_eq!(read.frequencies(), mapper.frequencies());
+    for ((name, found), (_, expected)) in read.parameters().iter().zip(mapper.parameters()) {
+        assert_eq!(*found, expected, "{name}");
+    }
+    read.write(&again, "<new>").unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&again).unwrap());
+}
+
+#[test]
+fn a_file_that_does_not_fit_is_refused_in_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mapper.safetensors");
+    let says = |size, words: &str| {
+        let error = format!("{:#}", Mapper::read(&path, size, Device::Cpu).unwrap_err());
+        assert!(error.contains(words) && error.contains("mapper.safetensors") && !error.contains('\n'), "{error}");
+    };
+    says((32, 16), "cannot read");
+    let mapper = Mapper::new(&Config::default(), 0, (32, 16), 1.0, Device::Cpu).unwrap();
+    mapper.write(&path, "<new>").unwrap();
+    says((1024, 16), "width 32 and 16 cross-attention layers, but this model has 1024 and 16");
+    says((32, 12), "but this model has 32 and 12");
+    let tensors = || mapper.parameters().into_iter().chain([("frequencies".to_owned(), mapper.frequencies().copy())]);
+    weights::save(&path, tensors()).unwrap();
+    says((32, 16), "does not say in its metadata (neti)");
+    weights::save(&path, mapper.parameters()).unwrap();
+    says((32, 16), "holds no mapper of NeTI");
+    let config = |config: &str| {
+        let header = format!(r#"{{"config": {config}, "layers": 16, "norm": 1.0, "token": "<new>"}}"#);
+        weights::save_with_metadata(&path, tensors(), &[("neti", &header)]).unwrap();
+    };
+    config("{}");
+    says((32, 16), "no mapper's configuration: missing field");
+    let mut value = serde_json::to_value(Config::default()).unwrap();
+    value["hidden"] = (1i64 << 40).into();
+    config(&value.to_string());
+    says((32, 16), "hidden is 1099511627776, but must be from 1 to 65536");
+    mapper.write(&path, " ").unwrap();
+    says((32, 16), "has no token");
+    let _ = tch::no_grad(|| mapper.parameters()[1].1.shallow_clone().fill_(f64::NAN));
+    mapper.write(&path, "<new>").unwrap();
+    says((32, 16), "input_layer.bias");
+    let pickle = Mapper::read(&folder.path().join("mapper-steps-250.pt"), (32, 16), Device::Cpu);
+    assert!(pickle.unwrap_err().to_string().contains("convert it with the script in docs/methods/neti.md"));
+}
+
+#[test]
 fn what_cannot_be_mapped_is_refused_in_a_sentence() {
     let says = |result: anyhow::Result<[Tensor; 2]>, words: &str| {
         let error = result.unwrap_err().to_string();
@@ -94,6 +147,7 @@ fn what_cannot_be_mapped_is_refused_in_a_sentence() {
         made.map(|_| [Tensor::new(), Tensor::new()])
     };
     says(new(&Config::default(), (0, 16), 1.0), "embeddings of width 0");
+    says(new(&Config::default(), (8, 1001), 1.0), "for 1001 layers");
     says(new(&Config::default(), (8, 16), 0.0), "the norm 0, to which nothing can be scaled");
     says(new(&Config { anchors: 0, ..Config::default() }, (8, 16), 1.0), "anchors is 0, but must be from 1 to 1000");
     says(new(&Config { dropout: 1.5, ..Config::default() }, (8, 16), 1.0), "dropout is 1.5");

@@ -34,49 +34,70 @@ pub trait Conditioning: Debug + Send {
 pub(crate) enum Text {
     Constant(KvCache),
     Varying {
-        /// Of the prompts that are the same at all timesteps.
+        /// Of the prompts that are the same at all timesteps, each once.
         constant: Option<KvCache>,
-        /// Of the others, at each step.
+        /// Of the others at each step, likewise.
         steps: Vec<KvCache>,
-        /// Where the batch's prompts are among the constant ones and the others behind them; none where they are in this order.
-        order: Option<Tensor>,
+        /// Of each prompt of the batch its number among the constant ones and, behind them, the others.
+        order: Tensor,
     },
 }
 
+/// The prompts of a batch, each once, by whether they vary with the timestep.
+pub(crate) struct Distinct {
+    pub(crate) constant: Vec<Vec<i64>>,
+    pub(crate) varying: Vec<Vec<i64>>,
+    order: Vec<i64>,
+}
+
+impl Distinct {
+    /// Of prompts given as ids, which vary where they have the token.
+    pub(crate) fn of(prompts: &[Vec<i64>], token: i64) -> Self {
+        let (mut constant, mut varying): (Vec<Vec<i64>>, Vec<Vec<i64>>) = (Vec::new(), Vec::new());
+        let places: Vec<(bool, usize)> = prompts
+            .iter()
+            .map(|ids| {
+                let varies = ids.contains(&token);
+                let known = if varies { &mut varying } else { &mut constant };
+                let place = known.iter().position(|known| known == ids).unwrap_or_else(|| {
+                    known.push(ids.clone());
+                    known.len() - 1
+                });
+                (varies, place)
+            })
+            .collect();
+        let first = constant.len();
+        let order = places.into_iter().map(|(varies, place)| (place + if varies { first } else { 0 }) as i64).collect();
+        Self { constant, varying, order }
+    }
+}
+
 impl Text {
-    /// Of prompts with these ids, which are constant where `varies` says no, projected as `constant` does that of the constant
-    /// ones, for steps at these timesteps.
+    /// Of prompts at steps of these timesteps, given the keys and values of the constant ones; `project` makes those of the others
+    /// at some timesteps, of each all prompts.
     pub(crate) fn varying(
+        prompts: &Distinct,
         constant: Option<KvCache>,
-        varies: &[bool],
         timesteps: &[f32],
         device: Device,
         mut project: impl FnMut(&[f32]) -> Result<KvCache>,
     ) -> Result<Self> {
-        let count = varies.iter().filter(|varies| **varies).count();
+        let count = prompts.varying.len();
         let mut steps = Vec::with_capacity(timesteps.len());
         for chunk in timesteps.chunks((ROWS / count.max(1)).max(1)) {
             let all = project(chunk)?;
             steps.extend((0..chunk.len()).map(|step| all.narrow((step * count) as i64, count as i64)));
         }
-        let (mut next_constant, mut next_varying) = (0, (varies.len() - count) as i64);
-        let place = |varies: &bool| {
-            let next = if *varies { &mut next_varying } else { &mut next_constant };
-            *next += 1;
-            *next - 1
-        };
-        let order: Vec<i64> = varies.iter().map(place).collect();
-        let order = (!order.is_sorted()).then(|| Tensor::from_slice(&order).to_device(device));
-        Ok(Self::Varying { constant, steps, order })
+        Ok(Self::Varying { constant, steps, order: Tensor::from_slice(&prompts.order).to_device(device) })
     }
 
     /// At the step of an index; what has to be put together for it is kept in `made`.
     pub(crate) fn at<'a>(&'a self, index: usize, made: &'a mut Option<KvCache>) -> &'a KvCache {
         match self {
             Self::Constant(text) => text,
-            Self::Varying { constant: None, steps, .. } => &steps[index],
-            Self::Varying { constant: Some(constant), steps, order } => {
-                made.insert(KvCache::joined(constant, &steps[index], order.as_ref()))
+            Self::Varying { constant, steps, order } => {
+                let parts: Vec<&KvCache> = constant.iter().chain([&steps[index]]).collect();
+                made.insert(KvCache::gathered(&parts, order))
             }
         }
     }

@@ -13,7 +13,7 @@ use unet::{AttentionObserver, UNet};
 use vae::{AutoencoderKl, Tiling};
 use weights::Parameters;
 
-use crate::conditioning::{Conditioning, Text};
+use crate::conditioning::{Conditioning, Distinct, Text};
 use crate::denoise::Denoising;
 use crate::finite::{Origin, Watch};
 use crate::image::to_images;
@@ -205,7 +205,7 @@ impl Pipeline {
     }
 
     /// Makes the keys and values of prompts that have the conditioning's token depend on the timestep. All steps' are computed
-    /// before the first: of Stable Diffusion 2.1 in f32, 8 MB for each image and step.
+    /// before the first: of Stable Diffusion 2.1 in f32, 8 MB for each prompt and step.
     pub fn set_conditioning(&mut self, conditioning: Box<dyn Conditioning>) {
         self.conditioning = Some(conditioning);
     }
@@ -313,24 +313,20 @@ impl Pipeline {
     /// The keys and values of a batch's prompts at each of the steps.
     fn text(&self, prompts: &[&str], timesteps: &[f32], watch: &mut Watch<'_>) -> Result<Text> {
         let ids = self.ids(prompts)?;
-        let conditioning = self.conditioning.as_deref();
-        let varies: Vec<bool> =
-            ids.iter().map(|ids| conditioning.is_some_and(|varying| ids.contains(&varying.token()))).collect();
-        let Some(conditioning) = conditioning.filter(|_| varies.contains(&true)) else {
+        let has = |conditioning: &&dyn Conditioning| ids.iter().any(|ids| ids.contains(&conditioning.token()));
+        let Some(conditioning) = self.conditioning.as_deref().filter(has) else {
             let states = self.encode_ids(&ids)?;
             watch.see(Origin::TextEncoder, &states)?;
             return Ok(Text::Constant(self.unet.project(&states)?));
         };
-        let (varying, constant): (Vec<_>, Vec<_>) = ids.into_iter().zip(&varies).partition(|(_, varies)| **varies);
-        let [varying, constant] =
-            [varying, constant].map(|rows| rows.into_iter().map(|(ids, _)| ids).collect::<Vec<Vec<i64>>>());
+        let distinct = Distinct::of(&ids, conditioning.token());
         let project = |ids: &[Vec<i64>]| self.unet.project(&self.encode_ids(ids)?);
-        let constant = (!constant.is_empty()).then(|| project(&constant)).transpose()?;
-        Text::varying(constant, &varies, timesteps, self.to.1, |timesteps| {
+        let constant = (!distinct.constant.is_empty()).then(|| project(&distinct.constant)).transpose()?;
+        Text::varying(&distinct, constant, timesteps, self.to.1, |timesteps| {
             let _span = tracing::trace_span!("text_encoder").entered();
-            let ids: Vec<&Vec<i64>> = timesteps.iter().flat_map(|_| &varying).collect();
-            let timesteps: Vec<f32> =
-                timesteps.iter().flat_map(|timestep| std::iter::repeat_n(*timestep, varying.len())).collect();
+            let ids: Vec<&Vec<i64>> = timesteps.iter().flat_map(|_| &distinct.varying).collect();
+            let of_each = |timestep: &f32| std::iter::repeat_n(*timestep, distinct.varying.len());
+            let timesteps: Vec<f32> = timesteps.iter().flat_map(of_each).collect();
             let (ids, timesteps) = (Tensor::from_slice2(&ids), Tensor::from_slice(&timesteps));
             conditioning.project(&self.text_encoder, &self.unet, &ids, &timesteps, self.compute_dtype)
         })

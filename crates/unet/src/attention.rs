@@ -47,23 +47,22 @@ impl KvCache {
         self.map([&[count], &self.size[1..]].concat(), |xs| xs.narrow(0, start, count))
     }
 
-    /// Those of all texts of `first` and then of `second`, which the same U-Net has projected in the same dtype; then only the
-    /// texts of these numbers, in this order, where an `order` [texts] is given.
+    /// Of all texts of these, one after the other, those of the numbers `order` [texts], in this order. The same U-Net has
+    /// projected all of them in the same dtype.
     ///
     /// # Panics
-    /// When the two are of different U-Nets, dtypes or lengths, or there are not so many texts.
+    /// When they are of different U-Nets, dtypes or lengths, or there are not so many texts.
     #[must_use]
-    pub fn joined(first: &Self, second: &Self, order: Option<&Tensor>) -> Self {
-        let join = |[a, b]: [&Tensor; 2]| {
-            let both = Tensor::cat(&[a, b], 0);
-            order.map_or_else(|| both.shallow_clone(), |order| both.index_select(0, order))
-        };
-        let layers = first.layers.iter().map(|(name, [k, v])| {
-            let [other_k, other_v] = &second.layers[name];
-            (name.clone(), [join([k, other_k]), join([v, other_v])])
+    pub fn gathered(parts: &[&Self], order: &Tensor) -> Self {
+        let first = parts[0];
+        let layers = first.layers.keys().map(|name| {
+            let gather = |which: usize| {
+                let all: Vec<&Tensor> = parts.iter().map(|part| &part.layers[name][which]).collect();
+                Tensor::cat(&all, 0).index_select(0, order)
+            };
+            (name.clone(), [gather(0), gather(1)])
         });
-        let texts = order.map_or(first.size[0] + second.size[0], |order| order.size()[0]);
-        Self { layers: layers.collect(), size: [&[texts], &first.size[1..]].concat(), dtype: first.dtype }
+        Self { layers: layers.collect(), size: [&order.size(), &first.size[1..]].concat(), dtype: first.dtype }
     }
 
     fn map(&self, size: Vec<i64>, of_each: impl Fn(&Tensor) -> Tensor) -> Self {
