@@ -60,7 +60,7 @@ pub use learned::{Learned, initial_embedding};
 pub use lora::Lora;
 pub use loss::{LossTerm, Reduction};
 pub use method::{Method, Step};
-pub use neti::NeTi;
+pub use neti::{NeTi, add_mapper, mapper_size};
 pub use oft::Oft;
 pub use textual_inversion::TextualInversion;
 pub use ti_db::TiDb;

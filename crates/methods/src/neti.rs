@@ -35,14 +35,12 @@ impl Method for NeTi {
 
     fn install(&self, pipeline: &mut Pipeline, config: &TrainConfig) -> Result<Learned> {
         check(config)?;
+        ensure!(pipeline.subject().is_none(), "this pipeline has learned a subject already; load the base model again");
         let row = initial_embedding(pipeline, config, &config.concepts()[0])?;
-        pipeline.add_placeholder(&config.placeholder, &row)?;
-        let token = pipeline.tokenizer.id(&config.placeholder).context("the token that was added is not known")?;
-        let (width, layers) = (row.size()[1], pipeline.unet.cross_attention_layers().len());
         let norm = f64::try_from(row.norm())?;
         let seed = random::derive(config.seed, "mapper", 0);
-        let mapper = Mapper::new(&Config::default(), seed, (width, layers), norm, pipeline.placement().1)?;
-        pipeline.set_conditioning(Box::new(Conditioner { mapper: mapper.share(), token }));
+        let mapper = Mapper::new(&Config::default(), seed, mapper_size(pipeline), norm, pipeline.placement().1)?;
+        add_mapper(pipeline, &mapper, &config.placeholder)?;
         Ok(Learned {
             placeholder: config.placeholder.clone(),
             embedding: None,
@@ -79,13 +77,35 @@ impl Method for NeTi {
         each_layer(&pipeline.unet, |layer| {
             let kept = batch.drawn.as_ref().map(|drawn| drawn.get(layer as i64));
             let pair = mapper.texts(&pipeline.text_encoder, &texts, layer, kept.as_ref())?;
-            Ok(pair.map(|text| match &class {
-                Some(class) => Tensor::cat(&[&text, class], 0),
-                None => text,
-            })
-            .map(|text| text.to_kind(dtype)))
+            Ok(pair
+                .map(|text| match &class {
+                    Some(class) => Tensor::cat(&[&text, class], 0),
+                    None => text,
+                })
+                .map(|text| text.to_kind(dtype)))
         })
     }
+}
+
+/// What a pipeline's mappers are for: the width of its embeddings, and its cross-attention layers.
+pub fn mapper_size(pipeline: &Pipeline) -> (i64, usize) {
+    (pipeline.text_encoder.config().hidden_size, pipeline.unet.cross_attention_layers().len())
+}
+
+/// Adds a token to a pipeline that has its embeddings from a mapper of the pipeline's [`mapper_size`], whose memory is shared; it is
+/// the subject, if the pipeline has none.
+///
+/// # Errors
+/// When there is such a token already, or another mapper.
+pub fn add_mapper(pipeline: &mut Pipeline, mapper: &Mapper, token: &str) -> Result<()> {
+    // Of no use but to who asks for the hidden states of a prompt without a timestep.
+    let row = mapper.typical()?.to_kind(pipeline.placement().0);
+    match pipeline.subject() {
+        None => pipeline.add_placeholder(token, &row)?,
+        Some(_) => pipeline.add_token(token, &row)?,
+    }
+    let token = pipeline.tokenizer.id(token).context("the token that was added is not known")?;
+    pipeline.set_conditioning(Box::new(Conditioner { mapper: mapper.share(), token }))
 }
 
 /// What the method cannot do.
@@ -96,7 +116,11 @@ fn check(config: &TrainConfig) -> Result<()> {
         "new_token is true, but the method neti gives {placeholder} another embedding at each timestep and has none to train: set \
          it to false"
     );
-    ensure!(config.vectors == 1, "vectors is {}, but the method neti has one for {placeholder}: set it to 1", config.vectors);
+    ensure!(
+        config.vectors == 1,
+        "vectors is {}, but the method neti has one for {placeholder}: set it to 1",
+        config.vectors
+    );
     ensure!(config.adapter.is_none(), "adapter is set, but what the method neti adds is its mapper: leave adapter out");
     Ok(())
 }

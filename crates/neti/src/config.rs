@@ -44,11 +44,9 @@ impl Config {
     /// Names the value and its bounds.
     pub fn validate(&self) -> Result<()> {
         const MOST: i64 = 1 << 16;
-        for (name, value, most) in [
-            ("frequencies", self.frequencies, MOST),
-            ("anchors", self.anchors, 1000),
-            ("hidden", self.hidden, MOST),
-        ] {
+        for (name, value, most) in
+            [("frequencies", self.frequencies, MOST), ("anchors", self.anchors, 1000), ("hidden", self.hidden, MOST)]
+        {
             ensure!((1..=most).contains(&value), "{name} is {value}, but must be from 1 to {most}");
         }
         for (name, value) in

@@ -35,12 +35,8 @@ impl Mapper {
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, path: &Path, token: &str) -> Result<()> {
-        let header = Header {
-            config: self.config().clone(),
-            layers: self.layers(),
-            norm: self.norm(),
-            token: token.to_owned(),
-        };
+        let header =
+            Header { config: self.config().clone(), layers: self.layers(), norm: self.norm(), token: token.to_owned() };
         let header = serde_json::to_string(&header)?;
         let frequencies = (FREQUENCIES.to_owned(), self.frequencies().shallow_clone());
         weights::save_with_metadata(path, self.parameters().into_iter().chain([frequencies]), &[(KEY, &header)])
@@ -67,7 +63,8 @@ impl Mapper {
         let header = serde_json::from_str(header)
             .with_context(|| format!("{shown} says in its metadata ({KEY}) what is no mapper's configuration"))?;
         let Header { config, layers: own_layers, norm, token } = header;
-        let own_width = archive.shapes().find(|(name, _)| *name == LAST_WEIGHT).and_then(|(_, shape)| shape.first().copied());
+        let own_width =
+            archive.shapes().find(|(name, _)| *name == LAST_WEIGHT).and_then(|(_, shape)| shape.first().copied());
         let own_width = own_width.unwrap_or(0) / 2;
         ensure!(
             (own_width, own_layers) == (width, layers),

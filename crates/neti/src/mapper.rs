@@ -44,14 +44,15 @@ struct Affine {
 impl Affine {
     fn linear(vs: &Scope, name: &'static str, [from, to]: [i64; 2]) -> Self {
         let vs = vs / name;
-        let [weight, bias] =
-            [("weight", vec![to, from]), ("bias", vec![to])].map(|(part, shape)| vs.get(part, &shape, Init::FanIn(from)));
+        let [weight, bias] = [("weight", vec![to, from]), ("bias", vec![to])]
+            .map(|(part, shape)| vs.get(part, &shape, Init::FanIn(from)));
         Self { name, weight, bias }
     }
 
     fn norm(vs: &Scope, name: &'static str, width: i64) -> Self {
         let vs = vs / name;
-        let [weight, bias] = [("weight", 1.0), ("bias", 0.0)].map(|(part, start)| vs.get(part, &[width], Init::Const(start)));
+        let [weight, bias] =
+            [("weight", 1.0), ("bias", 0.0)].map(|(part, start)| vs.get(part, &[width], Init::Const(start)));
         Self { name, weight, bias }
     }
 
@@ -113,7 +114,8 @@ impl Mapper {
     /// The weight of `input_layer` becomes the features at the anchors: of each timestep all layers.
     pub fn start_at_anchors(&self) {
         let layers = self.layers as i64;
-        let times: Vec<i64> = (0..self.config.anchors).map(|anchor| anchor * (TIMESTEPS / self.config.anchors)).collect();
+        let times: Vec<i64> =
+            (0..self.config.anchors).map(|anchor| anchor * (TIMESTEPS / self.config.anchors)).collect();
         let times = Tensor::from_slice(&times).repeat_interleave_self_int(layers, 0, None);
         let numbers = Tensor::arange(layers, (Kind::Int64, Device::Cpu)).repeat([self.config.anchors]);
         tch::no_grad(|| {

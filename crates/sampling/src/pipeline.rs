@@ -206,8 +206,17 @@ impl Pipeline {
 
     /// Makes the keys and values of prompts that have the conditioning's token depend on the timestep. All steps' are computed
     /// before the first: of Stable Diffusion 2.1 in f32, 8 MB for each prompt and step.
-    pub fn set_conditioning(&mut self, conditioning: Box<dyn Conditioning>) {
+    ///
+    /// # Errors
+    /// When there is one already.
+    pub fn set_conditioning(&mut self, conditioning: Box<dyn Conditioning>) -> Result<()> {
+        ensure!(
+            self.conditioning.is_none(),
+            "this pipeline has a token already that has another embedding at each timestep, and takes no second one; load the base \
+             model again"
+        );
         self.conditioning = Some(conditioning);
+        Ok(())
     }
 
     /// The token that `[V]` in a prompt stands for.

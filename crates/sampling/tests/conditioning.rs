@@ -48,7 +48,9 @@ fn pipeline(varies: Option<bool>) -> (Pipeline, Arc<Mutex<Vec<Vec<f64>>>>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     if let Some(varies) = varies {
         let token = pipeline.tokenizer.id("<new>").unwrap();
-        pipeline.set_conditioning(Box::new(Rows { token, varies, asked: Arc::clone(&asked) }));
+        let rows = || Box::new(Rows { token, varies, asked: Arc::clone(&asked) });
+        pipeline.set_conditioning(rows()).unwrap();
+        assert!(pipeline.set_conditioning(rows()).unwrap_err().to_string().contains("takes no second one"));
     }
     (pipeline, asked)
 }
@@ -59,7 +61,13 @@ fn requests() -> Vec<Request> {
         ..Request::new(prompt, seed)
     };
     // The token in both kinds of prompts, in one or in none, and a prompt twice.
-    vec![of("a [V]", "", 1), of("a cat", "[V]", 2), of("a photo of [V]", "blurry", 3), of("a dog", "", 4), of("a [V]", "", 5)]
+    vec![
+        of("a [V]", "", 1),
+        of("a cat", "[V]", 2),
+        of("a photo of [V]", "blurry", 3),
+        of("a dog", "", 4),
+        of("a [V]", "", 5),
+    ]
 }
 
 fn latents(pipeline: &Pipeline, requests: &[Request], guidance_scale: f64) -> Tensor {

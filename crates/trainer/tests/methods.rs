@@ -219,7 +219,10 @@ fn weights_of(trainer: &Trainer) -> Vec<(String, Tensor)> {
     let text_encoder = parameters.text_encoder.iter().map(|(name, tensor)| (format!("text_model.{name}"), tensor));
     let mapper = trainer.learned.mapper.iter().flat_map(|_| &trainer.learned.added);
     let mapper = mapper.map(|(name, tensor)| (name.clone(), tensor));
-    unet.chain(text_encoder).chain(mapper).map(|(name, tensor)| (name, tensor.detach().to_kind(Kind::Double).copy())).collect()
+    unet.chain(text_encoder)
+        .chain(mapper)
+        .map(|(name, tensor)| (name, tensor.detach().to_kind(Kind::Double).copy()))
+        .collect()
 }
 
 /// Softmax does not see the biases of a text encoder's keys: their gradients are rounding.
