@@ -14,7 +14,7 @@ const LAYERS: [&[&str]; 14] = [
     &["model_files", "photos", "requests"],
     &["golden", "layers", "optimizer", "runs", "export"],
     &["vae", "clip", "unet"],
-    &["adapters", "regularizer", "custom_diffusion", "heatmaps", "alignment", "sampling", "report"],
+    &["adapters", "regularizer", "custom_diffusion", "neti", "heatmaps", "alignment", "sampling", "report"],
     &["methods"],
     &["trainer", "evaluation", "pretrainer"],
     &["benchmarks"],

@@ -70,6 +70,7 @@ impl Batches for SameBatch {
             mask: self.mask.as_ref().map(Tensor::shallow_clone),
             prompts: self.prompts.clone(),
             class_prompts: self.class_prompts.clone(),
+            drawn: None,
         })
     }
 }

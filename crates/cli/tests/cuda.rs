@@ -259,6 +259,63 @@ fn no_step_waits_for_a_checkpoint() {
     assert!(two["queued_downloads"].as_i64() > none["queued_downloads"].as_i64(), "{none} and {two}");
 }
 
+/// What has other keys and values at each timestep and in each layer.
+#[test]
+fn neti_learns_and_generates_what_it_does_on_the_cpu_and_no_step_waits() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    photos(&folder.join("photos"));
+    let text = |path: &Path| path.display().to_string();
+    let (model, photos) = (model(), text(&folder.join("photos")));
+    let train = |device: &str, out: &str, steps: &str| {
+        let (out, fixed) = (
+            text(&folder.join(out)),
+            "--method neti --category ball --resolution 64 --results none --validate-every 0",
+        );
+        let fixed: Vec<&str> = ["train"].into_iter().chain(fixed.split_whitespace()).collect();
+        let own =
+            ["--model", &model, "--concept", &photos, "--out", &out, "--steps", steps, "--set", "validation.steps=1"];
+        program(device, &[&fixed[..], &own].concat())
+    };
+    succeed(["cpu", "cuda"].map(|device| train(device, device, "3")));
+    let losses = |device: &str| -> Vec<f64> {
+        let text = fs::read_to_string(folder.join(device).join("log.jsonl")).unwrap();
+        let line =
+            |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["diffusion_loss"].as_f64().unwrap();
+        text.lines().map(line).collect()
+    };
+    for (ours, expected) in losses("cuda").iter().zip(losses("cpu")) {
+        assert!((ours - expected).abs() <= 1e-3 * expected, "a loss is {ours}, not {expected}");
+    }
+    let (run, images) = (text(&folder.join("cpu")), |device: &str| folder.join(format!("images-{device}")));
+    let generate = |device: &str| {
+        let out = text(&images(device));
+        let fixed = "--steps 3 --height 64 --width 64 --seed 3 --batch-size 2 --negative-prompt cat";
+        let fixed: Vec<&str> = ["generate"].into_iter().chain(fixed.split_whitespace()).collect();
+        program(
+            device,
+            &[&fixed[..], &["--run", &run, "--prompt", "a [V]", "--prompt", "a dog", "--out", &out]].concat(),
+        )
+    };
+    succeed(["cpu", "cuda"].map(generate));
+    for image in ["0000-seed3.png", "0001-seed3.png"] {
+        assert!(difference(&images("cpu").join(image), &images("cuda").join(image)) <= 2, "{image}");
+    }
+
+    let counted = |steps: &str| {
+        let mut command = train("cuda", steps, steps);
+        let counts = folder.join(steps).with_extension("json");
+        cuda_standin::preload(&mut command).env(cuda_standin::COUNTS, &counts);
+        (command, counts)
+    };
+    let [few, many] = ["1", "3"].map(counted);
+    succeed([few.0, many.0]);
+    let [few, many] = [few.1, many.1].map(|path| json(&path));
+    let blocking = ["blocking_uploads", "blocking_downloads"]
+        .map(|name| many[name].as_i64().unwrap() - few[name].as_i64().unwrap());
+    assert_eq!(blocking, [0, 0], "{few} and {many}");
+}
+
 #[test]
 fn want_of_memory_names_the_flags_that_help() {
     let temporary = tempfile::tempdir().unwrap();

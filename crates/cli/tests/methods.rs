@@ -104,6 +104,90 @@ fn each_method_learns_generates_and_is_exported() {
     refuses(&["export", "--run", &run, "--out", &lora, "--format", "lora"], "--format embedding");
 }
 
+/// Its mapper is no weight of the model, and so has a file of its own.
+#[test]
+fn neti_learns_generates_and_is_exported() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    let path = |name: &str| folder.join(name).display().to_string();
+    let run = train(folder, "neti", &["--steps", "2"]);
+    let [same, again, file, model] = [path("same"), path("again"), path("mapper.safetensors"), model()];
+    let generate = |out: &str, from: &[&str], more: &[&str]| {
+        let fixed = ["generate", "--device", "cpu", "--steps", "2", "--seed", "3", "--out", out];
+        succeed(&[&fixed[..], from, more].concat())
+    };
+    let both = ["--prompt", "a [V]", "--prompt", "a ball", "--batch-size", "2"];
+    generate(&same, &["--run", &run], &both);
+    let output = succeed(&["export", "--run", &run, "--out", &file, "--format", "neti"]);
+    assert!(
+        stderr(&output).contains("--embedding") && stderr(&output).contains("\"a photo of a <new>\""),
+        "{}",
+        stderr(&output)
+    );
+    // What is exported generates the same bits without the run.
+    generate(&again, &["--model", &model, "--embedding", &file], &both);
+    for image in ["0000-seed3.png", "0001-seed3.png"] {
+        let pixels = |folder: &str| image::open(Path::new(folder).join(image)).unwrap().into_rgb8();
+        assert!(pixels(&same) == pixels(&again), "{image}");
+    }
+    succeed(&[
+        "attend",
+        "--device",
+        "cpu",
+        "--run",
+        &run,
+        "--prompt",
+        "a [V] ball",
+        "--steps",
+        "1",
+        "--out",
+        &path("attend"),
+    ]);
+    succeed(&["report", "--run", &run]);
+    assert!(fs::read_to_string(Path::new(&run).join("report.html")).unwrap().contains("neti"));
+
+    let export = |more: &[&str], words: &str| {
+        refuses(&[&["export", "--run", &run, "--out", &path("x.safetensors")], more].concat(), words)
+    };
+    for format in ["single-file", "lora", "diffusers"] {
+        export(&["--format", format], "has no place in a model or a LoRA: give --format neti");
+    }
+    export(&["--format", "embedding"], "a mapper gives its token <new> another at each timestep");
+    export(&["--format", "neti", "--dtype", "bf16"], "leave out --dtype");
+    refuses(&["export", "--run", &run, "--out", &path("x"), "--format", "neti"], "must end in .safetensors");
+    refuses(&["inspect", "--run", &run], "another at each timestep");
+    let more = |more: &[&str], words: &str| {
+        refuses(
+            &[&["generate", "--device", "cpu", "--steps", "1", "--prompt", "a [V]", "--out", &path("no")], more]
+                .concat(),
+            words,
+        );
+    };
+    more(&["--model", &model, "--embedding", &file, "--embedding", &file], "<new>");
+    more(&["--run", &run, "--embedding", &file], "<new>");
+    for (set, words) in [
+        ("new_token=true", "another embedding at each timestep and has none to train: set it to false"),
+        ("vectors=2", "vectors is 2"),
+        ("adapter.type=lora", "its mapper: leave adapter out"),
+    ] {
+        let photos = path("photos");
+        let fixed = [
+            "train",
+            "--device",
+            "cpu",
+            "--method",
+            "neti",
+            "--model",
+            &model,
+            "--concept",
+            &photos,
+            "--category",
+            "ball",
+        ];
+        refuses(&[&fixed[..], &["--out", &path("none"), "--set", set]].concat(), words);
+    }
+}
+
 #[test]
 fn what_a_method_does_not_have_is_said_in_a_sentence() {
     let train = |more: &[&str], words: &str| {

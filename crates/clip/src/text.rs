@@ -202,7 +202,21 @@ impl ClipTextModel {
     /// # Errors
     /// When the embeddings have another width than the model or there are more than positions.
     pub fn forward_embeddings(&self, token_embeddings: &Tensor) -> Result<Tensor> {
-        Ok(self.final_layer_norm.forward(&self.encode(token_embeddings, 0)?))
+        Ok(self.final_layer_norm(&self.last_layer(token_embeddings)?))
+    }
+
+    /// The first half of [`ClipTextModel::forward_embeddings`]: the last layer's hidden state [batch, n, hidden_size] without the
+    /// final norm.
+    ///
+    /// # Errors
+    /// As [`ClipTextModel::forward_embeddings`].
+    pub fn last_layer(&self, token_embeddings: &Tensor) -> Result<Tensor> {
+        self.encode(token_embeddings, 0)
+    }
+
+    /// The second half: the final norm over [..., hidden_size].
+    pub fn final_layer_norm(&self, hidden_state: &Tensor) -> Tensor {
+        self.final_layer_norm.forward(hidden_state)
     }
 
     fn encode(&self, token_embeddings: &Tensor, clip_skip: usize) -> Result<Tensor> {

@@ -18,4 +18,6 @@ pub struct Batch {
     pub prompts: Vec<String>,
     /// Those of the class images, as many; none without prior preservation.
     pub class_prompts: Vec<String>,
+    /// What the method draws for it: see [`Method::draw`](crate::Method::draw).
+    pub drawn: Option<Tensor>,
 }

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use runs::{Group, Phase, Phases, Prior, Sizes, TrainConfig};
-use tch::Tensor;
-use unet::{KvCache, UNet};
+use tch::Kind;
+use unet::KvCache;
 
-use crate::Method;
+use crate::{Method, Step};
 
 /// As the authors' code and diffusers' have it: photos at different sizes with a masked loss, a set of class images, and no
 /// gradient of the first position's keys and values.
@@ -35,7 +35,7 @@ impl Method for CustomDiffusion {
         config
     }
 
-    fn project(&self, unet: &UNet, encoder_hidden_states: &Tensor) -> Result<KvCache> {
-        Ok(unet.project(encoder_hidden_states)?.with_first_detached())
+    fn text(&self, step: &Step<'_>, dtype: Kind) -> Result<KvCache> {
+        Ok(step.project(dtype)?.with_first_detached())
     }
 }

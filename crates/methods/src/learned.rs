@@ -3,6 +3,7 @@
 use adapters::Adapters;
 use anyhow::{Result, ensure};
 use libtorch::random;
+use neti::Mapper;
 use regularizer::Category;
 use runs::{Concept, Group, TrainConfig};
 use sampling::Pipeline;
@@ -22,6 +23,8 @@ pub struct Learned {
     pub adapters: Option<Adapters>,
     /// The positions of \[V\] and of the class noun after it in the training prompt, where attention is regularised.
     pub positions: Option<[Vec<i64>; 2]>,
+    /// NeTI's mapper.
+    pub mapper: Option<Mapper>,
     /// Parameters beside the model's, by name: f32 leaves. Those of the adapters, and what a method adds.
     pub added: Vec<(String, Tensor)>,
 }
@@ -53,7 +56,7 @@ impl Learned {
             |adapter| Adapters::install(&mut pipeline.unet, adapter, random::derive(config.seed, "adapter", 0));
         let adapters = config.adapter.as_ref().map(install).transpose()?;
         let added = adapters.as_ref().map_or_else(Vec::new, Adapters::parameters);
-        Ok(Self { placeholder, embedding, more, adapters, positions: None, added })
+        Ok(Self { placeholder, embedding, more, adapters, positions: None, mapper: None, added })
     }
 
     /// The parameters of a group, by name.

@@ -44,6 +44,7 @@ mod learned;
 mod lora;
 mod loss;
 mod method;
+mod neti;
 mod oft;
 mod textual_inversion;
 mod ti_db;
@@ -59,12 +60,13 @@ pub use learned::{Learned, initial_embedding};
 pub use lora::Lora;
 pub use loss::{LossTerm, Reduction};
 pub use method::{Method, Step};
+pub use neti::{NeTi, add_mapper, mapper_size};
 pub use oft::Oft;
 pub use textual_inversion::TextualInversion;
 pub use ti_db::TiDb;
 
 /// All methods.
-pub const ALL: [&dyn Method; 9] = [
+pub const ALL: [&dyn Method; 10] = [
     &AttnDreamBooth,
     &AttnDreamBoothLora,
     &TextualInversion,
@@ -74,6 +76,7 @@ pub const ALL: [&dyn Method; 9] = [
     &Oft { constrained: false },
     &Oft { constrained: true },
     &Lora,
+    &NeTi,
 ];
 
 /// The method of a name.

@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use anyhow::Result;
 use runs::{Phase, TrainConfig};
 use sampling::Pipeline;
-use tch::Tensor;
-use unet::{AttentionObserver, KvCache, UNet};
+use tch::{Kind, Tensor};
+use unet::{AttentionObserver, KvCache};
 
 use crate::{Batch, Denoising, Learned, LossTerm};
 
@@ -46,12 +46,18 @@ pub trait Method: Debug + Sync {
         Ok(())
     }
 
-    /// The keys and values of prompts, given their hidden states [prompts, positions, width] in the dtype to compute in.
+    /// What is drawn at random for a batch of so many of the subject's samples, for a U-Net of so many cross-attention layers; all
+    /// of it derives from the seed, which no other batch has. Mostly nothing.
+    fn draw(&self, _seed: u64, _layers: usize, _samples: usize) -> Option<Tensor> {
+        None
+    }
+
+    /// The keys and values of a batch's prompts, one for all samples or one for each, in the dtype to compute in.
     ///
     /// # Errors
-    /// What the U-Net refuses.
-    fn project(&self, unet: &UNet, encoder_hidden_states: &Tensor) -> Result<KvCache> {
-        unet.project(encoder_hidden_states)
+    /// What the models refuse.
+    fn text(&self, step: &Step<'_>, dtype: Kind) -> Result<KvCache> {
+        step.project(dtype)
     }
 
     /// The terms of the loss of a batch, on the autograd graph; their sum is differentiated. The same terms for each batch of a
@@ -99,12 +105,19 @@ impl Step<'_> {
     /// What the U-Net refuses.
     pub fn predict(&self, observer: Option<&mut dyn AttentionObserver>) -> Result<Tensor> {
         let noisy = self.denoising.noisy(self.batch)?;
-        let (size, prompts) = (noisy.size()[0], self.encoder_hidden_states.size()[0]);
-        let text = self.encoder_hidden_states.to_kind(noisy.kind());
-        // The U-Net reads one prompt for all samples, or one for each.
-        let text = if prompts == 1 { text } else { text.repeat_interleave_self_int(size / prompts, 0, None) };
-        let text = self.method.project(&self.pipeline.unet, &text)?;
+        let text = self.method.text(self, noisy.kind())?;
         self.pipeline.unet.forward_cached(&noisy, &self.batch.timesteps, &text, observer)
+    }
+
+    /// The keys and values of the hidden states: one text for all samples, or one for each.
+    ///
+    /// # Errors
+    /// What the U-Net refuses.
+    pub fn project(&self, dtype: Kind) -> Result<KvCache> {
+        let (size, prompts) = (self.batch.latents.size()[0], self.encoder_hidden_states.size()[0]);
+        let text = self.encoder_hidden_states.to_kind(dtype);
+        let text = if prompts == 1 { text } else { text.repeat_interleave_self_int(size / prompts, 0, None) };
+        self.pipeline.unet.project(&text)
     }
 
     /// The loss `diffusion` of a prediction: the mean squared error; with prior preservation also `prior`, that of the class

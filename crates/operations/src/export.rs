@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ::export::{Replaced, SingleFile, Unet};
 use adapters::Extraction;
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use model_files::{BaseModel, Component};
 use options::LoraKeys;
 use requests::{Export, ExportFormat, FileDtype, LoraExport};
@@ -39,6 +39,7 @@ pub(crate) fn run(request: &Export, context: &Context<'_>) -> Result<Exported> {
         ExportFormat::Embedding => embedding(request),
         ExportFormat::Lora => lora(request, context),
         ExportFormat::CustomDiffusion => custom_diffusion(request),
+        ExportFormat::Neti => mapper(request),
     }
 }
 
@@ -61,6 +62,10 @@ struct Components {
 
 impl Components {
     fn of(run: &FinishedRun) -> Result<Self> {
+        ensure!(
+            !run.has_mapper(),
+            "the run has learned a mapper, which has no place in a model or a LoRA: give --format neti"
+        );
         let folder = run.unet();
         let in_part =
             folder.is_none() && run.groups().iter().any(|group| group.is_of_unet() || *group == Group::Adapter);
@@ -291,6 +296,35 @@ fn custom_diffusion(request: &Export) -> Result<Exported> {
         paths.push(path);
     }
     Ok(Exported { paths, usage: format!("`generate {flags}` uses them; {}", usage(&run.config.concepts())) })
+}
+
+/// NeTI's mapper with its frequencies and all else that it needs.
+fn mapper(request: &Export) -> Result<Exported> {
+    let out = &request.out;
+    ensure!(
+        request.dtype.is_none(),
+        "--dtype is for a single file or a LoRA: NeTI's file is small and in fp32; leave out --dtype"
+    );
+    ensure!(
+        out.extension().is_some_and(|extension| extension == "safetensors"),
+        "{} must end in .safetensors, for that is what NeTI's file is here",
+        terminal::path(out)
+    );
+    let run = models::finished(&request.run, request.model.as_deref())?;
+    atomic::ensure_new(out)?;
+    let mapper = run.mapper()?.with_context(|| {
+        format!(
+            "the run in {} has no mapper, but is of the method {}; give another --format",
+            terminal::path(&request.run),
+            run.config.method
+        )
+    })?;
+    mapper.write(out, &run.config.placeholder)?;
+    let (token, file) = (&run.config.placeholder, terminal::path(out));
+    let usage = format!(
+        "`generate --embedding {file}` uses it; prompts call the subject {token}, as in \"a photo of a {token}\""
+    );
+    Ok(Exported { paths: vec![out.clone()], usage })
 }
 
 /// Writes the embedding, where the run has one, and the text on how to use `what` was written; returns all that was.

@@ -45,6 +45,13 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated
             (None, None) => bail!("give a model with --model, or a training run with --run"),
         })?;
     for file in &request.embeddings {
+        if Archive::open(file).is_ok_and(|archive| neti::is_mapper(&archive)) {
+            let size = methods::mapper_size(&pipeline);
+            let (mapper, token) = neti::Mapper::read(file, size, to.1)?;
+            methods::add_mapper(&mut pipeline, &mapper, &token)
+                .with_context(|| format!("--embedding {}", terminal::path(file)))?;
+            continue;
+        }
         let (token, rows) = ::export::load_embeddings(file, pipeline.text_encoder.config().hidden_size)?;
         pipeline.add_token(&token, &rows).with_context(|| format!("--embedding {}", terminal::path(file)))?;
     }

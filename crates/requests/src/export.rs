@@ -82,6 +82,8 @@ pub enum ExportFormat {
     Embedding,
     /// A LoRA file: the change of the U-Net by low rank, with the embedding
     Lora,
+    /// NeTI's mapper, which only `generate --embedding` of this program reads
+    Neti,
     /// Custom Diffusion's file, as diffusers names its tensors: the keys and values, with the embeddings in files beside it
     CustomDiffusion,
 }

@@ -50,7 +50,8 @@ pub struct Generate {
     pub latents: Option<PathBuf>,
     /// Safetensors file with the embedding of a token, as textual inversion makes it; can be repeated
     ///
-    /// Prompts call it by the token that the file names, or by the file's name without its ending.
+    /// Prompts call it by the token that the file names, or by the file's name without its ending. A mapper of NeTI is taken too,
+    /// one at most; its token is [V] as well, unless --run has a subject.
     #[arg(long = "embedding", value_name = "FILE")]
     #[serde(default)]
     pub embeddings: Vec<PathBuf>,

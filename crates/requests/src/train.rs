@@ -122,7 +122,7 @@ pub struct TrainOptions {
     #[arg(long, value_name = "PHOTOS:NOUN")]
     #[serde(default)]
     pub add_concept: Vec<AddedConcept>,
-    /// Method: attndreambooth, attndreambooth-lora, textual-inversion, dreambooth, ti-db, custom-diffusion, oft, coft or lora
+    /// Method: attndreambooth, attndreambooth-lora, textual-inversion, dreambooth, ti-db, custom-diffusion, oft, coft, lora or neti
     /// [default: attndreambooth]
     #[arg(long, value_name = "NAME")]
     pub method: Option<String>,

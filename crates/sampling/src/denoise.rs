@@ -3,9 +3,10 @@
 use anyhow::Result;
 use scheduler::Scheduler;
 use tch::{Device, Kind, Tensor};
-use unet::{AttentionObserver, KvCache, UNet};
+use unet::{AttentionObserver, UNet};
 
 use crate::Step;
+use crate::conditioning::Text;
 use crate::finite::{Origin, Watch};
 use crate::noise::Noise;
 
@@ -16,7 +17,7 @@ pub(crate) struct Denoising<'a> {
     pub(crate) device: Device,
     pub(crate) scheduler: Box<dyn Scheduler>,
     /// Of [batch] prompts, or of [2 · batch] with the negative ones first.
-    pub(crate) text: KvCache,
+    pub(crate) text: Text,
     /// None where there are no negative prompts.
     pub(crate) guidance_scale: Option<f64>,
     pub(crate) noise: Vec<Noise>,
@@ -40,7 +41,7 @@ impl Denoising<'_> {
             let input = self.scheduler.scale_model_input(index, &latents).to_kind(self.dtype);
             let timestep = Tensor::from(self.scheduler.timesteps()[index]);
             let observer = observer.as_mut().map(|observer| &mut **observer as &mut dyn AttentionObserver);
-            let output = self.predict(&input, &timestep, observer)?;
+            let output = self.predict(index, &input, &timestep, observer)?;
             let noise = self.scheduler.needs_noise(index).then(|| {
                 noisy_steps += 1;
                 self.step_noise(noisy_steps - 1)
@@ -57,11 +58,14 @@ impl Denoising<'_> {
     /// The U-Net's output in f32, guided towards the prompt: ε = ε_u + s (ε_c − ε_u).
     fn predict(
         &self,
+        index: usize,
         input: &Tensor,
         timestep: &Tensor,
         observer: Option<&mut dyn AttentionObserver>,
     ) -> Result<Tensor> {
-        let unet = |input: &Tensor| self.unet.forward_cached(input, timestep, &self.text, observer);
+        let mut made = None;
+        let text = self.text.at(index, &mut made);
+        let unet = |input: &Tensor| self.unet.forward_cached(input, timestep, text, observer);
         let Some(scale) = self.guidance_scale else { return Ok(unet(input)?.to_kind(Kind::Float)) };
         // Both halves in one pass.
         let output = unet(&Tensor::cat(&[input, input], 0))?.to_kind(Kind::Float).chunk(2, 0);

@@ -5,6 +5,7 @@
 //! An image is never made of numbers that are not finite ([`NotFinite`]); knows nothing of training, files that are written, or
 //! terminals.
 
+mod conditioning;
 mod denoise;
 mod finite;
 mod image;
@@ -14,6 +15,7 @@ mod pipeline;
 mod request;
 mod words;
 
+pub use conditioning::Conditioning;
 pub use finite::{NotFinite, Origin};
 pub use image::image_to_tensor;
 pub use model_files::{BaseModel, ModelFolder, ModelOptions};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use libtorch::random;
-use methods::Batch;
+use methods::{Batch, Method};
 use photos::{ApparentSize, Crop, Photo, PlacedPhoto};
 use runs::{Phase, TrainConfig};
 use sampling::Pipeline;
@@ -72,6 +72,9 @@ struct Maker {
     latents: LatentCache,
     prompts: Prompts,
     timesteps: i64,
+    method: &'static dyn Method,
+    /// Cross-attention layers of the U-Net.
+    layers: usize,
 }
 
 impl PhotoBatches {
@@ -99,6 +102,8 @@ impl PhotoBatches {
             prompts: Prompts::new(config)?,
             latents: LatentCache::new(LatentEncoder::new(pipeline, config)?),
             timesteps: pipeline.scheduler.num_train_timesteps as i64,
+            method: methods::named(&config.method)?,
+            layers: pipeline.unet.cross_attention_layers().len(),
         };
         let source = match pipeline.placement().1 {
             Device::Cpu => Source::Inline(Box::new(maker)),
@@ -173,6 +178,7 @@ impl Maker {
                 mask: masks(subject, &moments, device)?,
                 prompts,
                 class_prompts,
+                drawn: self.method.draw(seed("method"), self.layers, phase.batch_size),
             })
         })?
     }

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use adapters::Lora;
 use anyhow::{Context, Result, bail, ensure};
-use methods::Learned;
+use methods::{Learned, Method};
 use model_files::BaseModel;
+use neti::Mapper;
 use options::Adapter;
 use photos::{Photo, PhotoFolder};
 use runs::{Group, ModelFingerprint, SavedRun, TrainConfig, layout};
@@ -106,15 +107,31 @@ impl FinishedRun {
     /// The embedding of a new token.
     ///
     /// # Errors
-    /// When the run's token is a word of the model's own.
+    /// When the run's token is a word of the model's own, or has its embeddings from a mapper.
     pub fn own_embedding(&self) -> Result<&Tensor> {
         self.embedding.as_ref().with_context(|| {
-            format!(
-                "the run in {} has no embedding of its own: its token {} is a word of the model's",
-                terminal::path(&self.folder),
-                self.config.placeholder
-            )
+            let (run, token) = (terminal::path(&self.folder), &self.config.placeholder);
+            match self.has_mapper() {
+                true => format!("the run in {run} has no single embedding: a mapper gives its token {token} another at each timestep"),
+                false => format!("the run in {run} has no embedding of its own: its token {token} is a word of the model's"),
+            }
         })
+    }
+
+    /// Whether its token has embeddings from a mapper, as NeTI's.
+    pub fn has_mapper(&self) -> bool {
+        self.config.method == methods::NeTi.name()
+    }
+
+    /// The mapper as it was trained, on the CPU; none where the run has none.
+    ///
+    /// # Errors
+    /// As [`FinishedRun::pipeline`].
+    pub fn mapper(&self) -> Result<Option<Mapper>> {
+        if !self.has_mapper() {
+            return Ok(None);
+        }
+        Ok(self.unsettled((Kind::Float, Device::Cpu), self.files())?.1.mapper)
     }
 
     /// The placeholder token of each subject with its embedding [vectors, width], \[V\] first; none where they are words of the

@@ -26,6 +26,12 @@ pub(crate) fn apply(trainer: &Trainer, out: &Path) -> Result<Vec<String>> {
     if start::restore(pipeline, learned, out)? {
         return Ok(Vec::new());
     }
+    ensure!(
+        learned.mapper.is_none(),
+        "the method {} begins with a mapper of its own, whose frequencies are the seed's, and takes no other start: leave out \
+         --init-from",
+        config.method
+    );
     ensure!(learned.more.is_empty(), "--init-from is for a run of one subject, but this one has several: leave it out");
     let notes = match from.is_dir() {
         true => of_run(trainer, from),

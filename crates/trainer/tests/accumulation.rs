@@ -37,6 +37,7 @@ impl Batches for Parts {
             mask: None,
             prompts,
             class_prompts: Vec::new(),
+            drawn: None,
         })
     }
 }

@@ -52,6 +52,8 @@ fn recipe(method: &str, learning_rate: f64) -> TrainConfig {
 /// Batches as the shared file has them.
 struct Given<'a> {
     inputs: Golden,
+    /// The method's own file, where it draws.
+    inputs_of_method: Option<Golden>,
     encoder: LatentEncoder,
     prompts: Vec<Vec<String>>,
     /// Samples of the subject in a batch.
@@ -77,6 +79,7 @@ impl Batches for Given<'_> {
             // Of several subjects there is one sample each.
             class_prompts: class.cycle().take(if config.prior.is_some() { prompts.len() } else { 0 }).collect(),
             prompts,
+            drawn: self.inputs_of_method.as_ref().map(|golden| golden.get("dropout").get(index.step as i64)),
         })
     }
 }
@@ -106,6 +109,16 @@ fn follow(case: Case) {
             tch::no_grad(|| parameter.shallow_clone().copy_(&start));
         }
     }
+    if let Some(mapper) = &trainer.learned.mapper {
+        tch::no_grad(|| {
+            mapper.frequencies().shallow_clone().copy_(&golden.get("frequencies"));
+            for (name, parameter) in mapper.parameters() {
+                let start = Formula.fetch(&name, &parameter.size(), Init::Const(0.0), F32).unwrap();
+                parameter.shallow_clone().copy_(&start);
+            }
+        });
+        mapper.start_at_anchors();
+    }
     let mut worst = Worst::default();
     let before = weights_of(&trainer);
     {
@@ -113,7 +126,8 @@ fn follow(case: Case) {
         let inputs = Golden::open("methods/inputs.safetensors");
         let subjects = trainer.config.phases[0].batch_size as i64;
         let prompts = case.prompts.unwrap_or_default();
-        let mut batches = Given { inputs, encoder, prompts, subjects, trainer: &trainer };
+        let inputs_of_method = has("dropout").then(|| Golden::open(&format!("methods/{}.safetensors", case.file)));
+        let mut batches = Given { inputs, inputs_of_method, encoder, prompts, subjects, trainer: &trainer };
         let mut phase_run = trainer.start(0).unwrap();
         for step in 0..STEPS as i64 {
             let report = phase_run.step(&trainer, &mut batches).unwrap().wait().unwrap();
@@ -145,6 +159,9 @@ fn follow(case: Case) {
             worst.keep("whole", golden::relative_error(actual, &golden.get(name)));
         }
     }
+    if trainer.learned.mapper.is_some() {
+        mapped(&golden, &trainer);
+    }
     if let Some(prompt) = case.image {
         let request = Request { latents: Some(inputs_latents()), ..Request::new(prompt, 0) };
         let settings = Settings {
@@ -168,12 +185,44 @@ fn inputs_latents() -> Tensor {
     Golden::open("methods/inputs.safetensors").get("latents").get(0)
 }
 
-/// All weights of the U-Net and the text encoder, by their names in the files.
+/// NeTI's mapper and texts after training; closer than `BOUND`.
+fn mapped(golden: &Golden, trainer: &Trainer) {
+    let (mapper, pipeline) = (trainer.learned.mapper.as_ref().unwrap(), &trainer.pipeline);
+    let points = golden.get("points");
+    let _guard = tch::no_grad_guard();
+    let outputs = (0..points.size()[0]).map(|i| {
+        let layer = points.int64_value(&[i, 1]) as usize;
+        Tensor::cat(&mapper.forward(&points.get(i).narrow(0, 0, 1), layer, None).unwrap(), 1)
+    });
+    golden.assert_close("outputs", &Tensor::cat(&outputs.collect::<Vec<_>>(), 0), 1e-6);
+    let whole = "output_layer.0.weight";
+    let (_, weight) = mapper.parameters().into_iter().find(|(name, _)| name == whole).unwrap();
+    golden.assert_close(&format!("whole.{whole}"), &weight, BOUND);
+    let ids = pipeline.tokenizer.encode(&pipeline.resolve("a photo of a [V]").unwrap()).unwrap().ids;
+    let prompts = neti::Prompts {
+        ids: &Tensor::from_slice(&ids).unsqueeze(0),
+        token: pipeline.tokenizer.id("<new>").unwrap(),
+        timesteps: &Tensor::from_slice(&[500i64]),
+        dtype: Kind::Float,
+    };
+    let texts = (0..16).map(|layer| mapper.texts(&pipeline.text_encoder, &prompts, layer, None).unwrap());
+    let (keys, values): (Vec<Tensor>, Vec<Tensor>) =
+        texts.map(|pair| pair.map(|text| text.get(0).narrow(0, 0, 12)).into()).unzip();
+    golden.assert_close("contexts", &Tensor::stack(&keys, 0), 1e-5);
+    golden.assert_close("bypassed", &Tensor::stack(&values, 0), 1e-5);
+}
+
+/// All weights of the U-Net and the text encoder, by their names in the files, and NeTI's.
 fn weights_of(trainer: &Trainer) -> Vec<(String, Tensor)> {
     let parameters = &trainer.pipeline.parameters;
     let unet = parameters.unet.iter().map(|(name, tensor)| (name.to_owned(), tensor));
     let text_encoder = parameters.text_encoder.iter().map(|(name, tensor)| (format!("text_model.{name}"), tensor));
-    unet.chain(text_encoder).map(|(name, tensor)| (name, tensor.detach().to_kind(Kind::Double).copy())).collect()
+    let mapper = trainer.learned.mapper.iter().flat_map(|_| &trainer.learned.added);
+    let mapper = mapper.map(|(name, tensor)| (name.clone(), tensor));
+    unet.chain(text_encoder)
+        .chain(mapper)
+        .map(|(name, tensor)| (name, tensor.detach().to_kind(Kind::Double).copy()))
+        .collect()
 }
 
 /// Softmax does not see the biases of a text encoder's keys: their gradients are rounding.
@@ -316,6 +365,19 @@ fn custom_diffusion() {
         let prompts = Some(prompts.into_iter().map(|step| step[..subjects].to_vec()).collect());
         follow(Case { prompts, image: None, ..Case::new(file, config) });
     }
+}
+
+#[test]
+fn neti() {
+    let file = "neti/neti";
+    let path = fixtures().join("methods/neti/cases.json");
+    let case: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let prompts: Vec<Vec<String>> = serde_json::from_value(case["prompts"].clone()).unwrap();
+    let ours = |step: Vec<String>| step.into_iter().map(|prompt| prompt.replace("<new>", "[V]")).collect();
+    let mut config = recipe("neti", 1e-3);
+    config.phases[0].gradient_accumulation = 1;
+    let prompts = Some(prompts.into_iter().map(ours).collect());
+    follow(Case { prompts, image: Some("a photo of a [V]"), ..Case::new(file, config) });
 }
 
 /// Two subjects, each with a token, photos and class images of its own.

@@ -35,8 +35,39 @@ impl KvCache {
             let rest = xs.size()[POSITIONS as usize] - 1;
             Tensor::cat(&[xs.narrow(POSITIONS, 0, 1).detach(), xs.narrow(POSITIONS, 1, rest)], POSITIONS)
         };
-        let layers = self.layers.iter().map(|(name, pair)| (name.clone(), pair.each_ref().map(detached)));
-        Self { layers: layers.collect(), size: self.size.clone(), dtype: self.dtype }
+        self.map(self.size.clone(), detached)
+    }
+
+    /// Those of `count` texts from number `start` on, in the same memory.
+    ///
+    /// # Panics
+    /// When there are not so many texts.
+    #[must_use]
+    pub fn narrow(&self, start: i64, count: i64) -> Self {
+        self.map([&[count], &self.size[1..]].concat(), |xs| xs.narrow(0, start, count))
+    }
+
+    /// Of all texts of these, one after the other, those of the numbers `order` [texts], in this order. The same U-Net has
+    /// projected all of them in the same dtype.
+    ///
+    /// # Panics
+    /// When they are of different U-Nets, dtypes or lengths, or there are not so many texts.
+    #[must_use]
+    pub fn gathered(parts: &[&Self], order: &Tensor) -> Self {
+        let first = parts[0];
+        let layers = first.layers.keys().map(|name| {
+            let gather = |which: usize| {
+                let all: Vec<&Tensor> = parts.iter().map(|part| &part.layers[name][which]).collect();
+                Tensor::cat(&all, 0).index_select(0, order)
+            };
+            (name.clone(), [gather(0), gather(1)])
+        });
+        Self { layers: layers.collect(), size: [&order.size(), &first.size[1..]].concat(), dtype: first.dtype }
+    }
+
+    fn map(&self, size: Vec<i64>, of_each: impl Fn(&Tensor) -> Tensor) -> Self {
+        let layers = self.layers.iter().map(|(name, pair)| (name.clone(), pair.each_ref().map(&of_each)));
+        Self { layers: layers.collect(), size, dtype: self.dtype }
     }
 }
 
@@ -83,7 +114,13 @@ impl Attention {
 
     /// The keys and values of `context` [batch or 1, positions, `context_dim`].
     pub(crate) fn keys_values(&self, context: &Tensor) -> KeysValues {
-        [&self.to_k, &self.to_v].map(|projection| split_heads(&projection.forward(context), self.heads))
+        self.keys_and_values([context, context])
+    }
+
+    /// The keys of one context and the values of another of the same shape.
+    pub(crate) fn keys_and_values(&self, [keys_from, values_from]: [&Tensor; 2]) -> KeysValues {
+        [(&self.to_k, keys_from), (&self.to_v, values_from)]
+            .map(|(projection, context)| split_heads(&projection.forward(context), self.heads))
     }
 
     /// Maps [batch, pixels, channels] to the same shape, given the context's [`Attention::keys_values`].

@@ -65,6 +65,13 @@ impl Layer {
         layers.map(|layer| (layer.name().to_owned(), layer.keys_values(text))).collect()
     }
 
+    /// The keys of one text and the values of another in each cross-attention layer, from the pairs that each has.
+    pub(crate) fn project_pairs(&self, texts: &[[Tensor; 2]]) -> Vec<(String, KeysValues)> {
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let layers = parts.attention.iter().flat_map(Transformer2d::cross_attention).zip(texts);
+        layers.map(|(layer, pair)| (layer.name().to_owned(), layer.keys_and_values(pair.each_ref()))).collect()
+    }
+
     /// Maps feature maps, whose channels are put together, to one.
     pub(crate) fn forward(&self, maps: &[&Tensor], pass: &mut Pass<'_>) -> Tensor {
         let (parts, texts) = (Arc::clone(&self.parts), self.cross_attention.len());

@@ -1,5 +1,6 @@
 //! The whole model.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -171,6 +172,36 @@ impl UNet {
         self.check_text(encoder_hidden_states)?;
         let layers = self.layers().flat_map(|layer| layer.project(encoder_hidden_states)).collect();
         Ok(KvCache { layers, size: encoder_hidden_states.size(), dtype: encoder_hidden_states.kind() })
+    }
+
+    /// The same for texts that each layer has of its own: `texts` is asked with each layer's name, in the order of
+    /// [`UNet::cross_attention_layers`], for what it takes keys from and what it takes values from. All are of the same shape and
+    /// dtype, as in [`UNet::project`].
+    ///
+    /// # Errors
+    /// That of `texts`, or when a text does not fit the model or the others; the message names both sides.
+    pub fn project_each(&self, texts: &mut dyn FnMut(&str) -> Result<[Tensor; 2]>) -> Result<KvCache> {
+        let _span = tracing::trace_span!("unet/text").entered();
+        let mut cache: Option<KvCache> = None;
+        for layer in self.layers() {
+            let pairs = layer.cross_attention().iter().map(|name| texts(name)).collect::<Result<Vec<_>>>()?;
+            for text in pairs.iter().flatten() {
+                check_dtype("text embeddings", text.kind())?;
+                self.check_text(text)?;
+                let (size, dtype) = (text.size(), text.kind());
+                let known = cache.get_or_insert_with(|| KvCache { layers: BTreeMap::new(), size: size.clone(), dtype });
+                ensure!(
+                    known.size == size && known.dtype == dtype,
+                    "the layers' text embeddings have shapes {:?} and {size:?} and dtypes {:?} and {dtype:?}: give all of one",
+                    known.size,
+                    known.dtype
+                );
+            }
+            if let Some(cache) = &mut cache {
+                cache.layers.extend(layer.project_pairs(&pairs));
+            }
+        }
+        cache.context("this U-Net has no cross-attention layers to project a text for")
     }
 
     /// [`UNet::forward`] with a text that this U-Net has projected before, by the parameters that it has now.

@@ -102,6 +102,10 @@ fn a_cache_for_something_else() {
         message(other.project(&text).unwrap()),
         "the text was projected by 32 cross-attention layers of another U-Net, but this one has 16: project it by this one"
     );
+    let mut texts = [&text, &text, &text.narrow(1, 0, 9), &text].map(Tensor::shallow_clone).into_iter();
+    let each = unet.project_each(&mut |_| Ok([texts.next().unwrap(), texts.next().unwrap()]));
+    let error = each.unwrap_err().to_string();
+    assert!(error.contains("shapes [2, 77, 1024] and [2, 9, 1024]") && error.ends_with("give all of one"), "{error}");
     let error = unet.project(&text.to_kind(Kind::Int64)).unwrap_err().to_string();
     assert_eq!(error, "text embeddings have dtype Int64 but must be floating-point numbers");
     let error = unet.project(&text.narrow(2, 0, 768)).unwrap_err().to_string();

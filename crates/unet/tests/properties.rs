@@ -4,7 +4,7 @@
 use golden::{assert_close, fixtures, relative_error};
 use libtorch::random;
 use tch::{Device, Kind, Tensor};
-use unet::{AttentionMaps, AttentionObserver, Config, CrossAttentionLayer, UNet};
+use unet::{AttentionMaps, AttentionObserver, Config, CrossAttentionLayer, KvCache, UNet};
 use weights::Parameters;
 
 fn load(kind: Kind) -> (UNet, Parameters) {
@@ -84,6 +84,49 @@ fn a_cached_text_gives_the_same() {
             }
         }
     }
+}
+
+#[test]
+fn each_layer_may_have_texts_of_its_own() {
+    let (unet, parameters) = load(Kind::Float);
+    let (sample, timesteps, text) = inputs(3);
+    let predict = |text: &KvCache| unet.forward_cached(&sample, &timesteps, text, None).unwrap();
+    let layers = unet.cross_attention_layers();
+    let mut asked = Vec::new();
+    let same = unet.project_each(&mut |name| {
+        asked.push(name.to_owned());
+        Ok([text.shallow_clone(), text.shallow_clone()])
+    });
+    assert_eq!(asked, layers);
+    assert_eq!(predict(&same.unwrap()), predict(&unet.project(&text).unwrap()));
+
+    // A layer whose keys are nothing does not see what they are from, but what its values are from.
+    let _ = tch::no_grad(|| parameters.get(&format!("{}.to_k.weight", layers[5])).unwrap().shallow_clone().zero_());
+    let plain = predict(&unet.project(&text).unwrap());
+    let with_other = |part: usize| {
+        let cache = unet.project_each(&mut |name| {
+            let mut pair = [text.shallow_clone(), text.shallow_clone()];
+            if name == layers[5] {
+                pair[part] = random::normal(9, &[3, 77, 32]);
+            }
+            Ok(pair)
+        });
+        predict(&cache.unwrap())
+    };
+    assert_eq!(with_other(0), plain);
+    assert!(relative_error(&with_other(1), &plain) > 1e-5);
+}
+
+#[test]
+fn cached_texts_are_taken_apart_and_put_together() {
+    let (unet, _) = load(Kind::Float);
+    let (sample, timesteps, text) = inputs(3);
+    let [whole, first] = [&text, &text.narrow(0, 0, 1)].map(|text| unet.project(text).unwrap());
+    let order = Tensor::from_slice(&[2_i64, 0, 1]);
+    let found = KvCache::gathered(&[&first, &whole.narrow(1, 2)], &order);
+    let predict = |text: &KvCache| unet.forward_cached(&sample, &timesteps, text, None).unwrap();
+    // The projection of one text may round otherwise than that of three.
+    assert_close("gathered", &predict(&found), &predict(&unet.project(&text.index_select(0, &order)).unwrap()), 1e-5);
 }
 
 #[test]
