@@ -169,7 +169,7 @@ impl Mapper {
         layers.into_iter().flat_map(named).collect()
     }
 
-    /// The features [n, 2 · frequencies], of norm 1, of timesteps and layers [n] each.
+    /// The features [n, 2 · frequencies], of norm 1, of timesteps and layers `[n]` each.
     pub fn encode(&self, timesteps: &Tensor, layers: &Tensor) -> Tensor {
         let device = self.frequencies.device();
         let point = [timesteps, layers].map(|xs| libtorch::upload(xs, device).to_kind(Kind::Float));
@@ -178,8 +178,8 @@ impl Mapper {
         &waves / norm(&waves)
     }
 
-    /// The embedding and the bypass, [n, width] each, at `timesteps` [n] in a layer; of the hidden numbers of each as many are kept
-    /// as `kept` [n] says, all if it is not given.
+    /// The embedding and the bypass, [n, width] each, at `timesteps` `[n]` in a layer; of the hidden numbers of each as many are kept
+    /// as `kept` `[n]` says, all if it is not given.
     ///
     /// # Errors
     /// When there is no such layer, or as many of both are not given.

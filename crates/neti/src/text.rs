@@ -14,7 +14,7 @@ pub struct Prompts<'a> {
     pub ids: &'a Tensor,
     /// The id of the token that the mapper gives an embedding.
     pub token: i64,
-    /// [prompts].
+    /// `[prompts]`.
     pub timesteps: &'a Tensor,
     /// The dtype that the text encoder computes in.
     pub dtype: Kind,

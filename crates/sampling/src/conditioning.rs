@@ -15,7 +15,7 @@ pub trait Conditioning: Debug + Send {
     /// The token of the subject; prompts without it are the same at all timesteps.
     fn token(&self) -> i64;
 
-    /// The keys and values of prompts with the token, given as ids [prompts, positions], each at one of `timesteps` [prompts];
+    /// The keys and values of prompts with the token, given as ids [prompts, positions], each at one of `timesteps`, `[prompts]`;
     /// computed in `dtype`.
     ///
     /// # Errors
