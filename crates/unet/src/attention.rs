@@ -47,7 +47,7 @@ impl KvCache {
         self.map([&[count], &self.size[1..]].concat(), |xs| xs.narrow(0, start, count))
     }
 
-    /// Of all texts of these, one after the other, those of the numbers `order` [texts], in this order. The same U-Net has
+    /// Of all texts of these, one after the other, those of the numbers `order`, `[texts]`, in this order. The same U-Net has
     /// projected all of them in the same dtype.
     ///
     /// # Panics
