@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::TrainConfig;
-
 /// A subject that is learned beside the first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -32,7 +30,7 @@ pub struct Concept<'a> {
     /// Word whose embedding a new token starts from.
     pub initial_word: Option<&'a str>,
     /// Whether prompts call it `[V]`, as they do the first.
-    first: bool,
+    pub(crate) first: bool,
 }
 
 impl Concept<'_> {
@@ -41,24 +39,5 @@ impl Concept<'_> {
     pub fn fill(&self, prompt: &str) -> String {
         let prompt = prompt.replace("[category]", self.category);
         if self.first { prompt } else { prompt.replace("[V]", self.placeholder) }
-    }
-}
-
-impl TrainConfig {
-    /// All subjects, `[V]` first.
-    pub fn concepts(&self) -> Vec<Concept<'_>> {
-        let first = Concept {
-            category: &self.category,
-            placeholder: &self.placeholder,
-            initial_word: self.initial_word.as_deref(),
-            first: true,
-        };
-        let further = self.more_concepts.iter().map(|concept| Concept {
-            category: &concept.category,
-            placeholder: &concept.placeholder,
-            initial_word: concept.initial_word.as_deref(),
-            first: false,
-        });
-        std::iter::once(first).chain(further).collect()
     }
 }

@@ -7,7 +7,7 @@ use photos::{Augmentation, SizeAugmentation};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::concept::FurtherConcept;
+use crate::concept::{Concept, FurtherConcept};
 use crate::phase::{Group, Phase, Phases};
 
 /// A training run's configuration; absent keys have the values of AttnDreamBooth's paper.
@@ -239,6 +239,23 @@ impl TrainConfig {
     /// Whether a phase with steps trains a group.
     pub fn trains(&self, group: Group) -> bool {
         self.phases.values().any(|phase| phase.steps > 0 && phase.trains.contains_key(&group))
+    }
+
+    /// All subjects, `[V]` first.
+    pub fn concepts(&self) -> Vec<Concept<'_>> {
+        let first = Concept {
+            category: &self.category,
+            placeholder: &self.placeholder,
+            initial_word: self.initial_word.as_deref(),
+            first: true,
+        };
+        let further = self.more_concepts.iter().map(|concept| Concept {
+            category: &concept.category,
+            placeholder: &concept.placeholder,
+            initial_word: concept.initial_word.as_deref(),
+            first: false,
+        });
+        std::iter::once(first).chain(further).collect()
     }
 
     /// A prompt with the class noun filled in; `[V]` stays for the pipeline to replace.

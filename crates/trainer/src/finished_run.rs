@@ -17,7 +17,6 @@ use weights::Archive;
 use crate::checkpoint::restore;
 use crate::outputs::Outputs;
 use crate::phases::groups_until;
-use crate::session::base_model;
 use crate::start;
 
 /// What a finished run has learned, on disk.
@@ -270,4 +269,9 @@ fn embedding_of(token: &str, file: &Path, config: &TrainConfig) -> Result<Tensor
         config.vectors
     );
     Ok(rows.to_kind(Kind::Float))
+}
+
+/// The base model that a configuration names.
+pub(crate) fn base_model(config: &TrainConfig) -> Result<BaseModel> {
+    BaseModel::open(&config.model, &config.model_options)
 }

@@ -4,15 +4,15 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use model_files::BaseModel;
 use options::Dtype;
 use photos::{Photo, PhotoFolder};
-use runs::{ConfigLayers, Group, ModelFingerprint, RunFolder, RunRecord, SavedRun, TrainConfig, layout};
+use runs::{ConfigLayers, Group, ModelFingerprint, RunFolder, RunRecord, SavedRun, layout};
 use sampling::Pipeline;
 use tch::{Device, Kind};
 
 use crate::checkpoint::CheckpointWriter;
 use crate::event::{Event, Outcome};
+use crate::finished_run::base_model;
 use crate::outputs::{self, Outputs};
 use crate::prior::PriorImages;
 use crate::step_logger::StepLogger;
@@ -378,11 +378,6 @@ impl Session {
         let earlier = self.trainer.config.phases.values().take(phase);
         (earlier.map(|earlier| earlier.steps).sum::<usize>() + step) as u64
     }
-}
-
-/// The base model that a configuration names.
-pub(crate) fn base_model(config: &TrainConfig) -> Result<BaseModel> {
-    BaseModel::open(&config.model, &config.model_options)
 }
 
 /// What the user should know of the model and the prompts.
