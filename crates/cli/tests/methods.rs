@@ -147,7 +147,7 @@ fn neti_learns_generates_and_is_exported() {
     assert!(fs::read_to_string(Path::new(&run).join("report.html")).unwrap().contains("neti"));
 
     let export = |more: &[&str], words: &str| {
-        refuses(&[&["export", "--run", &run, "--out", &path("x.safetensors")], more].concat(), words)
+        refuses(&[&["export", "--run", &run, "--out", &path("x.safetensors")], more].concat(), words);
     };
     for format in ["single-file", "lora", "diffusers"] {
         export(&["--format", format], "has no place in a model or a LoRA: give --format neti");
