@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{json, model, photos, refuses, stderr, succeed};
+use golden::fixtures;
 
 /// A few steps of a method on the tiny model.
 fn train(folder: &Path, method: &str, more: &[&str]) -> String {
@@ -185,7 +186,17 @@ fn neti_learns_generates_and_is_exported() {
             "ball",
         ];
         refuses(&[&fixed[..], &["--out", &path("none"), "--set", set]].concat(), words);
+        let start = ["--out", &path("none"), "--init-from", &run];
+        refuses(&[&fixed[..], &start].concat(), "takes no other start: leave out --init-from");
+        let two = ["--out", &path("none"), "--add-concept", &format!("{photos}:dog")];
+        refuses(&[&fixed[..], &two].concat(), "train each subject alone");
     }
+    let other = fixtures().join("miniature").display().to_string();
+    more(
+        &["--model", &other, "--embedding", &file],
+        "of width 32 and 16 cross-attention layers, but this model has 128 and 16",
+    );
+    more(&["--model", &model, "--lora", &file], "mapper.safetensors");
 }
 
 #[test]

@@ -154,5 +154,8 @@ impl Conditioning for Conditioner {
 fn each_layer(unet: &UNet, mut texts: impl FnMut(usize) -> Result<[Tensor; 2]>) -> Result<KvCache> {
     let numbers: HashMap<&str, usize> =
         unet.cross_attention_layers().iter().enumerate().map(|(number, name)| (name.as_str(), number)).collect();
-    unet.project_each(&mut |name| texts(*numbers.get(name).context("a layer has no number")?))
+    unet.project_each(&mut |name| {
+        let _span = tracing::trace_span!("text_encoder").entered();
+        texts(*numbers.get(name).context("a layer has no number")?)
+    })
 }

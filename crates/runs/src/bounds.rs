@@ -79,7 +79,7 @@ impl TrainConfig {
             ensure!(!further.category.trim().is_empty(), "the category of {name} is empty: give its class noun");
             ensure!(
                 self.new_token,
-                "{name} is a new token, but {} a word of the model's: set new_token to true",
+                "{name} is a new token, but new_token is false of {}: set it to true, or train each subject alone",
                 terminal::shortened(&self.placeholder)
             );
             ensure!(

@@ -332,7 +332,6 @@ impl Pipeline {
         let project = |ids: &[Vec<i64>]| self.unet.project(&self.encode_ids(ids)?);
         let constant = (!distinct.constant.is_empty()).then(|| project(&distinct.constant)).transpose()?;
         Text::varying(&distinct, constant, timesteps, self.to.1, |timesteps| {
-            let _span = tracing::trace_span!("text_encoder").entered();
             let ids: Vec<&Vec<i64>> = timesteps.iter().flat_map(|_| &distinct.varying).collect();
             let of_each = |timestep: &f32| std::iter::repeat_n(*timestep, distinct.varying.len());
             let timesteps: Vec<f32> = timesteps.iter().flat_map(of_each).collect();
