@@ -149,9 +149,7 @@ class Training:
         if self.lean:
             self.text_encoder.requires_grad_(False)
         self.table = self.text_encoder.get_input_embeddings()
-        length = self.text_encoder.config.max_position_embeddings
-        ids = tokenizer(f"a photo of a {PLACEHOLDER} {category}", padding="max_length", max_length=length, return_tensors="pt")
-        self.ids = ids.input_ids.to(args.device)
+        self.ids = self.encode([f"a photo of a {PLACEHOLDER} {category}"])
         self.placeholder = tokenizer.convert_tokens_to_ids(PLACEHOLDER)
         self.position = torch.where(self.ids[0] == self.placeholder)[0].item()
         with torch.no_grad():
@@ -178,6 +176,11 @@ class Training:
         for parameter in parameters:
             parameter.requires_grad_(True)
         self.optimizer = torch.optim.AdamW(parameters, lr=learning_rate or STAGES[stage][0], fused=self.lean or None)
+
+    def encode(self, prompts):
+        length = self.text_encoder.config.max_position_embeddings
+        ids = self.tokenizer(prompts, padding="max_length", max_length=length, return_tensors="pt").input_ids
+        return ids.to(self.args.device)
 
     def text(self, batch):
         """Hidden states of the prompt, one for each sample."""
@@ -293,11 +296,6 @@ class OtherMethod(Training):
         elif self.name not in {"textual-inversion", "attndreambooth-lora"}:
             self.clipped = parameters
         self.optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=True)
-
-    def encode(self, prompts):
-        length = self.text_encoder.config.max_position_embeddings
-        ids = self.tokenizer(prompts, padding="max_length", max_length=length, return_tensors="pt").input_ids
-        return ids.to(self.args.device)
 
     def text(self, batch):
         subjects = batch // 2 if self.prior else batch

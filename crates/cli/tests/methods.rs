@@ -166,31 +166,15 @@ fn neti_learns_generates_and_is_exported() {
     };
     more(&["--model", &model, "--embedding", &file, "--embedding", &file], "<new>");
     more(&["--run", &run, "--embedding", &file], "<new>");
-    for (set, words) in [
-        ("new_token=true", "another embedding at each timestep and has none to train: set it to false"),
-        ("vectors=2", "vectors is 2"),
-        ("adapter.type=lora", "its mapper: leave adapter out"),
-    ] {
-        let photos = path("photos");
-        let fixed = [
-            "train",
-            "--device",
-            "cpu",
-            "--method",
-            "neti",
-            "--model",
-            &model,
-            "--concept",
-            &photos,
-            "--category",
-            "ball",
-        ];
-        refuses(&[&fixed[..], &["--out", &path("none"), "--set", set]].concat(), words);
-        let start = ["--out", &path("none"), "--init-from", &run];
-        refuses(&[&fixed[..], &start].concat(), "takes no other start: leave out --init-from");
-        let two = ["--out", &path("none"), "--add-concept", &format!("{photos}:dog")];
-        refuses(&[&fixed[..], &two].concat(), "train each subject alone");
-    }
+    let photos = path("photos");
+    let fixed = "train --device cpu --method neti --category ball --model";
+    let fixed: Vec<&str> = fixed.split(' ').chain([model.as_str(), "--concept", &photos]).collect();
+    let training = |more: &[&str], words: &str| refuses(&[&fixed[..], &["--out", &path("none")], more].concat(), words);
+    training(&["--set", "new_token=true"], "another embedding at each timestep and has none to train: set it to false");
+    training(&["--set", "vectors=2"], "vectors is 2");
+    training(&["--set", "adapter.type=lora"], "its mapper: leave adapter out");
+    training(&["--init-from", &run], "takes no other start: leave out --init-from");
+    training(&["--add-concept", &format!("{photos}:dog")], "train each subject alone");
     let other = fixtures().join("miniature").display().to_string();
     more(
         &["--model", &other, "--embedding", &file],

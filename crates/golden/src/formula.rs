@@ -1,13 +1,22 @@
 //! Procedural weights. Must match `fixtures/fill.py` bit for bit.
 
 use rayon::prelude::*;
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 use weights::{Init, Problem, Source};
 
 /// A [`Source`] that fills every parameter from its name: element `i` is `lowbias32(i ^ hash(name))` as a number in
 /// [-1, 1), scaled as below so that activations keep their size through a deep model.
 #[derive(Debug, Clone, Copy)]
 pub struct Formula;
+
+impl Formula {
+    /// Gives a parameter, an f32 leaf on the CPU, the values of a name.
+    pub fn fill(&self, name: &str, parameter: &Tensor) {
+        let values = self.fetch(name, &parameter.size(), Init::Const(0.0), (Kind::Float, Device::Cpu));
+        let values = values.expect("there is memory for a parameter's values");
+        tch::no_grad(|| parameter.shallow_clone().copy_(&values));
+    }
+}
 
 impl Source for Formula {
     fn describe(&self) -> String {
@@ -22,7 +31,7 @@ impl Source for Formula {
         false
     }
 
-    fn fetch(&self, name: &str, shape: &[i64], _: Init, to: (Kind, Device)) -> Result<tch::Tensor, Problem> {
+    fn fetch(&self, name: &str, shape: &[i64], _: Init, to: (Kind, Device)) -> Result<Tensor, Problem> {
         let seed = fnv1a(name);
         let fan_in: i64 = shape.iter().skip(1).product();
         let (scale, offset) = match shape {

@@ -61,8 +61,7 @@ impl Method for NeTi {
         let Step { pipeline, learned, batch, encoder_hidden_states, .. } = step;
         let mapper = learned.mapper.as_ref().context("NeTI has no mapper")?;
         let (samples, prompts) = (step.samples(), batch.prompts.len() as i64);
-        let encode = |prompt: &String| Ok(pipeline.tokenizer.encode(&pipeline.resolve(prompt)?)?.ids);
-        let ids = batch.prompts.iter().map(encode).collect::<Result<Vec<_>>>()?;
+        let ids = pipeline.prompt_ids(&batch.prompts)?;
         let for_each = |xs: &Tensor| xs.repeat_interleave_self_int(samples / prompts, 0, None);
         let ids = for_each(&Tensor::from_slice2(&ids));
         let texts = Prompts {

@@ -5,7 +5,6 @@ use clip::ClipTextModel;
 use golden::{Formula, Golden, fixtures};
 use neti::{Config, Mapper, Prompts, nested_dropout};
 use tch::{Device, Kind, Tensor};
-use weights::{Init, Source};
 
 const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
 
@@ -13,13 +12,8 @@ const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
 fn given(golden: &Golden) -> Mapper {
     let norm = golden.get("norm").double_value(&[0]);
     let mapper = Mapper::new(&Config::default(), 0, (32, 16), norm, Device::Cpu).unwrap();
-    tch::no_grad(|| {
-        mapper.frequencies().shallow_clone().copy_(&golden.get("frequencies"));
-        for (name, parameter) in mapper.parameters() {
-            let start = Formula.fetch(&name, &parameter.size(), Init::Const(0.0), F32).unwrap();
-            parameter.shallow_clone().copy_(&start);
-        }
-    });
+    mapper.frequencies().shallow_clone().copy_(&golden.get("frequencies"));
+    mapper.parameters().iter().for_each(|(name, parameter)| Formula.fill(name, parameter));
     mapper.start_at_anchors();
     mapper
 }

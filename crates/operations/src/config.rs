@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use options::LearningRateSchedule;
 use requests::{Config, ConfigAction, ConfigFormat, Preset, Train, TrainOptions};
-use runs::{ConfigLayers, FurtherConcept, SavedRun, TrainConfig, config_schema, layout};
+use runs::{ConfigLayers, SavedRun, TrainConfig, config_schema, layout};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::models;
 
@@ -87,15 +87,16 @@ pub(crate) fn of_train(request: &Train, out: &Path) -> Result<ConfigLayers> {
         return layers(&request.options, request.resume.then_some(out));
     };
     let mut layers = layers(&request.options, Some(run))?;
-    let SavedRun { record, .. } = SavedRun::read(run)?;
-    let last = record.config.phases.iter().rev().find(|(_, phase)| phase.steps > 0);
-    let (name, phase) = last.with_context(|| format!("no phase of the run in {} has steps", terminal::path(run)))?;
+    let saved = SavedRun::read(run)?;
+    let config = saved.config();
+    let last = config.last_phase();
+    let (_, name, phase) = last.with_context(|| format!("no phase of the run in {} has steps", terminal::path(run)))?;
     layers.put(&format!("phases.{name}.steps"), Value::from(phase.steps.saturating_add(more)))?;
     // They need not be generated again.
     let images = run.join(layout::PRIOR);
-    let own = record.config.prior.is_some_and(|prior| prior.folder.is_none());
+    let own = config.prior.as_ref().is_some_and(|prior| prior.folder.is_none());
     if own && images.is_dir() && request.options.prior_folder.is_none() {
-        layers.put("prior.folder", Value::from(std::path::absolute(images)?.display().to_string()))?;
+        layers.put("prior.folder", absolute(&images))?;
     }
     Ok(layers)
 }
@@ -106,10 +107,7 @@ fn over(options: &TrainOptions, mut layers: ConfigLayers) -> Result<ConfigLayers
         layers.file(path)?;
     }
     // What a run says of itself is true wherever it is read.
-    let path = |path: &Option<PathBuf>| {
-        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
-        path.as_ref().map(|path| Value::from(absolute(path).display().to_string()))
-    };
+    let path = |path: &Option<PathBuf>| path.as_deref().map(absolute);
     let number = |number: Option<usize>| number.map(Value::from);
     let flags = [
         ("method", options.method.clone().map(Value::from)),
@@ -152,16 +150,23 @@ fn over(options: &TrainOptions, mut layers: ConfigLayers) -> Result<ConfigLayers
     }
     if !options.add_concept.is_empty() {
         let first = layers.placeholder().unwrap_or_default();
-        let further = options.add_concept.iter().zip(1..).map(|(concept, number)| FurtherConcept {
-            concept: std::path::absolute(&concept.photos).unwrap_or_else(|_| concept.photos.clone()),
-            category: concept.category.clone(),
-            placeholder: numbered(first, number),
-            initial_word: None,
+        let further = options.add_concept.iter().zip(1..).map(|(concept, number)| {
+            json!({
+                "concept": absolute(&concept.photos),
+                "category": concept.category,
+                "placeholder": numbered(first, number),
+            })
         });
-        let further: Vec<FurtherConcept> = further.collect();
-        layers.put("more_concepts", serde_json::to_value(further)?)?;
+        let further: Vec<Value> = further.collect();
+        layers.put("more_concepts", Value::from(further))?;
     }
     Ok(layers)
+}
+
+/// A path as it is true wherever it is read.
+fn absolute(path: &Path) -> Value {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    Value::from(absolute.display().to_string())
 }
 
 /// The token `number` after the first: <new3> is the second after <new1>, and after <new>.

@@ -193,11 +193,7 @@ fn lora(request: &Export, context: &Context<'_>) -> Result<Exported> {
     const RANK: u32 = 64;
     let run = models::finished(&request.run, request.model.as_deref())?;
     let (out, [embedding, usage]) = (&request.out, beside(&request.out));
-    ensure!(
-        out.extension().is_some_and(|extension| extension == "safetensors"),
-        "{} must end in .safetensors, for that is what a LoRA is",
-        out.display()
-    );
+    ensure_safetensors(out, "a LoRA")?;
     // Before the minutes.
     for path in [out, &embedding, &usage] {
         atomic::ensure_new(path)?;
@@ -258,18 +254,25 @@ fn lora(request: &Export, context: &Context<'_>) -> Result<Exported> {
     write_beside(request, &run, "LoRA", how)
 }
 
+/// Checks the request of a file that is always in fp32.
+fn plain_file(request: &Export, what: &str) -> Result<()> {
+    ensure!(request.dtype.is_none(), "--dtype is for a single file or a LoRA: {what} is in fp32; leave out --dtype");
+    ensure_safetensors(&request.out, what)
+}
+
+fn ensure_safetensors(out: &Path, what: &str) -> Result<()> {
+    ensure!(
+        out.extension().is_some_and(|extension| extension == "safetensors"),
+        "{} must end in .safetensors, for that is what {what} is",
+        terminal::path(out)
+    );
+    Ok(())
+}
+
 /// The keys and values alone, and each token's embedding in a file that is called by the token.
 fn custom_diffusion(request: &Export) -> Result<Exported> {
     let out = &request.out;
-    ensure!(
-        request.dtype.is_none(),
-        "--dtype is for a single file or a LoRA: Custom Diffusion's file is in fp32; leave out --dtype"
-    );
-    ensure!(
-        out.extension().is_some_and(|extension| extension == "safetensors"),
-        "{} must end in .safetensors, for that is what Custom Diffusion's file is",
-        terminal::path(out)
-    );
+    plain_file(request, "Custom Diffusion's file")?;
     let run = models::finished(&request.run, request.model.as_deref())?;
     ensure!(
         run.groups().iter().all(|group| matches!(group, Group::Embedding | Group::KeysValues))
@@ -301,15 +304,7 @@ fn custom_diffusion(request: &Export) -> Result<Exported> {
 /// NeTI's mapper with its frequencies and all else that it needs.
 fn mapper(request: &Export) -> Result<Exported> {
     let out = &request.out;
-    ensure!(
-        request.dtype.is_none(),
-        "--dtype is for a single file or a LoRA: NeTI's file is small and in fp32; leave out --dtype"
-    );
-    ensure!(
-        out.extension().is_some_and(|extension| extension == "safetensors"),
-        "{} must end in .safetensors, for that is what NeTI's file is here",
-        terminal::path(out)
-    );
+    plain_file(request, "NeTI's file")?;
     let run = models::finished(&request.run, request.model.as_deref())?;
     atomic::ensure_new(out)?;
     let mapper = run.mapper()?.with_context(|| {

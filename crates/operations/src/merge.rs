@@ -158,7 +158,7 @@ fn part(run: &FinishedRun) -> Result<Part> {
     for concept in run.config.concepts() {
         let (token, noun) = (concept.placeholder, concept.category);
         for prompt in [format!("{token} {noun}"), format!("photo of a {token} {noun}")] {
-            let ids = pipeline.tokenizer.encode(&pipeline.resolve(&prompt)?)?.ids;
+            let ids = pipeline.prompt_ids(&[&prompt])?.remove(0);
             let own = pipeline.tokenizer.vectors(token);
             let skip = ids.iter().position(|id| own.contains(id));
             let skip = skip.with_context(|| format!("the prompt {prompt:?} does not reach its subject"))?;
@@ -178,9 +178,8 @@ fn retention(captions: &CaptionSet, pipeline: &Pipeline) -> Result<Tensor> {
     let mut features = Vec::new();
     for batch in captions.chunks(BATCH) {
         let states = pipeline.encode_prompts(batch)?;
-        for (i, caption) in batch.iter().enumerate() {
-            let ids = pipeline.tokenizer.encode(&pipeline.resolve(caption)?)?.ids;
-            features.push(text_features(&states.get(i as i64), &ids, pipeline.tokenizer.eos_id(), 1)?);
+        for (i, ids) in pipeline.prompt_ids(batch)?.iter().enumerate() {
+            features.push(text_features(&states.get(i as i64), ids, pipeline.tokenizer.eos_id(), 1)?);
         }
     }
     libtorch::catch(|| Tensor::cat(&features, 0)).map_err(Into::into)

@@ -30,12 +30,7 @@ impl CaptionSet {
     /// # Errors
     /// When there is neither, or the file cannot be read, has no captions, or one with `[V]`.
     pub fn load(name_or_file: &str) -> Result<Self> {
-        let path = Path::new(name_or_file);
-        match SETS.iter().find(|(name, _)| *name == name_or_file) {
-            Some((_, text)) => Self::parse(text, path),
-            None if path.exists() => Self::parse(&text::read("captions", path)?, path),
-            None => Err(text::unknown("caption set", name_or_file, &Self::names())),
-        }
+        Self::parse(&text::named(["caption set", "captions"], &SETS, name_or_file)?, Path::new(name_or_file))
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self> {

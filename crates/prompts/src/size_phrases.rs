@@ -42,14 +42,9 @@ impl SizePhrases {
     /// # Errors
     /// When there is neither, or the file is not of that form, or a phrase has no `{}` for the prompt.
     pub fn load(name_or_file: &str) -> Result<Self> {
-        let path = Path::new(name_or_file);
-        let text = match SETS.iter().find(|(name, _)| *name == name_or_file) {
-            Some((_, text)) => (*text).to_owned(),
-            None if path.exists() => text::read("size phrases", path)?,
-            None => return Err(text::unknown("set of size phrases", name_or_file, &Self::names())),
-        };
-        let shown = path.display();
-        let phrases: Self = json::parse(&text).with_context(|| {
+        let text = text::named(["set of size phrases", "size phrases"], &SETS, name_or_file)?;
+        let shown = Path::new(name_or_file).display();
+        let phrases: Self = json::parse(text.as_bytes()).with_context(|| {
             let form = r#"{"far": ["a far away {}"], "near": ["zoomed in {}"]}"#;
             format!("the size phrases {shown} are not of the form {form}")
         })?;

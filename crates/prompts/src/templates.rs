@@ -40,12 +40,7 @@ impl TemplateSet {
     /// # Errors
     /// When there is neither, and as [`TemplateSet::from_file`].
     pub fn load(name_or_file: &str) -> Result<Self> {
-        let path = Path::new(name_or_file);
-        match SETS.iter().find(|(name, _)| *name == name_or_file) {
-            Some((_, text)) => Self::parse(text, path),
-            None if path.exists() => Self::from_file(path),
-            None => Err(text::unknown("template set", name_or_file, &Self::names())),
-        }
+        Self::parse(&text::named(["template set", "templates"], &SETS, name_or_file)?, Path::new(name_or_file))
     }
 
     /// Reads a text file with a prompt on each line, in which empty lines and those that begin with `#` do not count.

@@ -1,5 +1,6 @@
 //! Files of lines, and names that may be files.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -21,6 +22,23 @@ pub(crate) fn lines(text: &str) -> impl Iterator<Item = &str> {
 /// The name of a file, without its ending.
 pub(crate) fn stem(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The text of one of the `sets` by its name, or of a user's file; a set is `a_set`, and what is in it is `contents`.
+///
+/// # Errors
+/// When there is neither, or the file cannot be read.
+pub(crate) fn named(
+    [a_set, contents]: [&str; 2],
+    sets: &[(&'static str, &'static str)],
+    name_or_file: &str,
+) -> Result<Cow<'static, str>> {
+    let path = Path::new(name_or_file);
+    match sets.iter().find(|(name, _)| *name == name_or_file) {
+        Some((_, text)) => Ok(Cow::Borrowed(text)),
+        None if path.exists() => Ok(Cow::Owned(read(contents, path)?)),
+        None => Err(unknown(a_set, name_or_file, &sets.iter().map(|(name, _)| *name).collect::<Vec<_>>())),
+    }
 }
 
 /// Says that `name` is neither one of the `known` names of a `what` nor a file.

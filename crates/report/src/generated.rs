@@ -70,7 +70,7 @@ pub(crate) fn generated(run: &Run) -> Result<Vec<Generated>> {
 
 #[cfg(test)]
 mod tests {
-    use runs::{ImageEntry, ModelFingerprint, RunFolder, RunRecord, TrainConfig};
+    use runs::{ImageEntry, RunFolder, RunRecord, TrainConfig};
 
     use super::*;
 
@@ -79,14 +79,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("run");
         let config = TrainConfig { category: "dog".into(), ..TrainConfig::paper() };
-        let record = RunRecord {
-            config,
-            base_model: ModelFingerprint::default(),
-            photos: Vec::new(),
-            more_photos: Vec::new(),
-            prior_photos: None,
-            extends: None,
-        };
+        let record = RunRecord { config, ..RunRecord::default() };
         RunFolder::create(&folder).unwrap().write_record(&record, "2", "Cpu").unwrap();
         let line = |file: &str, seed: u64| {
             let entry = ImageEntry { file: file.into(), prompt: "a {}".into(), seed, ..ImageEntry::default() };

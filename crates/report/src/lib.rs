@@ -7,8 +7,7 @@
 //! # let parent = tempfile::tempdir()?;
 //! # let folder = parent.path().join("my-dog");
 //! # let config = runs::TrainConfig { category: "dog".into(), ..runs::TrainConfig::paper() };
-//! # let record = runs::RunRecord { config, base_model: runs::ModelFingerprint::default(), photos: Vec::new(),
-//! #     more_photos: Vec::new(), prior_photos: None, extends: None };
+//! # let record = runs::RunRecord { config, ..runs::RunRecord::default() };
 //! # runs::RunFolder::create(&folder)?.write_record(&record, "2.11.0", "Cpu")?;
 //! let page = report::run_page(&folder)?;
 //! assert!(page.starts_with("<!doctype html>") && page.contains("my-dog"));

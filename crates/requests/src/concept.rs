@@ -1,6 +1,5 @@
 //! A further subject on the command line.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -8,18 +7,11 @@ use serde::{Deserialize, Serialize};
 
 /// Photos of a subject, and its class noun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
 pub struct AddedConcept {
     /// The folder of photos, or a single photo.
     pub photos: PathBuf,
     /// The class noun.
     pub category: String,
-}
-
-impl fmt::Display for AddedConcept {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.photos.display(), self.category)
-    }
 }
 
 impl FromStr for AddedConcept {
@@ -33,20 +25,6 @@ impl FromStr for AddedConcept {
             }
             _ => Err("give the photos and the class noun, as in photos/my-cat:cat".to_owned()),
         }
-    }
-}
-
-impl From<AddedConcept> for String {
-    fn from(concept: AddedConcept) -> Self {
-        concept.to_string()
-    }
-}
-
-impl TryFrom<String> for AddedConcept {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
     }
 }
 

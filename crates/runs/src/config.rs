@@ -236,6 +236,13 @@ impl TrainConfig {
         self.phases.values().map(|phase| phase.steps).sum()
     }
 
+    /// The last phase that has steps: its number from 0, its name and itself.
+    pub fn last_phase(&self) -> Option<(usize, &str, &Phase)> {
+        let phases = self.phases.iter().enumerate().rev();
+        let mut with_steps = phases.filter(|(_, (_, phase))| phase.steps > 0);
+        with_steps.next().map(|(number, (name, phase))| (number, name.as_str(), phase))
+    }
+
     /// Whether a phase with steps trains a group.
     pub fn trains(&self, group: Group) -> bool {
         self.phases.values().any(|phase| phase.steps > 0 && phase.trains.contains_key(&group))

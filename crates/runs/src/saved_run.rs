@@ -23,7 +23,7 @@ pub struct SavedPhoto {
 }
 
 /// What a training records of itself before its first step.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
     /// Its configuration.
     pub config: TrainConfig,
@@ -247,14 +247,7 @@ mod tests {
     fn only_paths_may_change() {
         let parent = tempfile::tempdir().unwrap();
         let folder = RunFolder::create(&parent.path().join("run")).unwrap();
-        let record = |config: TrainConfig| RunRecord {
-            config,
-            base_model: ModelFingerprint::default(),
-            photos: Vec::new(),
-            more_photos: Vec::new(),
-            prior_photos: None,
-            extends: None,
-        };
+        let record = |config: TrainConfig| RunRecord { config, ..RunRecord::default() };
         let config = TrainConfig { model: "/a".into(), concept: "/b".into(), ..TrainConfig::paper() };
         folder.write_record(&record(config.clone()), "2", "Cpu").unwrap();
         let written = std::fs::read(folder.path().join("config.json")).unwrap();

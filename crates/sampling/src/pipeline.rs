@@ -305,12 +305,16 @@ impl Pipeline {
     /// # Errors
     /// What the tokenizer or the text encoder refuses.
     pub fn encode_prompts(&self, prompts: &[&str]) -> Result<Tensor> {
-        let ids = self.ids(prompts)?;
+        let ids = self.prompt_ids(prompts)?;
         libtorch::catch(|| tch::no_grad(|| self.encode_ids(&ids)))?
     }
 
-    fn ids(&self, prompts: &[&str]) -> Result<Vec<Vec<i64>>> {
-        prompts.iter().map(|prompt| Ok(self.tokenizer.encode(&self.resolve(prompt)?)?.ids)).collect()
+    /// The token ids of prompts, each as many as the text encoder has positions.
+    ///
+    /// # Errors
+    /// What the tokenizer refuses, or as [`Pipeline::resolve`].
+    pub fn prompt_ids(&self, prompts: &[impl AsRef<str>]) -> Result<Vec<Vec<i64>>> {
+        prompts.iter().map(|prompt| Ok(self.tokenizer.encode(&self.resolve(prompt.as_ref())?)?.ids)).collect()
     }
 
     fn encode_ids(&self, ids: &[Vec<i64>]) -> Result<Tensor> {
@@ -321,7 +325,7 @@ impl Pipeline {
 
     /// The keys and values of a batch's prompts at each of the steps.
     fn text(&self, prompts: &[&str], timesteps: &[f32], watch: &mut Watch<'_>) -> Result<Text> {
-        let ids = self.ids(prompts)?;
+        let ids = self.prompt_ids(prompts)?;
         let has = |conditioning: &&dyn Conditioning| ids.iter().any(|ids| ids.contains(&conditioning.token()));
         let Some(conditioning) = self.conditioning.as_deref().filter(has) else {
             let states = self.encode_ids(&ids)?;

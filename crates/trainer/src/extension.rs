@@ -4,20 +4,21 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use runs::{Extends, layout};
+use runs::{Extends, Phase, layout};
 
 use crate::checkpoint::Checkpoint;
 use crate::finished_run::FinishedRun;
 use crate::outputs::{Outputs, make_parent};
 use crate::phase_run::Trainer;
 
-/// What a run extends, where the run in a folder is finished and the trainer's has more steps.
+/// What a run extends, where the trainer's has more steps than a finished one.
 ///
 /// # Errors
-/// When it is not finished, was made of other phases, or has as many steps.
-pub(crate) fn of(run: &Path, trainer: &Trainer) -> Result<Extends> {
-    let finished = FinishedRun::open(run)?;
-    let (number, name, steps) = trainer.last_phase()?;
+/// When that was made of other phases, or has as many steps.
+pub(crate) fn of(finished: &FinishedRun, trainer: &Trainer) -> Result<Extends> {
+    let run = finished.folder();
+    let (number, name, phase) = last_phase(trainer)?;
+    let steps = phase.steps;
     let before = finished.config.phases.get_index(number).filter(|(before, _)| *before == name);
     let (_, before) = before.with_context(|| {
         format!("the run in {} has no phase {name} to extend: leave its phases as they are", terminal::path(run))
@@ -37,7 +38,7 @@ pub(crate) fn of(run: &Path, trainer: &Trainer) -> Result<Extends> {
 /// way.
 pub(crate) fn begin(extends: &Extends, trainer: &Trainer, out: &Path) -> Result<()> {
     let Extends { run, steps, .. } = extends;
-    let (number, name, _) = trainer.last_phase()?;
+    let (number, name, _) = last_phase(trainer)?;
     let phase_run = match checkpoint(run, number, *steps)? {
         Some(checkpoint) => trainer.resume(&checkpoint)?,
         None => {
@@ -52,6 +53,10 @@ pub(crate) fn begin(extends: &Extends, trainer: &Trainer, out: &Path) -> Result<
     }
     copy(run, out, layout::LOG.as_ref())?;
     phase_run.save(trainer, &out.join(layout::CHECKPOINTS).join(Checkpoint::folder_name(name, *steps)))
+}
+
+fn last_phase(trainer: &Trainer) -> Result<(usize, &str, &Phase)> {
+    trainer.config.last_phase().context("no phase of the configuration has steps")
 }
 
 /// The checkpoint of the run's end, if it has kept that.

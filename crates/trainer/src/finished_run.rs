@@ -71,8 +71,18 @@ impl FinishedRun {
     pub fn base_model(&self) -> Result<BaseModel> {
         let model = base_model(&self.config)
             .context("the base model of the run is not found (--model says where it is now)")?;
-        self.saved.check_base(&ModelFingerprint::of(model.path(), model.files()?)?, model.path())?;
+        self.check_base(&ModelFingerprint::of(model.path(), model.files()?)?, model.path())?;
         Ok(model)
+    }
+
+    /// As [`SavedRun::check_base`].
+    pub(crate) fn check_base(&self, found: &ModelFingerprint, model: &Path) -> Result<()> {
+        self.saved.check_base(found, model)
+    }
+
+    /// The run's own folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The base model when the run started, by its contents.

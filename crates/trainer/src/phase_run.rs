@@ -104,13 +104,6 @@ impl Trainer {
         phase(&self.config, number)
     }
 
-    /// The last phase that has steps: its number, its name and its steps.
-    pub(crate) fn last_phase(&self) -> Result<(usize, &str, usize)> {
-        let mut phases = self.config.phases.iter().enumerate().rev().filter(|(_, (_, phase))| phase.steps > 0);
-        let (number, (name, phase)) = phases.next().context("no phase of the configuration has steps")?;
-        Ok((number, name, phase.steps))
-    }
-
     /// The parameters of a group, by name.
     pub fn parameters(&self, group: Group) -> Vec<(&str, &Tensor)> {
         self.learned.parameters(&self.pipeline, group)

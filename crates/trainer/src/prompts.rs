@@ -157,7 +157,6 @@ impl PromptStates {
 
 /// [prompts, positions, width], in the parameters' dtype.
 fn encode(pipeline: &Pipeline, prompts: &[&str]) -> Result<Tensor> {
-    let ids = prompts.iter().map(|prompt| Ok(pipeline.tokenizer.encode(&pipeline.resolve(prompt)?)?.ids));
-    let ids = ids.collect::<Result<Vec<_>>>().context("the training prompts")?;
+    let ids = pipeline.prompt_ids(prompts).context("the training prompts")?;
     pipeline.text_encoder.forward(&Tensor::from_slice2(&ids))
 }

@@ -12,7 +12,7 @@ use tch::{Device, Kind};
 
 use crate::checkpoint::CheckpointWriter;
 use crate::event::{Event, Outcome};
-use crate::finished_run::base_model;
+use crate::finished_run::{FinishedRun, base_model};
 use crate::outputs::{self, Outputs};
 use crate::prior::PriorImages;
 use crate::step_logger::StepLogger;
@@ -89,7 +89,7 @@ impl Checked {
         let base = ModelFingerprint::of(model.path(), model.files()?)?;
         saved.map_or(Ok(()), |saved| saved.check_base(&base, model.path()))?;
         let begun = match opening {
-            Opening::Extending(run) => Some(SavedRun::read(run)?),
+            Opening::Extending(run) => Some(FinishedRun::open(run)?),
             Opening::New | Opening::Resumed => None,
         };
         begun.as_ref().map_or(Ok(()), |begun| begun.check_base(&base, model.path()))?;
@@ -117,9 +117,9 @@ impl Checked {
 
         let mut notes: Vec<String> = model.notes().to_vec();
         // Of a run that is extended, its own copy of the start is the same.
-        notes.extend(init_from::apply(&trainer, begun.as_ref().map_or(out, |begun| &begun.folder))?);
+        notes.extend(init_from::apply(&trainer, begun.as_ref().map_or(out, FinishedRun::folder))?);
         let extends = match &begun {
-            Some(begun) => Some(extension::of(&begun.folder, &trainer)?),
+            Some(begun) => Some(extension::of(begun, &trainer)?),
             None => saved.and_then(|saved| saved.record.extends.clone()),
         };
         notes.extend(about_photos.into_iter().chain(prior.iter().flat_map(|prior| prior.notes.clone())));

@@ -11,7 +11,6 @@ use sampling::{Pipeline, Request, Settings};
 use scheduler::SchedulerKind;
 use tch::{Device, Kind, Tensor};
 use trainer::{BatchIndex, Batches, LatentEncoder, Trainer};
-use weights::{Init, Source};
 
 const STEPS: usize = 5;
 const BATCH: usize = 4;
@@ -105,18 +104,12 @@ fn follow(case: Case) {
     let mut trainer = Trainer::new(case.config, pipeline).unwrap();
     for (name, parameter) in &trainer.learned.added {
         if let Some(module) = name.strip_suffix(".lora_A.weight") {
-            let start = Formula.fetch(&format!("{module}.lora_A"), &parameter.size(), Init::Const(0.0), F32).unwrap();
-            tch::no_grad(|| parameter.shallow_clone().copy_(&start));
+            Formula.fill(&format!("{module}.lora_A"), parameter);
         }
     }
     if let Some(mapper) = &trainer.learned.mapper {
-        tch::no_grad(|| {
-            mapper.frequencies().shallow_clone().copy_(&golden.get("frequencies"));
-            for (name, parameter) in mapper.parameters() {
-                let start = Formula.fetch(&name, &parameter.size(), Init::Const(0.0), F32).unwrap();
-                parameter.shallow_clone().copy_(&start);
-            }
-        });
+        mapper.frequencies().shallow_clone().copy_(&golden.get("frequencies"));
+        mapper.parameters().iter().for_each(|(name, parameter)| Formula.fill(name, parameter));
         mapper.start_at_anchors();
     }
     let mut worst = Worst::default();

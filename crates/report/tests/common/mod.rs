@@ -9,8 +9,8 @@ use options::{GenerationSettings, SchedulerKind};
 use runs::{
     Attention, AttentionArguments, AttentionRow, BeforeOrAfter, Bootstrap, ClipName, Comparison, ComparisonRow, Entry,
     Estimate, Evaluation, GalleryConfig, HeatMapSettings, ImageEntry, ImageScores, InspectedVector, Inspection,
-    InspectionImage, KindScores, Log, Metrics, ModelFingerprint, NearToken, Overlay, PromptScores, RunFolder,
-    RunRecord, SavedPhoto, Scores, TrainConfig, Variant, Versions,
+    InspectionImage, KindScores, Log, Metrics, NearToken, Overlay, PromptScores, RunFolder, RunRecord, SavedPhoto,
+    Scores, TrainConfig, Variant, Versions,
 };
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -57,14 +57,7 @@ pub(crate) fn run_of(parent: &Path, name: &str, config: impl FnOnce(&Path) -> Tr
     image(&photos.join("0.png"), 48, 0);
     let sha256 = hex::encode(Sha256::digest(fs::read(photos.join("0.png")).unwrap()));
     let photo = SavedPhoto { file: "0.png".into(), sha256 };
-    let record = RunRecord {
-        config: config(&photos),
-        base_model: ModelFingerprint::default(),
-        photos: vec![photo],
-        more_photos: Vec::new(),
-        prior_photos: None,
-        extends: None,
-    };
+    let record = RunRecord { config: config(&photos), photos: vec![photo], ..RunRecord::default() };
     RunFolder::create(&folder).unwrap().write_record(&record, "2.11.0", "Cpu").unwrap();
     let mut log = Log::open(&folder, 0).unwrap();
     for step in 1..=30u32 {
