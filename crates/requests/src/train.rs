@@ -117,7 +117,8 @@ pub struct TrainOptions {
     pub category: Option<String>,
     /// A further subject to learn in the same run, its photos and its class noun; can be repeated
     ///
-    /// Prompts call it by its token, which is that of --concept with the next number. AttnDreamBooth learns one subject a run.
+    /// Prompts call it by its token, that of --concept with the next number: `<new2>` after `<new>` or `<new1>`. AttnDreamBooth learns
+    /// one subject a run.
     #[arg(long, value_name = "PHOTOS:NOUN")]
     #[serde(default)]
     pub add_concept: Vec<AddedConcept>,
