@@ -7,17 +7,29 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The layers from the bottom up. A crate may depend on crates of lower layers, not on its neighbours.
-const LAYERS: [&[&str]; 14] = [
+const LAYERS: [&[&str]; 15] = [
     &["options", "terminal", "limits", "atomic", "fingerprint", "profile", "cuda_standin"],
     &["json", "libtorch"],
-    &["hub", "weights", "scheduler", "tokenizer", "images", "scenes", "prompts"],
+    &["hub", "weights", "scheduler", "tokenizer", "images", "scenes", "prompts", "statistics"],
     &["model_files", "photos", "requests"],
     &["golden", "layers", "optimizer", "runs", "export"],
-    &["vae", "clip", "unet"],
-    &["adapters", "regularizer", "custom_diffusion", "neti", "heatmaps", "alignment", "sampling", "report"],
+    &["tables"],
+    &["vae", "clip", "unet", "attributes"],
+    &[
+        "adapters",
+        "regularizer",
+        "custom_diffusion",
+        "neti",
+        "vico",
+        "heatmaps",
+        "alignment",
+        "sampling",
+        "report",
+        "dino",
+    ],
     &["methods"],
     &["trainer", "evaluation", "pretrainer"],
-    &["benchmarks"],
+    &["benchmarks", "judge"],
     &["operations"],
     &["cli"],
     &["tests"],
@@ -85,7 +97,7 @@ fn dependencies_point_one_way() {
 }
 
 /// Crates that are built, and used, where there is no LibTorch.
-const WITHOUT_LIBTORCH: [&str; 18] = [
+const WITHOUT_LIBTORCH: [&str; 20] = [
     "atomic",
     "fingerprint",
     "hub",
@@ -100,6 +112,8 @@ const WITHOUT_LIBTORCH: [&str; 18] = [
     "requests",
     "runs",
     "scenes",
+    "statistics",
+    "tables",
     "terminal",
     "tests",
     "tokenizer",
@@ -132,6 +146,24 @@ fn what_is_for_tests_is_never_part_of_the_product() {
     }
 }
 
+/// The judge knows the subjects that a base model has never seen: whatever learns, generates or stops by it would be told the answer.
+#[test]
+fn only_scoring_knows_the_judge() {
+    let dependencies = dependencies();
+    let users = |of: &str| -> Vec<&str> {
+        dependencies.iter().filter(|(_, needs)| needs.contains(of)).map(|(name, _)| name.as_str()).collect()
+    };
+    assert_eq!(users("attributes"), ["evaluation", "judge", "operations"]);
+    assert_eq!(users("judge"), ["operations"]);
+    let operations = root().join("crates/operations/src");
+    let scores = ["check_judge.rs", "evaluate.rs", "lib.rs"].map(|file| operations.join(file));
+    for path in sources().iter().filter(|path| path.starts_with(&operations) && !scores.contains(path)) {
+        let text = fs::read_to_string(path).unwrap();
+        let word = ["judge::", "attributes::"].into_iter().find(|word| text.contains(word));
+        assert!(word.is_none(), "{} uses {}", path.display(), word.unwrap_or_default());
+    }
+}
+
 #[test]
 fn everything_unsafe_is_in_the_seam() {
     let seam = root().join("crates/libtorch");
@@ -159,7 +191,14 @@ fn fixtures_are_small_and_every_golden_has_its_generator() {
     let (miniature, all): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|path| path.starts_with(fixtures.join("miniature")));
     let bytes = |paths: &[PathBuf]| paths.iter().map(|path| path.metadata().unwrap().len()).sum::<u64>();
+    // Nobody needs its judge to use it.
+    let judge = fixtures.join("miniature/judge");
+    let (judging, miniature): (Vec<_>, Vec<_>) = miniature.into_iter().partition(|path| path.starts_with(&judge));
     assert!(bytes(&miniature) <= 24 << 20, "the miniature has {} bytes", bytes(&miniature));
+    let (asked, judging): (Vec<_>, Vec<_>) =
+        judging.into_iter().partition(|path| path.starts_with(judge.join("examination")));
+    assert!(bytes(&judging) <= 6_000_000, "its judge has {} bytes", bytes(&judging));
+    assert!(bytes(&asked) <= 4_000_000, "its judge's examination has {} bytes", bytes(&asked));
     assert!(bytes(&all) < 12_000_000, "the other fixtures have {} bytes", bytes(&all));
     for path in all.iter().filter(|path| path.extension().is_some_and(|e| e == "safetensors")) {
         let model = path.strip_prefix(&fixtures).unwrap().to_str().unwrap().starts_with("tiny-");

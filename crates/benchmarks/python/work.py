@@ -12,7 +12,8 @@ number. A training step comes in two loops:
   gradients, the prompt encoded once where it does not change, scaled_dot_product_attention but where the maps of the two
   tokens are needed, AdamW(fused=True).
 
-Steps of the other methods have the loop `lean` only; LoRA and OFT are peft's.
+Steps of the other methods have the loop `lean` only; LoRA and OFT are peft's, ViCo's blocks diffusers'. What begins at random has
+normal numbers of fixed seeds here and there.
 
 `--compile` additionally compiles the U-Net, where a compiler is there.
 """
@@ -240,7 +241,18 @@ class DetachFirst:
 
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
-TEMPLATES = Path(__file__).resolve().parents[2] / "prompts/templates/photo27.txt"
+TEMPLATES = Path(__file__).resolve().parents[2] / "prompts/templates"
+TEMPLATES_OF = {"textual-inversion": "photo27", "neti": "photo27", "vico": "authors81"}
+
+
+def begin(named):
+    """Parameters that begin at random, by the order of their names; those of norms around 1."""
+    named = sorted(named)
+    with torch.no_grad():
+        for number, (name, parameter) in enumerate(named):
+            offset = 1.0 if parameter.ndim == 1 and name.endswith("weight") else 0.0
+            parameter.copy_(normal(100 + number, *parameter.shape) * 0.02 + offset)
+    return [parameter.requires_grad_(True) for _, parameter in named]
 
 
 class OtherMethod(Training):
@@ -257,8 +269,9 @@ class OtherMethod(Training):
         category = self.args.category or CATEGORY
         subject, batch = f"{PLACEHOLDER} {category}", self.args.batch_size
         prompts, classes = [f"a photo of {subject}"], []
-        if self.name == "textual-inversion":
-            lines = [line for line in TEMPLATES.read_text().splitlines() if line and not line.startswith("#")]
+        if self.name in TEMPLATES_OF:
+            text = (TEMPLATES / f"{TEMPLATES_OF[self.name]}.txt").read_text()
+            lines = [line for line in text.splitlines() if line and not line.startswith("#")]
             prompts = [lines[i % len(lines)].replace("[V]", PLACEHOLDER) for i in range(batch)]
         elif self.name in {"ti-db", "attndreambooth-lora"}:
             prompts = [f"a photo of a {subject}"]
@@ -272,7 +285,7 @@ class OtherMethod(Training):
 
         if self.name != "attndreambooth-lora":
             self.unet.set_attn_processor(DetachFirst() if self.name == "custom-diffusion" else AttnProcessor2_0())
-        self.embedding = self.name in {"textual-inversion", "ti-db", "custom-diffusion"}
+        self.embedding = self.name in {"textual-inversion", "ti-db", "custom-diffusion", "vico"}
         self.learned.requires_grad_(self.embedding)
         if self.name in {"oft", "coft"}:
             from peft import OFTConfig, inject_adapter_in_model
@@ -290,12 +303,20 @@ class OtherMethod(Training):
             for name, parameter in self.unet.named_parameters():
                 parameter.requires_grad_("attn2.to_k" in name or "attn2.to_v" in name)
         of_unet = [p for p in self.unet.parameters() if p.requires_grad]
-        parameters = of_unet + [self.learned] * self.embedding
+        parameters = of_unet + [self.learned] * self.embedding + self.added()
         if self.name == "ti-db":
             self.clipped = of_unet
-        elif self.name not in {"textual-inversion", "attndreambooth-lora"}:
+        elif self.name not in {"textual-inversion", "attndreambooth-lora", "neti", "vico"}:
             self.clipped = parameters
         self.optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=True)
+
+    def added(self):
+        """What is put beside the model, as it begins."""
+        return []
+
+    def predict(self, noisy, timesteps, text):
+        """With further terms of the loss."""
+        return self.unet(noisy, timesteps, text).sample, []
 
     def text(self, batch):
         subjects = batch // 2 if self.prior else batch
@@ -322,7 +343,7 @@ class OtherMethod(Training):
             noisy = self.schedule.add_noise(latents, noise, timesteps)
             text = self.text(batch)
             self.processor.maps.clear()
-            prediction = self.unet(noisy, timesteps, text).sample
+            prediction, further = self.predict(noisy, timesteps, text)
             if self.prior:
                 halves = zip(prediction.float().chunk(2), noise.chunk(2))
                 terms = [F.mse_loss(*half) for half in halves]
@@ -330,6 +351,7 @@ class OtherMethod(Training):
                 terms = [F.mse_loss(prediction.float(), noise)]
             if self.name == "attndreambooth-lora":
                 terms.append(self.processor.loss(self.position, *STAGES[3][1:]))
+            terms += further
         sum(terms).backward()
         if self.clipped:
             torch.nn.utils.clip_grad_norm_(self.clipped, 1.0)
@@ -338,12 +360,176 @@ class OtherMethod(Training):
         return torch.tensor(sum(term.item() for term in terms))
 
 
+def heads(xs, attn):
+    return xs.unflatten(2, (attn.heads, -1)).transpose(1, 2)
+
+
+class PerLayer:
+    """Cross-attentions that take, one after the other, their own keys and values; AttnProcessor2_0 else."""
+
+    def __init__(self):
+        self.contexts = []
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **_):
+        keys_from = values_from = hidden_states
+        if encoder_hidden_states is not None:
+            keys_from, values_from = self.contexts.pop(0)
+        query, key, value = attn.to_q(hidden_states), attn.to_k(keys_from), attn.to_v(values_from)
+        out = F.scaled_dot_product_attention(heads(query, attn), heads(key, attn), heads(value, attn))
+        return attn.to_out[1](attn.to_out[0](out.transpose(1, 2).flatten(2)))
+
+
+class Neti(OtherMethod):
+    """NeTI's mapper, whose embeddings each layer's text is encoded with; without nested dropout, whose draws are ours."""
+
+    def added(self):
+        linear, norm = torch.nn.Linear, torch.nn.LayerNorm
+        width = self.table.weight.shape[1]
+        self.mapper = torch.nn.ModuleDict({
+            "input_layer": linear(2048, 160),
+            "net": torch.nn.Sequential(
+                torch.nn.Identity(), linear(160, 128), norm(128), torch.nn.LeakyReLU(), linear(128, 128), norm(128),
+                torch.nn.LeakyReLU(),
+            ),
+            "output_layer": torch.nn.Sequential(linear(128, 2 * width)),
+        }).to(self.args.device)  # fmt: skip
+        self.frequencies = (normal(99, 1024, 2) * torch.tensor([0.03, 2.0])).to(self.args.device)
+        self.norm = self.table.weight[self.placeholder].norm()
+        self.contexts = PerLayer()
+        self.unet.set_attn_processor(self.contexts)
+        return begin(self.mapper.named_parameters())
+
+    def embedded(self, timesteps, layer):
+        angles = torch.stack([timesteps, torch.full_like(timesteps, layer)], 1).float() @ self.frequencies.T
+        waves = F.normalize(torch.cat([angles.sin(), angles.cos()], 1))
+        out = self.mapper["output_layer"](self.mapper["net"](self.mapper["input_layer"](waves)))
+        return (F.normalize(out) * self.norm).chunk(2, dim=1)
+
+    def pair(self, timesteps, layer):
+        """What a layer takes keys from, and what it takes values from."""
+        embedding, bypass = self.embedded(timesteps, layer)
+        place, before = (self.ids == self.placeholder).unsqueeze(-1), []
+        norm = getattr(self.text_encoder, "text_model", self.text_encoder).final_layer_norm
+        replace = self.table.register_forward_hook(lambda *call: torch.where(place, embedding.unsqueeze(1), call[-1]))
+        watch = norm.register_forward_pre_hook(lambda _, arguments: before.append(arguments[0]))
+        plain = self.text_encoder(self.ids).last_hidden_state
+        replace.remove(), watch.remove()
+        (states,) = before
+        added = 0.2 * F.normalize(bypass).unsqueeze(1) * states.norm(dim=-1, keepdim=True)
+        return plain, norm(torch.where(place, states + added, states))
+
+    def text(self, batch):
+        return None
+
+    def predict(self, noisy, timesteps, text):
+        self.contexts.contexts = [self.pair(timesteps, layer) for layer in range(16)]
+        return self.unet(noisy, timesteps, self.contexts.contexts[0][0]).sample, []
+
+
+PLACES = [f"up_blocks.{place}" for place in ("1.attentions.1", "2.attentions.0", "2.attentions.2", "3.attentions.1")]
+THRESHOLDS = [tenth / 10 for tenth in range(1, 10)]
+
+
+class Watch:
+    """Probabilities of the token and the end of text in each sample of the reference's pass; AttnProcessor2_0 else."""
+
+    def __init__(self):
+        from diffusers.models.attention_processor import AttnProcessor2_0
+
+        self.plain, self.positions, self.maps = AttnProcessor2_0(), None, None
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **further):
+        if self.positions is None:
+            return self.plain(attn, hidden_states, encoder_hidden_states, attention_mask, **further)
+        query, key = heads(attn.to_q(hidden_states), attn), heads(attn.to_k(encoder_hidden_states), attn)
+        value = heads(attn.to_v(encoder_hidden_states), attn)
+        probabilities = ((query * attn.scale) @ key.transpose(-1, -2)).softmax(-1)
+        own = self.positions[:, None, None].expand(-1, *probabilities.shape[1:3], -1)
+        self.maps = probabilities.gather(3, own).float().mean(1).transpose(1, 2)
+        return attn.to_out[1](attn.to_out[0]((probabilities @ value).transpose(1, 2).flatten(2)))
+
+
+def subject(maps):
+    """Otsu's method over .1 to .9."""
+    least, most = maps.amin(1, keepdim=True), maps.amax(1, keepdim=True)
+    normalised = ((maps - least) / (most - least)).unsqueeze(1)
+    candidates = torch.tensor(THRESHOLDS, device=maps.device)
+    above = normalised >= candidates[:, None]
+    high, pixels, values = above.sum(2).double(), maps.shape[1], normalised.double()
+    sum_high = (values * above).sum(2)
+    gap = sum_high / high - (values.sum(2) - sum_high) / (pixels - high)
+    between = torch.where((high > 0) & (high < pixels), high * (pixels - high) * gap.square(), 0.0)
+    threshold = candidates[between.argmax(1)].unsqueeze(1)
+    return normalised[:, 0] >= threshold
+
+
+class Vico(OtherMethod):
+    """ViCo's blocks behind four layers of the decoder, which look at the same images in another order."""
+
+    def added(self):
+        from diffusers.models.attention import BasicTransformerBlock
+
+        self.blocks, self.watches, named, device = {}, {}, [], self.args.device
+        for place in PLACES:
+            transformer = self.unet.get_submodule(f"{place}.transformer_blocks.0")
+            width, count = transformer.attn1.to_q.in_features, transformer.attn1.heads
+            block = BasicTransformerBlock(width, count, width // count, cross_attention_dim=width).to(device)
+            named += [(f"{place}.image_cross_attention.{name}", p) for name, p in block.named_parameters()]
+            self.blocks[place], self.watches[place] = block, Watch()
+            transformer.attn2.set_processor(self.watches[place])
+        first_end = (self.ids == self.tokenizer.eos_token_id).int().argmax(1)
+        self.positions = torch.stack([(self.ids == self.placeholder).int().argmax(1), first_end], 1)
+        self.reference_noise = None
+        return begin(named)
+
+    def hooked(self, hook, *inputs):
+        hooks = [
+            self.unet.get_submodule(f"{place}.transformer_blocks.0").register_forward_hook(hook(place)) for place in PLACES
+        ]
+        sample = self.unet(*inputs).sample
+        [hook.remove() for hook in hooks]
+        return sample
+
+    def references(self):
+        pixels, _, noise, _ = (xs.to(self.args.device) for xs in self.batches())
+        if self.reference_noise is None:
+            self.reference_noise = normal(7, *noise.shape).to(self.args.device)
+        with torch.no_grad():
+            posterior = self.vae.encode(pixels.flip(0)).latent_dist
+            sampled = posterior.mean + posterior.std * self.reference_noise
+        return sampled.float() * self.vae.config.scaling_factor
+
+    def predict(self, noisy, timesteps, text):
+        features, further = {}, 0.0
+        for watch in self.watches.values():
+            watch.positions = self.positions
+        self.hooked(lambda place: lambda *call: features.update({place: call[-1]}), self.references(), timesteps, text)
+        kept = {}
+        for place, watch in self.watches.items():
+            watch.positions = None
+            token, end = watch.maps[:, 0], watch.maps[:, 1].detach()
+            token_scaled, end_scaled = (xs / xs.amax(1, keepdim=True) for xs in (token, end))
+            further = further + 5e-4 * F.mse_loss(token_scaled, end_scaled)
+            bias = torch.zeros_like(token).masked_fill(~subject(token.detach()), -torch.inf)
+            kept[place] = bias.to(features[place].dtype).unsqueeze(1)
+            watch.maps = None
+
+        def attend(place):
+            block = self.blocks[place]
+            return lambda *call: block(
+                call[-1], encoder_hidden_states=features[place], encoder_attention_mask=kept[place]
+            )
+
+        return self.hooked(attend, noisy, timesteps, text), [further]
+
+
 def training(args):
     return Training(args, STEPS[args.work]).step
 
 
 def other_method(args):
-    return OtherMethod(args).step
+    kind = {"neti-step": Neti, "vico-step": Vico}.get(args.work, OtherMethod)
+    return kind(args).step
 
 
 def unet_forward(args):
@@ -548,6 +734,8 @@ WORK = {
     "oft-step": other_method,
     "coft-step": other_method,
     "lora-step": other_method,
+    "neti-step": other_method,
+    "vico-step": other_method,
     "text-encoder": text_encoder,
     "vae-encode": vae_encode,
     "vae-decode": vae_decode,

@@ -49,7 +49,7 @@ pub enum Work {
 
 impl Work {
     /// Every piece of work and its name.
-    pub const ALL: [(Self, &str); 20] = [
+    pub const ALL: [(Self, &str); 22] = [
         (Self::UnetForward, "unet-forward"),
         (Self::Step("attndreambooth", 0), "embedding-step"),
         (Self::Step("attndreambooth", 1), "cross-attention-step"),
@@ -62,6 +62,8 @@ impl Work {
         (Self::Step("oft", 0), "oft-step"),
         (Self::Step("coft", 0), "coft-step"),
         (Self::Step("lora", 0), "lora-step"),
+        (Self::Step("neti", 0), "neti-step"),
+        (Self::Step("vico", 0), "vico-step"),
         (Self::TextEncoder, "text-encoder"),
         (Self::VaeEncode, "vae-encode"),
         (Self::VaeDecode, "vae-decode"),

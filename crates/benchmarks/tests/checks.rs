@@ -5,7 +5,7 @@ use benchmarks::{Settings, Work, measure};
 
 /// `python crates/benchmarks/python/work.py WORK --model fixtures/tiny-sd21 --batch-size 2 --resolution 64 --steps 5
 /// --iterations 1 --warm-up 0` for each, torch 2.11.0, diffusers 0.42.1, transformers 5.23.
-const CHECKS: [(Work, f64); 18] = [
+const CHECKS: [(Work, f64); 20] = [
     (Work::UnetForward, 0.226_945_891_976_356_5),
     (Work::Step("attndreambooth", 0), 1.060_543_894_767_761_2),
     (Work::Step("attndreambooth", 1), 1.060_544_848_442_077_6),
@@ -18,6 +18,8 @@ const CHECKS: [(Work, f64); 18] = [
     (Work::Step("oft", 0), 2.122189521789551),
     (Work::Step("coft", 0), 2.122189521789551),
     (Work::Step("lora", 0), 1.0615110397338867),
+    (Work::Step("neti", 0), 1.0603117942810059),
+    (Work::Step("vico", 0), 1.0602364540100098),
     (Work::TextEncoder, 0.784_029_662_609_100_3),
     (Work::VaeEncode, 0.448_132_485_151_290_9),
     (Work::VaeDecode, 0.173_828_899_860_382_08),

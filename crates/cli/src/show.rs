@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use anyhow::Result;
-use operations::{Benched, Compared, Event, Outcome, PublishedModels};
+use operations::{Benched, Compared, Event, Outcome, PublishedModels, Tabled};
 use requests::Global;
+use runs::Measurement;
 use serde::Serialize;
 use serde_json::json;
 
@@ -17,11 +18,13 @@ pub(crate) struct Show {
     global: Global,
     /// What is counted now.
     progress: RefCell<Option<Progress>>,
+    /// What was last measured, for the progress of training.
+    measured: RefCell<String>,
 }
 
 impl Show {
     pub(crate) fn new(global: Global) -> Self {
-        Self { global, progress: RefCell::default() }
+        Self { global, progress: RefCell::default(), measured: RefCell::default() }
     }
 
     /// Something has happened.
@@ -34,13 +37,19 @@ impl Show {
             Event::Note { text } => self.beside_progress(|| terminal::note!("{text}")),
             Event::Progress { task, done, total, detail } => self.progress(&task, done, total, &detail),
             Event::Phase { phase, number, phases, done, steps } => {
+                self.measured.take();
                 self.progress(&format!("phase {number} of {phases}, {phase}"), done, steps, "");
+            }
+            Event::Measured { measurement: Measurement { step, gain, text_alignment, .. }, .. } => {
+                let alignment = text_alignment.map_or(String::new(), |part| format!(", text alignment {part:.3}"));
+                *self.measured.borrow_mut() = format!("; gain {gain:.3}{alignment} at step {step}");
             }
             Event::Step { step, losses, peak_memory, .. } => {
                 let memory = peak_memory.map_or(String::new(), |bytes| format!(" {:.1} GB", bytes as f64 / 1e9));
                 if let Some(progress) = &mut *self.progress.borrow_mut() {
                     let losses: Vec<String> = losses.iter().map(|(name, loss)| format!("{name} {loss:.5}")).collect();
-                    progress.reach(step, None, &format!("loss: {}{memory}", losses.join(", ")));
+                    let (losses, measured) = (losses.join(", "), self.measured.borrow());
+                    progress.reach(step, None, &format!("loss: {losses}{memory}{measured}"));
                 }
             }
             Event::Image { .. } => {}
@@ -62,6 +71,7 @@ impl Show {
         match outcome {
             // Their events have said all.
             Outcome::Train(_) | Outcome::Evaluate(_) => {}
+            Outcome::CheckJudge(examined) => terminal::output!("{}", table::judge(examined)),
             Outcome::Plan(planned) => terminal::output!("{}", table::plan(planned)),
             Outcome::Generate(made) => {
                 let grids: Vec<_> = made.grids.iter().filter_map(|grid| grid.file_name()?.to_str()).collect();
@@ -71,6 +81,20 @@ impl Show {
             Outcome::Ablate(ablated) => {
                 terminal::output!("{}", table::ablation(&ablated.ablation));
                 self.say(&format!("the runs, ablation.json and ablation.png are in {}", ablated.folder.display()));
+            }
+            Outcome::Table(Tabled::Planned(planned)) => terminal::output!("{}", table::table_plan(planned)),
+            Outcome::Table(Tabled::Computed { folder, done }) => {
+                self.say(&format!("{done} cell(s) are done in {}; `table collect` shows them", folder.display()));
+            }
+            Outcome::Table(Tabled::Collected { folder, text }) => {
+                terminal::output!("{}", text.trim_end());
+                self.say(&format!("table.json and table.html are in {}", folder.display()));
+            }
+            Outcome::Table(Tabled::Asked { page }) => {
+                self.say(&format!(
+                    "{}: send it to people; `table collect --answers` counts what they send back",
+                    page.display()
+                ));
             }
             Outcome::Attend(attended) => {
                 let folder = attended.folder.display();

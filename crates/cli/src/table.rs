@@ -1,11 +1,9 @@
 //! Results as tables for people.
 
 use comfy_table::{ContentArrangement, Table, presets};
-use operations::{Planned, PublishedModel};
-use runs::{
-    Ablation, AblationRow, Bootstrap, Differences, Estimate, Evaluation, InspectedVector, Inspection, Metrics,
-    NearToken, Variant,
-};
+use operations::{Agreement, ExaminedJudge, Planned, PublishedModel, TablePlanned};
+use runs::{Ablation, AblationRow, Differences, Evaluation, InspectedVector, Inspection, Metrics, NearToken, Variant};
+use statistics::{Bootstrap, Estimate, Share};
 use std::collections::BTreeSet;
 
 /// Columns as wide as their widest cell.
@@ -18,6 +16,27 @@ fn table(rows: impl IntoIterator<Item = Vec<String>>) -> String {
     table.trim_fmt()
 }
 
+/// The cells of a table, and what they take.
+pub(crate) fn table_plan(planned: &TablePlanned) -> String {
+    let minutes = |seconds: f64| format!("{:.1} min", seconds / 60.0);
+    let methods = [["method", "training", "generating"].map(str::to_owned).to_vec()].into_iter();
+    let methods = methods
+        .chain(planned.seconds.iter().map(|(name, train, draw)| vec![name.clone(), minutes(*train), minutes(*draw)]));
+    let cells = planned.cells.iter().enumerate().map(|(number, (name, done))| {
+        vec![number.to_string(), name.clone(), if *done { "done" } else { "" }.to_owned()]
+    });
+    let left = planned.cells.iter().filter(|(_, done)| !done).count();
+    format!(
+        "{}\n\n{}\n\n{left} of {} cells are left: about {:.1} h on this machine, one after the other, and up to {:.2} GB of disk for \
+         the one that is computed.",
+        table(cells),
+        table(methods),
+        planned.cells.len(),
+        planned.left / 3600.0,
+        planned.largest_cell as f64 / 1e9
+    )
+}
+
 /// An evaluation: which CLIP, the means with their intervals, by kind and by prompt.
 pub(crate) fn scores(record: &Evaluation) -> String {
     let masked = record.variants.iter().any(|variant| variant.scores.mean.clip_i_masked.is_some());
@@ -25,6 +44,12 @@ pub(crate) fn scores(record: &Evaluation) -> String {
     rows[0].push(format!("CLIP-T without {:?}", record.category));
     if masked {
         rows[0].push("CLIP-I masked".to_owned());
+    }
+    if record.variants.iter().any(|variant| variant.scores.mean.dino_i.is_some()) {
+        rows[0].push("DINO-I".to_owned());
+    }
+    if record.variants.iter().any(|variant| variant.scores.mean.obeyed.is_some()) {
+        rows[0].push("obeyed".to_owned());
     }
     for Variant { name, scores, .. } in &record.variants {
         rows.push(row(name, &scores.mean, with_interval));
@@ -41,7 +66,7 @@ pub(crate) fn scores(record: &Evaluation) -> String {
         }
     }
     format!(
-        "{}: {} prompts x {} images, {} photos; scored by {} ({}); {:.0} % intervals\n\n{}\n",
+        "{}: {} prompts x {} images, {} photos; scored by {} ({}); {:.0} % intervals\n\n{}\n{}",
         record.prompt_set,
         record.variants.first().map_or(0, |variant| variant.scores.prompts.len()),
         record.images_per_prompt,
@@ -49,13 +74,58 @@ pub(crate) fn scores(record: &Evaluation) -> String {
         record.clip.name,
         record.clip.folder.display(),
         record.bootstrap.level * 100.0,
-        table(rows)
+        table(rows),
+        obeyed(record)
     )
 }
 
+/// How many images show what their prompts ask for, and how far that can be trusted.
+fn obeyed(record: &Evaluation) -> String {
+    let counted = |variant: &Variant| {
+        let Share { count, of } = variant.scores.obeyed()?;
+        Some(format!("{}: {count} of {of} images show all that their prompts ask for\n", variant.name))
+    };
+    let lines: String = record.variants.iter().filter_map(counted).collect();
+    let trust = record.reader.filter(|_| !lines.is_empty()).map_or_else(String::new, |Share { count, of }| {
+        format!("(read by the judge, with which a person agrees on {count} of {of} images)\n")
+    });
+    lines + &trust
+}
+
+/// How often a person and a judge's reader say the same.
+fn read(agreement: &Agreement) -> String {
+    let Agreement { obeyed, missed, imagined, background, color, style, things } = agreement;
+    let share = |what: &str, share: &Share| vec![what.to_owned(), format!("{} of {}", share.count, share.of)];
+    table([
+        share("person and reader say the same, whether an image obeys", obeyed),
+        vec!["  an image obeys and is said not to".to_owned(), missed.to_string()],
+        vec!["  an image does not obey and is said to".to_owned(), imagined.to_string()],
+        share("whether it has the background", background),
+        share("whether it has the colour", color),
+        share("whether it has the style", style),
+        share("whether the other thing is there", things),
+    ])
+}
+
+/// What a judge can see.
+pub(crate) fn judge(examined: &ExaminedJudge) -> String {
+    let ExaminedJudge { judge, check, failures, agreement } = examined;
+    let head = ["", "as drawn", "through the VAE", "target"].map(str::to_owned).to_vec();
+    let both = check.pristine.bounds().into_iter().zip(check.rebuilt.bounds());
+    let rows = both.map(|(drawn, rebuilt)| {
+        vec![drawn.what, format!("{:.3}", drawn.value), format!("{:.3}", rebuilt.value), drawn.least.to_string()]
+    });
+    let rows = std::iter::once(head).chain(rows);
+    let read = agreement
+        .as_ref()
+        .map_or_else(String::new, |agreement| format!("\nof generated images:\n{}\n", read(agreement)));
+    let failures: String = failures.iter().map(|failure| format!("\nfalls short: {failure}")).collect();
+    format!("{}\n\n{}\n{read}{failures}", judge.display(), table(rows))
+}
+
 fn row(name: &str, scores: &Metrics<Estimate>, show: fn(&Estimate) -> String) -> Vec<String> {
-    let numbers =
-        [Some(scores.clip_i), Some(scores.clip_t), Some(scores.clip_t_without_category), scores.clip_i_masked];
+    let all = [Some(scores.clip_i), Some(scores.clip_t), Some(scores.clip_t_without_category)];
+    let numbers = all.into_iter().chain([scores.clip_i_masked, scores.dino_i, scores.obeyed]).collect::<Vec<_>>();
     std::iter::once(name.to_owned()).chain(numbers.iter().flatten().map(show)).collect()
 }
 

@@ -16,4 +16,4 @@ pub use config::{ClipConfig, TextConfig, VisionConfig};
 pub use model::{ClipModel, ClipTextModelWithProjection, ClipVisionModelWithProjection, cosine_similarity};
 pub use processor::{ImageProcessor, Resampler, Size};
 pub use text::ClipTextModel;
-pub use vision::ClipVisionModel;
+pub use vision::{ClipVisionModel, check_pixel_values};

@@ -38,7 +38,7 @@ pub struct ImageProcessor {
     pub resampler: Resampler,
 }
 
-/// Whose bicubic antialiased resizing to reproduce. Both work on bytes with fixed-point weights and differ by
+/// Whose bicubic resizing to reproduce. The first two are antialiased, work on bytes with fixed-point weights and differ by
 /// about one step of 255 in some pixels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Resampler {
@@ -48,6 +48,8 @@ pub enum Resampler {
     /// Pillow's before its release 13, which transformers before release 5 uses, with its way to crop. OpenAI's code and
     /// open_clip resize alike, but where an odd border is left they may crop one pixel further.
     Pillow,
+    /// PyTorch's interpolation of floats without antialiasing, as in Textual Inversion's evaluation.
+    Interpolation,
 }
 
 /// A size in pixels, as configs write it.
@@ -74,7 +76,6 @@ pub enum Size {
 const MAX_PIXELS: i64 = 1 << 27;
 /// The published image encoders read up to 518 pixels a side.
 const MAX_SIDE: i64 = 8192;
-const BICUBIC: i64 = 3;
 
 impl Default for ImageProcessor {
     fn default() -> Self {
@@ -83,12 +84,17 @@ impl Default for ImageProcessor {
 }
 
 impl ImageProcessor {
+    /// Pillow's number of bilinear resampling, as configurations say it.
+    pub const BILINEAR: i64 = 2;
+    /// That of bicubic resampling, which CLIP's images have.
+    pub const BICUBIC: i64 = 3;
+
     /// OpenAI's rules for an image encoder of another `image_size`.
     pub fn square(image_size: i64) -> Self {
         Self {
             do_resize: true,
             size: Size::ShortestEdge { shortest_edge: image_size },
-            resample: BICUBIC,
+            resample: Self::BICUBIC,
             do_center_crop: true,
             crop_size: Size::Exact { height: image_size, width: image_size },
             do_rescale: true,
@@ -117,7 +123,10 @@ impl ImageProcessor {
     /// Names the key and the value that cannot be.
     pub fn validate(&self) -> Result<()> {
         let resample = self.resample;
-        ensure!(!self.do_resize || resample == BICUBIC, "resample is {resample}, but only 3, bicubic, is supported");
+        ensure!(
+            !self.do_resize || resample == Self::BICUBIC,
+            "resample is {resample}, but only 3, bicubic, is supported"
+        );
         for (key, size) in [("size", self.size), ("crop_size", self.crop_size)] {
             let (height, width) = match size {
                 Size::Exact { height, width } => (height, width),
@@ -174,16 +183,30 @@ impl ImageProcessor {
         if (new_height, new_width) == (height, width) {
             return Ok(image.shallow_clone());
         }
+        let (size, bilinear) = ([new_height, new_width], self.resample == Self::BILINEAR);
         match self.resampler {
             Resampler::Torchvision => {
                 let batch = image.unsqueeze(0);
-                Ok(batch.internal_upsample_bicubic2d_aa([new_height, new_width], false, None, None).squeeze_dim(0))
+                let resized = match bilinear {
+                    true => batch.internal_upsample_bilinear2d_aa(size, false, None, None),
+                    false => batch.internal_upsample_bicubic2d_aa(size, false, None, None),
+                };
+                Ok(resized.squeeze_dim(0))
+            }
+            Resampler::Interpolation => {
+                let batch = image.to_kind(Kind::Float).unsqueeze(0);
+                let resized = match bilinear {
+                    true => batch.upsample_bilinear2d(size, false, None, None),
+                    false => batch.upsample_bicubic2d(size, false, None, None),
+                };
+                Ok(resized.squeeze_dim(0))
             }
             Resampler::Pillow => {
+                let filter = if bilinear { Filter::Bilinear } else { Filter::Bicubic };
                 let pixels = HostBytes::of(&image.permute([1, 2, 0]))?.to_vec();
                 let image = RgbImage::from_raw(width.try_into()?, height.try_into()?, pixels)
                     .context("the image has fewer bytes than pixels")?;
-                let resized = images::resize(&image, new_width.try_into()?, new_height.try_into()?, Filter::Bicubic);
+                let resized = images::resize(&image, new_width.try_into()?, new_height.try_into()?, filter);
                 let shape = [new_height, new_width, 3];
                 let resized = libtorch::tensor_from_bytes(&resized, Kind::Uint8, &shape, (Kind::Uint8, Device::Cpu))?;
                 Ok(resized.permute([2, 0, 1]))
@@ -199,7 +222,7 @@ impl ImageProcessor {
         let border = |side: i64, target: i64| {
             let border = (target - side).max(0);
             let before = match self.resampler {
-                Resampler::Torchvision => border / 2,
+                Resampler::Torchvision | Resampler::Interpolation => border / 2,
                 Resampler::Pillow => border - border / 2,
             };
             (before, border - before)

@@ -82,18 +82,11 @@ impl ClipVisionModel {
     /// # Errors
     /// When the images have another shape, or are still bytes.
     pub fn forward(&self, pixel_values: &Tensor) -> Result<Tensor> {
-        let (size, kind, config) = (pixel_values.size(), pixel_values.kind(), &self.config);
-        let expected = [config.num_channels, config.image_size, config.image_size];
-        ensure!(
-            size.len() == 4 && size[1..] == expected && matches!(kind, Kind::Float | Kind::BFloat16 | Kind::Half),
-            "pixel values are {kind:?} of shape {size:?}, but this image encoder takes floating-point numbers of shape \
-             [batch, {}, {}, {}]; prepare images with its own preprocessor_config.json",
-            expected[0],
-            expected[1],
-            expected[2]
-        );
+        let VisionConfig { num_channels, image_size, .. } = self.config;
+        check_pixel_values(pixel_values, [num_channels, image_size, image_size])?;
+        let (count, kind) = (pixel_values.size()[0], pixel_values.kind());
         let patches = self.patch_embedding.forward(pixel_values).flatten(2, 3).transpose(1, 2);
-        let class = self.class_embedding.to_kind(kind).expand([size[0], 1, -1], false);
+        let class = self.class_embedding.to_kind(kind).expand([count, 1, -1], false);
         let tokens = Tensor::cat(&[class, patches], 1) + self.position_embedding.to_kind(kind);
         Ok(self.encoder.forward(&self.pre_layernorm.forward(&tokens), 0))
     }
@@ -103,4 +96,20 @@ impl ClipVisionModel {
     pub fn pooled(&self, last_hidden_state: &Tensor) -> Tensor {
         self.post_layernorm.forward(&last_hidden_state.select(1, 0))
     }
+}
+
+/// Checks that pixel values are floating-point numbers of shape [batch, channels, height, width].
+///
+/// # Errors
+/// Says what they are, where they are something else.
+pub fn check_pixel_values(pixel_values: &Tensor, [channels, height, width]: [i64; 3]) -> Result<()> {
+    let (size, kind) = (pixel_values.size(), pixel_values.kind());
+    ensure!(
+        size.len() == 4
+            && size[1..] == [channels, height, width]
+            && matches!(kind, Kind::Float | Kind::BFloat16 | Kind::Half),
+        "pixel values are {kind:?} of shape {size:?}, but this image encoder takes floating-point numbers of shape \
+         [batch, {channels}, {height}, {width}]; prepare images with its own preprocessor_config.json"
+    );
+    Ok(())
 }

@@ -4,8 +4,11 @@ use anyhow::{Result, ensure};
 use options::MaskedLoss;
 use tch::{Kind, Tensor};
 
+/// Less than any mask of 8 bits weighs that is not empty, and more than nothing.
+const LEAST: f64 = 1e-6;
+
 /// The loss of each sample, `[batch]` in f32, of squared errors [batch, channels, h, w] under masks [batch, 1, h, w] of
-/// 0 and 1, which must not be empty: a mean over nothing is no number. Both may require gradients, which are the
+/// 0 to 1: their mean weighted by the mask, or 0 where that is 0 everywhere. Both may require gradients, which are the
 /// errors'.
 ///
 /// # Errors
@@ -24,7 +27,7 @@ pub fn masked_loss(squared_error: &Tensor, mask: &Tensor, divisor: MaskedLoss) -
             MaskedLoss::Mean => errors[1] as f64,
             MaskedLoss::Reference => 1.0,
         };
-        sum(&(squared_error * &mask)) / (sum(&mask) * channels)
+        sum(&(squared_error * &mask)) / (sum(&mask).clamp_min(LEAST) * channels)
     })?)
 }
 
@@ -43,6 +46,15 @@ mod tests {
             [MaskedLoss::Mean, MaskedLoss::Reference].map(|divisor| masked_loss(&error, &full, divisor).unwrap());
         assert!((&ours - &mean).abs().max().double_value(&[]) < 1e-6);
         assert!((&theirs - &mean * 4.0).abs().max().double_value(&[]) < 1e-6);
+    }
+
+    #[test]
+    fn grey_weighs_between_and_an_empty_mask_loses_nothing() {
+        let error = Tensor::from_slice(&[1.0f32, 5.0, 3.0, 7.0]).view([1, 2, 1, 2]).repeat([2, 1, 1, 1]);
+        let mask = Tensor::from_slice(&[1.0f32, 0.25, 0.0, 0.0]).view([2, 1, 1, 2]);
+        let loss = Vec::<f32>::try_from(masked_loss(&error, &mask, MaskedLoss::Mean).unwrap()).unwrap();
+        // (1 + 3 + 0.25 (5 + 7)) / (2 · 1.25)
+        assert_eq!(loss, [2.8, 0.0]);
     }
 
     #[test]

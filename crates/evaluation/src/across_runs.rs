@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use runs::{AcrossRuns, Bootstrap, Differences, Evaluation, ImageScores};
-
-use crate::bootstrap_mean;
+use runs::{AcrossRuns, Differences, Evaluation, ImageScores};
+use statistics::{Bootstrap, bootstrap_mean};
 
 /// Pools the images of all variants in each of the evaluations, a run each. A run without images has no mean (NaN).
 pub fn across_runs(evaluations: &[&Evaluation], bootstrap: &Bootstrap) -> AcrossRuns {
@@ -41,7 +40,7 @@ pub fn paired_differences<S: Ord>(
 
 #[cfg(test)]
 mod tests {
-    use runs::Estimate;
+    use statistics::Estimate;
 
     use super::*;
 

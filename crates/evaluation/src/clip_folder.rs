@@ -14,14 +14,14 @@ pub fn clip_name(folder: &Path) -> ClipName {
     let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     let part = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut name = part(&folder);
-    // A base model's own: miniature/clip.
-    if let Some(parent) = folder.parent().filter(|_| name == "clip") {
+    // A base model's own: miniature/judge.
+    if let Some(parent) = folder.parent().filter(|_| ["judge", "clip"].contains(&name.as_str())) {
         name = format!("{}/{name}", part(parent));
     }
     ClipName { name, folder }
 }
 
-/// The folder of the CLIP to use: `given`; or `clip/` in the folder of the base model, which has one if others know too
+/// The folder of the CLIP to use: `given`; or `judge/` or `clip/` in the folder of the base model, which has one if others know too
 /// little or too much of its world; or the paper's, ViT-B/32, if it is below `models/` of the working folder.
 ///
 /// # Errors
@@ -34,8 +34,8 @@ pub fn find_clip(given: Option<&Path>, base_model: &Path) -> Result<PathBuf> {
         return Ok(folder.to_owned());
     }
     // A single file has no CLIP beside its components.
-    let own = (!base_model.is_file()).then(|| base_model.join("clip"));
-    let places: Vec<PathBuf> = own.into_iter().chain(VIT_B32.map(PathBuf::from)).collect();
+    let own = ["judge", "clip"].into_iter().filter(|_| !base_model.is_file()).map(|own| base_model.join(own));
+    let places: Vec<PathBuf> = own.chain(VIT_B32.map(PathBuf::from)).collect();
     if let Some(folder) = places.iter().find(|place| place.join("config.json").exists()) {
         return Ok(folder.clone());
     }
@@ -62,6 +62,9 @@ mod tests {
         let found = find_clip(None, &model).unwrap();
         assert_eq!(clip_name(&found).name, "miniature/clip");
         assert_eq!(find_clip(Some(folder.path()), &model).unwrap(), folder.path());
+        std::fs::create_dir_all(model.join("judge")).unwrap();
+        std::fs::write(model.join("judge/config.json"), "{}").unwrap();
+        assert_eq!(clip_name(&find_clip(None, &model).unwrap()).name, "miniature/judge");
         let error = find_clip(Some(Path::new("/no/clip")), &model).unwrap_err().to_string();
         assert!(error.contains("no CLIP folder /no/clip"), "{error}");
     }

@@ -5,15 +5,16 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
-use clip::{ClipModel, ImageProcessor};
-use rayon::prelude::*;
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use attributes::{Demands, Reader};
+use clip::{ClipModel, ImageProcessor, Resampler};
+use rayon::ThreadPool;
 use runs::ClipName;
 use tch::{Device, Kind, Tensor};
 use tokenizer::{Tokenizer, Truncation};
 use weights::Parameters;
 
-use crate::{ImageFile, clip_name};
+use crate::encoding::{prepare, preparers, unit};
+use crate::{DinoFeatures, ImageFile, clip_name};
 
 /// A CLIP with all that it needs to take features of texts and of image files.
 #[derive(Debug)]
@@ -27,6 +28,9 @@ pub struct FeatureExtractor {
     preparers: ThreadPool,
     parameters: Parameters,
     packed_bytes: u64,
+    squash: Option<u32>,
+    dino: Option<DinoFeatures>,
+    reader: Option<Reader>,
 }
 
 impl FeatureExtractor {
@@ -47,7 +51,9 @@ impl FeatureExtractor {
         })?;
         let extractor = Self::new(clip_name(folder), model, processor, tokenizer, device)
             .with_context(|| format!("the parts in {} do not fit", folder.display()))?;
-        Ok(Self { parameters, ..extractor })
+        // What is read are features, and those are on the CPU.
+        let reader = Reader::open(folder, Device::Cpu)?;
+        Ok(Self { parameters, reader, ..extractor })
     }
 
     /// Puts the parts together; `model` is in f32 on `device`.
@@ -90,6 +96,9 @@ impl FeatureExtractor {
             preparers: preparers()?,
             parameters: Parameters::default(),
             packed_bytes: u64::MAX,
+            squash: None,
+            dino: None,
+            reader: None,
         })
     }
 
@@ -102,6 +111,51 @@ impl FeatureExtractor {
     /// many as the weights. Only those of a CLIP from [`FeatureExtractor::open`] are packed.
     pub fn with_packed_bytes(self, packed_bytes: u64) -> Self {
         Self { packed_bytes, ..self }
+    }
+
+    /// Prepares images as Textual Inversion's evaluation does: bicubic without antialiasing, and photos of the subject squashed into
+    /// squares of 256 pixels first.
+    pub fn as_textual_inversion(mut self) -> Self {
+        self.processor.resampler = Resampler::Interpolation;
+        Self { squash: Some(256), ..self }
+    }
+
+    /// Also scores by a DINO.
+    pub fn with_dino(self, dino: DinoFeatures) -> Self {
+        Self { dino: Some(dino), ..self }
+    }
+
+    /// The DINO that scores too, if there is one.
+    pub fn dino(&self) -> Option<&DinoFeatures> {
+        self.dino.as_ref()
+    }
+
+    /// The reader of what images show that lies beside the CLIP, if there is one.
+    pub fn reader(&self) -> Option<&Reader> {
+        self.reader.as_ref()
+    }
+
+    /// What a prompt asks for that the reader can see; none where there is no reader, or nothing for it to see.
+    pub(crate) fn demands(&self, prompt: &str) -> Option<Demands> {
+        let demands = Demands::of(self.reader.as_ref()?.attributes(), prompt);
+        (demands != Demands::default()).then_some(demands)
+    }
+
+    /// Whether images show what is demanded of each (1 or 0), by their features.
+    pub(crate) fn obeyed(&self, features: &Tensor, demands: &[Option<&Demands>]) -> Result<Vec<Option<f64>>> {
+        let Some(reader) = &self.reader else { return Ok(vec![None; demands.len()]) };
+        let readings = tch::no_grad(|| reader.read(features))?;
+        let met = |demands: &Demands, reading| f64::from(u8::from(demands.met_by(reading)));
+        Ok(demands
+            .iter()
+            .zip(&readings)
+            .map(|(demands, reading)| demands.map(|demands| met(demands, reading)))
+            .collect())
+    }
+
+    /// A photo of the subject, as it is compared with images.
+    pub(crate) fn photo(&self, path: &Path) -> ImageFile {
+        ImageFile { squash: self.squash, ..ImageFile::new(path) }
     }
 
     /// What the user should know of the CLIP's files.
@@ -182,37 +236,4 @@ impl FeatureExtractor {
             Ok(())
         })
     }
-}
-
-/// [batch, 3, height, width] on the CPU.
-fn prepare(images: &[ImageFile], processor: &ImageProcessor) -> Result<Tensor> {
-    let prepare = |image: &ImageFile| libtorch::catch(|| image.prepare(processor))?;
-    let prepared = images.par_iter().map(prepare).collect::<Result<Vec<_>>>()?;
-    Ok(Tensor::stack(&prepared, 0))
-}
-
-/// Features without gradients, of length 1, on the CPU; finite.
-fn unit(features: impl Fn() -> Result<Tensor>) -> Result<Tensor> {
-    let features = libtorch::catch(|| tch::no_grad(features))??.to_kind(Kind::Float);
-    let length = features.square().sum_dim_intlist(-1, true, Kind::Float).sqrt();
-    let features = (features / length).to_device(Device::Cpu);
-    ensure!(
-        libtorch::catch(|| features.isfinite().all().int64_value(&[]) == 1)?,
-        "CLIP gives features that are not finite, which no score can be made of: its weights are damaged; fetch or convert \
-         them again"
-    );
-    Ok(features)
-}
-
-/// Threads that prepare images, as many as LibTorch has. Within each, LibTorch works alone: they would take the cores
-/// from each other otherwise.
-fn preparers() -> Result<ThreadPool> {
-    let threads = tch::get_num_threads();
-    let pool = ThreadPoolBuilder::new().num_threads(threads.max(1) as usize);
-    let pool = pool.start_handler(|_| tch::set_num_threads(1)).build().context("cannot start threads")?;
-    // LibTorch keeps the number for each thread, and the last one given for threads that are still to come: when all of
-    // the pool have started, that is set right.
-    pool.broadcast(|_| ());
-    tch::set_num_threads(threads);
-    Ok(pool)
 }

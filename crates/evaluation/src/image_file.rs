@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, anyhow, ensure};
 use clip::ImageProcessor;
+use images::Filter;
 use photos::{Options, Photo};
 use tch::Tensor;
 
@@ -14,6 +15,8 @@ pub struct ImageFile {
     pub path: PathBuf,
     /// Where its subject is; everything else is painted over.
     pub mask: Option<Mask>,
+    /// The side in pixels of a square that it is squashed into first, if any.
+    pub squash: Option<u32>,
 }
 
 /// Where an image's subject is.
@@ -28,7 +31,7 @@ pub struct Mask {
 impl ImageFile {
     /// An image without a mask.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), mask: None }
+        Self { path: path.into(), mask: None, squash: None }
     }
 
     /// Decodes, masks and prepares it: f32 [3, height, width].
@@ -54,6 +57,9 @@ impl ImageFile {
                     pixel.0 = *background;
                 }
             }
+        }
+        if let Some(side) = self.squash {
+            pixels = images::resize(&pixels, side, side, Filter::Bicubic);
         }
         processor.process_rgb8(pixels.as_raw(), pixels.height().into(), pixels.width().into())
     }

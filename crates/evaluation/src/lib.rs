@@ -3,15 +3,15 @@
 //! middle cut out; that evaluation squashed them into squares first.
 //!
 //! - [`Gallery`]: a folder with the images of a [`prompts::Plan`]; generates what is missing, and refuses what does not belong there.
-//! - [`FeatureExtractor`]: any CLIP ([`find_clip`]), for texts and for image files.
-//! - [`evaluate_images`]: [`runs::Scores`] by image, prompt and kind, with intervals by [`bootstrap_mean`].
+//! - [`FeatureExtractor`]: any CLIP ([`find_clip`]), for texts and for image files; with a [`DinoFeatures`] also DINO-I.
+//! - [`evaluate_images`]: [`runs::Scores`] by image, prompt and kind, with intervals by [`statistics::bootstrap_mean`].
 //! - [`across_runs`]: several [`runs::Evaluation`]s together.
 //!
 //! ```
 //! use std::path::Path;
 //! use evaluation::{GeneratedImage, FeatureExtractor, Reference, evaluate_images};
 //! use prompts::{Prompt, PromptSet};
-//! use runs::Bootstrap;
+//! use statistics::Bootstrap;
 //! use tch::Device;
 //!
 //! let fixtures = Path::new("../../fixtures");
@@ -37,17 +37,18 @@
 //! with the number of images.
 
 mod across_runs;
-mod bootstrap;
 mod clip_folder;
+mod dino_features;
+mod encoding;
 mod features;
 mod gallery;
 mod image_file;
 mod scores;
 
 pub use across_runs::{across_runs, paired_differences};
-pub use bootstrap::bootstrap_mean;
 pub use clip_folder::{clip_name, find_clip};
+pub use dino_features::DinoFeatures;
 pub use features::FeatureExtractor;
 pub use gallery::{Gallery, GalleryProgress};
 pub use image_file::{ImageFile, Mask};
-pub use scores::{GeneratedImage, Masks, Reference, estimate, evaluate_images};
+pub use scores::{GeneratedImage, Masks, Reference, estimate, evaluate_images, evaluate_photos};

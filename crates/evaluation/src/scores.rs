@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
+use attributes::Demands;
 use prompts::{Prompt, PromptSet};
-use runs::{Bootstrap, Estimate, ImageScores, KindScores, Metrics, PromptScores, Scores};
+use runs::{ImageScores, KindScores, Metrics, PromptScores, Scores};
+use statistics::{Bootstrap, Estimate, bootstrap_mean};
 use tch::{Kind, Tensor};
 
-use crate::{FeatureExtractor, ImageFile, Mask, bootstrap_mean};
+use crate::{FeatureExtractor, ImageFile, Mask};
 
 /// An image to score.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,8 +46,8 @@ pub struct Masks {
     pub background: [u8; 3],
 }
 
-/// Scores images. `on_image` is told how many have been encoded after each batch; an image counts twice if it is also scored
-/// with its mask.
+/// Scores images. `on_image` is told how many have been encoded after each batch; an image counts once more if it is also scored
+/// with its mask, and once more by a DINO.
 ///
 /// # Errors
 /// When there are no photos, no images or no mask, or a file cannot be used.
@@ -66,9 +68,8 @@ pub fn evaluate_images(
         let (prompt, count) = (stray.prompt + 1, prompts.prompts.len());
         bail!("{} is said to be of prompt {prompt}, but there are {count} prompts", stray.path.display());
     }
-    let plain = |paths: &mut dyn Iterator<Item = &PathBuf>| paths.map(ImageFile::new).collect::<Vec<_>>();
-    let plain_photos = plain(&mut photos.iter());
-    let images = plain(&mut generated.iter().map(|generated| &generated.path));
+    let plain_photos: Vec<ImageFile> = photos.iter().map(|path| extractor.photo(path)).collect();
+    let images: Vec<ImageFile> = generated.iter().map(|generated| ImageFile::new(&generated.path)).collect();
     // What can be missing is found out before anything slow is done.
     let masked = masks.as_ref().map(|masks| masks.apply(photos, generated)).transpose()?;
 
@@ -77,6 +78,8 @@ pub fn evaluate_images(
         |text: &dyn Fn(&Prompt) -> String| extractor.texts(&prompts.prompts.iter().map(text).collect::<Vec<_>>());
     let with_category = texts(&|prompt| prompt.with(category))?;
     let without = texts(&|prompt| prompt.without_subject())?;
+
+    let demands: Vec<Option<Demands>> = prompts.prompts.iter().map(|prompt| extractor.demands(&prompt.text)).collect();
 
     let mut scores: Vec<Metrics<f64>> = Vec::with_capacity(generated.len());
     let mut seen = 0;
@@ -87,8 +90,12 @@ pub fn evaluate_images(
         let rows = Tensor::from_slice(&rows);
         let of_prompts = |texts: &Tensor| numbers(&(batch * texts.index_select(0, &rows)));
         let (clip_t, without) = (of_prompts(&with_category)?, of_prompts(&without)?);
-        for ((clip_i, clip_t), clip_t_without_category) in clip_i.into_iter().zip(clip_t).zip(without) {
-            scores.push(Metrics { clip_i, clip_t, clip_t_without_category, clip_i_masked: None });
+        let wanted = generated[seen..seen + size].iter().map(|generated| demands[generated.prompt].as_ref());
+        let obeyed = extractor.obeyed(batch, &wanted.collect::<Vec<_>>())?;
+        for (((clip_i, clip_t), clip_t_without_category), obeyed) in
+            clip_i.into_iter().zip(clip_t).zip(without).zip(obeyed)
+        {
+            scores.push(Metrics { clip_i, clip_t, clip_t_without_category, clip_i_masked: None, dino_i: None, obeyed });
         }
         seen += size;
         on_image(seen);
@@ -106,7 +113,67 @@ pub fn evaluate_images(
             Ok(())
         })?;
     }
+    if let Some(dino) = extractor.dino() {
+        let mut told = |count: usize| {
+            seen += count;
+            on_image(seen);
+        };
+        let (features, photos) = (dino.images(&images, &mut told)?, dino.images(&plain_photos, &mut |_| {})?);
+        for (dino_i, scores) in mean_cosines(&features, &photos)?.into_iter().zip(&mut scores) {
+            scores.dino_i = Some(dino_i);
+        }
+    }
     Ok(gather(generated, &scores, prompts, bootstrap))
+}
+
+/// Scores photos of the subject in the place of images, each with its caption: what a perfect method would score. CLIP-I of a photo is
+/// its mean cosine with the others, and 1 where there are none.
+///
+/// # Errors
+/// When there are no photos, not as many captions, or a file cannot be used.
+pub fn evaluate_photos(
+    extractor: &FeatureExtractor,
+    photos: &[PathBuf],
+    captions: &[String],
+    bootstrap: &Bootstrap,
+) -> Result<Scores> {
+    ensure!(
+        !photos.is_empty() && photos.len() == captions.len(),
+        "there are {} photos and {} captions, but each photo is scored with its caption",
+        photos.len(),
+        captions.len()
+    );
+    let features = extractor.images(&photos.iter().map(|path| extractor.photo(path)).collect::<Vec<_>>())?;
+    let clip_t = numbers(&(&features * extractor.texts(captions)?))?;
+    let count = photos.len() as f64;
+    // Each photo has the cosine 1 with itself.
+    let others = |mean: f64| if count > 1.0 { (mean * count - 1.0) / (count - 1.0) } else { 1.0 };
+    let clip_i = mean_cosines(&features, &features)?.into_iter().map(others);
+    let dino_i: Vec<Option<f64>> = match extractor.dino() {
+        Some(dino) => {
+            let files: Vec<ImageFile> = photos.iter().map(|path| extractor.photo(path)).collect();
+            let features = dino.images(&files, &mut |_| {})?;
+            mean_cosines(&features, &features)?.into_iter().map(|mean| Some(others(mean))).collect()
+        }
+        None => vec![None; photos.len()],
+    };
+    let scored =
+        photos.iter().zip(clip_i).zip(clip_t).zip(dino_i).map(|(((photo, clip_i), clip_t), dino_i)| ImageScores {
+            file: photo.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            seed: 0,
+            scores: Metrics {
+                clip_i,
+                clip_t,
+                clip_t_without_category: clip_t,
+                clip_i_masked: None,
+                dino_i,
+                obeyed: None,
+            },
+        });
+    let images: Vec<ImageScores> = scored.collect();
+    let mean = estimate(&[&images], bootstrap);
+    let prompt = PromptScores { prompt: "{}".to_owned(), kind: "photo".to_owned(), mean, images };
+    Ok(Scores { mean, kinds: Vec::new(), prompts: vec![prompt] })
 }
 
 /// The mean cosine of each row of `features` [n, width] with all of `others` [m, width], which all have length 1.
@@ -133,7 +200,7 @@ impl Masks {
                 mask.display()
             );
             let mask = Some(Mask { path: mask, background: self.background });
-            Ok(ImageFile { path: path.clone(), mask })
+            Ok(ImageFile { mask, ..ImageFile::new(path) })
         };
         let photos = photos.iter().map(|path| masked(path, &self.photos)).collect::<Result<_>>()?;
         let images = generated.iter().map(|generated| masked(&generated.path, &self.images)).collect::<Result<_>>()?;
@@ -182,11 +249,18 @@ pub fn estimate<G: AsRef<[ImageScores]>>(groups: &[G], bootstrap: &Bootstrap) ->
         let values = |group: &G| group.as_ref().iter().map(|image| metric(&image.scores)).collect();
         bootstrap_mean(&groups.iter().map(values).collect::<Vec<_>>(), bootstrap)
     };
-    let masked = groups.iter().flat_map(AsRef::as_ref).all(|image| image.scores.clip_i_masked.is_some());
+    // Over the prompts whose images have it.
+    let optional = |metric: fn(&Metrics<f64>) -> Option<f64>| {
+        let values = |group: &G| group.as_ref().iter().map(|image| metric(&image.scores)).collect::<Option<Vec<f64>>>();
+        let groups: Vec<Vec<f64>> = groups.iter().filter_map(values).collect();
+        (!groups.is_empty()).then(|| bootstrap_mean(&groups, bootstrap))
+    };
     Metrics {
         clip_i: over(&|scores| scores.clip_i),
         clip_t: over(&|scores| scores.clip_t),
         clip_t_without_category: over(&|scores| scores.clip_t_without_category),
-        clip_i_masked: masked.then(|| over(&|scores| scores.clip_i_masked.unwrap_or(f64::NAN))),
+        clip_i_masked: optional(|scores| scores.clip_i_masked),
+        dino_i: optional(|scores| scores.dino_i),
+        obeyed: optional(|scores| scores.obeyed),
     }
 }

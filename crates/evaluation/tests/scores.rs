@@ -4,12 +4,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use evaluation::{FeatureExtractor, GeneratedImage, ImageFile, Masks, Reference, evaluate_images};
+use evaluation::{
+    DinoFeatures, FeatureExtractor, GeneratedImage, ImageFile, Masks, Reference, evaluate_images, evaluate_photos,
+};
 use golden::fixtures;
 use options::{GenerationSettings, SchedulerKind};
 use prompts::{Prompt, PromptSet};
-use runs::{Bootstrap, Evaluation, GalleryConfig, ImageScores, Metrics, Scores, Variant};
+use runs::{Evaluation, GalleryConfig, ImageScores, Metrics, Scores, Variant};
 use serde_json::Value;
+use statistics::Bootstrap;
 use tch::Device;
 
 fn extractor() -> FeatureExtractor {
@@ -73,6 +76,59 @@ fn scores_equal_pythons() {
             assert!((score - expected).abs() < 1e-5, "{name} of {}: {score}, not {expected}", image.file);
         }
     }
+}
+
+#[test]
+fn textual_inversions_preparation_is_pythons() {
+    let scores = evaluate(&extractor().as_textual_inversion(), &drawn(), None).unwrap();
+    let expected: Vec<f64> = serde_json::from_value(goldens()["clip_i_textual_inversion"].clone()).unwrap();
+    for (image, expected) in images(&scores).iter().zip(&expected) {
+        let score = image.scores.clip_i;
+        assert!((score - expected).abs() < 1e-5, "CLIP-I of {}: {score}, not {expected}", image.file);
+    }
+    assert_ne!(goldens()["clip_i"], goldens()["clip_i_textual_inversion"]);
+}
+
+/// DINO's cosines by its own features, which are compared with transformers' where they are made.
+#[test]
+fn a_dino_scores_beside_clip() {
+    let dino = || DinoFeatures::open(&fixtures().join("tiny-dino"), Device::Cpu).unwrap();
+    let scores = evaluate(&extractor().with_dino(dino()), &drawn(), None).unwrap();
+    let (model, _) = dino::ViT::from_folder(&fixtures().join("tiny-dino"), (tch::Kind::Float, Device::Cpu)).unwrap();
+    let processor = dino::image_processor(&fixtures().join("tiny-dino")).unwrap();
+    let feature = |path: &PathBuf| {
+        let image = image::open(path).unwrap().into_rgb8();
+        let pixels = processor.process_rgb8(&image, image.height().into(), image.width().into()).unwrap();
+        let feature = model.features(&pixels.unsqueeze(0)).unwrap().squeeze_dim(0);
+        &feature / feature.square().sum(tch::Kind::Float).sqrt()
+    };
+    let photos: Vec<_> = files("photos").iter().map(feature).collect();
+    for (image, path) in images(&scores).iter().zip(files("images")) {
+        let own = feature(&path);
+        let cosines = photos.iter().map(|photo| (&own * photo).sum(tch::Kind::Double).double_value(&[]));
+        let expected = cosines.sum::<f64>() / photos.len() as f64;
+        assert!((image.scores.dino_i.unwrap() - expected).abs() < 1e-5, "{}", image.file);
+    }
+    assert!(scores.mean.dino_i.is_some() && evaluate(&extractor(), &drawn(), None).unwrap().mean.dino_i.is_none());
+    assert!(DinoFeatures::open(&fixtures().join("tiny-clip"), Device::Cpu).is_err());
+}
+
+/// A photo is compared with the others, and with itself where it is alone.
+#[test]
+fn photos_are_scored_against_each_other() {
+    let (extractor, photos) = (extractor(), files("photos"));
+    let captions = vec!["a photo of a toy".to_owned(); photos.len()];
+    let scores = evaluate_photos(&extractor, &photos, &captions, &Bootstrap::default()).unwrap();
+    let files: Vec<ImageFile> = photos.iter().map(ImageFile::new).collect();
+    let features = extractor.images(&files).unwrap();
+    let cosine = |i: i64, j: i64| (features.get(i) * features.get(j)).sum(tch::Kind::Double).double_value(&[]);
+    let expected = [(0, 1, 2), (1, 0, 2), (2, 0, 1)].map(|(i, j, k)| f64::midpoint(cosine(i, j), cosine(i, k)));
+    for (image, expected) in images(&scores).iter().zip(expected) {
+        assert!((image.scores.clip_i - expected).abs() < 1e-6, "{}", image.file);
+    }
+    let alone = evaluate_photos(&extractor, &photos[..1], &captions[..1], &Bootstrap::default()).unwrap();
+    assert_eq!(images(&alone)[0].scores.clip_i, 1.0);
+    assert!(evaluate_photos(&extractor, &photos, &captions[..1], &Bootstrap::default()).is_err());
 }
 
 #[test]
@@ -146,6 +202,8 @@ fn a_record_comes_back_from_its_file() {
     };
     let record = Evaluation {
         clip: extractor.name().clone(),
+        dino: None,
+        reader: None,
         prompt_set: "golden".to_owned(),
         images_per_prompt: 2,
         seed: 0,

@@ -13,6 +13,7 @@ mod formula;
 mod hollow;
 
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use tch::{Kind, Tensor};
 use weights::{Archive, Tensors};
@@ -24,6 +25,20 @@ pub use hollow::Hollow;
 /// The folder of all fixtures.
 pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").canonicalize().expect("the workspace has fixtures")
+}
+
+/// Copies a folder and all below it into `to`, which need not exist: a model or a run to be damaged.
+pub fn copy_folder(from: &Path, to: &Path) {
+    fn copy(from: &Path, to: &Path) -> io::Result<()> {
+        fs::create_dir_all(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            let to = to.join(entry.file_name());
+            if entry.path().is_dir() { copy(&entry.path(), &to)? } else { fs::copy(entry.path(), to).map(|_| ())? }
+        }
+        Ok(())
+    }
+    copy(from, to).unwrap_or_else(|error| panic!("{} cannot be copied: {error}", from.display()));
 }
 
 /// The tensors of one golden file.

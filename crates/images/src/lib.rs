@@ -11,6 +11,7 @@ mod plot;
 mod png_file;
 mod resample;
 mod rotate;
+mod scatter;
 mod svg;
 
 pub use axis::Scale;
@@ -20,4 +21,5 @@ pub use plot::Plot;
 pub use png_file::{mark_generated, png_texts, save_generated, save_new_generated, save_png};
 pub use resample::{Filter, resize, resize_part, with_short_side};
 pub use rotate::Rotation;
+pub use scatter::{Point, Scatter};
 pub use svg::Escaped;

@@ -31,7 +31,7 @@ mod resnet;
 
 pub use activation::Activation;
 pub use adapter::{AdapterSlot, LinearAdapter};
-pub use attention::{attention, attention_probabilities, merge_heads, split_heads};
+pub use attention::{attention, attention_probabilities, attention_to, merge_heads, split_heads};
 pub use conv::Conv2d;
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm};

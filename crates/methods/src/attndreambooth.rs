@@ -1,6 +1,6 @@
 //! AttnDreamBooth (arXiv 2406.05000): the embedding, the cross-attention, the U-Net, each with a regulariser of attention.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use options::Adapter;
 use regularizer::AttentionRegularizer;
 use runs::{Group, GroupConfig, Phase, TrainConfig};
@@ -24,9 +24,15 @@ impl Method for AttnDreamBooth {
 
     fn install(&self, pipeline: &mut Pipeline, config: &TrainConfig) -> Result<Learned> {
         let learned = Learned::start(pipeline, config)?;
-        let regularizes = config.phases.values().any(Phase::regularizes);
-        let positions = regularizes.then(|| positions(pipeline, config)).transpose()?;
+        // Of captions, each has its own.
+        let one_prompt = config.captions.is_none() && regularizes(config);
+        let positions = one_prompt.then(|| positions(pipeline, config, &config.fill(&config.prompt))).transpose()?;
         Ok(Learned { positions, ..learned })
+    }
+
+    /// Where attention is regularised, \[V\] and right after it the class noun must stand in it.
+    fn check_prompt(&self, pipeline: &Pipeline, config: &TrainConfig, prompt: &str) -> Result<()> {
+        if regularizes(config) { positions(pipeline, config, prompt).map(|_| ()) } else { Ok(()) }
     }
 
     /// With the term `attention`, the regulariser, where the phase weighs it.
@@ -73,9 +79,18 @@ impl Method for AttnDreamBoothLora {
         AttnDreamBooth.install(pipeline, config)
     }
 
+    fn check_prompt(&self, pipeline: &Pipeline, config: &TrainConfig, prompt: &str) -> Result<()> {
+        AttnDreamBooth.check_prompt(pipeline, config, prompt)
+    }
+
     fn losses(&self, step: &Step<'_>) -> Result<Vec<LossTerm>> {
         AttnDreamBooth.losses(step)
     }
+}
+
+/// Whether any phase regularises attention.
+fn regularizes(config: &TrainConfig) -> bool {
+    config.phases.values().any(Phase::regularizes)
 }
 
 /// The regulariser of a batch.
@@ -88,22 +103,29 @@ fn regularizer(step: &Step<'_>) -> Result<AttentionRegularizer> {
         lambda_mean: step.phase.lambda_mean,
         lambda_variance: step.phase.lambda_variance,
     };
-    let positions = step.learned.positions.as_ref().context("attention is regularised, but no phase was to do so")?;
-    let [placeholder, category] = positions;
+    if let [_, _, ..] = step.batch.prompts.as_slice() {
+        let of_each = step.batch.prompts.iter().map(|prompt| positions(step.pipeline, step.config, prompt));
+        return AttentionRegularizer::for_prompts(&config, &of_each.collect::<Result<Vec<_>>>()?);
+    }
+    let [placeholder, category] = match (&step.learned.positions, step.batch.prompts.as_slice()) {
+        (Some(positions), _) => positions,
+        (None, [caption]) => &positions(step.pipeline, step.config, caption)?,
+        (None, _) => bail!("attention is regularised, but no phase was to do so"),
+    };
     let regularizer = AttentionRegularizer::new(&config, placeholder, category)?;
     // Class images have another prompt.
     Ok(if step.config.prior.is_some() { regularizer.first_samples(step.samples()) } else { regularizer })
 }
 
-/// The positions of \[V\] and of the class noun after it in the training prompt.
-fn positions(pipeline: &Pipeline, config: &TrainConfig) -> Result<[Vec<i64>; 2]> {
-    let prompt = pipeline.resolve(&config.fill(&config.prompt))?;
+/// The positions of \[V\] and of the class noun after it in a prompt, in which the class noun is filled in.
+fn positions(pipeline: &Pipeline, config: &TrainConfig, prompt: &str) -> Result<[Vec<i64>; 2]> {
+    let prompt = pipeline.resolve(prompt)?;
     let shown = terminal::shortened(&prompt);
     let encoding = pipeline.tokenizer.encode(&prompt)?;
     let name = pipeline.tokenizer.expand(&config.placeholder)?;
     let spans = pipeline.tokenizer.spans(&encoding, &name)?;
     let [placeholder] = spans.as_slice() else {
-        anyhow::bail!("the token {} stands {} times in the prompt {shown:?}", config.placeholder, spans.len());
+        bail!("the token {} stands {} times in the prompt {shown:?}", config.placeholder, spans.len());
     };
     let categories = pipeline.tokenizer.spans(&encoding, &config.category)?;
     let category = categories.into_iter().find(|span| span.start == placeholder.end).with_context(|| {

@@ -12,12 +12,14 @@ pub struct Batch {
     pub noise: Tensor,
     /// One for each image: `[batch]`, int64 in 0..1000.
     pub timesteps: Tensor,
-    /// Where the loss of the subject's samples counts, [samples, 1, h, w] of 0 and 1; none where it counts everywhere.
+    /// How much the loss of the subject's samples counts where, [samples, 1, h, w] in 0..=1; none where it is 1 everywhere.
     pub mask: Option<Tensor>,
     /// The prompts of the subject's samples: one for all, or one for each.
     pub prompts: Vec<String>,
     /// Those of the class images, as many; none without prior preservation.
     pub class_prompts: Vec<String>,
+    /// The latents of another photo of each sample's subject, as `latents`; none where the model looks at none.
+    pub references: Option<Tensor>,
     /// What the method draws for it: see [`Method::draw`](crate::Method::draw).
     pub drawn: Option<Tensor>,
 }

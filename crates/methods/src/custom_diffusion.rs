@@ -1,7 +1,8 @@
 //! Custom Diffusion (arXiv 2212.04488): a new token, and the keys and values of cross-attention.
 
 use anyhow::Result;
-use runs::{Group, Phase, Phases, Prior, Sizes, TrainConfig};
+use options::SchedulerKind;
+use runs::{Group, Phase, Phases, Prior, Sizes, TrainConfig, Validation};
 use tch::Kind;
 use unet::KvCache;
 
@@ -30,8 +31,13 @@ impl Method for CustomDiffusion {
             sizes: Some(Sizes::default()),
             ..TrainConfig::of(self.name())
         };
-        config.validation.guidance_scale = 6.0;
-        config.validation.steps = 100;
+        config.validation = Validation {
+            steps: 100,
+            guidance_scale: 6.0,
+            scheduler: Some(SchedulerKind::Ddim),
+            eta: Some(1.0),
+            ..config.validation
+        };
         config
     }
 

@@ -66,13 +66,13 @@ impl Denoising {
             }
         };
         let Some(weight) = self.prior_weight else {
-            return Ok(vec![LossTerm::mean("diffusion", self.mean(&per_sample, timesteps)?)]);
+            return Ok(vec![LossTerm::mean(LossTerm::DIFFUSION, self.mean(&per_sample, timesteps)?)]);
         };
         let halves = per_sample.chunk(2, 0);
         let times = timesteps.chunk(2, 0);
         // As in diffusers' train_dreambooth.py, min-SNR-γ weighs the subject's samples only.
         Ok(vec![
-            LossTerm::mean("diffusion", self.mean(&halves[0], &times[0])?),
+            LossTerm::mean(LossTerm::DIFFUSION, self.mean(&halves[0], &times[0])?),
             LossTerm::mean("prior", halves[1].mean(Kind::Float) * weight),
         ])
     }

@@ -8,6 +8,7 @@ use regularizer::Category;
 use runs::{Concept, Group, TrainConfig};
 use sampling::Pipeline;
 use tch::{Kind, Tensor};
+use vico::ImageAttention;
 
 /// What a method has added to a pipeline.
 #[derive(Debug)]
@@ -21,10 +22,12 @@ pub struct Learned {
     pub more: Vec<(String, Tensor)>,
     /// Adapters in the U-Net.
     pub adapters: Option<Adapters>,
-    /// The positions of \[V\] and of the class noun after it in the training prompt, where attention is regularised.
+    /// The positions of \[V\] and of the class noun after it in the training prompt, where attention is regularised in one.
     pub positions: Option<[Vec<i64>; 2]>,
     /// NeTI's mapper.
     pub mapper: Option<Mapper>,
+    /// ViCo's blocks.
+    pub image_attention: Option<ImageAttention>,
     /// Parameters beside the model's, by name: f32 leaves. Those of the adapters, and what a method adds.
     pub added: Vec<(String, Tensor)>,
 }
@@ -56,7 +59,7 @@ impl Learned {
             |adapter| Adapters::install(&mut pipeline.unet, adapter, random::derive(config.seed, "adapter", 0));
         let adapters = config.adapter.as_ref().map(install).transpose()?;
         let added = adapters.as_ref().map_or_else(Vec::new, Adapters::parameters);
-        Ok(Self { placeholder, embedding, more, adapters, positions: None, mapper: None, added })
+        Ok(Self { placeholder, embedding, more, adapters, positions: None, mapper: None, image_attention: None, added })
     }
 
     /// The parameters of a group, by name.

@@ -48,6 +48,7 @@ mod neti;
 mod oft;
 mod textual_inversion;
 mod ti_db;
+mod vico;
 
 use anyhow::{Context, Result};
 
@@ -64,9 +65,10 @@ pub use neti::{NeTi, add_mapper, mapper_size};
 pub use oft::Oft;
 pub use textual_inversion::TextualInversion;
 pub use ti_db::TiDb;
+pub use vico::{ViCo, add_blocks};
 
 /// All methods.
-pub const ALL: [&dyn Method; 10] = [
+pub const ALL: [&dyn Method; 11] = [
     &AttnDreamBooth,
     &AttnDreamBoothLora,
     &TextualInversion,
@@ -77,6 +79,7 @@ pub const ALL: [&dyn Method; 10] = [
     &Oft { constrained: true },
     &Lora,
     &NeTi,
+    &ViCo,
 ];
 
 /// The method of a name.

@@ -23,6 +23,9 @@ pub struct LossTerm {
 }
 
 impl LossTerm {
+    /// The name of the diffusion loss of the subject's samples.
+    pub const DIFFUSION: &str = "diffusion";
+
     /// A term that is a mean over samples.
     pub fn mean(name: &'static str, value: Tensor) -> Self {
         Self { name, value, reduction: Reduction::Mean }

@@ -27,6 +27,15 @@ pub trait Method: Debug + Sync {
         Learned::start(pipeline, config)
     }
 
+    /// Makes sure that it can learn from a prompt of the subject, with the class noun filled in, as [`Method::install`] has left the
+    /// pipeline.
+    ///
+    /// # Errors
+    /// Says what the prompt lacks.
+    fn check_prompt(&self, _pipeline: &Pipeline, _config: &TrainConfig, _prompt: &str) -> Result<()> {
+        Ok(())
+    }
+
     /// Brings parameters back within the method's constraint: before each step, and at the end of a phase.
     ///
     /// # Errors

@@ -49,6 +49,7 @@ impl Method for NeTi {
             positions: None,
             added: mapper.parameters(),
             mapper: Some(mapper),
+            image_attention: None,
         })
     }
 
@@ -73,15 +74,15 @@ impl Method for NeTi {
         // What does not name the subject is the same in all layers.
         let class = encoder_hidden_states.narrow(0, prompts, batch.class_prompts.len() as i64);
         let class = (!batch.class_prompts.is_empty()).then(|| for_each(&class));
-        each_layer(&pipeline.unet, |layer| {
-            let kept = batch.drawn.as_ref().map(|drawn| drawn.get(layer as i64));
-            let pair = mapper.texts(&pipeline.text_encoder, &texts, layer, kept.as_ref())?;
-            Ok(pair
-                .map(|text| match &class {
-                    Some(class) => Tensor::cat(&[&text, class], 0),
-                    None => text,
-                })
-                .map(|text| text.to_kind(dtype)))
+        let span = tracing::trace_span!("text_encoder").entered();
+        let texts = mapper.texts(&pipeline.text_encoder, &texts, batch.drawn.as_ref())?;
+        drop(span);
+        each_layer(&pipeline.unet, &texts, |text| {
+            match &class {
+                Some(class) => Tensor::cat(&[text, class], 0),
+                None => text.shallow_clone(),
+            }
+            .to_kind(dtype)
         })
     }
 }
@@ -145,16 +146,19 @@ impl Conditioning for Conditioner {
         dtype: Kind,
     ) -> Result<KvCache> {
         let prompts = Prompts { ids, token: self.token, timesteps, dtype };
-        each_layer(unet, |layer| self.mapper.texts(text_encoder, &prompts, layer, None))
+        let span = tracing::trace_span!("text_encoder").entered();
+        let texts = self.mapper.texts(text_encoder, &prompts, None)?;
+        drop(span);
+        each_layer(unet, &texts, Tensor::shallow_clone)
     }
 }
 
-/// The keys and values of texts that each layer has of its own, by its number in the order of execution.
-fn each_layer(unet: &UNet, mut texts: impl FnMut(usize) -> Result<[Tensor; 2]>) -> Result<KvCache> {
-    let numbers: HashMap<&str, usize> =
-        unet.cross_attention_layers().iter().enumerate().map(|(number, name)| (name.as_str(), number)).collect();
+/// The keys and values of texts that each layer has of its own, in the order of execution, each made ready first.
+fn each_layer(unet: &UNet, texts: &[[Tensor; 2]], ready: impl Fn(&Tensor) -> Tensor) -> Result<KvCache> {
+    let of_layers: HashMap<&str, &[Tensor; 2]> =
+        unet.cross_attention_layers().iter().map(String::as_str).zip(texts).collect();
     unet.project_each(&mut |name| {
-        let _span = tracing::trace_span!("text_encoder").entered();
-        texts(*numbers.get(name).context("a layer has no number")?)
+        let [keys_from, values_from] = of_layers.get(name).context("a layer has no texts")?;
+        Ok([ready(keys_from), ready(values_from)])
     })
 }

@@ -191,7 +191,12 @@ impl Mapper {
             timesteps.size(),
             kept.map(Tensor::size)
         );
-        let mut hidden = self.input_layer.forward(&self.encode(timesteps, &timesteps.full_like(layer as i64)));
+        Ok(self.at(timesteps, &timesteps.full_like(layer as i64), kept))
+    }
+
+    /// The same at timesteps and layers `[n]` each, by their numbers.
+    pub(crate) fn at(&self, timesteps: &Tensor, layers: &Tensor, kept: Option<&Tensor>) -> [Tensor; 2] {
+        let mut hidden = self.input_layer.forward(&self.encode(timesteps, layers));
         for (linear, norm) in &self.net {
             let normed = linear.forward(&hidden).layer_norm(
                 [self.config.hidden],
@@ -211,7 +216,7 @@ impl Mapper {
         let output = self.output_layer.forward(&hidden);
         let output = &output / norm(&output).clamp_min(1e-12) * self.norm;
         let halves = output.chunk(2, 1);
-        Ok([halves[0].shallow_clone(), halves[1].shallow_clone()])
+        [halves[0].shallow_clone(), halves[1].shallow_clone()]
     }
 }
 

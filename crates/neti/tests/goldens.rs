@@ -152,5 +152,8 @@ fn what_cannot_be_mapped_is_refused_in_a_sentence() {
     let (text_encoder, _) = ClipTextModel::from_folder(&fixtures().join("tiny-sd21/text_encoder"), F32).unwrap();
     let ids = Tensor::from_slice(&[1i64, 2]).view([2, 1]);
     let prompts = Prompts { ids: &ids, token: 2, timesteps: &times, dtype: Kind::Float };
-    says(mapper.texts(&text_encoder, &prompts, 0, None), "each prompt has one timestep");
+    let texts = |prompts, kept| mapper.texts(&text_encoder, prompts, kept).map(|mut texts| texts.remove(0));
+    says(texts(&prompts, None), "each prompt has one timestep");
+    let prompts = Prompts { ids: &ids.get(0).unsqueeze(0), ..prompts };
+    says(texts(&prompts, Some(&times)), "[1], but there are 1 prompts in 16 layers");
 }

@@ -6,8 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 use evaluation::{across_runs, paired_differences};
 use images::Grid;
 use requests::{Ablate, AblatedSubject, AblationVariant as Variant, Compute, Evaluate, NO_RESULTS, Train};
-use runs::{Ablation, AblationRow, AcrossRuns, Bootstrap, Evaluation, PromptScores, ResultsFolder, TrainConfig};
+use runs::{Ablation, AblationRow, AcrossRuns, Evaluation, PromptScores, ResultsFolder, TrainConfig};
 use serde::Serialize;
+use statistics::Bootstrap;
 use trainer::FinishedRun;
 
 use crate::context::Context;

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use heatmaps::{Config, HeatMapRecorder};
 use model_files::BaseModel;
 use requests::{Attend, ColorScale};
-use runs::{Attention, AttentionWord, HeatMapSettings, ResultsFolder};
+use runs::{Attention, AttentionWord, HeatMapSettings, ResultsFolder, Validation};
 use sampling::{Pipeline, Request, Settings, Word};
 use serde::Serialize;
 use tch::{Device, Kind};
@@ -60,7 +60,7 @@ pub(crate) fn run(request: &Attend, context: &Context<'_>) -> Result<Attended> {
         if figure.is_none() {
             context.notes(pipeline.notes());
         }
-        let default = Settings { guidance_scale: source.guidance_scale()?, ..pipeline.default_settings() };
+        let default = source.validation()?.sampler(&pipeline.default_settings());
         let settings = compute::settings(&request.sampler, &default);
         let figure = match &mut figure {
             Some(figure) => figure,
@@ -190,10 +190,10 @@ impl Source {
     }
 
     /// What its own images are generated with.
-    fn guidance_scale(&self) -> Result<f64> {
+    fn validation(&self) -> Result<Validation> {
         match self {
-            Self::Run(run) => Ok(run.config.validation.guidance_scale),
-            Self::Model(model) => models::guidance_scale(model.path()),
+            Self::Run(run) => Ok(run.config.validation.clone()),
+            Self::Model(model) => models::validation(model.path()),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ::report::{Comparison, StudyOptions};
+use ::report::{Comparison, StudyOptions, Tally};
 use anyhow::Result;
 use requests::Compare;
 use runs::ResultsFolder;
@@ -31,13 +31,18 @@ pub enum Compared {
     },
 }
 
+/// Counts files of answers.
+pub(crate) fn tally(files: &[PathBuf], context: &Context<'_>) -> Result<Tally> {
+    let tally = ::report::tally(files)?;
+    context.notes(tally.repeated.iter().map(|repeated| {
+        format!("{} is of a participant who was counted already, and is left out", repeated.display())
+    }));
+    Ok(tally)
+}
+
 pub(crate) fn run(request: &Compare, context: &Context<'_>) -> Result<Compared> {
     if !request.answers.is_empty() {
-        let tally = ::report::tally(&request.answers)?;
-        context.notes(tally.repeated.iter().map(|repeated| {
-            format!("{} is of a participant who was counted already, and is left out", repeated.display())
-        }));
-        return Ok(Compared::Answers { table: tally.table() });
+        return Ok(Compared::Answers { table: tally(&request.answers, context)?.table() });
     }
     let comparison = Comparison::open(&request.runs)?;
     let results = ResultsFolder::check(&request.out, "compare", &["compare.json"])?;

@@ -22,8 +22,10 @@ pub(crate) fn packed_bytes() -> u64 {
 pub(crate) fn settings(sampler: &Sampler, default: &Settings) -> Settings {
     let steps = sampler.steps.unwrap_or(default.steps);
     let guidance_scale = sampler.guidance_scale.unwrap_or(default.guidance_scale);
-    let eta = sampler.eta.or(default.eta);
-    Settings { steps, guidance_scale, scheduler: sampler.scheduler, eta, ..default.clone() }
+    // Another scheduler than the default's may have no eta.
+    let eta = sampler.eta.or(if sampler.scheduler.is_none() { default.eta } else { None });
+    let scheduler = sampler.scheduler.or(default.scheduler);
+    Settings { steps, guidance_scale, scheduler, eta, ..default.clone() }
 }
 
 /// diffusers' name of the scheduler that generates.

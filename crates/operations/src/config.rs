@@ -116,8 +116,17 @@ fn over(options: &TrainOptions, mut layers: ConfigLayers) -> Result<ConfigLayers
         ("init_from", path(&options.init_from)),
         ("category", options.category.clone().map(Value::from)),
         ("seed", options.seed.map(|seed| Value::from(seed.get()))),
+        ("stop.type", options.stop.map(serde_json::to_value).transpose()?),
+        ("stop.clip.model", path(&options.stop_clip)),
+        ("stop.clip.floor", options.stop_floor.map(Value::from)),
         ("adapter.rank", options.rank.map(Value::from)),
         ("augmentation.resolution", options.resolution.map(Value::from)),
+        // As of prior, the other values stay what they are.
+        ("captions", options.photos.captions.then(|| Value::Object(Map::new()))),
+        ("captions.template", options.photos.caption_template.clone().map(Value::from)),
+        ("masks", options.photos.masks.then(|| Value::Object(Map::new()))),
+        ("masks.unmasked_weight", options.photos.unmasked_weight.map(Value::from)),
+        ("buckets", options.photos.buckets.then(|| Value::from(true))),
         ("dtype", options.dtype.map(|dtype| Value::from(dtype.name()))),
         ("gradient_checkpointing", options.gradient_checkpointing.then(|| Value::from(true))),
         ("deterministic", options.deterministic.then(|| Value::from(true))),
@@ -228,6 +237,7 @@ pub(crate) fn split_change(pair: &str) -> Result<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use requests::{Command, parse};
+    use runs::{Captions, Masks};
 
     use super::*;
 
@@ -249,6 +259,17 @@ mod tests {
         assert_eq!(found, ["[V] bird", "<new2> cat", "<new3> dog"]);
         assert!(config.more_concepts[0].concept.is_absolute());
         config.validate().unwrap();
+    }
+
+    #[test]
+    fn what_lies_beside_photos_is_used_where_any_flag_asks_for_it() {
+        let none = config(&[]);
+        assert_eq!((none.captions, none.masks, none.buckets), (None, None, false));
+        let all = config(&["--captions", "--masks", "--buckets"]);
+        assert_eq!((all.captions, all.masks, all.buckets), (Some(Captions::default()), Some(Masks::default()), true));
+        let values = config(&["--caption-template", "[V], [caption]", "--unmasked-weight", "0.5"]);
+        assert_eq!(values.captions.map(|captions| captions.template), Some("[V], [caption]".to_owned()));
+        assert_eq!(values.masks, Some(Masks { unmasked_weight: 0.5 }));
     }
 
     #[test]

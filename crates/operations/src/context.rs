@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use requests::Seed;
-use runs::Evaluation;
+use runs::{Evaluation, Measurement};
 use serde::Serialize;
 
 /// What happens in an operation, for whoever shows it.
@@ -58,6 +58,13 @@ pub enum Event {
         losses: Vec<(String, f64)>,
         /// The most memory in use so far, in bytes, where the system tells.
         peak_memory: Option<u64>,
+    },
+    /// The model was measured during training, to stop in time.
+    Measured {
+        /// The name of the phase.
+        phase: String,
+        /// What it has gained over the base model.
+        measurement: Measurement,
     },
     /// An image is written.
     Image {

@@ -2,18 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
-use evaluation::{FeatureExtractor, Gallery, GeneratedImage, Masks, Reference, evaluate_images, find_clip};
+use anyhow::{Context as _, Result, ensure};
+use attributes::Reader;
+use evaluation::{
+    DinoFeatures, FeatureExtractor, Gallery, GeneratedImage, Masks, Reference, clip_name, evaluate_images, find_clip,
+};
 use hub::{Hub, ModelKind};
 use model_files::BaseModel;
 use options::SchedulerKind;
 use photos::PhotoFolder;
 use prompts::{Plan, PromptSet};
 use requests::{Evaluate, MaskBackground, NO_RESULTS};
-use runs::{Bootstrap, Evaluation as Record, GalleryConfig, ResultsFolder, Validation, Variant};
+use runs::{Evaluation as Record, GalleryConfig, ModelFingerprint, ResultsFolder, Validation, Variant};
 use sampling::{Pipeline, Settings};
 use serde::Serialize;
 use serde_json::json;
+use statistics::Bootstrap;
 use trainer::FinishedRun;
 
 use crate::context::{Context, Event};
@@ -59,7 +63,8 @@ pub(crate) fn run(request: &Evaluate, context: &Context<'_>) -> Result<Evaluated
 impl<'a> Evaluation<'a> {
     /// Checks everything but CLIP, and looks what is generated already.
     pub(crate) fn prepare(request: &'a Evaluate, context: &Context<'_>) -> Result<Self> {
-        let run = models::finished(&request.run, request.model.as_deref())?;
+        let folder = request.run.as_deref().context("there is no run to evaluate: name one with --run")?;
+        let run = models::finished(folder, request.model.as_deref())?;
         let prompts = request.prompts.clone().unwrap_or_else(|| match run.config.validation.results.as_str() {
             NO_RESULTS => Validation::default().results,
             results => results.to_owned(),
@@ -77,7 +82,7 @@ impl<'a> Evaluation<'a> {
             None => run.photos().context("the photos to compare with")?,
         };
         let photos: Vec<PathBuf> = photos.into_iter().map(|photo| photo.path).collect();
-        let out = request.out.clone().unwrap_or_else(|| request.run.join("evaluation").join(&plan.prompts.name));
+        let out = request.out.clone().unwrap_or_else(|| folder.join("evaluation").join(&plan.prompts.name));
         let results = ResultsFolder::check(&out, "evaluate", &["scores.json", "subject/recipe.json"])?;
         let candidates = candidates(request, &plan, &run, &model, &out, context)?;
         Ok(Self { request, plan, run, model, photos, out, results, candidates })
@@ -86,12 +91,22 @@ impl<'a> Evaluation<'a> {
     /// CLIP; notes what it cannot read of the prompts.
     pub(crate) fn extractor(&self, context: &Context<'_>) -> Result<FeatureExtractor> {
         let named = self.request.clip.as_deref().map(|clip| models::locate(clip, ModelKind::Clip)).transpose()?;
-        let paper = || Ok(Hub::from_env()?.resolve("clip-vit-b32", ModelKind::Clip)?.path);
-        let found = find_clip(named.as_deref(), self.model.path());
-        let folder = found.or_else(|error| paper().map_err(|_: anyhow::Error| error))?;
-        let extractor = FeatureExtractor::open(&folder, compute::resolve(self.request.compute)?.1)?
-            .with_packed_bytes(compute::packed_bytes());
+        let folder = scoring_clip(named.as_deref(), self.model.path())?;
+        if let Some(stopped_by) = self.run.stop_clip() {
+            ensure!(
+                !ModelFingerprint::of_weights(&folder)?.shares_file(stopped_by),
+                "the CLIP in {} is the one by which the run was stopped (--stop-clip), and whose scores say nothing any more: name \
+                 another with --clip",
+                folder.display()
+            );
+        }
+        let device = compute::resolve(self.request.compute)?.1;
+        let extractor = FeatureExtractor::open(&folder, device)?.with_packed_bytes(compute::packed_bytes());
         context.notes(extractor.notes());
+        let extractor = match &self.request.dino {
+            Some(folder) => extractor.with_dino(DinoFeatures::open(folder, device).context("--dino")?),
+            None => extractor,
+        };
         for prompt in &self.plan.prompts.prompts {
             context.notes(extractor.truncation(&prompt.with(&self.run.config.category))?);
         }
@@ -155,7 +170,8 @@ impl<'a> Evaluation<'a> {
                 },
             });
             let generated = gallery.images();
-            let total = generated.len() * if masks.is_some() { 2 } else { 1 };
+            let passes = 1 + usize::from(masks.is_some()) + usize::from(extractor.dino().is_some());
+            let total = generated.len() * passes;
             let category = run.config.category.as_str();
             let reference = Reference { photos, category, prompts: &plan.prompts, masks };
             let mut progress = context.progress(format!("scoring {name}, images"));
@@ -168,6 +184,8 @@ impl<'a> Evaluation<'a> {
         }
         let record = Record {
             clip: extractor.name().clone(),
+            dino: request.dino.as_deref().map(clip_name),
+            reader: extractor.reader().and_then(Reader::agreement),
             prompt_set: plan.prompts.name.clone(),
             images_per_prompt: plan.images,
             seed: plan.seed,
@@ -184,6 +202,15 @@ impl<'a> Evaluation<'a> {
     }
 }
 
+/// The folder of the CLIP that scores images of a base model, if none is named.
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn scoring_clip(named: Option<&Path>, model: &Path) -> Result<PathBuf> {
+    let paper = || Ok(Hub::from_env()?.resolve("clip-vit-b32", ModelKind::Clip)?.path);
+    find_clip(named, model).or_else(|error| paper().map_err(|_: anyhow::Error| error))
+}
+
 /// The learned subject, and the base model if it is asked for.
 fn candidates(
     request: &Evaluate,
@@ -193,11 +220,12 @@ fn candidates(
     out: &Path,
     context: &Context<'_>,
 ) -> Result<Vec<Candidate>> {
-    let scheduler = request.sampler.scheduler.unwrap_or(SchedulerKind::DpmSolverPlusPlus);
     let [height, width] = request.size.or(model.image_size()?);
-    let Validation { steps, guidance_scale, .. } = run.config.validation;
-    let own = Settings { steps, guidance_scale, height, width, scheduler: None, eta: None };
-    let settings = Settings { scheduler: Some(scheduler), ..compute::settings(&request.sampler, &own) };
+    let Validation { steps, guidance_scale, scheduler, eta, .. } = run.config.validation;
+    let own = Settings { steps, guidance_scale, height, width, scheduler, eta };
+    let settings = compute::settings(&request.sampler, &own);
+    let scheduler = settings.scheduler.unwrap_or(SchedulerKind::DpmSolverPlusPlus);
+    let settings = Settings { scheduler: Some(scheduler), ..settings };
     let base = run.base_name().to_owned();
     let category = &run.config.category;
     let subject = format!("[V] {category}");

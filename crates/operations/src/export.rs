@@ -40,6 +40,7 @@ pub(crate) fn run(request: &Export, context: &Context<'_>) -> Result<Exported> {
         ExportFormat::Lora => lora(request, context),
         ExportFormat::CustomDiffusion => custom_diffusion(request),
         ExportFormat::Neti => mapper(request),
+        ExportFormat::Vico => image_attention(request),
     }
 }
 
@@ -65,6 +66,10 @@ impl Components {
         ensure!(
             !run.has_mapper(),
             "the run has learned a mapper, which has no place in a model or a LoRA: give --format neti"
+        );
+        ensure!(
+            !run.has_image_attention(),
+            "the run has learned blocks beside the model's own, which have no place in a model or a LoRA: give --format vico"
         );
         let folder = run.unet();
         let in_part =
@@ -318,6 +323,28 @@ fn mapper(request: &Export) -> Result<Exported> {
     let (token, file) = (&run.config.placeholder, terminal::path(out));
     let usage = format!(
         "`generate --embedding {file}` uses it; prompts call the subject {token}, as in \"a photo of a {token}\""
+    );
+    Ok(Exported { paths: vec![out.clone()], usage })
+}
+
+/// ViCo's blocks and the token's embedding.
+fn image_attention(request: &Export) -> Result<Exported> {
+    let out = &request.out;
+    plain_file(request, "ViCo's file")?;
+    let run = models::finished(&request.run, request.model.as_deref())?;
+    atomic::ensure_new(out)?;
+    let (pipeline, blocks) = run.image_attention()?.with_context(|| {
+        format!(
+            "the run in {} has no blocks of ViCo, but is of the method {}; give another --format",
+            terminal::path(&request.run),
+            run.config.method
+        )
+    })?;
+    let (token, file) = (&run.config.placeholder, terminal::path(out));
+    vico::write(out, &pipeline.unet, &blocks, (token, run.own_embedding()?))?;
+    let usage = format!(
+        "`generate --embedding {file} --reference PHOTO` uses it with a photo of the subject; prompts call the subject {token}, as in \
+         \"a photo of a {token}\""
     );
     Ok(Exported { paths: vec![out.clone()], usage })
 }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use images::{Grid, RgbImage};
+use photos::{Options, Photo};
 use requests::Generate;
 use runs::{ImageEntry, ImageFolder};
 use sampling::{Pipeline, Request, Settings};
@@ -32,15 +33,15 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated
     let request = &Generate { model: models::located(request.model.as_deref())?, ..request.clone() };
     let to = compute::resolve(request.compute)?;
     let profiler = Profiler::start(request.profiling, to.1);
-    let (mut pipeline, source, guidance_scale) =
+    let (mut pipeline, source, validation) =
         tracing::trace_span!("generate/load").in_scope(|| match (&request.run, &request.model) {
             (Some(folder), model) => {
                 let run = models::finished(folder, model.as_deref())?;
-                Ok((run.pipeline(to)?, folder, run.config.validation.guidance_scale))
+                Ok((run.pipeline(to)?, folder, run.config.validation))
             }
             (None, Some(model)) => {
                 let pipeline = Pipeline::open(&models::open(model, &request.single_file, context)?, to)?;
-                Ok((pipeline, model, models::guidance_scale(model)?))
+                Ok((pipeline, model, models::validation(model)?))
             }
             (None, None) => bail!("give a model with --model, or a training run with --run"),
         })?;
@@ -49,6 +50,13 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated
             let size = methods::mapper_size(&pipeline);
             let (mapper, token) = neti::Mapper::read(file, size, to.1)?;
             methods::add_mapper(&mut pipeline, &mapper, &token)
+                .with_context(|| format!("--embedding {}", terminal::path(file)))?;
+            continue;
+        }
+        if Archive::open(file).is_ok_and(|archive| vico::is_vico(&archive)) {
+            let width = pipeline.text_encoder.config().hidden_size;
+            let (blocks, token, rows) = vico::read(file, &pipeline.unet, width, to.1)?;
+            methods::add_blocks(&mut pipeline, &blocks, (&token, &rows))
                 .with_context(|| format!("--embedding {}", terminal::path(file)))?;
             continue;
         }
@@ -62,8 +70,13 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated
         check_finite(&pipeline).with_context(|| format!("--check of {}", source.display()))?;
     }
     let default = pipeline.default_settings();
+    if let Some(path) = &request.reference {
+        let shown = || format!("--reference {}", terminal::path(path));
+        let photo = Photo::open(path, &Options::default()).with_context(shown)?;
+        pipeline.set_reference(&photo.square(u32::try_from(default.height)?)).with_context(shown)?;
+    }
     let [height, width] = request.size.or(default.height);
-    let settings = compute::settings(&request.sampler, &Settings { height, width, guidance_scale, ..default });
+    let settings = compute::settings(&request.sampler, &validation.sampler(&Settings { height, width, ..default }));
     let images = images_of(request)?;
     pipeline.check(&images, &settings)?;
     for prompt in request.prompts.iter().chain([&request.negative_prompt]) {
@@ -169,6 +182,7 @@ fn entry(request: &Generate, image: &Request, settings: &Settings, pipeline: &Pi
         model: path(&request.model),
         loras: request.loras.iter().map(ToString::to_string).collect(),
         latents: path(&request.latents),
+        reference: path(&request.reference),
         embeddings: request.embeddings.iter().filter_map(|file| path(&Some(file.clone()))).collect(),
         device: format!("{device:?}"),
         dtype: format!("{kind:?}"),

@@ -33,9 +33,7 @@ pub(crate) fn run(request: &Inspect, context: &Context<'_>) -> Result<Inspected>
     let learned = run.own_embedding()?;
     let mut pipeline = run.pipeline_after(None, to)?;
     context.notes(pipeline.notes());
-    let guidance_scale = run.config.validation.guidance_scale;
-    let default = Settings { guidance_scale, ..pipeline.default_settings() };
-    let settings = compute::settings(&request.sampler, &default);
+    let settings = compute::settings(&request.sampler, &run.config.validation.sampler(&pipeline.default_settings()));
     pipeline.check(&[Request::new("[V]", request.seed.get())], &settings)?;
     let start = run.start_embedding(&pipeline)?;
     let vectors = (0..start.size()[0])

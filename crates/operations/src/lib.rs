@@ -25,6 +25,7 @@
 mod ablate;
 mod attend;
 mod bench;
+mod check_judge;
 mod compare;
 mod compute;
 mod config;
@@ -42,6 +43,7 @@ mod probe;
 mod profiling;
 mod report;
 mod results;
+mod table;
 mod train;
 mod weights;
 
@@ -52,6 +54,7 @@ use serde::Serialize;
 pub use ablate::Ablated;
 pub use attend::Attended;
 pub use bench::Benched;
+pub use check_judge::ExaminedJudge;
 pub use compare::Compared;
 pub use config::Configured;
 pub use context::{Context, Deferral, Event, Interrupted, Stop, is_interruption};
@@ -59,11 +62,13 @@ pub use evaluate::Evaluated;
 pub use export::Exported;
 pub use generate::Generated;
 pub use inspect::Inspected;
+pub use judge::Agreement;
 pub use merge::Merged;
 pub use pretrain::Pretrained;
 pub use probe::{Probed, ProbedTensor};
 pub use report::Reported;
 pub use results::FinishedResults;
+pub use table::{TablePlanned, Tabled};
 pub use train::{Planned, PlannedPhase, Trained};
 pub use weights::{PublishedModel, PublishedModels};
 
@@ -76,7 +81,9 @@ pub enum Outcome {
     Plan(Planned),
     Generate(Generated),
     Evaluate(Box<Evaluated>),
+    CheckJudge(Box<ExaminedJudge>),
     Ablate(Box<Ablated>),
+    Table(Tabled),
     Attend(Attended),
     Inspect(Box<Inspected>),
     Report(Reported),
@@ -99,8 +106,10 @@ pub fn execute(command: &Command, context: &Context<'_>) -> Result<Outcome> {
         Command::Train(request) if request.dry_run => Outcome::Plan(plan(request, context)?),
         Command::Train(request) => Outcome::Train(train(request, context)?),
         Command::Generate(request) => Outcome::Generate(generate(request, context)?),
+        Command::Evaluate(request) if request.check_judge => Outcome::CheckJudge(Box::new(check_judge(request)?)),
         Command::Evaluate(request) => Outcome::Evaluate(Box::new(evaluate(request, context)?)),
         Command::Ablate(request) => Outcome::Ablate(Box::new(ablate(request, context)?)),
+        Command::Table(request) => Outcome::Table(table(request, context)?),
         Command::Attend(request) => Outcome::Attend(attend(request, context)?),
         Command::Inspect(request) => Outcome::Inspect(Box::new(inspect(request, context)?)),
         Command::Report(request) => Outcome::Report(report(request, context)?),
@@ -147,6 +156,14 @@ pub fn generate(request: &requests::Generate, context: &Context<'_>) -> Result<G
     guarded(|| generate::run(request, context))
 }
 
+/// What the judge of a base model can see of pictures whose captions are known.
+///
+/// # Errors
+/// When the model has no such judge, or a file is damaged.
+pub fn check_judge(request: &requests::Evaluate) -> Result<ExaminedJudge> {
+    guarded(|| check_judge::run(request))
+}
+
 /// Generates what is missing of an evaluation and scores it, in scores.json.
 ///
 /// # Errors
@@ -161,6 +178,14 @@ pub fn evaluate(request: &requests::Evaluate, context: &Context<'_>) -> Result<E
 /// As [`train`] and [`evaluate`]; a run that was made with other options.
 pub fn ablate(request: &requests::Ablate, context: &Context<'_>) -> Result<Ablated> {
     guarded(|| ablate::run(request, context))
+}
+
+/// Plans, computes or collects a table of methods over subjects, seeds and prompts.
+///
+/// # Errors
+/// As [`train`] and [`evaluate`]; a plan that cannot be done, or cells that another plan has made.
+pub fn table(request: &requests::Table, context: &Context<'_>) -> Result<Tabled> {
+    guarded(|| table::run(request, context))
 }
 
 /// Writes attention heat maps of a prompt's words.

@@ -7,7 +7,7 @@ use hub::{Hub, ModelKind};
 use model_files::BaseModel;
 use options::ModelOptions;
 use requests::SingleFile;
-use runs::{ConfigLayers, TrainConfig, Versions};
+use runs::{ConfigLayers, TrainConfig, Validation, Versions};
 use trainer::FinishedRun;
 
 use crate::context::Context;
@@ -44,9 +44,9 @@ pub(crate) fn finished(run: &Path, model: Option<&Path>) -> Result<FinishedRun> 
     Ok(FinishedRun::open(run)?.with_model(located(model)?.as_deref()))
 }
 
-/// The guidance that a model's author recommends.
-pub(crate) fn guidance_scale(model: &Path) -> Result<f64> {
-    Ok(ConfigLayers::of_model(model, &TrainConfig::paper())?.finish()?.validation.guidance_scale)
+/// How a model's author recommends to generate images.
+pub(crate) fn validation(model: &Path) -> Result<Validation> {
+    Ok(ConfigLayers::of_model(model, &TrainConfig::paper())?.finish()?.validation)
 }
 
 /// The versions of what numbers depend on.

@@ -6,12 +6,13 @@ use anyhow::{Context as _, Result, ensure};
 use options::DeviceChoice;
 use prompts::PromptSet;
 use requests::{NO_RESULTS, Train};
-use runs::TrainConfig;
+use runs::{Ending, ModelFingerprint, Stop, TrainConfig};
 use serde::Serialize;
 use tch::Device;
 use trainer::{FinishedRun, Opening, Rehearsal, Session};
 
 use crate::context::{Context, Event, Interrupted};
+use crate::evaluate::scoring_clip;
 use crate::profiling::Profiler;
 use crate::results::FinishedResults;
 use crate::{config, results};
@@ -36,6 +37,8 @@ pub struct Planned {
     pub seconds: f64,
     /// The most memory in use, in bytes: of tensors on a GPU, of the process on a CPU.
     pub peak_memory: u64,
+    /// The most bytes on disk while it trains, images of the class noun not counted.
+    pub disk: u64,
 }
 
 /// What a phase would take.
@@ -69,7 +72,7 @@ pub(crate) fn plan(request: &Train, context: &Context<'_>) -> Result<Planned> {
         phases.iter_mut().for_each(|last| last.steps = more);
     }
     let seconds = phases.iter().map(|phase| phase.steps as f64 * phase.seconds_per_step).sum();
-    Ok(Planned { run, phases, seconds, peak_memory: rehearsal.peak_memory })
+    Ok(Planned { run, phases, seconds, peak_memory: rehearsal.peak_memory, disk: rehearsal.disk })
 }
 
 /// How the run begins.
@@ -83,8 +86,20 @@ fn opening(request: &Train) -> Opening<'_> {
 
 /// Makes sure that the finished run can be shown.
 fn check_results(config: &TrainConfig) -> Result<()> {
-    if config.validation.results != NO_RESULTS {
-        PromptSet::load(&config.validation.results).context("the prompts of the finished run (--results)")?;
+    if config.validation.results == NO_RESULTS {
+        return Ok(());
+    }
+    PromptSet::load(&config.validation.results).context("the prompts of the finished run (--results)")?;
+    // Where nobody can score it, that is said when the run is finished.
+    let scoring = config.stop.as_ref().and_then(Stop::clip).zip(scoring_clip(None, &config.model).ok());
+    if let Some((clip, scoring)) = scoring {
+        let same = ModelFingerprint::of_weights(&clip.model)?.shares_file(&ModelFingerprint::of_weights(&scoring)?);
+        ensure!(
+            !same,
+            "the CLIP in {} scores the finished run, and is no longer impartial where it has stopped it: name another with \
+             --stop-clip, or give --results none",
+            clip.model.display()
+        );
     }
     Ok(())
 }
@@ -133,6 +148,11 @@ pub(crate) fn learn(request: &Train, out: &Path, context: &Context<'_>) -> Resul
             losses: report.losses,
             peak_memory,
         }),
+        trainer::Event::Measured { phase, measurement } => context.tell(Event::Measured { phase, measurement }),
+        trainer::Event::Ended { phase, steps, ending: Ending { reason, done, taken } } => context.message(format!(
+            "phase {phase} has ended after {done} of {steps} steps, as {}; step {taken} is taken",
+            reason.text()
+        )),
         // All that is left to do can be done again at any time.
         trainer::Event::Learned => deferral = None,
     });

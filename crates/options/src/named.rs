@@ -127,6 +127,7 @@ pub enum LearningRateSchedule {
 
 /// A scheduler; parsed from diffusers' class name or a short one, displayed and serialised as the class name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema), schemars(with = "String"))]
 pub enum SchedulerKind {
     /// `DDPMScheduler`, short `ddpm`.
     Ddpm,

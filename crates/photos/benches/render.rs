@@ -14,7 +14,7 @@ fn render(criterion: &mut Criterion) {
     for (name, width, height) in [("1 MP", 1152, 864), ("12 MP", 4000, 3000)] {
         let photo = RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, (x * y) as u8]));
         for (what, angle) in [("", None), (" rotated", Some(30.0))] {
-            let crop = AugmentedCrop { angle, flip: true, left: 20, top: 0, resolution: 512 };
+            let crop = AugmentedCrop { angle, flip: true, left: 20, top: 0, width: 512, height: 512 };
             group.bench_function(format!("{name}{what}"), |bencher| bencher.iter(|| crop.render(black_box(&photo))));
         }
     }

@@ -1,7 +1,7 @@
 //! Augmented crops of a photo: sampled first, rendered later.
 
 use image::RgbImage;
-use images::{Filter, Rotation, resize_part, with_short_side};
+use images::{Filter, Rotation, resize_part};
 use serde::{Deserialize, Serialize};
 
 use crate::error::InvalidAugmentation;
@@ -10,7 +10,8 @@ use crate::unit::Unit;
 /// How photos are augmented for training; the default is that of the code of AttnDreamBooth's authors (their paper does
 /// not mention it).
 ///
-/// In this order: rotation, resize of the shorter side to `resolution`, mirroring, crop to a square.
+/// In this order: rotation, resize of the shorter side to `resolution`, mirroring, crop to a square; or, for a crop that is none
+/// ([`Augmentation::sample_shape`]), resize until the photo covers it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
@@ -59,6 +60,11 @@ impl Augmentation {
     /// angle, mirror? left edge, top edge. All five are always sampled, so switching one step off leaves the others as they
     /// are.
     pub fn sample(&self, seed: u64, width: u32, height: u32) -> AugmentedCrop {
+        self.sample_shape(seed, width, height, [self.resolution; 2])
+    }
+
+    /// The same with a crop of another width and height in pixels.
+    pub fn sample_shape(&self, seed: u64, width: u32, height: u32, shape: [u32; 2]) -> AugmentedCrop {
         let mut generator = Unit::new(seed);
         let mut unit = || generator.next();
 
@@ -67,15 +73,15 @@ impl Augmentation {
         let flip = unit() < self.flip_p;
         let (left, top) = (unit(), unit());
 
-        let mut crop =
-            AugmentedCrop { angle: rotated.then_some(angle), flip, left: 0, top: 0, resolution: self.resolution };
+        let [crop_width, crop_height] = shape;
+        let angle = rotated.then_some(angle);
+        let mut crop = AugmentedCrop { angle, flip, left: 0, top: 0, width: crop_width, height: crop_height };
         let (width, height) = crop.resized(width, height);
-        let side = u64::from(self.resolution);
-        let offset = |extent: u64, unit: f64| {
-            let room = extent.saturating_sub(side);
+        let offset = |extent: u64, side: u32, unit: f64| {
+            let room = extent.saturating_sub(side.into());
             if self.random_crop { (unit * (room + 1) as f64) as u64 } else { central(room) }
         };
-        (crop.left, crop.top) = (offset(width, left), offset(height, top));
+        (crop.left, crop.top) = (offset(width, crop_width, left), offset(height, crop_height, top));
         crop
     }
 }
@@ -98,30 +104,32 @@ pub struct AugmentedCrop {
     pub left: u64,
     /// Upper edge of the crop, likewise.
     pub top: u64,
-    /// Side of the crop, and the shorter side of the resized photo, in pixels.
-    pub resolution: u32,
+    /// Width of the crop in pixels; the resized photo just covers it.
+    pub width: u32,
+    /// Height of the crop.
+    pub height: u32,
 }
 
 impl AugmentedCrop {
-    /// Renders the crop of `photo`: `resolution` x `resolution` pixels.
+    /// Renders the crop of `photo`: `width` x `height` pixels.
     ///
     /// The pixels are those of torchvision's `rotate(expand=True)`, `resize`, `hflip` and `crop` on Pillow images,
     /// bit by bit. Neither the rotated nor the resized photo is ever held: rows are rotated as the resize needs them,
-    /// and only as much as the crop shows. Photos smaller than `resolution` are enlarged.
+    /// and only as much as the crop shows. Photos smaller than the crop are enlarged.
     pub fn render(&self, photo: &RgbImage) -> RgbImage {
-        let side = u64::from(self.resolution);
-        if side == 0 || photo.is_empty() {
-            return RgbImage::new(self.resolution, self.resolution);
+        let (shown_width, shown_height) = (u64::from(self.width), u64::from(self.height));
+        if shown_width == 0 || shown_height == 0 || photo.is_empty() {
+            return RgbImage::new(self.width, self.height);
         }
         let rotation = self.rotation(photo.width(), photo.height());
         let (width, height) = rotation.as_ref().map_or(photo.dimensions(), |r| (r.width, r.height));
-        let (resized_width, resized_height) = with_short_side(width, height, self.resolution);
-        let (room, top) = (resized_width - side, self.top.min(resized_height - side));
+        let (resized_width, resized_height) = self.covering(width, height);
+        let (room, top) = (resized_width - shown_width, self.top.min(resized_height - shown_height));
         // A crop of the mirrored photo is the mirrored crop from the other side.
         let left = self.left.min(room);
         let left = if self.flip { room - left } else { left };
 
-        let (x, y) = (left..left + side, top..top + side);
+        let (x, y) = (left..left + shown_width, top..top + shown_height);
         let mut crop = resize_part(photo, rotation.as_ref(), Filter::Bilinear, (resized_width, resized_height), x, y);
         if self.flip {
             image::imageops::flip_horizontal_in_place(&mut crop);
@@ -137,6 +145,17 @@ impl AugmentedCrop {
     fn resized(&self, width: u32, height: u32) -> (u64, u64) {
         let (width, height) = (width.max(1), height.max(1));
         let (width, height) = self.rotation(width, height).map_or((width, height), |r| (r.width, r.height));
-        with_short_side(width, height, self.resolution)
+        self.covering(width, height)
+    }
+
+    /// The least size of an image that covers the crop and keeps its aspect ratio, the other side rounded down: for a square
+    /// crop torchvision's resize of the shorter side.
+    fn covering(&self, width: u32, height: u32) -> (u64, u64) {
+        let [width, height] = [width, height].map(u64::from);
+        let [crop_width, crop_height] = [self.width, self.height].map(u64::from);
+        match width * crop_height <= height * crop_width {
+            true => (crop_width, crop_width * height / width),
+            false => (crop_height * width / height, crop_height),
+        }
     }
 }

@@ -15,7 +15,7 @@ pub enum Crop {
 }
 
 impl Crop {
-    /// The image, a square of [`Crop::side`] pixels.
+    /// The image, of [`Crop::size`].
     pub fn render(&self, photo: &RgbImage) -> RgbImage {
         match self {
             Self::Augmented(crop) => crop.render(photo),
@@ -23,11 +23,11 @@ impl Crop {
         }
     }
 
-    /// The side of the image in pixels.
-    pub fn side(&self) -> u32 {
+    /// The width and height of the image in pixels.
+    pub fn size(&self) -> [u32; 2] {
         match self {
-            Self::Augmented(crop) => crop.resolution,
-            Self::Placed(placed) => placed.side,
+            Self::Augmented(crop) => [crop.width, crop.height],
+            Self::Placed(placed) => [placed.side; 2],
         }
     }
 

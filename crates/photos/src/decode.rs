@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use image::codecs::tiff::TiffDecoder;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, Limits, Luma, RgbImage};
 
 use crate::error::damaged;
 use crate::icc::{self, Profile};
@@ -36,13 +36,18 @@ pub(crate) fn size(bytes: &[u8], format: ImageFormat) -> Result<(u32, u32), Stri
     Ok((width, height))
 }
 
-/// Decodes an image whose [`size`] is acceptable: the first frame, 8 bits of sRGB, its orientation applied, transparency
-/// over `background` (or dropped without one); and what its colour profile has led to.
-pub(crate) fn decode(
-    bytes: &[u8],
-    format: ImageFormat,
-    background: Option<[u8; 3]>,
-) -> Result<(RgbImage, Profile), String> {
+/// What a file holds.
+pub(crate) struct Decoded {
+    /// The first frame, upright, 8 bits of sRGB.
+    pub(crate) pixels: RgbImage,
+    /// How opaque each pixel is, where that is not the same everywhere.
+    pub(crate) alpha: Option<GrayImage>,
+    /// What its colour profile has led to.
+    pub(crate) profile: Profile,
+}
+
+/// Decodes an image whose [`size`] is acceptable, transparency over `background` (or dropped without one).
+pub(crate) fn decode(bytes: &[u8], format: ImageFormat, background: Option<[u8; 3]>) -> Result<Decoded, String> {
     size(bytes, format)?;
     let (image, orientation, embedded) = match format {
         ImageFormat::Jpeg => {
@@ -64,9 +69,24 @@ pub(crate) fn decode(
         }
     };
     let (image, profile) = icc::to_srgb(image, embedded.as_deref());
-    let mut image = DynamicImage::ImageRgb8(flatten(image, background)?);
-    image.apply_orientation(orientation);
-    Ok((image.into_rgb8(), profile))
+    let upright = |mut image: DynamicImage| {
+        image.apply_orientation(orientation);
+        image
+    };
+    let alpha = alpha(&image).map(|alpha| upright(DynamicImage::ImageLuma8(alpha)).into_luma8());
+    let pixels = upright(DynamicImage::ImageRgb8(flatten(image, background)?)).into_rgb8();
+    Ok(Decoded { pixels, alpha, profile })
+}
+
+/// The alpha channel of an image that is not opaque.
+fn alpha(image: &DynamicImage) -> Option<GrayImage> {
+    if !image.color().has_alpha() {
+        return None;
+    }
+    let image = image.to_rgba8();
+    let alpha = |x, y| Luma([image.get_pixel(x, y).0[3]]);
+    let transparent = image.pixels().any(|pixel| pixel.0[3] != u8::MAX);
+    transparent.then(|| GrayImage::from_fn(image.width(), image.height(), alpha))
 }
 
 fn decoder(bytes: &[u8], format: ImageFormat) -> Result<impl ImageDecoder, String> {

@@ -27,6 +27,8 @@ impl fmt::Display for Rejected {
     }
 }
 
+impl std::error::Error for Rejected {}
+
 /// A decoder's error, on one line.
 pub(crate) fn damaged(error: &dyn Display) -> String {
     format!("is damaged: {}", error.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
@@ -66,6 +68,26 @@ pub enum Error {
         photos: Vec<Rejected>,
         /// How many photos there are, good ones included.
         total: usize,
+    },
+    /// Folders as kohya's scripts have them, of more than one subject.
+    #[error(
+        "the folder {} holds no photos, but folders of repeats that show different things ({}): name one of them, and further \
+         subjects as such", folder.display(), Names(folders)
+    )]
+    Subjects {
+        /// As given.
+        folder: PathBuf,
+        /// Those in it.
+        folders: Vec<PathBuf>,
+    },
+    /// Masks are asked for, and there is none.
+    #[error(
+        "masks are asked for, but no photo in {} has one: save NAME-masklabel.png (white is subject) beside NAME.jpg, or the photo \
+         with an alpha channel", folder.display()
+    )]
+    NoMasks {
+        /// As given.
+        folder: PathBuf,
     },
     /// More than fits in memory; probably an album.
     #[error(

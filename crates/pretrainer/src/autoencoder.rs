@@ -6,9 +6,9 @@ use tch::{Device, Kind, Tensor};
 use vae::{AutoencoderKl, Posterior};
 use weights::{Parameters, Source};
 
-use crate::part::Component;
 use crate::prefetch::Prefetch;
 use crate::sources::{Sources, to_tensor};
+use crate::training::Component;
 use crate::{Config, shapes};
 
 /// The weight of the latents' divergence from normal numbers, in nats a image, beside the mean absolute error in [-1, 1].

@@ -12,8 +12,6 @@ use crate::Part;
 /// the right one nearly always: after "blue", hardly 4 % of the variance of a noun's hidden state was the noun's then, and
 /// the U-Net generated blots.
 pub(crate) const FAMILY: usize = 8;
-/// The last part of the steps, in which the learning rate falls to zero.
-const DECAY: f64 = 0.3;
 
 /// The most optimiser steps of a part; its preset has 25000 at most.
 pub const MAX_STEPS: u64 = 100_000_000;
@@ -36,6 +34,8 @@ pub struct Config {
     pub learning_rate: f64,
     /// Steps in which the learning rate rises.
     pub warm_up: u64,
+    /// The last part of the steps, in which the learning rate falls to zero, in (0, 1].
+    pub decay: f64,
     /// AdamW's other values.
     pub optimizer: optimizer::Config,
     /// The norm that gradients are clipped to.
@@ -73,7 +73,8 @@ impl FromStr for Dtype {
 }
 
 impl Dtype {
-    pub(crate) fn kind(self) -> Kind {
+    /// LibTorch's.
+    pub fn kind(self) -> Kind {
         match self {
             Self::Fp32 => Kind::Float,
             Self::Bf16 => Kind::BFloat16,
@@ -90,6 +91,7 @@ impl Config {
             batch_size,
             learning_rate,
             warm_up: 100,
+            decay: 0.3,
             optimizer: optimizer::Config { beta2: 0.99, ..optimizer::Config::default() },
             max_grad_norm: 1.0,
             ema: optimizer::EmaConfig { decay, warm_up: true },
@@ -115,6 +117,7 @@ impl Config {
         limits::within("batch_size", size, 1..=MAX_SCENES, "a batch is held in memory")?;
         limits::within("pool", self.pool, 1..=MAX_SCENES, "its scenes are held in memory")?;
         limits::within("checkpoint_every", self.checkpoint_every, 1..=u64::MAX, "checkpoints are steps apart")?;
+        limits::within("decay", self.decay, 1e-6..=1.0, "it is a part of the steps")?;
         let rate = self.learning_rate;
         limits::within("learning_rate", rate, 0.0..=MAX_LEARNING_RATE, "larger steps train nothing")?;
         self.optimizer.validate()?;
@@ -138,7 +141,7 @@ impl Config {
     /// longer while it is level.
     pub fn learning_rate_at(&self, step: u64) -> f64 {
         let up = (step + 1) as f64 / self.warm_up.max(1) as f64;
-        let down = self.steps.saturating_sub(step) as f64 / (DECAY * self.steps.max(1) as f64);
+        let down = self.steps.saturating_sub(step) as f64 / (self.decay * self.steps.max(1) as f64);
         self.learning_rate * up.min(1.0).min(down)
     }
 }

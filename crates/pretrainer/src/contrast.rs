@@ -8,9 +8,9 @@ use tch::{Device, Kind, Tensor};
 use weights::{Parameters, Source};
 
 use crate::config::FAMILY;
-use crate::part::Component;
 use crate::prefetch::Prefetch;
 use crate::sources::{Sources, to_tensor};
+use crate::training::Component;
 use crate::{Config, shapes};
 
 pub(crate) struct Contrast {
@@ -45,16 +45,28 @@ impl Component for Contrast {
             .to_kind(Kind::Float);
         let texts = self.model.text_features(&self.sources.ids(&captions)?)?;
         let logits = self.model.logits_per_image(&images, &texts)?;
-        // Each image is to choose its caption and each caption its image (Radford et al., figure 3).
-        let own = Tensor::arange(captions.len() as i64, (Kind::Int64, self.device));
-        let loss = (logits.cross_entropy_for_logits(&own) + logits.tr().cross_entropy_for_logits(&own)) / 2.0;
-        let accuracy = logits.argmax(1, false).eq_tensor(&own).to_kind(Kind::Float).mean(Kind::Float);
-        Ok(vec![("loss", loss), ("accuracy", accuracy)])
+        Ok(vec![("loss", contrastive_loss(&logits)), ("accuracy", accuracy(&logits))])
     }
 }
 
-/// Images of the right size as CLIP's image processor makes them, all at once.
-pub(crate) fn prepare(images: &[RgbImage]) -> Tensor {
+/// Each image is to choose its caption and each caption its image (Radford et al., figure 3): of logits [images, captions], of which
+/// those on the diagonal belong together.
+pub fn contrastive_loss(logits: &Tensor) -> Tensor {
+    let own = own(logits);
+    (logits.cross_entropy_for_logits(&own) + logits.tr().cross_entropy_for_logits(&own)) / 2.0
+}
+
+/// How often the greatest value of a row is on the diagonal: a scalar in [0, 1], f64.
+pub fn accuracy(logits: &Tensor) -> Tensor {
+    logits.argmax(1, false).eq_tensor(&own(logits)).to_kind(Kind::Double).mean(Kind::Double)
+}
+
+fn own(logits: &Tensor) -> Tensor {
+    Tensor::arange(logits.size()[0], (Kind::Int64, logits.device()))
+}
+
+/// Images of [`IMAGE_SIZE`](crate::IMAGE_SIZE) pixels as CLIP's image processor makes them, all at once: [n, 3, side, side], f32.
+pub fn prepare<'a>(images: impl IntoIterator<Item = &'a RgbImage>) -> Tensor {
     let constant = |values: [f64; 3]| Tensor::from_slice(&values.map(|v| v as f32)).reshape([1, 3, 1, 1]);
     let ImageProcessor { image_mean, image_std, .. } = shapes::image_processor();
     (to_tensor(images) / 2.0 + 0.5 - constant(image_mean)) / constant(image_std)

@@ -11,9 +11,9 @@ use unet::UNet;
 use vae::{AutoencoderKl, Posterior};
 use weights::{Parameters, Source};
 
-use crate::part::Component;
 use crate::prefetch::Prefetch;
 use crate::sources::{Sources, to_tensor};
+use crate::training::Component;
 use crate::{Config, shapes, trained};
 
 /// How often each is seen, with ever new noise, before the next ones come: encoding a scene takes as long as half a step.

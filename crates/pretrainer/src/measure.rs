@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::Sources;
-use crate::contrast::prepare;
+use crate::contrast::{accuracy, prepare};
 use crate::sources::to_tensor;
 
 /// Captions to choose from: chance finds one in a hundred.
@@ -119,8 +119,6 @@ fn similarities(
     clip.logits_per_image(&images, &texts)
 }
 
-/// How often the greatest value of a row is on the diagonal.
 fn recall(logits: &Tensor) -> f64 {
-    let own = Tensor::arange(logits.size()[0], (Kind::Int64, logits.device()));
-    logits.argmax(1, false).eq_tensor(&own).to_kind(Kind::Double).mean(Kind::Double).double_value(&[])
+    accuracy(logits).double_value(&[])
 }

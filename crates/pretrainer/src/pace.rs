@@ -8,8 +8,8 @@ use optimizer::AdamW;
 use tch::Device;
 use weights::Random;
 
-use crate::part::Component;
 use crate::pretraining::build;
+use crate::training::Component;
 use crate::{Config, Part, Sources};
 
 const WARM_UP: u64 = 2;

@@ -5,8 +5,6 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
-use weights::Parameters;
 
 /// A part of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,18 +55,5 @@ impl FromStr for Part {
             Some(part) => Ok(part),
             None => bail!("there is no part {:?}; the parts are vae, clip and unet", terminal::shortened(name)),
         }
-    }
-}
-
-/// A part that can be trained.
-pub(crate) trait Component {
-    fn parameters(&self) -> &Parameters;
-
-    /// The losses of step `step` (from 0) as scalars; the first is the one to minimise.
-    fn losses(&mut self, step: u64) -> Result<Vec<(&'static str, Tensor)>>;
-
-    /// After how many steps something is prepared for the next ones; `None` where all steps are alike.
-    fn period(&self) -> Option<u64> {
-        None
     }
 }

@@ -5,7 +5,7 @@ use clip::ImageProcessor;
 use serde_json::{Value, json};
 
 /// The side of the images in pixels; latents have an eighth of it.
-pub(crate) const IMAGE_SIZE: u32 = 128;
+pub const IMAGE_SIZE: u32 = 128;
 /// The tokens of a prompt, BOS, EOS and padding included.
 pub(crate) const POSITIONS: i64 = 40;
 /// The width of the text encoder, and of what the U-Net attends to.
@@ -33,18 +33,32 @@ pub(crate) fn vae(scaling_factor: f64) -> Value {
     })
 }
 
-fn text(vocab_size: i64) -> Value {
+/// An encoder of a CLIP.
+#[derive(Debug, Clone, Copy)]
+pub struct Encoder {
+    /// The width of its hidden states.
+    pub width: i64,
+    /// Its attention's heads.
+    pub heads: i64,
+    /// Its layers.
+    pub layers: i64,
+}
+
+const TEXT: Encoder = Encoder { width: TEXT_WIDTH, heads: 4, layers: 4 };
+const IMAGE: Encoder = Encoder { width: 160, heads: 5, layers: 5 };
+
+fn text(vocab_size: i64, features: i64, Encoder { width, heads, layers }: Encoder) -> Value {
     json!({
         "architectures": ["CLIPTextModel"],
         "model_type": "clip_text_model",
         "hidden_act": "gelu",
-        "hidden_size": TEXT_WIDTH,
-        "intermediate_size": 4 * TEXT_WIDTH,
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
         "layer_norm_eps": 1e-5,
         "max_position_embeddings": POSITIONS,
-        "num_attention_heads": 4,
-        "num_hidden_layers": 4,
-        "projection_dim": TEXT_WIDTH,
+        "num_attention_heads": heads,
+        "num_hidden_layers": layers,
+        "projection_dim": features,
         "vocab_size": vocab_size,
         "bos_token_id": vocab_size - 2,
         "eos_token_id": vocab_size - 1,
@@ -54,29 +68,34 @@ fn text(vocab_size: i64) -> Value {
 }
 
 pub(crate) fn text_encoder(vocab_size: i64) -> Value {
-    text(vocab_size)
+    text(vocab_size, TEXT_WIDTH, TEXT)
 }
 
 pub(crate) fn clip(vocab_size: i64) -> Value {
+    clip_config(vocab_size, TEXT_WIDTH, TEXT, IMAGE)
+}
+
+/// The config.json of a CLIP for images of [`IMAGE_SIZE`] pixels, with so many features and these encoders of texts and images.
+pub fn clip_config(vocab_size: i64, features: i64, texts: Encoder, images: Encoder) -> Value {
     json!({
         "architectures": ["CLIPModel"],
         "model_type": "clip",
         "logit_scale_init_value": 2.6592,
-        "projection_dim": TEXT_WIDTH,
+        "projection_dim": features,
         "torch_dtype": COMPUTED_IN,
-        "text_config": text(vocab_size),
+        "text_config": text(vocab_size, features, texts),
         "vision_config": {
             "model_type": "clip_vision_model",
             "hidden_act": "gelu",
-            "hidden_size": 160,
+            "hidden_size": images.width,
             "image_size": IMAGE_SIZE,
-            "intermediate_size": 640,
+            "intermediate_size": 4 * images.width,
             "layer_norm_eps": 1e-5,
-            "num_attention_heads": 5,
+            "num_attention_heads": images.heads,
             "num_channels": 3,
-            "num_hidden_layers": 5,
+            "num_hidden_layers": images.layers,
             "patch_size": 16,
-            "projection_dim": TEXT_WIDTH,
+            "projection_dim": features,
         },
     })
 }
@@ -128,7 +147,11 @@ pub(crate) fn image_processor() -> ImageProcessor {
     ImageProcessor::square(i64::from(IMAGE_SIZE))
 }
 
-pub(crate) fn preprocessor() -> Result<Value> {
+/// The preprocessor_config.json of such a CLIP.
+///
+/// # Errors
+/// When it cannot be written as JSON, which does not happen.
+pub fn preprocessor() -> Result<Value> {
     let mut value = serde_json::to_value(image_processor())?;
     value["do_convert_rgb"] = json!(true);
     value["image_processor_type"] = json!("CLIPImageProcessor");

@@ -63,15 +63,18 @@ impl Sources {
     }
 
     /// Token ids [captions, positions].
-    pub(crate) fn ids(&self, captions: &[String]) -> Result<Tensor> {
+    ///
+    /// # Errors
+    /// When a caption is too long for a tokenizer to read.
+    pub fn ids<T: AsRef<str>>(&self, captions: &[T]) -> Result<Tensor> {
         let ids: Vec<Vec<i64>> =
-            captions.iter().map(|caption| Ok(self.tokenizer.encode(caption)?.ids)).collect::<Result<_>>()?;
+            captions.iter().map(|caption| Ok(self.tokenizer.encode(caption.as_ref())?.ids)).collect::<Result<_>>()?;
         Ok(Tensor::from_slice2(&ids))
     }
 }
 
 /// Images as [n, 3, height, width] in [-1, 1].
-pub(crate) fn to_tensor(images: &[RgbImage]) -> Tensor {
-    let each: Vec<Tensor> = images.iter().map(sampling::image_to_tensor).collect();
+pub(crate) fn to_tensor<'a>(images: impl IntoIterator<Item = &'a RgbImage>) -> Tensor {
+    let each: Vec<Tensor> = images.into_iter().map(sampling::image_to_tensor).collect();
     Tensor::cat(&each, 0)
 }

@@ -12,7 +12,7 @@ use crate::text;
 const GAP: &str = "{}";
 
 /// The sets in `data`, which the program carries with it.
-const SETS: [(&str, &str); 7] = [
+const SETS: [(&str, &str); 8] = [
     ("ours24", include_str!("../data/ours24.json")),
     ("dreambooth-objects", include_str!("../data/dreambooth-objects.json")),
     ("dreambooth-live", include_str!("../data/dreambooth-live.json")),
@@ -20,6 +20,7 @@ const SETS: [(&str, &str); 7] = [
     ("core-animate", include_str!("../data/core-animate.json")),
     ("neti", include_str!("../data/neti.json")),
     ("miniature", include_str!("../data/miniature.json")),
+    ("miniature24", include_str!("../data/miniature24.json")),
 ];
 
 /// PartiPrompts has 1600.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::mem;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use tch::{Kind, Tensor};
 use unet::{AttentionObserver, CrossAttentionLayer};
 
@@ -19,6 +19,9 @@ pub struct AttentionRegularizer {
     /// How many of them are the placeholder's.
     rows: i64,
     samples: Option<i64>,
+    /// Where samples have prompts of their own: of each the places of its tokens, among the tokens of all samples, sample by
+    /// sample. None where all have the same.
+    own: Vec<Vec<i64>>,
     seen: Vec<LayerStatistics>,
 }
 
@@ -62,7 +65,31 @@ impl AttentionRegularizer {
             ensure!(distinct.insert(token), "the regulariser is given the position {token} twice");
         }
         let rows = placeholder.len() as i64;
-        Ok(Self { config: config.clone(), tokens, rows, samples: None, seen: Vec::new() })
+        Ok(Self { config: config.clone(), tokens, rows, samples: None, own: Vec::new(), seen: Vec::new() })
+    }
+
+    /// For a batch whose first samples have prompts of their own, with the positions of the placeholder's rows and of the
+    /// category's tokens in each: as many in all of them. Samples behind these are not looked at.
+    ///
+    /// # Errors
+    /// As [`AttentionRegularizer::new`] for each prompt; when there is none, or their numbers of positions differ.
+    pub fn for_prompts(config: &Config, prompts: &[[Vec<i64>; 2]]) -> Result<Self> {
+        let of_each = prompts.iter().map(|[placeholder, category]| Self::new(config, placeholder, category));
+        let of_each: Vec<Self> = of_each.collect::<Result<_>>()?;
+        let first = of_each.first().context("the regulariser needs at least one prompt")?;
+        let counts = |of: &Self| (of.rows, of.tokens.len());
+        let differs = of_each.iter().find(|other| counts(other) != counts(first));
+        ensure!(
+            differs.is_none(),
+            "the regulariser's prompts have different numbers of positions of the placeholder or category"
+        );
+        let all: BTreeSet<i64> = of_each.iter().flat_map(|of| &of.tokens).copied().collect();
+        let all: Vec<i64> = all.into_iter().collect();
+        let place = |sample: usize, token: &i64| (sample * all.len() + all.partition_point(|one| one < token)) as i64;
+        let own = |(sample, of): (usize, &Self)| of.tokens.iter().map(|token| place(sample, token)).collect();
+        let own = of_each.iter().enumerate().map(own).collect();
+        let (config, rows) = (config.clone(), first.rows);
+        Ok(Self { config, tokens: all, rows, samples: None, own, seen: Vec::new() })
     }
 
     /// Looks only at the first `samples` of each batch; those behind may have another prompt, as the class images
@@ -88,9 +115,17 @@ impl AttentionRegularizer {
     pub fn reduce(&self, name: &str, probabilities: &Tensor) -> LayerStatistics {
         // Half-precision sums of thousands of small numbers would be off by percents.
         let kind = if probabilities.kind() == Kind::Double { Kind::Double } else { Kind::Float };
-        let maps = self.samples.map_or_else(|| probabilities.shallow_clone(), |n| probabilities.narrow(0, 0, n));
+        let maps = match (self.own.first(), self.samples) {
+            (Some(first), _) => {
+                let places = libtorch::upload(&Tensor::from_slice(&self.own.concat()), probabilities.device());
+                let chosen = probabilities.flatten(0, 1).index_select(0, &places);
+                chosen.unflatten(0, [-1, first.len() as i64])
+            }
+            (None, Some(samples)) => probabilities.narrow(0, 0, samples),
+            (None, None) => probabilities.shallow_clone(),
+        };
         let maps = maps.to_kind(kind);
-        let category = self.tokens.len() as i64 - self.rows;
+        let category = maps.size()[1] - self.rows;
         if category == 1 {
             return LayerStatistics::new(name, &maps);
         }

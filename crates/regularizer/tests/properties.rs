@@ -196,3 +196,49 @@ fn a_config_is_read_with_the_authors_choices_for_absent_keys() {
     assert_eq!(serde_json::from_str::<Config>(&serde_json::to_string(&config).unwrap()).unwrap(), config);
     assert!(serde_json::from_str::<Config>(r#"{"mode": "per layer"}"#).is_err());
 }
+
+#[test]
+fn samples_with_prompts_of_their_own_are_as_if_each_were_alone() {
+    // Two placeholder rows, a category of two tokens; the third sample has no part.
+    let prompts = [[vec![1i64, 2], vec![3, 4]], [vec![4, 5], vec![0, 6]]];
+    for (mode, category) in
+        [(Mode::PerLayer, Category::Mean), (Mode::PerLayer, Category::First), (Mode::Pooled, Category::Mean)]
+    {
+        let config = Config { mode, category, ..Config::default() };
+        let maps: Vec<Tensor> = maps(9, 3, 8).into_iter().map(|map| map.set_requires_grad(true)).collect();
+        let mut own = AttentionRegularizer::for_prompts(&config, &prompts).unwrap();
+        show(&mut own, &maps);
+        let found = own.finish().unwrap().loss;
+        let alone = (0..).zip(&prompts).map(|(sample, [placeholder, noun])| {
+            let mut one = regularizer(&config, placeholder, noun);
+            show(&mut one, &maps.iter().map(|map| map.narrow(0, sample, 1)).collect::<Vec<_>>());
+            one.finish().unwrap().loss
+        });
+        let alone: Tensor = alone.sum();
+        assert!((&found - &alone).abs().double_value(&[]) < 1e-6 * alone.double_value(&[]));
+        let gradients = |loss: &Tensor| Tensor::run_backward(&[loss], &maps, true, false);
+        for (a, b) in gradients(&found).iter().zip(&gradients(&alone)) {
+            assert!(relative_error(a, b) < 1e-5);
+            assert_eq!(a.get(2).abs().max().double_value(&[]), 0.0);
+        }
+    }
+}
+
+#[test]
+fn the_same_prompt_for_each_sample_gives_the_bits_of_one_prompt() {
+    let maps = maps(10, 2, 5);
+    let mut own =
+        AttentionRegularizer::for_prompts(&Config::default(), &[[vec![1], vec![2]], [vec![1], vec![2]]]).unwrap();
+    show(&mut own, &maps);
+    assert!(own.finish().unwrap().loss.equal(&loss(&Config::default(), &maps)));
+}
+
+#[test]
+fn prompts_of_different_numbers_of_tokens_are_refused() {
+    let of = |prompts: &[[Vec<i64>; 2]]| {
+        AttentionRegularizer::for_prompts(&Config::default(), prompts).unwrap_err().to_string()
+    };
+    assert!(of(&[]).contains("at least one prompt"));
+    assert!(of(&[[vec![1], vec![2]], [vec![1], vec![2, 3]]]).contains("different numbers"));
+    assert!(of(&[[vec![1], vec![1]]]).contains("twice"));
+}

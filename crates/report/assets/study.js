@@ -4,6 +4,7 @@ const study = document.getElementById('study');
 const parts = ['intro', 'asking', 'end'].map((id) => document.getElementById(id));
 const [intro, asking, end] = parts;
 const questions = [...document.querySelectorAll('.question')];
+const photos = [...document.querySelectorAll('.photo')];
 const progress = document.querySelector('progress');
 const memory = `study-${study.dataset.study}`;
 
@@ -41,6 +42,7 @@ function ask(question) {
   since = performance.now();
   show(asking);
   questions.forEach((other, i) => { other.hidden = i !== at; });
+  photos.forEach((photo, i) => { photo.hidden = i !== Number(questions[at].dataset.photo); });
   const given = state.answers.find((answer) => answer.question === at)?.choice;
   for (const button of questions[at].querySelectorAll('button')) {
     button.setAttribute('aria-pressed', String(button.dataset.choice === given));

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use crate::comparison::align;
-use crate::interval::wilson;
 use crate::study::{Key, Question};
+use statistics::{Bootstrap, Estimate, bootstrap_mean, wilson};
 
 /// A file that the page of a study has saved.
 #[derive(Debug, Deserialize)]
@@ -45,6 +45,27 @@ pub struct Preference {
     pub wins: u64,
     /// All answers.
     pub answers: u64,
+    /// The same two numbers for each participant who was asked.
+    pub by_participant: Vec<(u64, u64)>,
+}
+
+impl Preference {
+    /// The share that chose the first, with what other participants and answers might have given: participants are resampled as wholes,
+    /// for the answers of one have much in common. Of a single participant the interval is Wilson's, and of those answers alone.
+    pub fn share(&self) -> Estimate {
+        let one =
+            |&(wins, answers): &(u64, u64)| (0..answers).map(|i| f64::from(u8::from(i < wins))).collect::<Vec<f64>>();
+        match self.by_participant.as_slice() {
+            [_, _, ..] => {
+                let answers: Vec<Vec<f64>> = self.by_participant.iter().map(one).collect();
+                bootstrap_mean(&answers, &Bootstrap::default())
+            }
+            _ => {
+                let (low, high) = wilson(self.wins, self.answers);
+                Estimate { mean: self.wins as f64 / self.answers as f64, low, high }
+            }
+        }
+    }
 }
 
 /// The result of a study.
@@ -65,7 +86,7 @@ pub struct Tally {
 /// # Errors
 /// When a file cannot be read or is not of a study.
 pub fn tally(files: &[PathBuf]) -> Result<Tally> {
-    let mut pairs: BTreeMap<(String, String), (u64, u64)> = BTreeMap::new();
+    let mut pairs: BTreeMap<(String, String), BTreeMap<usize, (u64, u64)>> = BTreeMap::new();
     let mut sessions: Vec<(String, String)> = Vec::new();
     let (mut left, mut repeated) = (0, Vec::new());
     for file in files {
@@ -82,12 +103,17 @@ pub fn tally(files: &[PathBuf]) -> Result<Tally> {
             let other = on_left.max(on_right);
             let chosen = if *choice == Choice::Left { on_left } else { on_right };
             let count = pairs.entry((key.runs[0].clone(), key.runs[other].clone())).or_default();
+            let count = count.entry(sessions.len()).or_default();
             count.0 += u64::from(chosen == 0);
             count.1 += 1;
             left += u64::from(*choice == Choice::Left);
         }
     }
-    let preferences = pairs.into_iter().map(|((run, other), (wins, answers))| Preference { run, other, wins, answers });
+    let preferences = pairs.into_iter().map(|((run, other), by_participant)| {
+        let by_participant: Vec<(u64, u64)> = by_participant.into_values().collect();
+        let (wins, answers) = by_participant.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        Preference { run, other, wins, answers, by_participant }
+    });
     Ok(Tally { preferences: preferences.collect(), participants: sessions.len(), left, repeated })
 }
 
@@ -114,25 +140,33 @@ fn read(path: &Path) -> Result<(Answers, Key)> {
 }
 
 impl Tally {
-    /// For a terminal: a line for each pair of runs, with the 95 % interval ([`wilson`]) of the share that preferred the
-    /// first.
+    /// How the intervals were found, in words.
+    pub(crate) fn interval(&self) -> &'static str {
+        if self.participants > 1 {
+            "the interval resamples participants as wholes"
+        } else {
+            "the interval is Wilson's, of this participant's answers alone"
+        }
+    }
+
+    /// For a terminal: a line for each pair of runs, with the share that preferred the first ([`Preference::share`]).
     pub fn table(&self) -> String {
         let head = ["preferred to", "answers", "share", "95 % interval"].map(str::to_owned).to_vec();
         let mut rows = vec![("run".to_owned(), head)];
-        for Preference { run, other, wins, answers } in &self.preferences {
-            let (low, high) = wilson(*wins, *answers);
+        for preference in &self.preferences {
+            let Preference { run, other, wins, answers, .. } = preference;
+            let Estimate { mean, low, high } = preference.share();
             let percent = |share: f64| format!("{:.1} %", 100.0 * share);
-            let share = percent(*wins as f64 / *answers as f64);
             let interval = format!("{} to {}", percent(low), percent(high));
-            rows.push((run.clone(), vec![other.clone(), format!("{wins} of {answers}"), share, interval]));
+            rows.push((run.clone(), vec![other.clone(), format!("{wins} of {answers}"), percent(mean), interval]));
         }
         let all: u64 = self.preferences.iter().map(|preference| preference.answers).sum();
         format!(
-            "{}\n{} participant(s); the left image was chosen {} of {all} times; the interval is Wilson's and takes all \
-             answers as independent",
+            "{}\n{} participant(s); the left image was chosen {} of {all} times; {}",
             align(&rows),
             self.participants,
-            self.left
+            self.left,
+            self.interval()
         )
     }
 }
@@ -144,7 +178,7 @@ mod tests {
     use super::*;
 
     fn key() -> Key {
-        let question = |left, right| Question { prompt: "a dog".into(), seed: 0, left, right };
+        let question = |left, right| Question { subject: None, prompt: "a dog".into(), seed: 0, left, right };
         let questions = vec![question(0, 1), question(1, 0), question(2, 0), question(0, 2)];
         Key { runs: vec!["ours".into(), "b".into(), "c".into()], questions }
     }
@@ -170,12 +204,26 @@ mod tests {
             write("copy.json", &first),
         ];
         let tally = tally(&files).unwrap();
-        let pair = |other: &str, wins, answers| Preference { run: "ours".into(), other: other.into(), wins, answers };
-        assert_eq!(tally.preferences, [pair("b", 2, 3), pair("c", 1, 3)]);
+        let pair = |other: &str, by_participant: [(u64, u64); 2]| {
+            let [wins, answers] =
+                [by_participant[0].0 + by_participant[1].0, by_participant[0].1 + by_participant[1].1];
+            Preference {
+                run: "ours".into(),
+                other: other.into(),
+                wins,
+                answers,
+                by_participant: by_participant.to_vec(),
+            }
+        };
+        assert_eq!(tally.preferences, [pair("b", [(2, 2), (0, 1)]), pair("c", [(0, 2), (1, 1)])]);
         assert_eq!((tally.participants, tally.left, &tally.repeated), (2, 2, &vec![files[2].clone()]));
         let table = tally.table();
+        // Two participants of one opinion each: both may be drawn twice.
+        assert!(table.contains("ours  b             2 of 3   50.0 %  0.0 % to 100.0 %"), "{table}");
         // Two of three: scipy.stats.binomtest(2, 3).proportion_ci(method="wilson") is 0.20766 to 0.93851.
-        assert!(table.contains("ours  b             2 of 3   66.7 %  20.8 % to 93.9 %"), "{table}");
+        let alone = Preference { by_participant: vec![(2, 3)], ..tally.preferences[0].clone() };
+        let Estimate { low, high, .. } = alone.share();
+        assert!((low - 0.20766).abs() < 1e-5 && (high - 0.93851).abs() < 1e-5);
     }
 
     #[test]

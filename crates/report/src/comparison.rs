@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use maud::{Markup, html};
-use runs::{ComparedRun, Estimate, Metrics, RunComparison};
+use runs::{ComparedRun, Metrics, RunComparison};
+use statistics::Estimate;
 
 use crate::embedded::Image;
 use crate::generated::{Generated, generated};

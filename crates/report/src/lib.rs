@@ -1,6 +1,7 @@
 //! Runs as HTML pages.
 //!
-//! [`run_page`] shows one run, [`Comparison`] several side by side and as a blind study, whose answers [`tally`] counts.
+//! [`run_page`] shows one run, [`Comparison`] several side by side and as a blind study, whose answers [`tally`] counts;
+//! [`table_page`] a table of methods.
 //! Each page is one HTML file with its images inside; it fits a laptop and a phone and needs no network.
 //!
 //! ```
@@ -24,16 +25,16 @@ mod configuration;
 mod embedded;
 mod embedding;
 mod generated;
-mod interval;
 mod page;
 mod run;
 mod run_page;
 mod scores;
 mod study;
+mod table_page;
 
 pub use answers::{Preference, Tally, tally};
 pub use comparison::Comparison;
-pub use interval::wilson;
 pub use page::is_page;
 pub use run_page::run_page;
 pub use study::StudyOptions;
+pub use table_page::{table_page, table_study};

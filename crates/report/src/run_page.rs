@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use images::Plot;
 use maud::{Markup, PreEscaped, html};
-use runs::{Comparison, Entry, Sample, SampleTime, layout};
+use runs::{Comparison, Ending, Entry, Sample, SampleTime, StopRecord, TrainConfig, layout};
 
 use crate::embedded::Image;
 use crate::generated::{Generated, generated};
@@ -30,12 +31,15 @@ const OF_PROMPT: usize = 4;
 pub fn run_page(folder: &Path) -> Result<String> {
     let run = Run::open(folder)?;
     let log = run.log()?;
+    let stop = StopRecord::read(run.folder())?;
     let comparison = Comparison::read(&run.folder().join(layout::COMPARISON))?;
     let comparison = comparison.unwrap_or_else(|| Comparison { columns: Vec::new(), rows: Vec::new() });
     let all = [
         ("configuration", "Configuration", Some(configuration::body(&run)?)),
         ("photos", "Contact sheet", contact_sheet(&run)?),
-        ("curves", "Losses", curves(&log)),
+        ("reference", "Reference", reference(&run)?),
+        ("curves", "Losses", plots(&runs::curves(&log), CURVE_NOTE)),
+        ("stop", "Adaptive length", adaptive_length(run.config(), stop.as_ref())),
         ("samples", "Samples", samples(&run)?),
         ("comparison", "Before and after", before_and_after(&run, &comparison)?),
         ("images", "Images", images(&run, &comparison)?),
@@ -44,15 +48,21 @@ pub fn run_page(folder: &Path) -> Result<String> {
         ("embedding", "Embedding", embedding::body(&run)?),
     ];
     let all: Vec<_> = all.into_iter().filter_map(|(id, title, body)| Some(Section::new(id, title, body?))).collect();
-    Ok(sections(&format!("{} – {}", run.subject(), run.name()), &header(&run, &log), &all))
+    Ok(sections(&format!("{} – {}", run.subject(), run.name()), &header(&run, &log, stop.as_ref()), &all))
 }
 
-fn header(run: &Run, log: &[Entry]) -> Markup {
+fn header(run: &Run, log: &[Entry], stop: Option<&StopRecord>) -> Markup {
     let config = run.config();
     let configured = config.steps() as u64;
     let done = log.last().map_or(0, |entry| entry.step);
-    let steps =
-        if done < configured { format!("{done} of {configured} steps so far") } else { format!("{done} steps") };
+    let steps = match stop.map(|stop| stop.ending) {
+        Some(Some(Ending { done: of_phase, taken, .. })) if taken < of_phase => {
+            format!("{done} steps, of which the last {} are not taken", of_phase - taken)
+        }
+        Some(None) => format!("{done} of at most {configured} steps so far"),
+        None if done < configured => format!("{done} of {configured} steps so far"),
+        None | Some(Some(_)) => format!("{done} steps"),
+    };
     let seconds: f64 = log.iter().filter_map(|entry| entry.values.get("seconds")).filter(|value| !value.is_nan()).sum();
     let facts = [
         ("method", config.method.clone()),
@@ -93,12 +103,26 @@ fn contact_sheet(run: &Run) -> Result<Option<Markup>> {
     Ok(Some(figure(&Image::open(&run.inside(path)?, GRID)?, &alt, caption)))
 }
 
-fn curves(log: &[Entry]) -> Option<Markup> {
-    let plots = runs::curves(log);
+/// Where the reference photo shows the subject, of a run whose model looks at one.
+fn reference(run: &Run) -> Result<Option<Markup>> {
+    let path = run.folder().join(layout::REFERENCE_MASK);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let alt = format!("The reference photo of {} under its masks", run.subject());
+    let caption = "The photo that the model looks at, bright where it takes the subject to be: a column for each layer that looks, a row \
+                   for each timestep.";
+    Ok(Some(figure(&Image::open(&run.inside(path)?, GRID)?, &alt, caption)))
+}
+
+/// Below the losses.
+const CURVE_NOTE: &str = "Thin: each step; thick: smoothed. Point at a curve, or move along it with the arrow keys.";
+
+fn plots(plots: &[Plot], note: &str) -> Option<Markup> {
     (!plots.is_empty()).then(|| {
         html! {
             div {
-                @for plot in &plots {
+                @for plot in plots {
                     figure class="plot" {
                         // Each screen gets texts of readable size.
                         div class="wide" { (PreEscaped(plot.svg(1000, 320))) }
@@ -106,12 +130,30 @@ fn curves(log: &[Entry]) -> Option<Markup> {
                         p class="reading" aria-live="polite" {}
                     }
                 }
-                p class="note" {
-                    "Thin: each step; thick: smoothed. Point at a curve, or move along it with the arrow keys."
-                }
+                p class="note" { (note) }
             }
         }
     })
+}
+
+/// The curve by which a run has stopped, or will.
+fn adaptive_length(config: &TrainConfig, record: Option<&StopRecord>) -> Option<Markup> {
+    let (stop, record) = (config.stop.as_ref()?, record?);
+    let phase = config.phases.get(&record.phase)?;
+    let seconds: f64 = record.measurements.iter().map(|at| at.seconds).sum();
+    let ending = match record.ending {
+        Some(Ending { reason, done, taken }) => {
+            format!("stopped after {done} of {} steps, as {}, and took step {taken}", phase.steps, reason.text())
+        }
+        None => format!("is on its way, of at most {} steps", phase.steps),
+    };
+    let note = format!(
+        "Phase {} {ending}. Gain: 1 - loss / the base model's loss with the class noun, on a fixed batch. {} took {}.",
+        record.phase.replace('_', " "),
+        counted(record.measurements.len(), "measurement"),
+        duration(seconds)
+    );
+    plots(&record.curves(stop.clip().map(|clip| clip.floor)), &note)
 }
 
 /// The prompts at the end, and on the way there.

@@ -1,7 +1,8 @@
 //! Scores of evaluations as tables.
 
 use maud::{Markup, html};
-use runs::{Estimate, Evaluation, Metrics, Variant};
+use runs::{Evaluation, Metrics, Variant};
+use statistics::{Estimate, Share};
 
 use crate::page::{cell, table};
 use crate::run::counted;
@@ -45,6 +46,7 @@ pub(crate) fn tables(evaluation: &Evaluation) -> Markup {
         div {
             (by_row("", &rows))
             p class="note" { (summary(evaluation)) }
+            @for line in obeyed(evaluation) { p class="note" { (line) } }
             @for variant in variants {
                 details { summary { (named(variant, "each prompt")) } (by_prompt(variant)) }
             }
@@ -57,6 +59,20 @@ fn summary(evaluation: &Evaluation) -> String {
     let prompts = counted(evaluation.subject().map_or(0, |subject| subject.scores.prompts.len()), "prompt");
     let images = counted(evaluation.images_per_prompt, "image");
     format!("{prompts} with {images} each, scored by {}.", evaluation.clip.name)
+}
+
+/// How many images show what their prompts ask for, and how far that can be trusted.
+fn obeyed(evaluation: &Evaluation) -> Vec<String> {
+    let counted = |variant: &Variant| {
+        let Share { count, of } = variant.scores.obeyed()?;
+        let whose = if variant.name == Variant::SUBJECT { "" } else { " of the base model" };
+        Some(format!("{count} of {of} images{whose} show all that their prompts ask for."))
+    };
+    let mut lines: Vec<String> = evaluation.variants.iter().filter_map(counted).collect();
+    if let (false, Some(Share { count, of })) = (lines.is_empty(), evaluation.reader) {
+        lines.push(format!("Read by the judge, with which a person agrees on {count} of {of} images."));
+    }
+    lines
 }
 
 /// A table with a row for each named part of an evaluation, and a column for each score that any of them has.
@@ -95,6 +111,8 @@ mod tests {
             clip_t: estimate(0.25),
             clip_t_without_category: estimate(0.125),
             clip_i_masked: masked.map(estimate),
+            dino_i: None,
+            obeyed: None,
         };
         assert_eq!(text(&estimate(0.71234)), "0.712 [0.612, 0.812]");
         let (without, with) = (metrics(None), metrics(Some(0.75)));

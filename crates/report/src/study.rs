@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use maud::{Markup, html};
@@ -35,13 +35,16 @@ pub struct StudyOptions {
 /// What a study's page does not show: it is in the page and its answers, encoded, so that nobody reads it by accident.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Key {
-    /// The names of the runs.
+    /// The names of what is compared: the first with each of the others.
     pub(crate) runs: Vec<String>,
     pub(crate) questions: Vec<Question>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Question {
+    /// Whom the images show, where a study asks about several subjects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) subject: Option<String>,
     pub(crate) prompt: String,
     pub(crate) seed: u64,
     /// The index of the run whose image is on the left.
@@ -57,36 +60,54 @@ impl Key {
     pub(crate) fn unseal(sealed: &str) -> Result<Self> {
         Ok(serde_json::from_slice(&BASE64_STANDARD.decode(sealed)?)?)
     }
+}
 
-    /// Compares the first run with each of the others, as often with one as with another: first one image of each prompt,
-    /// then a second. The first run is on the left in half of the questions.
-    fn choose(comparison: &Comparison, options: &StudyOptions) -> Self {
-        let mut random = ChaCha8Rng::seed_from_u64(options.seed);
-        let Some((first, others)) = comparison.images.split_first() else { unreachable!("there are two runs or more") };
-        let mut questions = Vec::new();
-        for (i, other) in others.iter().enumerate() {
-            let mut shared: Vec<&Generated> =
-                first.iter().filter(|one| other.iter().any(|other| other.matches(one))).collect();
-            shuffle(&mut shared, &mut random);
-            let mut shared: Vec<(usize, &Generated)> = shared
-                .iter()
-                .enumerate()
-                .map(|(at, one)| (shared[..at].iter().filter(|before| before.prompt == one.prompt).count(), *one))
-                .collect();
-            shared.sort_by_key(|(before, _)| *before);
-            // What does not divide evenly goes to the first ones.
-            let count = (options.questions + others.len() - 1 - i) / others.len();
-            shared.truncate(count);
-            let mut sides: Vec<bool> = (0..shared.len()).map(|at| at % 2 == 0).collect();
-            shuffle(&mut sides, &mut random);
-            for ((_, one), is_left) in shared.into_iter().zip(sides) {
-                let (left, right) = if is_left { (0, i + 1) } else { (i + 1, 0) };
-                questions.push(Question { prompt: one.prompt.clone(), seed: one.seed, left, right });
-            }
+/// Two images of one prompt and seed that may be asked about.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
+    pub(crate) subject: Option<String>,
+    /// A photo of the subject.
+    pub(crate) photo: PathBuf,
+    pub(crate) category: String,
+    pub(crate) prompt: String,
+    pub(crate) seed: u64,
+    /// The image of what is compared with the others.
+    pub(crate) first: PathBuf,
+    /// The image of the other.
+    pub(crate) other: PathBuf,
+}
+
+/// A question with what it shows.
+struct Asked {
+    question: Question,
+    candidate: Candidate,
+}
+
+/// Of each other one, as many questions as of the next: first one image of each prompt, then a second. The first is on the left in
+/// half of them.
+fn choose(candidates: Vec<Vec<Candidate>>, options: &StudyOptions) -> Vec<Asked> {
+    let mut random = ChaCha8Rng::seed_from_u64(options.seed);
+    let others = candidates.len();
+    let mut asked = Vec::new();
+    for (i, mut shared) in candidates.into_iter().enumerate() {
+        shuffle(&mut shared, &mut random);
+        let earlier =
+            |at: usize, one: &Candidate| shared[..at].iter().filter(|before| before.prompt == one.prompt).count();
+        let turns: Vec<usize> = shared.iter().enumerate().map(|(at, one)| earlier(at, one)).collect();
+        let mut shared: Vec<(usize, Candidate)> = turns.into_iter().zip(shared).collect();
+        shared.sort_by_key(|(turn, _)| *turn);
+        // What does not divide evenly goes to the first ones.
+        shared.truncate((options.questions + others - 1 - i) / others);
+        let mut sides: Vec<bool> = (0..shared.len()).map(|at| at % 2 == 0).collect();
+        shuffle(&mut sides, &mut random);
+        for ((_, candidate), is_left) in shared.into_iter().zip(sides) {
+            let (left, right) = if is_left { (0, i + 1) } else { (i + 1, 0) };
+            let Candidate { subject, prompt, seed, .. } = candidate.clone();
+            asked.push(Asked { question: Question { subject, prompt, seed, left, right }, candidate });
         }
-        shuffle(&mut questions, &mut random);
-        Self { runs: comparison.names.clone(), questions }
     }
+    shuffle(&mut asked, &mut random);
+    asked
 }
 
 /// Fisher and Yates.
@@ -97,15 +118,79 @@ fn shuffle<T>(items: &mut [T], random: &mut ChaCha8Rng) {
     }
 }
 
+/// The page of a blind study of `names`, the first against each of the others, of which `candidates` has the images. Neither it nor
+/// an image's size, name or parameters tell whose the image is. Answers are kept in the browser and saved as a file for
+/// [`tally`](crate::tally).
+///
+/// # Errors
+/// When there are no candidates, or an image cannot be read.
+pub(crate) fn study(names: Vec<String>, candidates: Vec<Vec<Candidate>>, options: &StudyOptions) -> Result<String> {
+    ensure!(options.questions > 0, "a study needs at least one question");
+    let asked = choose(candidates, options);
+    let key = Key { runs: names, questions: asked.iter().map(|asked| asked.question.clone()).collect() };
+    let sealed = key.seal()?;
+    let id = hex::encode(&Sha256::digest(&sealed)[..6]);
+    let mut photos: Vec<(&Path, &str)> = Vec::new();
+    for Asked { candidate, .. } in &asked {
+        if !photos.iter().any(|(photo, _)| *photo == candidate.photo) {
+            photos.push((&candidate.photo, &candidate.category));
+        }
+    }
+    let questions = (1..).zip(&asked).map(|(n, asked)| question(n, asked, &photos)).collect::<Result<Vec<_>>>()?;
+    let category = photos.first().map_or("", |(_, category)| category);
+    let several = photos.iter().any(|(_, other)| *other != category);
+    let shown = photos
+        .iter()
+        .map(|(photo, category)| Ok(Image::anonymous(photo, SIDE)?.img(&format!("Photo of the {category}"))));
+    let shown = shown.collect::<Result<Vec<_>>>()?;
+    let body = html! {
+        main id="study" data-study=(id) data-sealed=(sealed) {
+            (intro(if several { None } else { Some(category) }, questions.len()))
+            div id="asking" hidden {
+                div class="bar-row" {
+                    button type="button" id="back" { "Back" }
+                    progress max=(questions.len()) aria-label="Questions answered" {}
+                    span id="count" {}
+                }
+                div class="ask" {
+                    @for photo in &shown { span class="photo" { (photo) } }
+                    div { p id="prompt" {} p { (QUESTION) } }
+                }
+                @for question in &questions { (question) }
+            }
+            (end())
+        }
+    };
+    Ok(document("Which image is better?", SCRIPT, &body))
+}
+
+fn question(number: usize, asked: &Asked, photos: &[(&Path, &str)]) -> Result<Markup> {
+    let Asked { question: Question { prompt, left, .. }, candidate } = asked;
+    let choice = |path: &Path, side: &str, key: &str| -> Result<Markup> {
+        let img = Image::anonymous(path, SIDE)?.img(&format!("The {side} image"));
+        Ok(html! { button type="button" data-choice=(side) { (img) kbd { (key) } } })
+    };
+    let (mut on_left, mut on_right) = (&candidate.first, &candidate.other);
+    if *left != 0 {
+        std::mem::swap(&mut on_left, &mut on_right);
+    }
+    let (left, right) = (choice(on_left, "left", "1")?, choice(on_right, "right", "2")?);
+    let photo = photos.iter().position(|(photo, _)| *photo == candidate.photo).unwrap_or(0);
+    Ok(html! {
+        section class="question" aria-label={ "Question " (number) } data-photo=(photo)
+            data-prompt=(without_placeholder(prompt)) hidden { (left) (right) }
+    })
+}
+
 impl Comparison {
-    /// The page of a blind study: neither it nor an image's size, name or parameters tell which run the image is of.
-    /// Answers are kept in the browser and saved as a file for [`tally`](crate::tally).
+    /// The page of a blind study: the first run against each of the others, of images of the same prompt and seed. Neither it nor an
+    /// image's size, name or parameters tell which run the image is of. Answers are kept in the browser and saved as a file for
+    /// [`tally`](crate::tally).
     ///
     /// # Errors
     /// When the runs are of different subjects or share no prompt and seed, there is no photo to show, or an image cannot be
     /// read.
     pub fn study(&self, options: &StudyOptions) -> Result<String> {
-        ensure!(options.questions > 0, "a study needs at least one question");
         let first = &self.runs[0];
         for (run, name) in self.runs.iter().zip(&self.names) {
             ensure!(
@@ -115,65 +200,40 @@ impl Comparison {
                 self.names[0]
             );
         }
-        let key = Key::choose(self, options);
+        let Some((images, others)) = self.images.split_first() else { unreachable!("there are two runs or more") };
+        let shares = others.iter().any(|other| images.iter().any(|one| other.iter().any(|other| other.matches(one))));
         ensure!(
-            !key.questions.is_empty(),
+            shares,
             "the runs have no images of the same prompt and seed; generate them with `evaluate` and equal options, or with \
              `generate --run RUN --out RUN/images`"
         );
-        let photo = Image::anonymous(&reference(first, options.reference.as_deref())?, SIDE)?;
-        let sealed = key.seal()?;
-        let id = hex::encode(&Sha256::digest(&sealed)[..6]);
-        let questions =
-            (1..).zip(&key.questions).map(|(n, question)| self.question(n, question)).collect::<Result<Vec<_>>>()?;
-        let category = &first.config().category;
-        let body = html! {
-            main id="study" data-study=(id) data-sealed=(sealed) {
-                (intro(category, questions.len()))
-                div id="asking" hidden {
-                    div class="bar-row" {
-                        button type="button" id="back" { "Back" }
-                        progress max=(questions.len()) aria-label="Questions answered" {}
-                        span id="count" {}
-                    }
-                    div class="ask" {
-                        (photo.img(&format!("Photo of the {category}")))
-                        div { p id="prompt" {} p { (QUESTION) } }
-                    }
-                    @for question in &questions { (question) }
-                }
-                (end())
-            }
+        let photo = reference(first, options.reference.as_deref())?;
+        let pair = |one: &Generated, other: &Generated| Candidate {
+            subject: None,
+            photo: photo.clone(),
+            category: first.config().category.clone(),
+            prompt: one.prompt.clone(),
+            seed: one.seed,
+            first: one.path.clone(),
+            other: other.path.clone(),
         };
-        Ok(document("Which image is better?", SCRIPT, &body))
-    }
-
-    fn question(&self, number: usize, question: &Question) -> Result<Markup> {
-        let Question { prompt, seed, left, right } = question;
-        let choice = |run: usize, side: &str, key: &str| -> Result<Markup> {
-            let found = self.images[run].iter().find(|one| one.prompt == *prompt && one.seed == *seed);
-            let found = found.with_context(|| format!("{} has lost an image of {prompt:?}", self.names[run]))?;
-            let img = Image::anonymous(&found.path, SIDE)?.img(&format!("The {side} image"));
-            Ok(html! { button type="button" data-choice=(side) { (img) kbd { (key) } } })
+        let shared = |others: &Vec<Generated>| -> Vec<Candidate> {
+            let found = images.iter().filter_map(|one| Some((one, others.iter().find(|other| other.matches(one))?)));
+            found.map(|(one, other)| pair(one, other)).collect()
         };
-        let (left, right) = (choice(*left, "left", "1")?, choice(*right, "right", "2")?);
-        Ok(html! {
-            section class="question" aria-label={ "Question " (number) } data-prompt=(without_placeholder(prompt)) hidden {
-                (left) (right)
-            }
-        })
+        study(self.names.clone(), others.iter().map(shared).collect(), options)
     }
 }
 
 /// What the paper asked of its participants.
 const QUESTION: &str = "Which image better keeps the identity of what the photo shows, and better matches the text?";
 
-fn intro(category: &str, questions: usize) -> Markup {
+fn intro(category: Option<&str>, questions: usize) -> Markup {
     html! {
         div id="intro" {
             h1 { "Which image is better?" }
             p {
-                "You will see a photo of a " (category) ", a text, and two images that were generated from both. Choose the one "
+                "You will see a photo" @if let Some(category) = category { " of a " (category) } ", a text, and two images that were generated from both. Choose the one "
                 "that better keeps the identity of what the photo shows and better matches the text. There are " (questions)
                 " questions."
             }
@@ -243,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_key_reads_back_and_cannot_be_read_by_accident() {
-        let question = Question { prompt: "a [V] dog".into(), seed: u64::MAX, left: 1, right: 0 };
+        let question = Question { subject: None, prompt: "a [V] dog".into(), seed: u64::MAX, left: 1, right: 0 };
         let key = Key { runs: vec!["run-a".into(), "run-b".into()], questions: vec![question] };
         let sealed = key.seal().unwrap();
         assert!(!sealed.contains("run"));

@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use common::{HOSTILE, full_run};
 use libtest_mimic::{Arguments, Completion, Trial};
-use report::{Comparison, Preference, StudyOptions, run_page, tally};
+use report::{Comparison, Preference, StudyOptions, run_page, table_page, tally};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -81,6 +81,7 @@ fn main() -> ExitCode {
         trial("faults_are_noticed", faults_are_noticed),
         trial("a_runs_page_works_on_a_laptop_and_a_phone", a_runs_page_works_on_a_laptop_and_a_phone),
         trial("a_comparison_loads", a_comparison_loads),
+        trial("a_table_fits_a_laptop_and_a_phone", a_table_fits_a_laptop_and_a_phone),
         trial(
             "a_study_takes_keys_and_clicks_survives_a_reload_and_its_answers_are_counted",
             a_study_takes_keys_and_clicks_survives_a_reload_and_its_answers_are_counted,
@@ -211,6 +212,33 @@ fn a_comparison_loads(browser: &Path) {
     }
 }
 
+fn a_table_fits_a_laptop_and_a_phone(browser: &Path) {
+    let parent = tempfile::tempdir().unwrap();
+    let (table, plan) = common::table(parent.path());
+    let page = table_page(&table, &plan, parent.path(), None).unwrap();
+    let check = r"
+        const names = [...document.querySelectorAll('svg text')].map((text) => text.textContent);
+        return {
+          loaded: images(), names, text: document.body.textContent,
+          fits: document.documentElement.scrollWidth <= innerWidth,
+        };";
+    for screen in [Screen::Laptop, Screen::Phone] {
+        let (result, errors) = visit(browser, &page, check, screen);
+        assert_eq!(errors, [""; 0]);
+        // Of the base model and two methods: two prompts, the attention and the embedding.
+        let loaded = result["loaded"].as_array().unwrap();
+        assert_eq!((loaded.len(), loaded.iter().all(|loaded| *loaded == true)), (12, true));
+        assert_eq!(result["fits"], true, "on a {screen:?}");
+        let hostile = &plan.methods[1].name;
+        let names = result["names"].as_array().unwrap();
+        assert!(names.iter().any(|name| name == hostile.as_str()), "{names:?}");
+        let text = result["text"].as_str().unwrap();
+        for said in [hostile.as_str(), "better: does not hold", "better: holds", "Not collected", "0.5000"] {
+            assert!(text.contains(said), "{said}");
+        }
+    }
+}
+
 fn a_study_takes_keys_and_clicks_survives_a_reload_and_its_answers_are_counted(browser: &Path) {
     let parent = tempfile::tempdir().unwrap();
     let runs = [full_run(parent.path(), "ours", 1e-5, 1), full_run(parent.path(), "theirs", 2e-6, 2)];
@@ -271,6 +299,7 @@ fn a_study_takes_keys_and_clicks_survives_a_reload_and_its_answers_are_counted(b
     let answers = parent.path().join("answers.json");
     fs::write(&answers, file.to_string()).unwrap();
     let tally = tally(&[answers]).unwrap();
-    let preference = Preference { run: "ours".into(), other: "theirs".into(), wins, answers: 6 };
+    let by_participant = vec![(wins, 6)];
+    let preference = Preference { run: "ours".into(), other: "theirs".into(), wins, answers: 6, by_participant };
     assert_eq!((tally.preferences, tally.participants, tally.left), (vec![preference], 1, 4));
 }

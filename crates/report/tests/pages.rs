@@ -9,8 +9,12 @@ use std::path::Path;
 use common::{
     HOSTILE, attended, bare_run, compared, config, evaluated, full_run, image, inspected, logged, row, run_of,
 };
-use report::{Comparison, StudyOptions, run_page};
-use runs::{BeforeOrAfter, ComparisonRow, InspectionImage};
+use report::{Comparison, StudyOptions, run_page, table_page, table_study, tally};
+use runs::{
+    AutoStop, BeforeOrAfter, ComparisonRow, Ending, InspectionImage, Measurement, Reason, Stop, StopClip, StopRecord,
+    TimestepBin, TrainConfig,
+};
+use tables::Table;
 
 fn options() -> StudyOptions {
     StudyOptions { questions: 20, seed: 1, reference: None }
@@ -308,6 +312,38 @@ fn a_study_asks_about_shared_images_and_tells_nothing_of_runs() {
 }
 
 #[test]
+fn a_tables_study_is_blind_and_its_answers_come_to_the_tables_page() {
+    let parent = tempfile::tempdir().unwrap();
+    let (table, plan) = common::table(parent.path());
+    let photo = parent.path().join("photo.png");
+    image(&photo, 32, 9);
+    let photos = [photo];
+    let page = table_study(&table, &plan, parent.path(), &photos, &options()).unwrap();
+    // Of one subject there are images of two prompts, by the reference and one other method.
+    assert_eq!(page.matches("<section class=\"question\"").count(), 2);
+    assert_eq!(page.matches("class=\"photo\"").count(), 1);
+    assert!(!["rex", "ours", "TI &amp;", ".png"].iter().any(|word| page.contains(word)));
+    let value = |name: &str| page.split(&format!("{name}=\"")).nth(1).unwrap().split('"').next().unwrap();
+    let answers = parent.path().join("answers.json");
+    let file = serde_json::json!({
+        "study": value("data-study"), "session": "1", "sealed": value("data-sealed"),
+        "answers": [{"question": 0, "choice": "left"}, {"question": 1, "choice": "right"}],
+    });
+    fs::write(&answers, file.to_string()).unwrap();
+    let tally = tally(&[answers]).unwrap();
+    assert_eq!((tally.preferences.len(), tally.preferences[0].answers), (1, 2));
+    let page = table_page(&table, &plan, parent.path(), Some(&tally)).unwrap();
+    assert!(
+        page.contains("of this participant&#39;s answers alone")
+            || page.contains("of this participant's answers alone")
+    );
+    assert!(!page.contains("Not collected"));
+    let nobody = Table { subjects: Vec::new(), ..table };
+    let error = table_study(&nobody, &plan, parent.path(), &photos, &options()).unwrap_err().to_string();
+    assert!(error.contains("nothing to choose from"), "{error}");
+}
+
+#[test]
 fn what_cannot_be_compared_is_said() {
     let parent = tempfile::tempdir().unwrap();
     let [a, b] = ["a", "b"].map(|name| bare_run(parent.path(), name, 1e-5));
@@ -330,4 +366,52 @@ fn what_cannot_be_compared_is_said() {
     fs::write(b.join("config.json"), config.replace("\"sha256\": \"", "\"sha256\": \"00")).unwrap();
     let comparison = Comparison::open(&[parent.path().join("a"), b]).unwrap();
     says(comparison.study(&options()).unwrap_err(), "b and a have learned from different photos");
+}
+
+#[test]
+fn a_run_that_stops_shows_the_curve_by_which_it_does() {
+    let parent = tempfile::tempdir().unwrap();
+    let clip = StopClip { model: "clip".into(), floor: 0.75, ..StopClip::default() };
+    let stop = Some(Stop::Auto(AutoStop { clip: Some(clip), ..AutoStop::default() }));
+    let run = run_of(parent.path(), "run", |photos| TrainConfig { stop, ..config(photos, 1e-5) });
+    assert_eq!(headings(&run_page(&run).unwrap()), ["Configuration", "Losses"]);
+    let at = |step: usize, alignment: Option<f64>| Measurement {
+        step,
+        gains: vec![0.1 * step as f64, 0.3],
+        gain: 0.05 * step as f64 + 0.15,
+        text_alignment: alignment,
+        seconds: 1.5,
+    };
+    let mut record = StopRecord {
+        phase: "unet".to_owned(),
+        bins: [[0, 500], [500, 1000]].map(|[from, to]| TimestepBin { from, to, base_loss: 0.2 }).to_vec(),
+        text_alignment: Some(0.3),
+        measurements: vec![at(0, Some(0.9)), at(5, None), at(10, None), at(15, Some(0.8))],
+        ending: None,
+    };
+    let page = |record: &StopRecord| {
+        record.write(&run).unwrap();
+        assert_eq!(StopRecord::read(&run).unwrap().as_ref(), Some(record));
+        run_page(&run).unwrap()
+    };
+    let on_its_way = page(&record);
+    assert_eq!(headings(&on_its_way), ["Configuration", "Losses", "Adaptive length"]);
+    for part in
+        ["30 of at most 30 steps so far", "Phase unet is on its way, of at most 15 steps", "timesteps 500 to 999"]
+    {
+        assert!(on_its_way.contains(part), "{part}");
+    }
+    assert!(!on_its_way.contains("is taken"));
+    record.ending = Some(Ending { reason: Reason::Levelled, done: 15, taken: 10 });
+    let ended = page(&record);
+    for part in [
+        "30 steps, of which the last 5 are not taken",
+        "Phase unet stopped after 15 of 15 steps, as what it gains has levelled out, and took step 10.",
+        "4 measurements took 6 s.",
+        "step 10 is taken",
+        "text alignment, 1 is the base model&#39;s",
+        "floor",
+    ] {
+        assert!(ended.contains(part), "{part}");
+    }
 }

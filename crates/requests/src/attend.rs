@@ -67,6 +67,13 @@ pub struct Attend {
     pub single_file: SingleFile,
 }
 
+impl Attend {
+    /// The heat maps of a prompt with the command's defaults.
+    pub fn new(prompt: impl Into<String>) -> Self {
+        Self { prompt: prompt.into(), factors: factors(), ..Self::default() }
+    }
+}
+
 /// DAAM's.
 fn factors() -> Vec<i64> {
     vec![1, 2, 4]

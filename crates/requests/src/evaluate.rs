@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::{Compute, Sampler, Seed, Size, bounded};
@@ -12,10 +12,11 @@ use crate::{Compute, Sampler, Seed, Size, bounded};
 /// CLIP-I says how much the images look like the photos, CLIP-T how much they show what the prompts say. Images that are there
 /// already are kept, so the same command continues an interrupted evaluation.
 #[derive(Args, Debug, Clone, Default, Serialize, Deserialize)]
+#[command(group(ArgGroup::new("evaluated").required(true).multiple(true).args(["run", "check_judge"])))]
 pub struct Evaluate {
     /// Folder of a finished training run
     #[arg(long)]
-    pub run: PathBuf,
+    pub run: Option<PathBuf>,
     /// Where the run's base model is now, if it has been moved
     #[arg(long)]
     pub model: Option<PathBuf>,
@@ -30,9 +31,18 @@ pub struct Evaluate {
     #[arg(long)]
     #[serde(default)]
     pub base: bool,
-    /// CLIP that scores: a name or a folder; unset, clip/ in the base model's folder, or clip-vit-b32
+    /// CLIP that scores: a name or a folder; unset, judge/ or clip/ in the base model's folder, or clip-vit-b32
     #[arg(long)]
     pub clip: Option<PathBuf>,
+    /// Check the judge and score no images: what it sees in pictures whose captions are known
+    ///
+    /// For a base model that has a judge of its own, as the miniature has: --model names it, or --run one of its runs.
+    #[arg(long)]
+    #[serde(default)]
+    pub check_judge: bool,
+    /// Folder of a DINO (facebook/dino-vits16) for DINO-I, the likeness as DINO sees it
+    #[arg(long, value_name = "FOLDER")]
+    pub dino: Option<PathBuf>,
     /// Folder to write to: new, empty, or of an earlier call; unset, RUN/evaluation/NAME OF THE PROMPTS
     #[arg(long, value_name = "FOLDER", alias = "output-dir")]
     pub out: Option<PathBuf>,
@@ -75,7 +85,7 @@ impl Evaluate {
 
     /// The evaluation of a run with the command's defaults.
     pub fn new(run: impl Into<PathBuf>) -> Self {
-        Self { run: run.into(), images: Self::IMAGES, ..Self::default() }
+        Self { run: Some(run.into()), images: Self::IMAGES, ..Self::default() }
     }
 }
 

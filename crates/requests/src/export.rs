@@ -84,6 +84,8 @@ pub enum ExportFormat {
     Lora,
     /// NeTI's mapper, which only `generate --embedding` of this program reads
     Neti,
+    /// ViCo's blocks and embedding, which only `generate --embedding` of this program reads
+    Vico,
     /// Custom Diffusion's file, as diffusers names its tensors: the keys and values, with the embeddings in files beside it
     CustomDiffusion,
 }

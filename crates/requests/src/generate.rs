@@ -50,11 +50,16 @@ pub struct Generate {
     pub latents: Option<PathBuf>,
     /// Safetensors file with the embedding of a token, as textual inversion makes it; can be repeated
     ///
-    /// Prompts call it by the token that the file names, or by the file's name without its ending. A mapper of NeTI is taken too,
-    /// one at most; its token is [V] as well, unless --run has a subject.
+    /// Prompts call it by the token that the file names, or by the file's name without its ending. A mapper of NeTI and a file of
+    /// ViCo are taken too, one of each at most; its token is [V] as well, unless --run has a subject.
     #[arg(long = "embedding", value_name = "FILE")]
     #[serde(default)]
     pub embeddings: Vec<PathBuf>,
+    /// Photo of the subject that a model of the method vico looks at; unset, the run's own copy of its first photo
+    ///
+    /// Its central square is taken.
+    #[arg(long, value_name = "PHOTO")]
+    pub reference: Option<PathBuf>,
     /// Look for NaN and infinite weights before starting
     #[arg(long)]
     #[serde(default)]

@@ -35,6 +35,7 @@ mod probe;
 mod report;
 mod seed;
 mod shared;
+mod table;
 mod train;
 mod weights;
 
@@ -61,7 +62,8 @@ pub use probe::{Probe, ProbedComponent};
 pub use report::Report;
 pub use seed::Seed;
 pub use shared::{Compute, Profiling, Sampler, SingleFile, Size};
-pub use train::{NO_RESULTS, PhaseFlags, Preset, Train, TrainOptions};
+pub use table::{Keep, Pieces, Shard, Table, TableAction, TableFolder, TableFormat};
+pub use train::{NO_RESULTS, PhaseFlags, Preset, StopKind, Train, TrainOptions};
 pub use weights::{Weights, WeightsAction};
 
 /// Personalise Stable Diffusion with a few photos, by attention-aligned DreamBooth (arXiv 2406.05000)
@@ -107,6 +109,7 @@ pub enum Command {
     Generate(Box<Generate>),
     Evaluate(Box<Evaluate>),
     Ablate(Box<Ablate>),
+    Table(Table),
     Attend(Box<Attend>),
     Inspect(Box<Inspect>),
     Report(Report),
@@ -206,6 +209,9 @@ mod tests {
                 })
                 .unwrap()
         });
+        assert_eq!(made(Command::Inspect(Inspect::new("r").into())), parsed("x inspect --run r"));
+        let attend = Attend { run: Some("r".into()), ..Attend::new("p") };
+        assert_eq!(made(Command::Attend(attend.into())), parsed("x attend --run r --prompt p"));
         assert_eq!(made(Command::Train(Box::default())), parsed("x train"));
     }
 }

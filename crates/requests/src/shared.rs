@@ -38,12 +38,14 @@ pub struct Sampler {
     pub guidance_scale: Option<f64>,
     /// Scheduler of the denoising steps
     ///
-    /// Unset, the model's own (dpm-solver++ where diffusers has one for it that this program lacks), and for `evaluate`
+    /// Unset, the run's validation.scheduler, or the model's own (dpm-solver++ where diffusers has one for it that this program lacks), and for `evaluate`
     /// dpm-solver++, as the authors use. They end at the least noise of training (final_sigmas_type sigma_min); this program
     /// ends at none, unless the model's scheduler_config.json says otherwise.
     #[arg(long, value_enum, visible_alias = "sampler")]
     pub scheduler: Option<SchedulerKind>,
-    /// Eta of the DDIM scheduler, from 0 to 1: the share of DDPM's noise that each step adds; unset, 0
+    /// Eta of the DDIM scheduler, from 0 to 1: the share of DDPM's noise that each step adds
+    ///
+    /// Unset, the run's validation.eta, or 0.
     #[arg(long)]
     pub eta: Option<f64>,
 }

@@ -122,8 +122,8 @@ pub struct TrainOptions {
     #[arg(long, value_name = "PHOTOS:NOUN")]
     #[serde(default)]
     pub add_concept: Vec<AddedConcept>,
-    /// Method: attndreambooth, attndreambooth-lora, textual-inversion, dreambooth, ti-db, custom-diffusion, oft, coft, lora or neti
-    /// [default: attndreambooth]
+    /// Method: attndreambooth, attndreambooth-lora, textual-inversion, dreambooth, ti-db, custom-diffusion, oft, coft, lora,
+    /// neti or vico [default: attndreambooth]
     #[arg(long, value_name = "NAME")]
     pub method: Option<String>,
     /// Preset of AttnDreamBooth to start from
@@ -138,12 +138,24 @@ pub struct TrainOptions {
     #[arg(long, value_name = "PATH=VALUE")]
     #[serde(default)]
     pub set: Vec<String>,
-    /// Start from the embedding and the LoRA of a finished run, or of a file
+    /// Start from the embedding and the LoRA (or ViCo's blocks) of a finished run, or of a file
     #[arg(long, value_name = "RUN|FILE", help_heading = "Training options")]
     pub init_from: Option<PathBuf>,
     /// Steps of the last phase, for most methods the only one
     #[arg(long, value_name = "N", visible_alias = "max-train-steps", help_heading = "Training options")]
     pub steps: Option<usize>,
+    /// End the last phase where its gain levels out, with the snapshot of that point; its steps are then the most
+    ///
+    /// auto measures the loss on a fixed batch relative to the base model, by timesteps. dvar is for methods that train nothing
+    /// but an embedding: it ends where that loss hardly varies any more. [stop] of the configuration has their values.
+    #[arg(long, value_enum, value_name = "HOW", help_heading = "Training options")]
+    pub stop: Option<StopKind>,
+    /// A CLIP for --stop auto: also end before images follow their prompts too little; never the CLIP that scores them
+    #[arg(long, value_name = "FOLDER", requires = "stop", help_heading = "Training options")]
+    pub stop_clip: Option<PathBuf>,
+    /// The least text alignment that this CLIP may find, as a part of the base model's; unset, 0.8
+    #[arg(long, value_name = "PART", value_parser = part, requires = "stop_clip", help_heading = "Training options")]
+    pub stop_floor: Option<f64>,
     /// Learning rate of the last phase
     #[arg(long, value_name = "RATE", value_parser = rate, help_heading = "Training options")]
     pub learning_rate: Option<f64>,
@@ -176,6 +188,10 @@ pub struct TrainOptions {
     /// Side of the augmented crops in pixels; unset, what the model was trained for
     #[arg(long, value_name = "PIXELS", help_heading = "Training options")]
     pub resolution: Option<u32>,
+    /// What is used of what lies beside the photos.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub photos: PhotoFlags,
     /// Precision of computation; parameters and losses are always fp32
     #[arg(long, value_parser = training_dtype, value_name = "DTYPE", visible_alias = "mixed-precision", help_heading = "Computing options")]
     pub dtype: Option<Dtype>,
@@ -217,6 +233,36 @@ pub struct TrainOptions {
     #[command(flatten)]
     #[serde(flatten)]
     pub single_file: SingleFile,
+}
+
+/// What lies beside photos, and their shapes. Unset, none of it is used.
+#[derive(Args, Debug, Clone, Default, Serialize, Deserialize)]
+#[command(next_help_heading = "Photo options")]
+pub struct PhotoFlags {
+    /// Learn each photo with the caption beside it, NAME.txt or NAME.caption, in place of the prompt
+    ///
+    /// A caption names the subject, as in "a [V] dog, outdoors": by [V] or by the placeholder token, once, and by the class noun where
+    /// the method's prompt has it (right after [V] for AttnDreamBooth).
+    #[arg(long)]
+    #[serde(default)]
+    pub captions: bool,
+    /// Learn with captions, and say where they go: "a photo of a [V] [category], [caption]"
+    #[arg(long, value_name = "PROMPT")]
+    pub caption_template: Option<String>,
+    /// Let the loss count under the masks beside photos, NAME-masklabel.png (white is subject), or their alpha channels
+    #[arg(long, visible_alias = "masked-loss", aliases = ["alpha-mask", "masked-training"])]
+    #[serde(default)]
+    pub masks: bool,
+    /// Weigh the loss outside of masks so, from 0 to 1, in place of 0.1
+    #[arg(long, value_name = "WEIGHT", value_parser = weight)]
+    pub unmasked_weight: Option<f64>,
+    /// Crop photos to shapes near their own, in place of squares
+    ///
+    /// All shapes have about the area of a square of --resolution, with sides that are multiples of 64 for Stable Diffusion; all photos
+    /// of a batch have one shape.
+    #[arg(long, visible_alias = "enable-bucket", alias = "aspect-ratio-bucketing")]
+    #[serde(default)]
+    pub buckets: bool,
 }
 
 /// What people change most of AttnDreamBooth's phases.
@@ -271,12 +317,30 @@ pub enum Preset {
     Fast,
 }
 
+/// How the last phase ends.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StopKind {
+    /// Where what is gained over the base model levels out
+    Auto,
+    /// Where the loss of a fixed batch varies little (arXiv 2302.04841)
+    Dvar,
+}
+
+fn part(text: &str) -> Result<f64, String> {
+    bounded::within(0.0..=2.0, "it is a part of the base model's text alignment")(text)
+}
+
 fn steps(text: &str) -> Result<usize, String> {
     bounded::within(1..=1_000_000, "they are done one by one")(text)
 }
 
 fn rate(text: &str) -> Result<f64, String> {
     bounded::within(0.0..=1e3, "a learning rate is small")(text)
+}
+
+fn weight(text: &str) -> Result<f64, String> {
+    bounded::within(0.0..=1.0, "under a white mask it is 1")(text)
 }
 
 fn training_dtype(text: &str) -> Result<Dtype, String> {

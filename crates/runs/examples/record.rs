@@ -21,7 +21,7 @@ fn main() -> anyhow::Result<()> {
     anyhow::ensure!(changes.is_empty(), "resume with a changed configuration: {}", changes.join("; "));
     steps(run.path(), 300, 660)?;
 
-    let curves = runs::draw_curves(&runs::read_log(run.path())?);
+    let curves = runs::draw_curves(&runs::curves(&runs::read_log(run.path())?));
     images::save_png(&path.join("curves.png"), &curves, &[])
 }
 

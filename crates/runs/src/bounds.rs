@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 
 use options::Dtype;
 
-use crate::{Group, Phase, Prior, TrainConfig, Validation};
+use crate::{Captions, Group, Masks, Phase, Prior, Reference, Stop, TrainConfig, Validation};
 
 // The bounds are far above what anybody trains with; together they keep the number of a photo within 48 bits.
 /// Steps of a phase, and of a sampler.
@@ -39,12 +39,13 @@ impl TrainConfig {
         let shown = terminal::shortened(&self.prompt);
         ensure!(self.prompt.matches("[V]").count() == 1, "prompt is {shown:?}, but must have [V] exactly once");
         ensure!(!self.phases.is_empty(), "phases is empty, but a training needs at least one");
-        let Validation { steps, prompts, guidance_scale, .. } = &self.validation;
+        let Validation { steps, prompts, guidance_scale, eta, .. } = &self.validation;
         limits::within("steps", *steps, 1..=MAX_STEPS, "they are done one by one").context("validation")?;
         limits::within("the number of prompts", prompts.len(), 0..=MAX_IMAGES, "an image of each is generated")
             .context("validation")?;
         limits::within("guidance_scale", *guidance_scale, -1000.0..=1000.0, "more leaves nothing of the image")
             .context("validation")?;
+        limits::within("eta", eta.unwrap_or(0.0), 0.0..=1.0, "1 is all of DDPM's noise").context("validation")?;
         ensure!(self.dtype != Dtype::Fp16, "dtype is fp16, but training needs fp32, tf32 or bf16");
         for (name, phase) in &self.phases {
             phase.validate().with_context(|| format!("phase {}", terminal::shortened(name)))?;
@@ -55,6 +56,12 @@ impl TrainConfig {
         }
         if let Some(prior) = &self.prior {
             prior.validate().context("prior")?;
+        }
+        if let Some(Reference { attention_weight: weight }) = &self.reference {
+            ensure!(
+                *weight >= 0.0 && weight.is_finite(),
+                "reference.attention_weight is {weight}, but must be zero or more"
+            );
         }
         if let Some(ema) = &self.ema {
             ema.validate()?;
@@ -67,6 +74,48 @@ impl TrainConfig {
         if let Some(sizes) = &self.sizes {
             sizes.augmentation.validate().context("sizes")?;
         }
+        self.check_companions()?;
+        self.check_stop().context("stop")
+    }
+
+    /// What is used with photos, and what that does not go with.
+    fn check_companions(&self) -> Result<()> {
+        if let Some(Captions { template }) = &self.captions {
+            let shown = terminal::shortened(template);
+            ensure!(
+                template.matches(Captions::CAPTION).count() == 1 && template.matches("[V]").count() <= 1,
+                "captions.template is {shown:?}, but must have {} exactly once, and [V] at most once",
+                Captions::CAPTION
+            );
+        }
+        if let Some(Masks { unmasked_weight }) = &self.masks {
+            limits::within("masks.unmasked_weight", *unmasked_weight, 0.0..=1.0, "a white mask weighs 1")?;
+        }
+        for (key, is_set) in [("masks", self.masks.is_some()), ("buckets", self.buckets)] {
+            ensure!(
+                !is_set || self.sizes.is_none(),
+                "{key} and sizes are both set, but sizes places whole photos in squares with masks of their own: set sizes to \
+                 null, or leave {key} out"
+            );
+        }
+        Ok(())
+    }
+
+    /// What a run that may end early must have.
+    fn check_stop(&self) -> Result<()> {
+        let Some(stop) = &self.stop else { return Ok(()) };
+        stop.validate()?;
+        ensure!(self.last_phase().is_some(), "no phase has steps, of which it could end the last");
+        ensure!(
+            !self.keep_checkpoint,
+            "keep_checkpoint is for --extend, but a run that ends by its measurements cannot be extended: leave one of them out"
+        );
+        let only_embedding = |phase: &Phase| phase.trains.keys().all(|group| *group == Group::Embedding);
+        ensure!(
+            matches!(stop, Stop::Auto(_))
+                || self.phases.values().all(|phase| phase.steps == 0 || only_embedding(phase)),
+            "type is \"dvar\", which is for methods that train nothing but an embedding, as textual-inversion: give --stop auto"
+        );
         Ok(())
     }
 
@@ -103,7 +152,7 @@ impl TrainConfig {
             "trains has embedding, but the token {} is the model's own: set new_token to true",
             terminal::shortened(&self.placeholder)
         );
-        if phase.regularizes() {
+        if phase.regularizes() && self.captions.is_none() {
             let shown = terminal::shortened(&self.prompt);
             ensure!(
                 self.templates.is_none(),

@@ -40,4 +40,10 @@ impl Concept<'_> {
         let prompt = prompt.replace("[category]", self.category);
         if self.first { prompt } else { prompt.replace("[V]", self.placeholder) }
     }
+
+    /// A prompt that [`Concept::fill`] has filled, with the class noun alone where the subject was.
+    pub fn without_token(&self, prompt: &str) -> String {
+        let name = if self.first { "[V]" } else { self.placeholder };
+        prompt.replace(&format!("{name} {}", self.category), self.category).replace(name, self.category)
+    }
 }

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use options::{Adapter, Dtype, MaskedLoss, ModelOptions, optimizer, regularizer};
+use options::{Adapter, Dtype, GenerationSettings, MaskedLoss, ModelOptions, SchedulerKind, optimizer, regularizer};
 use photos::{Augmentation, SizeAugmentation};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::concept::{Concept, FurtherConcept};
 use crate::phase::{Group, Phase, Phases};
+use crate::stop::Stop;
 
 /// A training run's configuration; absent keys have the values of AttnDreamBooth's paper.
 ///
@@ -47,11 +48,16 @@ pub struct TrainConfig {
     /// Prompt templates in place of the one prompt, of which each sample has one at random: the name of a set, or a text file
     /// with one on each line.
     pub templates: Option<String>,
+    /// Captions beside the photos, `NAME.txt` or `NAME.caption`, in place of prompt and templates: each photo has its own.
+    pub captions: Option<Captions>,
     /// Seed that all randomness derives from.
     pub seed: u64,
     /// What is trained, phase after phase.
     #[schemars(with = "std::collections::BTreeMap<String, Phase>")]
     pub phases: Phases,
+    /// How the last phase ends before all of its steps are done; unset, it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Stop>,
     /// Adapter in the U-Net that the group `adapter` trains: LoRA or OFT.
     pub adapter: Option<Adapter>,
     /// AdamW's values but the learning rate.
@@ -60,6 +66,11 @@ pub struct TrainConfig {
     pub regularizer: RegularizerConfig,
     /// How photos become augmented crops.
     pub augmentation: Augmentation,
+    /// Crops keep the aspect ratios of their photos, in shapes of about the area of a square of `augmentation.resolution`; all of a
+    /// batch have one shape.
+    pub buckets: bool,
+    /// Masks of the subject beside the photos, or their alpha channels: how much the loss counts where.
+    pub masks: Option<Masks>,
     /// Show photos small, whole or enlarged, with a loss under a mask, as Custom Diffusion does: in place of crops.
     pub sizes: Option<Sizes>,
     /// Precision of computation: fp32, tf32 or bf16; trained parameters are always fp32.
@@ -76,6 +87,9 @@ pub struct TrainConfig {
     pub ema: Option<optimizer::EmaConfig>,
     /// Prior preservation (arXiv 2208.12242); the paper has none.
     pub prior: Option<Prior>,
+    /// Show the model another photo of the subject beside each sample, as ViCo does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Reference>,
     /// Validation images.
     pub validation: Validation,
     /// Save a checkpoint every N steps and after each phase but the last.
@@ -99,6 +113,39 @@ pub struct RegularizerConfig {
     pub category: regularizer::Category,
 }
 
+/// Captions beside photos.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Captions {
+    /// The prompt of a photo, in which `[caption]` stands for its caption: `[V]` must stand in one of the two.
+    pub template: String,
+}
+
+impl Captions {
+    /// What stands for a photo's caption.
+    pub const CAPTION: &str = "[caption]";
+}
+
+impl Default for Captions {
+    fn default() -> Self {
+        Self { template: Self::CAPTION.to_owned() }
+    }
+}
+
+/// Masks of the subject.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Masks {
+    /// The least weight of the loss: what a cell of the latents weighs that is black in the mask; a white one weighs 1.
+    pub unmasked_weight: f64,
+}
+
+impl Default for Masks {
+    fn default() -> Self {
+        Self { unmasked_weight: 0.1 }
+    }
+}
+
 /// Photos at different sizes, of which prompts tell (arXiv 2212.04488).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -115,6 +162,20 @@ impl Default for Sizes {
     fn default() -> Self {
         let phrases = "custom-diffusion".to_owned();
         Self { augmentation: SizeAugmentation::default(), phrases, masked_loss: MaskedLoss::default() }
+    }
+}
+
+/// Another photo of the subject beside each sample, at which the model looks (arXiv 2306.00971).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reference {
+    /// Weight of the regulariser of the token's attention in the reference.
+    pub attention_weight: f64,
+}
+
+impl Default for Reference {
+    fn default() -> Self {
+        Self { attention_weight: 5e-4 }
     }
 }
 
@@ -155,6 +216,12 @@ pub struct Validation {
     pub steps: usize,
     /// Guidance scale, likewise; small models need less than Stable Diffusion's 7.5.
     pub guidance_scale: f64,
+    /// Scheduler, likewise, by its name in diffusers or a short one such as `ddim`; unset, the model's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<SchedulerKind>,
+    /// DDIM's eta, likewise, from 0 to 1; unset, 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eta: Option<f64>,
     /// Prompt set, or its file, of the images that show the finished run; `none` for no images.
     pub results: String,
 }
@@ -162,7 +229,16 @@ pub struct Validation {
 impl Default for Validation {
     fn default() -> Self {
         let prompts = vec!["a photo of a [V] [category]".to_owned()];
-        Self { every: 0, prompts, seed: 0, steps: 25, guidance_scale: 7.5, results: "ours24".to_owned() }
+        let results = "ours24".to_owned();
+        Self { every: 0, prompts, seed: 0, steps: 25, guidance_scale: 7.5, scheduler: None, eta: None, results }
+    }
+}
+
+impl Validation {
+    /// `settings` with the guidance scale, the scheduler and the η of this run's images; steps and size stay.
+    pub fn sampler(&self, settings: &GenerationSettings) -> GenerationSettings {
+        let Self { guidance_scale, scheduler, eta, .. } = *self;
+        GenerationSettings { guidance_scale, scheduler, eta, ..*settings }
     }
 }
 
@@ -193,16 +269,20 @@ impl TrainConfig {
             init_from: None,
             prompt: "a photo of a [V] [category]".to_owned(),
             templates: None,
+            captions: None,
             seed: 0,
             phases: Phases::from([
                 phase(Group::Embedding, 60, 1e-3, 0.1, 0.0),
                 phase(Group::CrossAttention, 100, 2e-5, 2.0, 5.0),
                 phase(Group::Unet, 500, 2e-6, 2.0, 5.0),
             ]),
+            stop: None,
             adapter: None,
             optimizer: optimizer::Config::default(),
             regularizer: RegularizerConfig::default(),
             augmentation: Augmentation::default(),
+            buckets: false,
+            masks: None,
             sizes: None,
             dtype: Dtype::Fp32,
             gradient_checkpointing: false,
@@ -211,6 +291,7 @@ impl TrainConfig {
             snr_gamma: None,
             ema: None,
             prior: None,
+            reference: None,
             validation: Validation::default(),
             checkpoint_every: 100,
             keep_checkpoint: false,
@@ -263,6 +344,11 @@ impl TrainConfig {
             first: false,
         });
         std::iter::once(first).chain(further).collect()
+    }
+
+    /// How its photos are read: with what is beside them, where it is used.
+    pub fn photo_options(&self) -> photos::Options {
+        photos::Options { captions: self.captions.is_some(), masks: self.masks.is_some(), ..photos::Options::default() }
     }
 
     /// A prompt with the class noun filled in; `[V]` stays for the pipeline to replace.

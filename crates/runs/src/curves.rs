@@ -24,10 +24,10 @@ pub fn curves(log: &[Entry]) -> Vec<Plot> {
     losses.into_iter().map(|(name, values)| curve(log, name, values)).collect()
 }
 
-/// The same as one image, plots of 1200 × 400 one below the other.
-pub fn draw_curves(log: &[Entry]) -> RgbImage {
+/// Plots as one image, each of 1200 × 400, one below the other.
+pub fn draw_curves(plots: &[Plot]) -> RgbImage {
     let mut grid = Grid::new(1);
-    for plot in curves(log) {
+    for plot in plots {
         grid.push(plot.draw(1200, 400), "");
     }
     grid.draw()

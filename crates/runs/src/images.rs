@@ -49,6 +49,9 @@ pub struct ImageEntry {
     /// The files of embeddings that were named.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub embeddings: Vec<PathBuf>,
+    /// The reference photo that was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<PathBuf>,
     /// The device that computed, in LibTorch's words.
     pub device: String,
     /// The dtype of the computation, likewise.

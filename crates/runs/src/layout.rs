@@ -10,6 +10,11 @@ pub const MODEL_CONFIG: &str = "attndreambooth.json";
 pub const LOG: &str = "log.jsonl";
 /// Checkpoints, until the run is complete.
 pub const CHECKPOINTS: &str = "checkpoints";
+/// Of a run with `stop`: what was measured, and how it ended ([`StopRecord`](crate::StopRecord)).
+pub const STOP: &str = "stop.json";
+/// What such a run may still end with, until it is complete: the parameters that its last phase trains, as they were after
+/// some of its measurements.
+pub const SNAPSHOTS: &str = "snapshots";
 /// What a run starts from that starts from another one or a file: its own copy of the embedding and the adapter.
 pub const START: &str = "start.safetensors";
 /// The first augmented crops that the model is trained on.
@@ -20,6 +25,10 @@ pub const CURVES: &str = "curves.png";
 pub const SAMPLES: &str = "samples.png";
 /// The validation prompts on the way ([`samples`](crate::samples)).
 pub const VALIDATION: &str = "validation";
+/// The reference photo that the finished model looks at, where it looks at one: a square of the size of the crops.
+pub const REFERENCE: &str = "reference.png";
+/// Where the reference shows the subject, as the finished model sees it.
+pub const REFERENCE_MASK: &str = "reference_mask.png";
 /// Class images for prior preservation.
 pub const PRIOR: &str = "prior";
 /// The learned embedding: `{placeholder: [vectors, width]}`.

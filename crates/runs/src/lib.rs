@@ -5,6 +5,7 @@
 //! | `config.json` | configuration, base model and photos by their contents, versions and format | [`SavedRun`], [`TrainConfig`] |
 //! | `log.jsonl` | a JSON object for each step | [`Log`], [`read_log`] |
 //! | `events.out.tfevents.*` | the same for TensorBoard | [`Scalars`] |
+//! | `stop.json` | the measurements of `--stop`, and how the run ended by them | [`StopRecord`] |
 //! | `validation/`, `samples.png` | validation images | [`samples`] |
 //! | `comparison/` | the subject beside the base model | [`Comparison`] |
 //! | `evaluation/SET/` | images of a prompt set and their scores | [`Evaluation`], [`GalleryConfig`] |
@@ -66,6 +67,8 @@ mod samples;
 mod saved_config;
 mod saved_run;
 mod scores;
+mod stop;
+mod stop_record;
 
 mod tfevents;
 
@@ -75,7 +78,7 @@ pub use attention::{
 };
 pub use checkpoints::{CheckpointFolder, write_checkpoint};
 pub use concept::{Concept, FurtherConcept};
-pub use config::{Prior, RegularizerConfig, Sizes, TrainConfig, Validation, config_schema};
+pub use config::{Captions, Masks, Prior, Reference, RegularizerConfig, Sizes, TrainConfig, Validation, config_schema};
 pub use config_layers::ConfigLayers;
 pub use curves::{curves, draw_curves};
 pub use folder::{RunFolder, vacant};
@@ -90,8 +93,10 @@ pub use samples::{Comparison, ComparisonRow, Sample, SampleTime, samples};
 pub use saved_config::{SavedConfig, Versions, differences, holds_run};
 pub use saved_run::{Extends, FORMAT, RunRecord, SavedPhoto, SavedRun, by_contents};
 pub use scores::{
-    Ablation, AblationRow, AcrossRuns, Bootstrap, ClipName, ComparedRun, Differences, Estimate, Evaluation,
-    GalleryConfig, ImageScores, KindScores, Metrics, PromptScores, RunComparison, Scores, Variant, evaluations,
+    Ablation, AblationRow, AcrossRuns, ClipName, ComparedRun, Differences, Evaluation, GalleryConfig, ImageScores,
+    KindScores, Metrics, PromptScores, RunComparison, Scores, Variant, evaluations,
 };
+pub use stop::{AutoStop, Dvar, Stop, StopClip};
+pub use stop_record::{Ending, Measurement, Reason, StopRecord, TimestepBin};
 
 pub use tfevents::Scalars;

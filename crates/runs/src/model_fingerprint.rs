@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use fingerprint::Fingerprints;
 use serde::{Deserialize, Serialize};
+
+use crate::read::entries;
 
 /// A base model by its contents. Two places hold the same model when all files that matter are the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +34,23 @@ impl ModelFingerprint {
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Self { name, sha256: files.collect::<Result<_>>()? })
+    }
+
+    /// The weights in a model's folder, of which a CLIP has one file.
+    ///
+    /// # Errors
+    /// When there are none, or they cannot be read.
+    pub fn of_weights(folder: &Path) -> Result<Self> {
+        let weights = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "safetensors");
+        let named = |path: PathBuf| (path.file_name().unwrap_or_default().to_string_lossy().into_owned(), path);
+        let found = Self::of(folder, entries(folder)?.into_iter().filter(weights).map(named))?;
+        ensure!(!found.sha256.is_empty(), "{} has no weights, no file that ends in .safetensors", folder.display());
+        Ok(found)
+    }
+
+    /// Whether the two have a file of the same contents.
+    pub fn shares_file(&self, other: &Self) -> bool {
+        self.sha256.values().any(|sha256| other.sha256.values().any(|theirs| theirs == sha256))
     }
 
     /// Makes sure that `found` in the folder `model` is this model, which the run in `run` started with.

@@ -7,11 +7,17 @@ use anyhow::{Context, Result, ensure};
 
 use serde_json::Value;
 
-use crate::{TrainConfig, layout};
+use crate::{Stop, TrainConfig, layout};
 
 /// The values that say where something is, and not what.
-const PATHS: [&[&str]; 5] =
-    [&["model"], &["model_options", "tokenizer"], &["model_options", "config"], &["concept"], &["prior", "folder"]];
+const PATHS: [&[&str]; 6] = [
+    &["model"],
+    &["model_options", "tokenizer"],
+    &["model_options", "config"],
+    &["concept"],
+    &["prior", "folder"],
+    &["stop", "clip", "model"],
+];
 
 /// Takes out of a configuration what may change when its files are moved.
 pub(crate) fn clear(config: &mut Value) {
@@ -52,6 +58,10 @@ impl TrainConfig {
         if let (Some(own), Some(other)) = (&mut self.prior, &other.prior) {
             own.folder.clone_from(&other.folder);
         }
+        let clips = (self.stop.as_mut().and_then(Stop::clip_mut), other.stop.as_ref().and_then(Stop::clip));
+        if let (Some(own), Some(other)) = clips {
+            own.model.clone_from(&other.model);
+        }
     }
 }
 
@@ -61,7 +71,9 @@ impl TrainConfig {
 /// When the folder of prior images has another purpose too.
 pub fn settle_paths(config: &mut TrainConfig, out: &Path) -> Result<()> {
     let further = config.more_concepts.iter_mut().map(|further| &mut further.concept);
-    for path in [&mut config.model, &mut config.concept].into_iter().chain(&mut config.init_from).chain(further) {
+    let clip = config.stop.as_mut().and_then(Stop::clip_mut).map(|clip| &mut clip.model);
+    let paths = [&mut config.model, &mut config.concept].into_iter().chain(&mut config.init_from);
+    for path in paths.chain(further).chain(clip) {
         *path = absolute(path)?;
     }
     let Some(prior) = &mut config.prior else { return Ok(()) };

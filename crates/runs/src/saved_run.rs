@@ -14,12 +14,29 @@ use crate::{ModelFingerprint, RunFolder, SavedConfig, TrainConfig, Versions, dif
 pub const FORMAT: u32 = 3;
 
 /// A photo by its contents.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedPhoto {
     /// Its file's name when the run started.
     pub file: String,
     /// The SHA-256 of its bytes, in hexadecimal.
     pub sha256: String,
+    /// Its caption, where captions are used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caption: Option<String>,
+    /// The SHA-256 of its mask's file, where masks are used and it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<String>,
+}
+
+impl SavedPhoto {
+    fn of(photo: &Photo) -> Self {
+        Self {
+            file: photo.name(),
+            sha256: photo.sha256.clone(),
+            caption: photo.caption.as_ref().map(|caption| caption.text.clone()),
+            mask: photo.mask.as_ref().map(|mask| mask.sha256.clone()),
+        }
+    }
 }
 
 /// What a training records of itself before its first step.
@@ -38,6 +55,9 @@ pub struct RunRecord {
     /// The user's own class images, where it has prior preservation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prior_photos: Option<Vec<SavedPhoto>>,
+    /// The CLIP by which it may stop, by its weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_clip: Option<ModelFingerprint>,
     /// The finished run that it goes on from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extends: Option<Extends>,
@@ -128,10 +148,14 @@ impl SavedRun {
         };
         let mut left: VecDeque<Photo> = photos.into();
         let mut arranged = Vec::new();
-        for SavedPhoto { file, sha256 } in recorded.into_iter().flatten() {
-            match left.iter().position(|photo| photo.sha256 == *sha256).and_then(|at| left.remove(at)) {
+        for photo in recorded.into_iter().flatten() {
+            // Of several with the same bytes, the one with the same caption and mask.
+            let is_same = |found: &Photo| SavedPhoto { file: photo.file.clone(), ..SavedPhoto::of(found) } == *photo;
+            let at = left.iter().position(is_same);
+            let at = at.or_else(|| left.iter().position(|found| found.sha256 == photo.sha256));
+            match at.and_then(|at| left.remove(at)) {
                 Some(photo) => arranged.push(photo),
-                None => return refuse(format!("{file} is missing or has other contents")),
+                None => return refuse(format!("{} is missing or has other contents", photo.file)),
             }
         }
         match left.front() {
@@ -140,7 +164,8 @@ impl SavedRun {
         }
     }
 
-    /// Makes sure that a run resumes as it started, wherever its model and its photos are now.
+    /// Makes sure that a run resumes as it started, wherever its model and its photos are now; those of the record are in the
+    /// run's order ([`SavedRun::arrange`]).
     ///
     /// # Errors
     /// Names the values that differ.
@@ -152,6 +177,18 @@ impl SavedRun {
             self.folder.display(),
             changes.join("; ")
         );
+        let photos = |record: &'_ RunRecord| -> Vec<SavedPhoto> {
+            std::iter::once(&record.photos).chain(&record.more_photos).flatten().cloned().collect()
+        };
+        for (was, is) in photos(&self.record).iter().zip(&photos(record)) {
+            let what = if was.caption != is.caption { "caption" } else { "mask" };
+            ensure!(
+                (&was.caption, &was.mask) == (&is.caption, &is.mask),
+                "the run in {} cannot be resumed with another {what} of {}; leave that as it was, or start a new run",
+                self.folder.display(),
+                is.file
+            );
+        }
         Ok(())
     }
 
@@ -171,12 +208,14 @@ impl SavedRun {
 
 /// What photos are, by their bytes.
 pub fn by_contents<'a>(photos: impl IntoIterator<Item = &'a Photo>) -> Vec<SavedPhoto> {
-    photos.into_iter().map(|photo| SavedPhoto { file: photo.name(), sha256: photo.sha256.clone() }).collect()
+    photos.into_iter().map(SavedPhoto::of).collect()
 }
 
 /// A record without paths, and without what is compared by its contents.
 fn without_paths(record: &RunRecord) -> Result<Value> {
+    let moved = |clip: &ModelFingerprint| ModelFingerprint { name: String::new(), ..clip.clone() };
     let mut record = serde_json::to_value(RunRecord {
+        stop_clip: record.stop_clip.as_ref().map(moved),
         base_model: ModelFingerprint::default(),
         photos: Vec::new(),
         more_photos: Vec::new(),

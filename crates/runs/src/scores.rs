@@ -7,37 +7,10 @@ use anyhow::Result;
 use options::{GenerationSettings, SchedulerKind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use statistics::{Bootstrap, Estimate, Share};
 
 use crate::read::{entries, read, write};
 use crate::{Versions, layout};
-
-/// A mean and its confidence interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Estimate {
-    /// The mean.
-    pub mean: f64,
-    /// The interval's lower end.
-    pub low: f64,
-    /// The interval's upper end.
-    pub high: f64,
-}
-
-/// How confidence intervals are found.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Bootstrap {
-    /// How often the values are resampled.
-    pub resamples: usize,
-    /// The share of resampled means that lies inside the interval.
-    pub level: f64,
-    /// The seed of the resampling.
-    pub seed: u64,
-}
-
-impl Default for Bootstrap {
-    fn default() -> Self {
-        Self { resamples: 2000, level: 0.95, seed: 0 }
-    }
-}
 
 /// Scores: a number for one image, an [`Estimate`] for several.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -52,6 +25,13 @@ pub struct Metrics<T> {
     /// CLIP-I with everything but the subject painted over, in photos and images, where there are masks.
     #[serde(default = "none", skip_serializing_if = "Option::is_none")]
     pub clip_i_masked: Option<T>,
+    /// DINO-I, likeness to the subject as DINO sees it: the mean cosine with all photos, where a DINO was given.
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    pub dino_i: Option<T>,
+    /// Whether an image shows all that its prompt asks for beside the subject (1 or 0), as the judge's reader sees it, where the judge has
+    /// one and the prompt asks for something.
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    pub obeyed: Option<T>,
 }
 
 fn none<T>() -> Option<T> {
@@ -64,8 +44,10 @@ impl<T> Metrics<T> {
         let all = [
             ("CLIP-I", Some(&self.clip_i)),
             ("CLIP-I, subject only", self.clip_i_masked.as_ref()),
+            ("DINO-I", self.dino_i.as_ref()),
             ("CLIP-T", Some(&self.clip_t)),
             ("CLIP-T without the class noun", Some(&self.clip_t_without_category)),
+            ("obeyed", self.obeyed.as_ref()),
         ];
         all.into_iter().filter_map(|(name, score)| Some((name, score?))).collect()
     }
@@ -80,6 +62,16 @@ pub struct Scores {
     pub kinds: Vec<KindScores>,
     /// By prompt.
     pub prompts: Vec<PromptScores>,
+}
+
+impl Scores {
+    /// How many images show all that their prompts ask for, of those whose prompts ask for something; none where nobody has read them.
+    pub fn obeyed(&self) -> Option<Share> {
+        let images = self.prompts.iter().flat_map(|prompt| &prompt.images);
+        let read: Vec<f64> = images.filter_map(|image| image.scores.obeyed).collect();
+        let count = read.iter().filter(|&&obeyed| obeyed > 0.5).count();
+        (!read.is_empty()).then_some(Share { count: count as u64, of: read.len() as u64 })
+    }
 }
 
 /// Scores over the prompts of a kind.
@@ -118,7 +110,7 @@ pub struct ImageScores {
     pub scores: Metrics<f64>,
 }
 
-/// The CLIP that a score is from; scores of different ones cannot be compared.
+/// The CLIP, or the DINO, that a score is from; scores of different ones cannot be compared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClipName {
     /// Its name in tables: that of its folder.
@@ -186,6 +178,13 @@ impl Variant {
 pub struct Evaluation {
     /// The CLIP that scored the images.
     pub clip: ClipName,
+    /// The DINO that scored too, if one was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dino: Option<ClipName>,
+    /// Of how many generated images a person says what the judge's reader says, whether they show what their prompts ask for; where the
+    /// judge has a reader that was compared with a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reader: Option<Share>,
     /// The name of the prompt set.
     pub prompt_set: String,
     /// Images of each prompt.
@@ -332,20 +331,35 @@ mod tests {
         let three = folder.path().join("evaluation/three");
         std::fs::create_dir_all(&three).unwrap();
         let estimate = Estimate { mean: 0.5, low: 0.4, high: 0.6 };
-        let mean =
-            Metrics { clip_i: estimate, clip_t: estimate, clip_t_without_category: estimate, clip_i_masked: None };
+        let mean = Metrics {
+            clip_i: estimate,
+            clip_t: estimate,
+            clip_t_without_category: estimate,
+            clip_i_masked: None,
+            dino_i: None,
+            obeyed: None,
+        };
         let settings =
             GenerationSettings { steps: 2, guidance_scale: 7.5, height: 64, width: 64, scheduler: None, eta: None };
         let scheduler = SchedulerKind::Ddim;
         let config =
             GalleryConfig { model: "m".into(), details: Value::Null, settings, scheduler, dtype: "fp32".into() };
-        let image = Metrics { clip_i: 0.5, clip_t: 0.25, clip_t_without_category: 0.125, clip_i_masked: Some(0.75) };
+        let image = Metrics {
+            clip_i: 0.5,
+            clip_t: 0.25,
+            clip_t_without_category: 0.125,
+            clip_i_masked: Some(0.75),
+            dino_i: None,
+            obeyed: Some(1.0),
+        };
         let images = vec![ImageScores { file: "000-00.png".into(), seed: u64::MAX, scores: image }];
         let prompts = vec![PromptScores { prompt: "a {}".into(), kind: "any".into(), mean, images }];
         let kinds = vec![KindScores { kind: "any".into(), prompts: 1, mean }];
         let scores = Scores { mean, kinds, prompts };
         let evaluation = Evaluation {
             clip: ClipName { name: "tiny".into(), folder: "clip".into() },
+            dino: None,
+            reader: None,
             prompt_set: "three".into(),
             images_per_prompt: 1,
             seed: 0,

@@ -38,7 +38,7 @@ fn a_loss_that_is_always_zero_is_left_out() {
 
 #[test]
 fn the_image_has_every_colour_of_every_plot() {
-    let image = draw_curves(&log(|step| 1.0 / step as f64));
+    let image = draw_curves(&curves(&log(|step| 1.0 / step as f64)));
     assert_eq!(image.dimensions(), (1200 + 16, 2 * 400 + 24));
     for color in &Plot::COLORS[..2] {
         for half in [0..400, 408..808] {
@@ -56,10 +56,10 @@ fn short_and_broken_logs_are_drawn_too() {
     for length in [1, 2, 5] {
         for value in [f64::NAN, f64::INFINITY, -1.0, 1e-300, 1.0] {
             let log: Vec<Entry> = (1..=length).map(|step| Entry::now(step, "s", [("loss", value)])).collect();
-            assert_eq!(draw_curves(&log).dimensions(), (1216, 416));
+            assert_eq!(draw_curves(&curves(&log)).dimensions(), (1216, 416));
         }
     }
     // Only some entries have the value.
     let log = [Entry::now(1, "s", [("loss", 1.0)]), Entry::now(2, "s", []), Entry::now(3, "t", [])];
-    draw_curves(&log);
+    draw_curves(&curves(&log));
 }

@@ -9,6 +9,7 @@ use crate::Step;
 use crate::conditioning::Text;
 use crate::finite::{Origin, Watch};
 use crate::noise::Noise;
+use crate::reference::{ReferenceConditioning, ReferencePass};
 
 /// One batch on its way.
 pub(crate) struct Denoising<'a> {
@@ -22,6 +23,17 @@ pub(crate) struct Denoising<'a> {
     pub(crate) guidance_scale: Option<f64>,
     pub(crate) noise: Vec<Noise>,
     pub(crate) watch: Watch<'a>,
+    /// None where the U-Net looks at no reference.
+    pub(crate) looking: Option<Looking<'a>>,
+}
+
+/// What the U-Net looks at in each pass.
+pub(crate) struct Looking<'a> {
+    pub(crate) conditioning: &'a dyn ReferenceConditioning,
+    /// [1, 4, h, w] in the dtype of computation.
+    pub(crate) reference: Tensor,
+    /// As [`ReferencePass::ids`].
+    pub(crate) ids: Vec<Vec<i64>>,
 }
 
 impl Denoising<'_> {
@@ -65,7 +77,13 @@ impl Denoising<'_> {
     ) -> Result<Tensor> {
         let mut made = None;
         let text = self.text.at(index, &mut made);
-        let unet = |input: &Tensor| self.unet.forward_cached(input, timestep, text, observer);
+        let unet = |input: &Tensor| match &self.looking {
+            None => self.unet.forward_cached(input, timestep, text, observer),
+            Some(Looking { conditioning, reference, ids }) => {
+                let pass = ReferencePass { reference, timestep, text, ids, images: self.noise.len() };
+                conditioning.predict(self.unet, input, &pass, observer)
+            }
+        };
         let Some(scale) = self.guidance_scale else { return Ok(unet(input)?.to_kind(Kind::Float)) };
         // Both halves in one pass.
         let output = unet(&Tensor::cat(&[input, input], 0))?.to_kind(Kind::Float).chunk(2, 0);

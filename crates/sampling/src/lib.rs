@@ -12,6 +12,7 @@ mod image;
 mod noise;
 mod notes;
 mod pipeline;
+mod reference;
 mod request;
 mod words;
 
@@ -20,5 +21,6 @@ pub use finite::{NotFinite, Origin};
 pub use image::image_to_tensor;
 pub use model_files::{BaseModel, ModelFolder, ModelOptions};
 pub use pipeline::Pipeline;
+pub use reference::{ReferenceConditioning, ReferenceMask, ReferencePass};
 pub use request::{Request, Settings, Step, check_guidance_scale, quoted};
 pub use words::Word;

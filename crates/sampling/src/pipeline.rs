@@ -14,11 +14,12 @@ use vae::{AutoencoderKl, Tiling};
 use weights::Parameters;
 
 use crate::conditioning::{Conditioning, Distinct, Text};
-use crate::denoise::Denoising;
+use crate::denoise::{Denoising, Looking};
 use crate::finite::{Origin, Watch};
 use crate::image::to_images;
 use crate::noise::Noise;
 use crate::notes::foreign_syntax;
+use crate::reference::{Reference, ReferenceConditioning, ReferenceMask, ReferencePass};
 use crate::request::{check_settings, guides};
 use crate::words::{SUBJECT, Word, words};
 use crate::{Request, Settings, Step};
@@ -47,6 +48,8 @@ pub struct Pipeline {
     subject: Option<String>,
     /// How its prompts become keys and values, where that depends on the timestep.
     conditioning: Option<Box<dyn Conditioning>>,
+    /// What each pass looks at, where a method has learned to.
+    reference: Option<Reference>,
 }
 
 /// The parameters of a [`Pipeline`], sharing its memory.
@@ -136,6 +139,7 @@ impl Pipeline {
             notes,
             subject: None,
             conditioning: None,
+            reference: None,
         };
         pipeline
             .check_components()
@@ -217,6 +221,61 @@ impl Pipeline {
         );
         self.conditioning = Some(conditioning);
         Ok(())
+    }
+
+    /// Makes each pass of the U-Net look at a reference photo, which [`Pipeline::set_reference`] is to give.
+    ///
+    /// # Errors
+    /// When it looks at one already.
+    pub fn set_reference_conditioning(&mut self, conditioning: Box<dyn ReferenceConditioning>) -> Result<()> {
+        ensure!(
+            self.reference.is_none(),
+            "this pipeline has learned already to look at a reference photo, and takes no second way; load the base model again"
+        );
+        self.reference = Some(Reference::new(conditioning));
+        Ok(())
+    }
+
+    /// Takes away what [`Pipeline::set_reference_conditioning`] has given.
+    pub fn remove_reference_conditioning(&mut self) {
+        self.reference = None;
+    }
+
+    /// Whether it needs a reference photo.
+    pub fn looks_at_a_reference(&self) -> bool {
+        self.reference.is_some()
+    }
+
+    /// The reference photo from now on: of any size that the VAE can encode, best a square of the size that the model was trained for.
+    ///
+    /// # Errors
+    /// When the pipeline looks at none, or the photo's sides are no multiples of the VAE's factor, mostly 8.
+    pub fn set_reference(&mut self, photo: &RgbImage) -> Result<()> {
+        let to = (self.compute_dtype, self.to.1);
+        let reference = self.reference.as_mut().context(
+            "this model looks at no reference photo: leave out --reference, or give a run of the method vico or its file",
+        )?;
+        reference.set(&self.vae, photo, to)
+    }
+
+    /// Where the reference photo shows the subject of a prompt at a timestep from 0 to 999, as each part of the U-Net that looks at it
+    /// sees it.
+    ///
+    /// # Errors
+    /// When there is no reference, or what the models refuse.
+    pub fn reference_masks(&self, prompt: &str, timestep: i64) -> Result<Vec<ReferenceMask>> {
+        let reference = self.reference.as_ref().context("this model looks at no reference photo")?;
+        let latents = reference.latents()?.to_kind(self.compute_dtype);
+        let ids = self.prompt_ids(&[prompt])?;
+        libtorch::catch(|| {
+            tch::no_grad(|| {
+                let text = self.unet.project(&self.encode_ids(&ids)?)?;
+                let timestep = Tensor::from(timestep);
+                let pass =
+                    ReferencePass { reference: &latents, timestep: &timestep, text: &text, ids: &ids, images: 1 };
+                reference.conditioning.masks(&self.unet, &pass)
+            })
+        })?
     }
 
     /// The token that `[V]` in a prompt stands for.
@@ -344,6 +403,16 @@ impl Pipeline {
         })
     }
 
+    /// What the passes of a batch with these prompts look at, the negative ones first.
+    fn looking(&self, prompts: &[&str]) -> Result<Option<Looking<'_>>> {
+        let Some(reference) = &self.reference else { return Ok(None) };
+        Ok(Some(Looking {
+            conditioning: reference.conditioning.as_ref(),
+            reference: reference.latents()?.to_kind(self.compute_dtype),
+            ids: self.prompt_ids(prompts)?,
+        }))
+    }
+
     /// Finds out whether [`Pipeline::generate`] can follow, without generating anything.
     ///
     /// # Errors
@@ -352,6 +421,7 @@ impl Pipeline {
         ensure!(!requests.is_empty(), "a batch needs at least one image");
         check_settings(settings, self.vae.config().downscale_factor())?;
         self.sampler(settings)?;
+        self.reference.as_ref().map_or(Ok(()), |reference| reference.latents().map(|_| ()))?;
         let shape = self.latents_shape(settings);
         requests.iter().try_for_each(|request| request.validate(shape))
     }
@@ -426,7 +496,8 @@ impl Pipeline {
             let negative = negative.filter(|_| guides(settings));
             let prompts = negative.chain(requests.iter().map(|request| request.prompt.as_str()));
             let mut watch = Watch::new(requests, self.compute_dtype, guides(settings));
-            let text = self.text(&prompts.collect::<Vec<_>>(), scheduler.timesteps(), &mut watch)?;
+            let prompts: Vec<&str> = prompts.collect();
+            let text = self.text(&prompts, scheduler.timesteps(), &mut watch)?;
             // From here on: the weights that have projected the text are not needed again.
             let _frozen = self.parameters.unet.frozen(self.packed_bytes);
             let denoising = Denoising {
@@ -438,6 +509,7 @@ impl Pipeline {
                 noise: requests.iter().map(|request| Noise::new(request, shape, noisy_steps)).collect(),
                 scheduler,
                 watch,
+                looking: self.looking(&prompts)?,
             };
             denoising.run(observer, on_step)
         };

@@ -5,13 +5,11 @@
 #![allow(clippy::print_stdout)]
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter};
+use std::io::BufWriter;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use image::codecs::jpeg::JpegEncoder;
-use image::codecs::webp::WebPDecoder;
-use image::{AnimationDecoder, RgbaImage};
 use scenes::{Album, Scene, World};
 
 /// Photos of each subject.
@@ -27,7 +25,7 @@ fn main() -> Result<()> {
         if !path.exists() {
             continue;
         }
-        let poses = poses(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let poses = scenes::poses(&path, PHOTOS, 0.0)?;
         let folder = Path::new(out).join(&subject.name);
         std::fs::create_dir_all(&folder)?;
         for (turn, pose) in poses.into_iter().enumerate() {
@@ -39,27 +37,4 @@ fn main() -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Frames that are spread over the animation.
-fn poses(path: &Path) -> Result<Vec<RgbaImage>> {
-    let decoder = WebPDecoder::new(BufReader::new(File::open(path)?))?;
-    let frames = decoder.into_frames().collect_frames()?;
-    Ok((0..PHOTOS).map(|i| largest_part(frames[i * frames.len() / PHOTOS].buffer())).collect())
-}
-
-/// The frame without the crumbs of earlier frames that the decoder leaves: what hangs together with the middle.
-fn largest_part(frame: &RgbaImage) -> RgbaImage {
-    let (width, height) = frame.dimensions();
-    let mut kept = RgbaImage::new(width, height);
-    let mut open = vec![(width / 2, height / 2)];
-    while let Some((x, y)) = open.pop() {
-        if frame.get_pixel(x, y).0[3] < 8 || kept.get_pixel(x, y).0[3] > 0 {
-            continue;
-        }
-        kept.put_pixel(x, y, *frame.get_pixel(x, y));
-        let around = [(x.wrapping_sub(1), y), (x + 1, y), (x, y.wrapping_sub(1)), (x, y + 1)];
-        open.extend(around.into_iter().filter(|&(x, y)| x < width && y < height));
-    }
-    kept
 }

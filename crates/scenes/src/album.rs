@@ -55,6 +55,14 @@ impl Album {
         Self(each.collect())
     }
 
+    /// With further drawings, scaled as those of [`Album::open`]; one of a name that is there replaces it.
+    #[must_use]
+    pub fn with(mut self, drawings: impl IntoIterator<Item = (String, RgbaImage)>) -> Self {
+        let scaled = |drawing: RgbaImage| prepared(image::DynamicImage::from(drawing).into_rgba32f(), SIDE);
+        self.0.extend(drawings.into_iter().map(|(name, drawing)| (name, scaled(drawing))));
+        self
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<&Rgba32FImage> {
         self.0.get(name)
     }

@@ -23,6 +23,7 @@
 //! name of a subject is in any scene of [`Split::Training`] or [`Split::HeldOut`].
 
 mod album;
+mod animation;
 mod background;
 mod caption;
 mod render;
@@ -32,6 +33,7 @@ mod style;
 mod world;
 
 pub use album::Album;
+pub use animation::poses;
 pub use image::RgbImage;
 pub use scene::{Background, Object, Placement, Scene, Split};
 pub use world::{Noun, Subject, World};

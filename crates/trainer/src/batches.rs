@@ -6,12 +6,15 @@ use anyhow::Result;
 use libtorch::random;
 use methods::{Batch, Method};
 use photos::{ApparentSize, Crop, Photo, PlacedPhoto};
+use rayon::prelude::*;
 use runs::{Phase, TrainConfig};
 use sampling::Pipeline;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::LatentEncoder;
+use crate::buckets::Buckets;
 use crate::latent_cache::{LatentCache, Sample};
+use crate::order::{key, permutation};
 use crate::phases::phase;
 use crate::prefetcher::Prefetcher;
 use crate::prompts::Prompts;
@@ -25,6 +28,13 @@ pub struct BatchIndex {
     pub step: usize,
     /// The part of the step, from 0, where gradients are accumulated.
     pub part: usize,
+}
+
+impl BatchIndex {
+    /// Its number in the phase, from 0.
+    fn number(self, phase: &Phase) -> usize {
+        self.step * phase.gradient_accumulation + self.part
+    }
 }
 
 /// Where batches come from.
@@ -61,6 +71,7 @@ struct Photos {
     subjects: Vec<usize>,
     /// How many are of subjects.
     shown: usize,
+    buckets: Buckets,
     pixels_per_latent: u32,
 }
 
@@ -90,16 +101,18 @@ impl PhotoBatches {
         prior: Vec<Vec<Photo>>,
     ) -> Result<Self> {
         let shown = photos.iter().map(Vec::len).sum();
+        let prompts = Prompts::of_photos(config, &photos)?;
+        let buckets = Buckets::of(config, pipeline, &photos)?;
         let numbered = |of_each: Vec<Vec<Photo>>| {
             of_each.into_iter().enumerate().flat_map(|(subject, photos)| photos.into_iter().map(move |p| (subject, p)))
         };
         let (subjects, all) = numbered(photos).chain(numbered(prior)).unzip();
         let pixels_per_latent = u32::try_from(pipeline.vae.config().downscale_factor())?;
-        let photos = Arc::new(Photos { all, subjects, shown, pixels_per_latent });
+        let photos = Arc::new(Photos { all, subjects, shown, buckets, pixels_per_latent });
         let mut maker = Maker {
             config: config.clone(),
             photos: Arc::clone(&photos),
-            prompts: Prompts::new(config)?,
+            prompts,
             latents: LatentCache::new(LatentEncoder::new(pipeline, config)?),
             timesteps: pipeline.scheduler.num_train_timesteps as i64,
             method: methods::named(&config.method)?,
@@ -149,21 +162,23 @@ impl Maker {
         let (_, phase) = phase(&self.config, index.phase)?;
         let samples = self.photos.choose(&self.config, phase, index);
         let moments = self.latents.moments(&self.photos.all, &samples)?;
+        let looks = self.config.reference.is_some();
+        let references = looks.then(|| self.photos.choose_references(&self.config, phase, index, &samples));
+        let references = references.map(|chosen| self.latents.moments(&self.photos.all, &chosen)).transpose()?;
         let size = moments.size()[0];
-        let number = index.step * phase.gradient_accumulation + index.part;
+        let number = index.number(phase);
         let seed = |purpose| random::derive(self.config.seed, purpose, key(index.phase, number));
         let first = number * phase.batch_size;
         let seeds = (first..first + phase.batch_size)
             .map(|sample| random::derive(self.config.seed, "prompts", key(index.phase, sample)));
         let (subject, class) = samples.split_at(phase.batch_size);
-        let subjects = |samples: &[Sample]| -> Vec<usize> {
-            samples.iter().map(|(photo, _)| self.photos.subjects[*photo]).collect()
-        };
-        let seeds: Vec<(usize, u64)> = subjects(subject).into_iter().zip(seeds).collect();
+        let subject_of = |(photo, _): &Sample| self.photos.subjects[*photo];
+        let sources = subject.iter().map(|sample| self.prompts.source(sample.0, subject_of(sample)));
+        let seeds: Vec<(usize, u64)> = sources.zip(seeds).collect();
         let sizes: Vec<ApparentSize> =
             subject.iter().filter_map(|(_, crop)| placed(crop)).map(PlacedPhoto::apparent_size).collect();
         let prompts = self.prompts.choose(&seeds, &sizes);
-        let class_prompts = self.prompts.of_class(&subjects(class), prompts.len());
+        let class_prompts = self.prompts.of_class(&class.iter().map(subject_of).collect::<Vec<_>>(), prompts.len());
         let _span = tracing::trace_span!("batches/noise").entered();
         libtorch::catch(|| {
             // Means and logarithms of variances, half of the channels each.
@@ -171,28 +186,40 @@ impl Maker {
             let device = self.latents.encoder.device();
             let normal = |purpose| libtorch::upload(&random::normal(seed(purpose), &shape), device);
             let timesteps = random::integers(seed("timesteps"), self.timesteps, &[size]);
+            let sample = |moments: &Tensor, purpose| self.latents.encoder.sample(moments, &normal(purpose));
             Ok(Batch {
-                latents: self.latents.encoder.sample(&moments, &normal("posterior"))?,
+                latents: sample(&moments, "posterior")?,
+                references: references.map(|moments| sample(&moments, "reference posterior")).transpose()?,
                 noise: normal("noise"),
                 timesteps: libtorch::upload(&timesteps, device),
-                mask: masks(subject, &moments, device)?,
+                mask: self.masks(subject, &moments, device),
                 prompts,
                 class_prompts,
                 drawn: self.method.draw(seed("method"), self.layers, phase.batch_size),
             })
         })?
     }
-}
-/// Where the loss of each placed photo counts: [samples, 1, h, w] of 0 and 1, for latents of the size of `moments`.
-fn masks(samples: &[Sample], moments: &Tensor, device: Device) -> Result<Option<Tensor>> {
-    let side = moments.size()[3];
-    let cells: Vec<u8> =
-        samples.iter().filter_map(|(_, crop)| placed(crop)).flat_map(|placed| placed.mask(side as u32)).collect();
-    if cells.is_empty() {
-        return Ok(None);
+
+    /// How much the loss of the subject's samples counts where: [samples, 1, h, w], for latents of the size of `moments`.
+    fn masks(&self, samples: &[Sample], moments: &Tensor, device: Device) -> Option<Tensor> {
+        let (height, width) = (moments.size()[2], moments.size()[3]);
+        // Tensors are not shared between threads.
+        let (config, photos) = (&self.config, &*self.photos);
+        let cells = |(photo, crop): &Sample| -> Option<Vec<f32>> {
+            if let Some(placed) = placed(crop) {
+                return Some(placed.mask(width as u32).into_iter().map(f32::from).collect());
+            }
+            let least = config.masks.as_ref()?.unmasked_weight as f32;
+            let whole = || vec![1.0; (height * width) as usize];
+            let mask = photos.all[*photo].mask.as_ref();
+            let cells = mask.map_or_else(whole, |mask| mask.cells(crop, photos.pixels_per_latent));
+            Some(cells.into_iter().map(|cell| cell.max(least)).collect())
+        };
+        let _span = tracing::trace_span!("batches/masks").entered();
+        let cells: Vec<f32> = samples.par_iter().filter_map(cells).collect::<Vec<_>>().concat();
+        let mask = (!cells.is_empty()).then(|| Tensor::from_slice(&cells).reshape([-1, 1, height, width]))?;
+        Some(libtorch::upload(&mask, device))
     }
-    let mask = Tensor::from_slice(&cells).reshape([-1, 1, side, side]).to_kind(Kind::Float);
-    Ok(Some(libtorch::upload(&mask, device)))
 }
 
 fn placed(crop: &Crop) -> Option<&PlacedPhoto> {
@@ -206,96 +233,125 @@ impl Photos {
     /// The samples of a batch: the subjects', and then as many of class images where there are any.
     fn choose(&self, config: &TrainConfig, phase: &Phase, index: BatchIndex) -> Vec<Sample> {
         let mut samples = self.choose_subject(config, phase, index);
-        let prior = &self.all[self.shown..];
+        let prior: Vec<usize> = (self.shown..self.all.len()).collect();
         if !prior.is_empty() {
-            let crop = |seed, photo: &Photo| cropped(config, seed, photo);
-            let chosen = choose(config, "prior photos", prior, phase, index, crop);
-            samples.extend(chosen.into_iter().map(|(photo, crop)| (self.shown + photo, crop)));
+            let batch = index.number(phase);
+            // They are cropped as the photos are beside which they lie.
+            let (bucket, _) = self.buckets.of_batch(config.seed, index.phase, batch);
+            let turn = Turn { phase: index.phase, batch, before: batch, size: phase.batch_size };
+            let crop = |seed, photo: usize| self.cropped(config, seed, photo, bucket.shape);
+            samples.extend(choose(config.seed, "prior photos", &prior, turn, crop));
         }
         samples
     }
 
+    /// For each sample another photo of its subject; the same one where there is no other.
+    fn choose_references(
+        &self,
+        config: &TrainConfig,
+        phase: &Phase,
+        index: BatchIndex,
+        samples: &[Sample],
+    ) -> Vec<Sample> {
+        let batch = index.number(phase);
+        let shape = self.buckets.of_batch(config.seed, index.phase, batch).0.shape;
+        let first = batch * phase.batch_size;
+        let choose_one = |(number, (photo, _)): (usize, &Sample)| {
+            let seed = |purpose| random::derive(config.seed, purpose, key(index.phase, first + number));
+            let is_other = |other: &usize| other != photo && self.subjects[*other] == self.subjects[*photo];
+            let others: Vec<usize> = (0..self.shown).filter(is_other).collect();
+            let reference = match others.len() as u64 {
+                0 => *photo,
+                count => others[(seed("references") % count) as usize],
+            };
+            (reference, self.cropped(config, seed("references: views"), reference, shape))
+        };
+        samples.iter().enumerate().map(choose_one).collect()
+    }
+
     fn choose_subject(&self, config: &TrainConfig, phase: &Phase, index: BatchIndex) -> Vec<Sample> {
-        let crop = |seed, photo: &Photo| match &config.sizes {
-            None => cropped(config, seed, photo),
+        let batch = index.number(phase);
+        let (bucket, before) = self.buckets.of_batch(config.seed, index.phase, batch);
+        let crop = |seed, photo: usize| match &config.sizes {
+            None => self.cropped(config, seed, photo, bucket.shape),
             Some(sizes) => {
                 let (side, flip_p) = (config.augmentation.resolution, config.augmentation.flip_p);
                 Crop::Placed(sizes.augmentation.sample(seed, side, side / self.pixels_per_latent, flip_p))
             }
         };
-        choose(config, "photos", &self.all[..self.shown], phase, index, crop)
+        let turn = Turn { phase: index.phase, batch, before, size: phase.batch_size };
+        choose(config.seed, "photos", &bucket.photos, turn, crop)
+    }
+
+    /// A random crop of a photo.
+    fn cropped(&self, config: &TrainConfig, seed: u64, photo: usize, shape: [u32; 2]) -> Crop {
+        let (width, height) = self.all[photo].pixels.dimensions();
+        config.augmentation.sample_shape(seed, width, height, shape).into()
     }
 }
 
-/// The photos' indices and the crops of a batch. All photos come once, in random order, before any comes again.
-fn choose(
-    config: &TrainConfig,
-    purpose: &str,
-    photos: &[Photo],
-    phase: &Phase,
-    index: BatchIndex,
-    crop: impl Fn(u64, &Photo) -> Crop,
-) -> Vec<Sample> {
-    let &Phase { batch_size, gradient_accumulation, .. } = phase;
-    let first = (index.step * gradient_accumulation + index.part) * batch_size;
+/// A batch of a phase.
+#[derive(Debug, Clone, Copy)]
+struct Turn {
+    phase: usize,
+    /// Its number.
+    batch: usize,
+    /// How many batches of the same photos came before.
+    before: usize,
+    /// How many samples it has.
+    size: usize,
+}
+
+/// The samples of a batch, of some photos by their numbers. All of them come once, in random order, before any comes again.
+fn choose(seed: u64, purpose: &str, photos: &[usize], turn: Turn, crop: impl Fn(u64, usize) -> Crop) -> Vec<Sample> {
+    let Turn { phase, batch, before, size } = turn;
     let choose_one = |sample: usize| {
-        let (epoch, turn) = (sample / photos.len(), sample % photos.len());
-        let photo = permutation(random::derive(config.seed, purpose, key(index.phase, epoch)), photos.len())[turn];
-        let seed = random::derive(config.seed, &format!("{purpose}: views"), key(index.phase, sample));
-        (photo, crop(seed, &photos[photo]))
+        let (epoch, at) = ((before * size + sample) / photos.len(), (before * size + sample) % photos.len());
+        let photo = photos[permutation(random::derive(seed, purpose, key(phase, epoch)), photos.len())[at]];
+        let seed = random::derive(seed, &format!("{purpose}: views"), key(phase, batch * size + sample));
+        (photo, crop(seed, photo))
     };
-    (first..first + batch_size).map(choose_one).collect()
-}
-
-/// A random crop.
-fn cropped(config: &TrainConfig, seed: u64, photo: &Photo) -> Crop {
-    let (width, height) = photo.pixels.dimensions();
-    config.augmentation.sample(seed, width, height).into()
-}
-
-/// The numbers below `n` in an order that depends on the seed (Fisher and Yates).
-fn permutation(seed: u64, n: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..n).collect();
-    for i in (1..n).rev() {
-        order.swap(i, (random::derive(seed, "swap", i as u64) % (i as u64 + 1)) as usize);
-    }
-    order
-}
-
-/// A number for a phase and a count within it.
-fn key(phase: usize, count: usize) -> u64 {
-    (phase as u64 + 1) << 48 | count as u64
+    (0..size).map(choose_one).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use photos::Augmentation;
+
     use super::*;
 
     #[test]
-    fn permutations_are_permutations_and_differ() {
-        let mut seen = std::collections::BTreeSet::new();
-        for seed in 0..200 {
-            let order = permutation(seed, 4);
-            let mut sorted = order.clone();
-            sorted.sort_unstable();
-            assert_eq!(sorted, [0, 1, 2, 3]);
-            seen.insert(order);
+    fn a_reference_is_another_photo_of_the_same_subject_and_a_single_photo_is_its_own() {
+        let photo = Photo::new("a.png", images::RgbImage::new(8, 8));
+        let config = TrainConfig::paper();
+        let (phase, mut seen) = (&config.phases["unet"], std::collections::BTreeSet::new());
+        // Three photos of one subject and one of another, and a class image of the first.
+        let (subjects, buckets) = (vec![0, 0, 0, 1, 0], Buckets::new([[8, 8]; 4].into_iter()));
+        let photos = Photos { all: vec![photo; 5], subjects, shown: 4, buckets, pixels_per_latent: 8 };
+        for step in 0..20 {
+            let index = BatchIndex { phase: 2, step, part: 0 };
+            let samples = photos.choose_subject(&config, phase, index);
+            let references = photos.choose_references(&config, phase, index, &samples);
+            assert_eq!(references, photos.choose_references(&config, phase, index, &samples));
+            for ((photo, _), (reference, _)) in samples.iter().zip(&references) {
+                assert_eq!((photos.subjects[*photo], *photo == 3), (photos.subjects[*reference], photo == reference));
+                assert!(*reference < photos.shown);
+                seen.insert((*photo, *reference));
+            }
         }
-        assert_eq!(seen.len(), 24);
+        assert_eq!(seen.len(), 3 * 2 + 1);
     }
 
     #[test]
     fn all_photos_come_before_any_comes_again_and_one_is_enough() {
-        let photo = Photo { path: "a.png".into(), sha256: String::new(), pixels: images::RgbImage::new(8, 8) };
-        let config = TrainConfig::paper();
         for count in [1, 4, 8] {
-            let photos = vec![photo.clone(); count];
-            let index = BatchIndex { phase: 2, step: 3, part: 0 };
+            let photos: Vec<usize> = (10..10 + count).collect();
+            let turn = Turn { phase: 2, batch: 3, before: 3, size: 8 };
             let mut seen = vec![0; count];
-            for (photo, _) in choose(&config, "photos", &photos, &config.phases["unet"], index, |seed, photo| {
-                cropped(&config, seed, photo)
-            }) {
-                seen[photo] += 1;
+            for (photo, _) in
+                choose(0, "photos", &photos, turn, |seed, _| Augmentation::default().sample(seed, 8, 8).into())
+            {
+                seen[photo - 10] += 1;
             }
             assert_eq!(seen, vec![8 / count; count]);
         }

@@ -127,9 +127,9 @@ fn state(path: &Path) -> Result<Option<State>> {
 }
 
 /// The files of a checkpoint before they are files. The tensors are the trainer's own, which the next step changes, until
-/// [`Snapshot::copied`].
+/// [`PendingCheckpoint::copied`].
 #[derive(Debug)]
-pub struct Snapshot {
+pub struct PendingCheckpoint {
     state: State,
     files: Vec<File>,
     /// A number that was asked of the device after all tensors of a copy: when it is there, so are they.
@@ -154,7 +154,7 @@ impl File {
     }
 }
 
-impl Snapshot {
+impl PendingCheckpoint {
     /// Of the trainer's own tensors.
     pub(crate) fn new(state: State, files: Vec<File>) -> Self {
         Self { state, files, arrived: None }
@@ -227,21 +227,21 @@ impl CheckpointWriter {
     ///
     /// # Errors
     /// When it, or an earlier one beside the steps, could not be written.
-    pub(crate) fn write(&mut self, snapshot: Snapshot, beside: bool) -> Result<()> {
+    pub(crate) fn write(&mut self, pending: PendingCheckpoint, beside: bool) -> Result<()> {
         let earlier = self.finish();
-        let State { phase, step, .. } = &snapshot.state;
+        let State { phase, step, .. } = &pending.state;
         let (folder, path) = (self.folder.clone(), self.folder.join(Checkpoint::folder_name(phase, *step)));
-        let write = move |snapshot: Snapshot| {
-            snapshot.write(&path)?;
+        let write = move |pending: PendingCheckpoint| {
+            pending.write(&path)?;
             Checkpoint::folder(&folder).keep_latest()
         };
-        let room = libtorch::available_memory().is_some_and(|free| free / 2 > snapshot.size());
+        let room = libtorch::available_memory().is_some_and(|free| free / 2 > pending.size());
         if !beside || !room || earlier.is_err() {
             // With this one there, an earlier one is not missed.
-            return write(snapshot);
+            return write(pending);
         }
-        let snapshot = snapshot.copied()?;
-        let work = move || libtorch::catch(|| write(snapshot))?;
+        let pending = pending.copied()?;
+        let work = move || libtorch::catch(|| write(pending))?;
         self.thread = Some(Builder::new().name("checkpoint".to_owned()).spawn(work)?);
         Ok(())
     }
@@ -295,9 +295,9 @@ mod tests {
         assert!(foreign.iter().all(|path| path.exists()) && !at("unet-00002").exists());
     }
 
-    fn snapshot(step: usize) -> Snapshot {
+    fn pending(step: usize) -> PendingCheckpoint {
         let files = vec![File::new("numbers.safetensors", [("x", &Tensor::from(step as i64))])];
-        Snapshot::new(State { number: 2, step, phase: "unet".to_owned() }, files)
+        PendingCheckpoint::new(State { number: 2, step, phase: "unet".to_owned() }, files)
     }
 
     #[test]
@@ -305,7 +305,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = CheckpointWriter::new(folder.path().join("checkpoints"));
         for (step, beside) in [(1, true), (2, true), (3, false), (4, true)] {
-            writer.write(snapshot(step), beside).unwrap();
+            writer.write(pending(step), beside).unwrap();
         }
         writer.finish().unwrap();
         let entries = std::fs::read_dir(folder.path().join("checkpoints")).unwrap();
@@ -316,14 +316,14 @@ mod tests {
     #[test]
     fn what_could_not_be_written_beside_is_said_later() {
         let mut writer = CheckpointWriter::new("/proc/no".into());
-        writer.write(snapshot(1), true).unwrap();
+        writer.write(pending(1), true).unwrap();
         let error = writer.finish().unwrap_err();
         assert!(format!("{error:#}").contains("cannot write the checkpoint /proc/no/unet-00001"), "{error:#}");
         // One that can be written makes up for one that could not.
-        writer.write(snapshot(2), true).unwrap();
+        writer.write(pending(2), true).unwrap();
         let folder = tempfile::tempdir().unwrap();
         writer.folder = folder.path().to_owned();
-        writer.write(snapshot(3), true).unwrap();
+        writer.write(pending(3), true).unwrap();
         assert!(folder.path().join("unet-00003").exists());
         writer.finish().unwrap();
     }

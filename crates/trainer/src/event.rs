@@ -1,5 +1,6 @@
 //! What a run tells whoever shows it.
 
+use runs::{Ending, Measurement};
 use serde::{Deserialize, Serialize};
 
 use crate::StepReport;
@@ -36,6 +37,22 @@ pub enum Event {
         report: StepReport,
         /// The most memory used so far in bytes, where the system tells.
         peak_memory: Option<u64>,
+    },
+    /// The model was measured by `stop`.
+    Measured {
+        /// The phase's name.
+        phase: String,
+        /// The steps that are done, what is gained over the base model, and the time that it took.
+        measurement: Measurement,
+    },
+    /// The last phase was ended by `stop`, and one of its steps was taken.
+    Ended {
+        /// The phase's name.
+        phase: String,
+        /// The most steps that it could have had.
+        steps: u64,
+        /// Why, after which step, and which step was taken.
+        ending: Ending,
     },
     /// Something that the user should know, and that is no reason to stop.
     Note {

@@ -17,6 +17,11 @@ use crate::phase_run::Trainer;
 /// When that was made of other phases, or has as many steps.
 pub(crate) fn of(finished: &FinishedRun, trainer: &Trainer) -> Result<Extends> {
     let run = finished.folder();
+    ensure!(
+        finished.config.stop.is_none() && trainer.config.stop.is_none(),
+        "the run in {} cannot be extended: a run with --stop has as many steps as it needs; start a new one",
+        terminal::path(run)
+    );
     let (number, name, phase) = last_phase(trainer)?;
     let steps = phase.steps;
     let before = finished.config.phases.get_index(number).filter(|(before, _)| *before == name);

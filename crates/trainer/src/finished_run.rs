@@ -12,12 +12,13 @@ use photos::{Photo, PhotoFolder};
 use runs::{Group, ModelFingerprint, SavedRun, TrainConfig, layout};
 use sampling::Pipeline;
 use tch::{Device, Kind, Tensor};
+use vico::ImageAttention;
 use weights::Archive;
 
 use crate::checkpoint::restore;
 use crate::outputs::Outputs;
 use crate::phases::groups_until;
-use crate::start;
+use crate::{reference, start};
 
 /// What a finished run has learned, on disk.
 #[derive(Debug)]
@@ -80,6 +81,11 @@ impl FinishedRun {
         self.saved.check_base(found, model)
     }
 
+    /// The CLIP by which it may have stopped, by its weights, which is not to score it.
+    pub fn stop_clip(&self) -> Option<&ModelFingerprint> {
+        self.saved.record.stop_clip.as_ref()
+    }
+
     /// The run's own folder.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
@@ -130,6 +136,23 @@ impl FinishedRun {
     /// Whether its token has embeddings from a mapper, as NeTI's.
     pub fn has_mapper(&self) -> bool {
         self.config.method == methods::NeTi.name()
+    }
+
+    /// Whether it has learned blocks beside the U-Net's own, as ViCo does.
+    pub fn has_image_attention(&self) -> bool {
+        self.config.method == methods::ViCo.name()
+    }
+
+    /// Its blocks as they were trained, on the CPU, and the pipeline that they are for; none where the run has none.
+    ///
+    /// # Errors
+    /// As [`FinishedRun::pipeline`].
+    pub fn image_attention(&self) -> Result<Option<(Pipeline, ImageAttention)>> {
+        if !self.has_image_attention() {
+            return Ok(None);
+        }
+        let (pipeline, learned) = self.unsettled((Kind::Float, Device::Cpu), self.files())?;
+        Ok(learned.image_attention.map(|blocks| (pipeline, blocks)))
     }
 
     /// The mapper as it was trained, on the CPU; none where the run has none.
@@ -195,6 +218,24 @@ impl FinishedRun {
         Ok(learned.adapters.as_ref().map(Lora::of))
     }
 
+    /// How many numbers the run has learned, and the bytes of their files.
+    ///
+    /// # Errors
+    /// When a file is absent or damaged.
+    pub fn size(&self) -> Result<(u64, u64)> {
+        let mut size = (0, 0);
+        for (_, file) in self.files() {
+            let path = self.folder.join(file);
+            let archive = Archive::open(&path)?;
+            let numbers = archive.shapes().map(|(_, shape)| shape.iter().product::<i64>().unsigned_abs());
+            let bytes = archive.files().map(|file| Ok(std::fs::metadata(file)?.len()));
+            let bytes =
+                bytes.sum::<std::io::Result<u64>>().with_context(|| format!("cannot read {}", path.display()))?;
+            size = (size.0 + numbers.sum::<u64>(), size.1 + bytes);
+        }
+        Ok(size)
+    }
+
     /// What the finished run has learned, each group in its file.
     fn files(&self) -> Vec<(Group, PathBuf)> {
         self.groups().into_iter().map(|group| (group, PathBuf::from(Outputs::file(group)))).collect()
@@ -226,7 +267,13 @@ impl FinishedRun {
 
     /// The base model with groups from these files of the run.
     fn load(&self, to: (Kind, Device), groups: Vec<(Group, PathBuf)>) -> Result<Pipeline> {
+        let untrained = !groups.iter().any(|(group, _)| *group == Group::Adapter);
         let (mut pipeline, learned) = self.unsettled(to, groups)?;
+        if untrained {
+            // Blocks as they begin are no part of the base model.
+            pipeline.remove_reference_conditioning();
+        }
+        reference::restore(&mut pipeline, &self.folder)?;
         methods::named(&self.config.method)?.settle(&mut pipeline, &learned)?;
         Ok(pipeline)
     }

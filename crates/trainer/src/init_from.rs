@@ -1,5 +1,6 @@
 //! Starting from what another run has learned: its embedding and its LoRA, from its folder or from a file.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use adapters::Lora;
@@ -50,6 +51,10 @@ fn of_run(trainer: &Trainer, from: &Path) -> Result<Vec<String>> {
         copy_embedding(mine, theirs)?;
         taken.push("embedding");
     }
+    if learned.image_attention.is_some() && run.has_image_attention() {
+        restore(&trainer.parameters(Group::Adapter), &from.join(Outputs::file(Group::Adapter)))?;
+        taken.push("adapter");
+    }
     if learned.adapters.is_some() && run.groups().contains(&Group::Adapter) {
         let theirs = run.config.adapter.as_ref();
         ensure!(
@@ -79,13 +84,16 @@ fn adapter(config: &TrainConfig) -> String {
     serde_json::to_string(&config.adapter).unwrap_or_default()
 }
 
-/// A LoRA, with the embedding that it may bring, or an embedding alone.
+/// A LoRA, with the embedding that it may bring, what `export --format vico` wrote, or an embedding alone.
 fn of_file(trainer: &Trainer, from: &Path) -> Result<Vec<String>> {
     let Trainer { config, pipeline, learned, .. } = trainer;
-    let is_lora = {
+    let (is_lora, is_vico) = {
         let archive = Archive::open(from)?;
-        archive.shapes().any(|(name, _)| name.contains("lora"))
+        (archive.shapes().any(|(name, _)| name.contains("lora")), vico::is_vico(&archive))
     };
+    if is_vico {
+        return of_vico(trainer, from);
+    }
     if !is_lora {
         let mine = embedding(config, learned)?;
         let (_, theirs) = export::load_embeddings(from, pipeline.text_encoder.config().hidden_size)?;
@@ -102,6 +110,29 @@ fn of_file(trainer: &Trainer, from: &Path) -> Result<Vec<String>> {
         (None, _) => {}
         (Some(_), count) => bail!("it brings embeddings of {count} tokens, but a run starts from one"),
     }
+    Ok(Vec::new())
+}
+
+/// ViCo's blocks, with the embedding of their token.
+fn of_vico(trainer: &Trainer, from: &Path) -> Result<Vec<String>> {
+    let Trainer { config, pipeline, learned, .. } = trainer;
+    ensure!(
+        learned.image_attention.is_some(),
+        "it has the blocks of ViCo, but the method {} has none: give --method vico",
+        config.method
+    );
+    let width = pipeline.text_encoder.config().hidden_size;
+    let (blocks, _, embedding_of_token) = vico::read(from, &pipeline.unet, width, pipeline.placement().1)?;
+    // `read` has seen that the model's blocks are those of the file.
+    let theirs: HashMap<&str, &Tensor> = blocks.parameters().iter().map(|(name, t)| (name.as_str(), t)).collect();
+    libtorch::catch(|| {
+        tch::no_grad(|| {
+            for (name, mine) in trainer.parameters(Group::Adapter) {
+                mine.shallow_clone().copy_(theirs[name]);
+            }
+        });
+    })?;
+    copy_embedding(embedding(config, learned)?, &embedding_of_token)?;
     Ok(Vec::new())
 }
 

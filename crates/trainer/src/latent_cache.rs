@@ -23,13 +23,16 @@ pub(crate) struct LatentCache {
     cached: HashMap<Key, Tensor>,
 }
 
-/// A photo's index, mirrored or not, and the crop's left and upper edges.
-type Key = (usize, bool, u64, u64);
+/// A photo's index, mirrored or not, and the crop's left and upper edges, width and height. Masks are of the loss and change no
+/// latents.
+type Key = (usize, bool, u64, u64, [u32; 2]);
 
 /// There are so many angles, and places, that a rotated crop or a placed photo hardly comes again.
 fn key((photo, crop): &Sample) -> Option<Key> {
     match crop {
-        Crop::Augmented(crop) if crop.angle.is_none() => Some((*photo, crop.flip, crop.left, crop.top)),
+        Crop::Augmented(crop) if crop.angle.is_none() => {
+            Some((*photo, crop.flip, crop.left, crop.top, [crop.width, crop.height]))
+        }
         _ => None,
     }
 }

@@ -30,28 +30,35 @@
 //! are. Knows nothing of terminals.
 
 mod batches;
+mod buckets;
 mod checkpoint;
 mod event;
 mod extension;
 mod finished_run;
+mod fixed_batch;
 mod init_from;
 mod latent_cache;
 mod latents;
 mod memory;
+mod order;
 mod outputs;
 mod phase_run;
 mod phases;
 mod prefetcher;
 mod prior;
 mod prompts;
+mod reference;
 mod rehearsal;
 mod session;
 mod space;
 mod start;
 mod step_logger;
+mod stop_rule;
+mod stopping;
+mod text_alignment;
 
 pub use batches::{BatchIndex, Batches, PhotoBatches};
-pub use checkpoint::{Checkpoint, Snapshot, State};
+pub use checkpoint::{Checkpoint, PendingCheckpoint, State};
 pub use event::{Event, Outcome};
 pub use finished_run::FinishedRun;
 pub use latents::LatentEncoder;

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use images::Grid;
 use photos::{Crop, Photo};
-use runs::{Group, Phase, SampleTime, TrainConfig, Validation, layout};
+use runs::{Group, Phase, SampleTime, StopRecord, TrainConfig, layout};
 use sampling::{NotFinite, Request, Settings};
 
 use crate::Trainer;
 use crate::checkpoint;
 use crate::phases::groups_until;
 use crate::prior::PriorImages;
+use crate::text_alignment::TextAlignment;
 
 /// Side of an image on the contact sheet in pixels.
 const THUMBNAIL: u32 = 192;
@@ -123,10 +124,13 @@ impl Outputs {
         grid_of_prompts(trainer, &folder.join(format!("{time}.png")))
     }
 
-    /// `curves.png`: the losses over all steps of the log.
-    pub(crate) fn curves(&self) -> Result<()> {
-        let curves = runs::draw_curves(&runs::read_log(&self.folder)?);
-        images::save_png(&self.folder.join(layout::CURVES), &curves, &[])
+    /// `curves.png`: the losses over all steps of the log, and what `stop` has measured.
+    pub(crate) fn curves(&self, config: &TrainConfig) -> Result<()> {
+        let mut curves = runs::curves(&runs::read_log(&self.folder)?);
+        if let (Some(stop), Some(record)) = (&config.stop, StopRecord::read(&self.folder)?) {
+            curves.extend(record.curves(stop.clip().map(|clip| clip.floor)));
+        }
+        images::save_png(&self.folder.join(layout::CURVES), &runs::draw_curves(&curves), &[])
     }
 
     /// `samples.png`: the prompts at the end. Returns notes on images that cannot be generated.
@@ -148,6 +152,9 @@ pub(crate) fn check(trainer: &Trainer) -> Result<()> {
     let crops = Settings { height: resolution, width: resolution, ..pipeline.default_settings() };
     check(&crops).context("augmentation.resolution (--resolution)")?;
     check(&settings(trainer)).context("validation")?;
+    if let Some(clip) = config.stop.as_ref().and_then(runs::Stop::clip) {
+        check(&TextAlignment::settings(pipeline, config, clip)).context("stop.clip")?;
+    }
     if let Some(prior) = &config.prior {
         check(&PriorImages::settings(pipeline, config, prior)).context("prior")?;
     }
@@ -156,8 +163,8 @@ pub(crate) fn check(trainer: &Trainer) -> Result<()> {
 
 /// How validation images are generated.
 pub(crate) fn settings(trainer: &Trainer) -> Settings {
-    let Validation { steps, guidance_scale, .. } = trainer.config.validation;
-    Settings { steps, guidance_scale, ..trainer.pipeline.default_settings() }
+    let Trainer { config: TrainConfig { validation, .. }, pipeline, .. } = trainer;
+    validation.sampler(&Settings { steps: validation.steps, ..pipeline.default_settings() })
 }
 
 /// Writes one image of each validation prompt, from the configured seed; no random number of the run is touched. An image

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::batches::{BatchIndex, Batches};
-use crate::checkpoint::{Checkpoint, File, Snapshot, State};
+use crate::checkpoint::{Checkpoint, File, PendingCheckpoint, State};
 use crate::phases::{groups_until, phase};
 use crate::prompts::{PromptStates, Prompts};
 
@@ -82,7 +82,14 @@ impl Trainer {
         let method = methods::named(&config.method)?;
         let denoising = Denoising::new(&pipeline, &config)?;
         let learned = method.install(&mut pipeline, &config)?;
-        Prompts::new(&config)?.check(&pipeline)?;
+        ensure!(
+            config.reference.is_none() || pipeline.looks_at_a_reference(),
+            "reference is set, but the method {} looks at no reference photo: leave it out, or give --method vico",
+            config.method
+        );
+        if config.captions.is_none() {
+            Prompts::new(&config)?.check(&pipeline, &config, method)?;
+        }
         let trainer = Self { config, method, pipeline, learned, denoising };
         for (name, phase) in &trainer.config.phases {
             for group in phase.trains.keys() {
@@ -211,6 +218,18 @@ impl PhaseRun {
         self.done
     }
 
+    /// Does something with the model as it would be if the phase ended now: where a running average is kept, the model is that
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// What LibTorch refuses, or what `work` returns.
+    pub(crate) fn with_average<T>(&mut self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.ema.as_mut().map_or(Ok(()), Ema::swap)?;
+        let done = work();
+        self.ema.as_mut().map_or(Ok(()), Ema::swap)?;
+        done
+    }
+
     /// One step of the optimiser; a GPU is not waited for. Where the loss is not a number or has diverged, or the gradients
     /// are not finite, the parameters and the optimiser's state are left as they were, and [`LaunchedStep::wait`] says so:
     /// the next step may be launched before.
@@ -303,11 +322,11 @@ impl PhaseRun {
         })?
     }
 
-    /// All that [`Trainer::resume`] needs, to be written before the next step or after [`Snapshot::copied`].
+    /// All that [`Trainer::resume`] needs, to be written before the next step or after [`PendingCheckpoint::copied`].
     ///
     /// # Errors
     /// When what was learned has values that are not numbers.
-    pub fn snapshot(&self, trainer: &Trainer) -> Result<Snapshot> {
+    pub fn pending_checkpoint(&self, trainer: &Trainer) -> Result<PendingCheckpoint> {
         self.check_finite(trainer)?;
         let weights = |group| File::new(Checkpoint::weights(group), trainer.parameters(group));
         let mut files: Vec<File> = groups_until(&trainer.config, self.number).into_iter().map(weights).collect();
@@ -317,15 +336,15 @@ impl PhaseRun {
         let state = |(group, optimizer): &(Group, AdamW)| File::new(Checkpoint::optimizer(*group), optimizer.tensors());
         files.extend(self.groups.iter().map(state));
         let phase = trainer.phase(self.number)?.0.to_owned();
-        Ok(Snapshot::new(State { number: self.number, step: self.done, phase }, files))
+        Ok(PendingCheckpoint::new(State { number: self.number, step: self.done, phase }, files))
     }
 
     /// Writes all that [`Trainer::resume`] needs into the folder `path`, whole or not at all.
     ///
     /// # Errors
-    /// When the folder cannot be written, or as [`PhaseRun::snapshot`]; earlier checkpoints are as they were.
+    /// When the folder cannot be written, or as [`PhaseRun::pending_checkpoint`]; earlier checkpoints are as they were.
     pub fn save(&self, trainer: &Trainer, path: &std::path::Path) -> Result<()> {
-        self.snapshot(trainer)?.write(path)
+        self.pending_checkpoint(trainer)?.write(path)
     }
 
     /// A loss may still be a number when its gradients no longer were.

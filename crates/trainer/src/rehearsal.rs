@@ -4,11 +4,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
+use photos::Photo;
 use runs::{ConfigLayers, TrainConfig};
 use tch::Device;
 
+use crate::fixed_batch::FixedBatch;
 use crate::session::{Checked, Opening};
-use crate::{PhotoBatches, memory};
+use crate::text_alignment::TextAlignment;
+use crate::{PhotoBatches, Trainer, memory, space};
 
 /// What a run would take, found by checking everything and by steps whose results are thrown away. Nothing is written.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub struct Rehearsal {
     pub seconds_per_step: Vec<(usize, f64)>,
     /// The most memory in use, in bytes: of tensors on a GPU, of the process on a CPU.
     pub peak_memory: u64,
+    /// The most bytes that the run has on its disk while it trains, images of the class noun not counted.
+    pub disk: u64,
 }
 
 impl Rehearsal {
@@ -33,9 +38,10 @@ impl Rehearsal {
     }
 
     fn rehearse(layers: ConfigLayers, out: &Path, device: Device, opening: Opening<'_>) -> Result<Self> {
-        let Checked { trainer, photos, prior, notes, .. } = Checked::new(layers, out, device, opening)?;
+        let Checked { trainer, photos, prior, alignment, mut notes, .. } = Checked::new(layers, out, device, opening)?;
         // Images of the class noun may not be there yet; of others, a step takes as long.
         let prior = if prior.is_empty() { Vec::new() } else { photos.clone() };
+        notes.extend(measuring(&trainer, alignment, &photos)?);
         let mut batches = PhotoBatches::new(&trainer.config, &trainer.pipeline, photos, prior)?;
         let mut seconds_per_step = Vec::new();
         for (number, phase) in trainer.config.phases.values().enumerate().filter(|(_, phase)| phase.steps > 0) {
@@ -50,7 +56,31 @@ impl Rehearsal {
             libtorch::release_cached_memory(device)?;
             seconds_per_step.push((number, seconds));
         }
-        let peak_memory = libtorch::peak_memory(device)?;
-        Ok(Self { config: trainer.config, notes, seconds_per_step, peak_memory })
+        let (peak_memory, disk) = (libtorch::peak_memory(device)?, space::peak(&trainer));
+        Ok(Self { disk, config: trainer.config, notes, seconds_per_step, peak_memory })
     }
+}
+
+/// What measuring adds, if the run does so.
+fn measuring(trainer: &Trainer, alignment: Option<TextAlignment>, photos: &[Vec<Photo>]) -> Result<Option<String>> {
+    let (Some(stop), Some((number, name, phase))) = (&trainer.config.stop, trainer.config.last_phase()) else {
+        return Ok(None);
+    };
+    let fixed = FixedBatch::new(trainer, number, photos, stop.batch())?;
+    let start = Instant::now();
+    fixed.base_losses(trainer)?;
+    let each = start.elapsed().as_secs_f64();
+    let start = Instant::now();
+    let images = match (alignment, stop.clip()) {
+        (Some(alignment), Some(clip)) => {
+            alignment.of(trainer, false)?;
+            format!(", and {:.1} s more for the images of one in {}", start.elapsed().as_secs_f64(), clip.every)
+        }
+        _ => String::new(),
+    };
+    let most = phase.steps.div_ceil(stop.every()) + 1;
+    Ok(Some(format!(
+        "phase {name} has at most {} steps; it is measured at most {most} times, in {each:.1} s each{images}",
+        phase.steps
+    )))
 }

@@ -6,18 +6,22 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use options::Dtype;
 use photos::{Photo, PhotoFolder};
-use runs::{ConfigLayers, Group, ModelFingerprint, RunFolder, RunRecord, SavedRun, layout};
+use runs::{ConfigLayers, Group, Masks, ModelFingerprint, RunFolder, RunRecord, SavedRun, layout};
 use sampling::Pipeline;
 use tch::{Device, Kind};
 
+use crate::buckets::Buckets;
 use crate::checkpoint::CheckpointWriter;
 use crate::event::{Event, Outcome};
 use crate::finished_run::{FinishedRun, base_model};
 use crate::outputs::{self, Outputs};
 use crate::prior::PriorImages;
+use crate::prompts::Prompts;
 use crate::step_logger::StepLogger;
+use crate::stopping::{self, Stopping};
+use crate::text_alignment::TextAlignment;
 use crate::{BatchIndex, Checkpoint, LaunchedStep, PhaseRun, PhotoBatches, Trainer};
-use crate::{extension, init_from, memory, space, start};
+use crate::{extension, init_from, memory, reference, space, start};
 
 /// How a run begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +47,8 @@ pub struct Session {
     photos: Vec<Vec<Photo>>,
     /// Likewise; none without prior preservation.
     prior: Vec<PriorImages>,
+    /// For a run that text alignment may end.
+    alignment: Option<TextAlignment>,
     outputs: Outputs,
     checkpoint: Option<Checkpoint>,
     /// The learned weights are saved already.
@@ -57,6 +63,7 @@ pub(crate) struct Checked {
     pub(crate) trainer: Trainer,
     pub(crate) photos: Vec<Vec<Photo>>,
     pub(crate) prior: Vec<PriorImages>,
+    pub(crate) alignment: Option<TextAlignment>,
     record: RunRecord,
     outputs: Outputs,
     learned: bool,
@@ -96,7 +103,8 @@ impl Checked {
         let (mut photos, mut about_photos) = (Vec::new(), Vec::new());
         let further = config.more_concepts.iter().map(|further| &further.concept);
         for (subject, folder) in std::iter::once(&config.concept).chain(further).enumerate() {
-            let found = PhotoFolder::open(folder).map_err(|error| moved(error.into(), "photos", "--concept"))?;
+            let found = PhotoFolder::open_with(folder, &config.photo_options())
+                .map_err(|error| moved(error.into(), "photos", "--concept"))?;
             photos.push(match saved {
                 Some(saved) => saved.arrange(subject, found.photos, folder)?,
                 None => found.photos,
@@ -112,7 +120,10 @@ impl Checked {
         if own_resolution {
             config.augmentation.resolution = u32::try_from(pipeline.default_settings().height)?;
         }
-        let trainer = Trainer::new(config, pipeline)?;
+        let alignment =
+            TextAlignment::of_config(&config, device).map_err(|error| moved(error, "CLIP", "--stop-clip"))?;
+        let mut trainer = Trainer::new(config, pipeline)?;
+        reference::give(&mut trainer.pipeline, &photos[0])?;
         outputs::check(&trainer)?;
 
         let mut notes: Vec<String> = model.notes().to_vec();
@@ -124,6 +135,7 @@ impl Checked {
         };
         notes.extend(about_photos.into_iter().chain(prior.iter().flat_map(|prior| prior.notes.clone())));
         notes.extend(trainer_notes(&trainer)?);
+        notes.extend(photo_notes(&trainer, &photos)?);
 
         // The generated ones follow from the rest.
         let record = RunRecord {
@@ -136,6 +148,7 @@ impl Checked {
                 .prior
                 .as_ref()
                 .map(|_| runs::by_contents(prior.iter().flat_map(PriorImages::own))),
+            stop_clip: alignment.as_ref().map(|alignment| alignment.fingerprint.clone()),
             extends,
         };
         if let Some(saved) = saved {
@@ -146,7 +159,7 @@ impl Checked {
         if !learned {
             notes.extend(space::check(&trainer, &prior, out)?);
         }
-        Ok(Self { started, trainer, photos, prior, record, outputs, learned, notes })
+        Ok(Self { started, trainer, photos, prior, alignment, record, outputs, learned, notes })
     }
 }
 
@@ -161,7 +174,7 @@ impl Session {
     }
 
     fn prepare(layers: ConfigLayers, out: &Path, device: Device, opening: Opening<'_>) -> Result<Self> {
-        let Checked { started, trainer, photos, prior, record, outputs, learned, mut notes } =
+        let Checked { started, trainer, photos, prior, alignment, record, outputs, learned, mut notes } =
             Checked::new(layers, out, device, opening)?;
         let checkpoints = out.join(layout::CHECKPOINTS);
         let folder = match started {
@@ -186,6 +199,7 @@ impl Session {
         let config = limits::read(&out.join(layout::CONFIG))
             .with_context(|| format!("cannot read {}", out.join(layout::CONFIG).display()))?;
         start::keep(&trainer, out)?;
+        reference::keep(&trainer.pipeline, &photos[0], out)?;
         if let Some(extends) = record.extends.as_ref().filter(|_| !learned)
             && Checkpoint::latest(&checkpoints)?.is_none()
         {
@@ -196,7 +210,7 @@ impl Session {
             checkpoint.check(&trainer.config)?;
         }
         let checkpoints = CheckpointWriter::new(checkpoints);
-        Ok(Self { checkpoints, folder, config, trainer, photos, prior, outputs, checkpoint, learned, notes })
+        Ok(Self { checkpoints, folder, config, trainer, photos, prior, alignment, outputs, checkpoint, learned, notes })
     }
 
     /// What the user should know before the run.
@@ -228,11 +242,15 @@ impl Session {
             return Ok(Outcome::Stopped);
         }
         tell(&tracing::trace_span!("train/samples").in_scope(|| self.outputs.samples(&self.trainer))?, watch);
-        tracing::trace_span!("train/outputs").in_scope(|| self.outputs.curves())?;
+        tracing::trace_span!("train/outputs").in_scope(|| {
+            reference::draw_masks(&self.trainer.pipeline, &self.trainer.config, self.folder.path())?;
+            self.outputs.curves(&self.trainer.config)
+        })?;
         // Nothing resumes from them any more, and of Stable Diffusion one takes 10 GB.
         if !self.trainer.config.keep_checkpoint {
             Checkpoint::folder(&self.folder.path().join(layout::CHECKPOINTS)).discard_all()?;
         }
+        stopping::discard_snapshots(self.folder.path())?;
         Ok(Outcome::Finished)
     }
 
@@ -247,6 +265,12 @@ impl Session {
         }
         let photos = std::mem::take(&mut self.photos);
         let prior = std::mem::take(&mut self.prior).into_iter().map(PriorImages::into_photos).collect();
+        let alignment = self.alignment.take();
+        let measure = || {
+            let state = self.checkpoint.as_ref().map(|checkpoint| &checkpoint.state);
+            Stopping::open(&self.trainer, alignment, &photos, self.folder.path(), state)
+        };
+        let mut stopping = tracing::trace_span!("train/measure").in_scope(measure)?;
         let mut batches = PhotoBatches::new(config, pipeline, photos, prior)?;
         let first = BatchIndex { phase: 0, step: 0, part: 0 };
         let crops = batches.crops(first)?;
@@ -261,10 +285,16 @@ impl Session {
                 Some(checkpoint) if number == start => self.trainer.resume(checkpoint),
                 _ => self.trainer.start(number),
             })?;
-            if !self.phase(&mut phase_run, &mut batches, &mut record, stop, watch)? {
+            let mut ending = stopping.as_mut().filter(|stopping| stopping.ends(number));
+            if !self.phase(&mut phase_run, &mut batches, &mut record, ending.as_deref_mut(), stop, watch)? {
                 return Ok(false);
             }
             phase_run.finish(&self.trainer)?;
+            if let Some(stopping) = ending {
+                let (name, phase) = self.trainer.phase(number)?;
+                let (phase, steps) = (name.to_owned(), phase.steps as u64);
+                watch(Event::Ended { phase, steps, ending: stopping.take(&self.trainer)? });
+            }
             // Of no use to the next phase, whose tensors have other sizes.
             libtorch::release_cached_memory(device)?;
             tracing::trace_span!("train/outputs").in_scope(|| {
@@ -291,6 +321,7 @@ impl Session {
         phase_run: &mut PhaseRun,
         batches: &mut PhotoBatches,
         record: &mut StepLogger,
+        mut stopping: Option<&mut Stopping>,
         stop: &dyn Fn() -> bool,
         watch: &mut dyn FnMut(Event),
     ) -> Result<bool> {
@@ -301,9 +332,11 @@ impl Session {
         watch(Event::Phase { phase, number: number + 1, phases, done, steps: steps as u64 });
         // A CPU has done a step when it is launched.
         let at_once = self.trainer.pipeline.placement().1 == Device::Cpu;
+        self.measure(phase_run, stopping.as_deref_mut(), watch)?;
         record.restart_clock();
         let mut launched = None;
-        while phase_run.done() < steps {
+        let has_ended = |stopping: &Option<&mut Stopping>| stopping.as_ref().is_some_and(|stopping| stopping.ended());
+        while phase_run.done() < steps && !has_ended(&stopping) {
             // What the step before has shown is read while the device is at this one.
             let before = launched.replace(phase_run.step(&self.trainer, batches)?);
             self.report(before, record, watch)?;
@@ -312,13 +345,16 @@ impl Session {
             let every = self.trainer.config.validation.every;
             let validating = done.is_multiple_of(every);
             let due = done.is_multiple_of(self.trainer.config.checkpoint_every) || done == steps;
-            if at_once || validating || due {
+            let measuring = stopping.as_ref().is_some_and(|stopping| stopping.is_due(done));
+            if at_once || validating || due || measuring {
                 self.report(launched.take(), record, watch)?;
             }
-            let stopping = stop();
+            self.measure(phase_run, stopping.as_deref_mut(), watch)?;
+            let asked = stop();
             // The last phase ends with what was learned itself, which is written next.
-            let ended = number + 1 == phases && done == steps && !self.trainer.config.keep_checkpoint;
-            let saving = (due && !ended) || stopping;
+            let at_end = done == steps || has_ended(&stopping);
+            let ended = number + 1 == phases && at_end && !self.trainer.config.keep_checkpoint;
+            let saving = (due && !ended) || asked;
             if validating {
                 let look = || self.outputs.validation(&self.trainer, number, done);
                 tell(&tracing::trace_span!("train/validation").in_scope(look)?, watch);
@@ -326,17 +362,33 @@ impl Session {
             if saving {
                 self.report(launched.take(), record, watch)?;
                 record.sync()?;
-                self.save(phase_run, stopping)?;
+                stopping.as_ref().map_or(Ok(()), |stopping| stopping.save())?;
+                self.save(phase_run, asked)?;
             }
-            if stopping {
+            if asked {
                 return Ok(false);
             }
-            if validating || saving {
+            if validating || saving || measuring {
                 record.restart_clock();
             }
         }
         record.sync()?;
         Ok(true)
+    }
+
+    /// Measures what has been learned, where that is due.
+    fn measure(
+        &self,
+        phase_run: &mut PhaseRun,
+        stopping: Option<&mut Stopping>,
+        watch: &mut dyn FnMut(Event),
+    ) -> Result<()> {
+        let Some(stopping) = stopping.filter(|stopping| stopping.is_due(phase_run.done())) else { return Ok(()) };
+        let measure = || stopping.measure(&self.trainer, phase_run);
+        let measurement = tracing::trace_span!("train/measure").in_scope(measure)?;
+        let phase = self.trainer.phase(phase_run.number())?.0.to_owned();
+        watch(Event::Measured { phase, measurement });
+        Ok(())
     }
 
     /// Waits for a step, writes down what it has shown and tells who watches.
@@ -358,7 +410,7 @@ impl Session {
     fn save(&mut self, phase_run: &PhaseRun, stopping: bool) -> Result<()> {
         let _span = tracing::trace_span!("train/checkpoint").entered();
         let beside = self.trainer.pipeline.placement().1 != Device::Cpu && !stopping;
-        self.checkpoints.write(phase_run.snapshot(&self.trainer)?, beside)?;
+        self.checkpoints.write(phase_run.pending_checkpoint(&self.trainer)?, beside)?;
         self.keep_config()
     }
 
@@ -397,6 +449,29 @@ fn trainer_notes(Trainer { config, pipeline, .. }: &Trainer) -> Result<Vec<Strin
     let prompts = config.validation.prompts.iter().chain(config.prior.as_ref().map(|prior| &prior.prompt));
     for prompt in prompts {
         notes.extend(pipeline.prompt_notes(&config.fill(prompt))?);
+    }
+    Ok(notes)
+}
+
+/// How photos are used with what is beside them; checks their captions.
+fn photo_notes(Trainer { config, pipeline, method, .. }: &Trainer, photos: &[Vec<Photo>]) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    if config.captions.is_some() {
+        let prompts = Prompts::of_photos(config, photos)?;
+        notes.extend(prompts.check(pipeline, config, *method)?);
+        notes.push(format!("each photo is learned with its caption, the first as {:?}", prompts.first()));
+    }
+    if let Some(Masks { unmasked_weight }) = &config.masks {
+        let all = photos.iter().flatten();
+        let masked: Vec<bool> = all.filter_map(|photo| Some(photo.mask.as_ref()?.path == photo.path)).collect();
+        let alpha = masked.iter().filter(|alpha| **alpha).count();
+        notes.push(format!(
+            "the loss counts under masks ({} by files, {alpha} by alpha channels), and outside with a weight of {unmasked_weight}",
+            masked.len() - alpha
+        ));
+    }
+    if config.buckets {
+        notes.push(format!("crops are {}", Buckets::of(config, pipeline, photos)?.describe()));
     }
     Ok(notes)
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use runs::{Group, Validation};
+use runs::{Group, Phase, Validation};
 use tch::Tensor;
 
 use crate::Trainer;
@@ -17,7 +17,7 @@ const WORTH_SAYING: u64 = 1_000_000_000;
 /// For the log, events, curves and the contact sheet.
 const SMALL_FILES: u64 = 4_000_000;
 /// Where a run writes what [`Need`] counts, but for prior images.
-const COUNTED: [&str; 5] = ["checkpoints", "phases", "text_encoder", "unet", "validation"];
+const COUNTED: [&str; 6] = ["checkpoints", "phases", "snapshots", "text_encoder", "unet", "validation"];
 
 /// Bytes on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +78,11 @@ fn decide(need: Need, there: u64, free: Option<u64>, out: &Path) -> Result<Optio
     }))
 }
 
+/// The most bytes that a run has on its disk while it trains, images of the class noun not counted.
+pub(crate) fn peak(trainer: &Trainer) -> u64 {
+    need(trainer).peak
+}
+
 fn need(trainer: &Trainer) -> Need {
     let config = &trainer.config;
     let of = |group: Group| sum(trainer.parameters(group).into_iter().map(|(_, tensor)| tensor));
@@ -99,9 +104,14 @@ fn need(trainer: &Trainer) -> Need {
     let repeated = (0..config.phases.len()).flat_map(|number| Outputs::repeated(config, number)).map(of);
     let kept = repeated.sum::<u64>() + SMALL_FILES;
     let kept = kept.saturating_add(images);
+    let snapshot = |(number, ..): (usize, &str, &Phase)| {
+        trainer.trained(number).map_or(0, |trained| sum(trained.into_iter().map(|(_, tensor)| tensor)))
+    };
+    let most = config.stop.as_ref().map_or(0, runs::Stop::most_snapshots) as u64;
+    let snapshots = most.saturating_mul(config.last_phase().map_or(0, snapshot));
     Need {
         checkpoint,
-        peak: kept.saturating_add(checkpoint + checkpoint.max(results)),
+        peak: kept.saturating_add(snapshots).saturating_add(checkpoint + checkpoint.max(results)),
         rest: kept.saturating_add(results + if config.keep_checkpoint { checkpoint } else { 0 }),
     }
 }

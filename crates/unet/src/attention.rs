@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use layers::{Linear, attention, attention_probabilities, merge_heads, split_heads};
+use layers::{Linear, attention, attention_probabilities, attention_to, merge_heads, split_heads};
 use tch::{Kind, Tensor};
 use weights::Scope;
 
@@ -102,6 +102,11 @@ impl Attention {
         &self.name
     }
 
+    /// The number of heads.
+    pub(crate) fn heads(&self) -> i64 {
+        self.heads
+    }
+
     /// Shows each layer to `visit`, in the order queries, keys, values, output.
     pub(crate) fn visit(&mut self, visit: Visit<'_>) -> Result<()> {
         let layers = [("to_q", &mut self.to_q), ("to_k", &mut self.to_k), ("to_v", &mut self.to_v)];
@@ -132,7 +137,13 @@ impl Attention {
         self.to_out.forward(&merge_heads(&attention(&q, &k, &v, false)))
     }
 
-    /// The same, adding the probabilities [batch, tokens, heads, pixels] of the context's `tokens` to `shown`.
+    /// The same, attending only to the positions that `kept` [batch, positions], of bools, has.
+    pub(crate) fn forward_to(&self, xs: &Tensor, context: &KeysValues, kept: &Tensor) -> Tensor {
+        let [q, k, v] = self.queries_keys_values(xs, context);
+        self.to_out.forward(&merge_heads(&attention_to(&q, &k, &v, kept)))
+    }
+
+    /// The same as [`Attention::forward`], adding the probabilities [batch, tokens, heads, pixels] of the context's `tokens` to `shown`.
     pub(crate) fn forward_shown(
         &self,
         xs: &Tensor,

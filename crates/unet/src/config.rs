@@ -63,8 +63,11 @@ pub enum PerBlock {
 }
 
 impl PerBlock {
-    /// The number for a down block; [`Config::validate`] has seen to it that there is one.
-    pub(crate) fn at(&self, block: usize) -> i64 {
+    /// The number for a down block, of which [`Config::validate`] has seen to it that there is one.
+    ///
+    /// # Panics
+    /// When there is no such block.
+    pub fn at(&self, block: usize) -> i64 {
         match self {
             Self::Same(value) => *value,
             Self::Each(values) => values[block],

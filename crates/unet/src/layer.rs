@@ -9,9 +9,10 @@ use layers::ResnetBlock2d;
 use tch::Tensor;
 
 use crate::attention::{KeysValues, KvCache};
+use crate::insertion::{Features, Insertions, TransformerPlace};
 use crate::observer::Watch;
 use crate::sites::Visit;
-use crate::transformer::Transformer2d;
+use crate::transformer::{Extras, Transformed, Transformer2d};
 
 /// What all layers are given in one forward pass besides feature maps.
 pub(crate) struct Pass<'a> {
@@ -20,6 +21,8 @@ pub(crate) struct Pass<'a> {
     /// The text; it has keys and values for every cross-attention layer.
     pub(crate) text: &'a KvCache,
     pub(crate) watch: Option<Watch<'a>>,
+    pub(crate) features: Option<&'a mut Features>,
+    pub(crate) insertions: Option<&'a Insertions>,
     pub(crate) gradient_checkpointing: bool,
 }
 
@@ -32,6 +35,7 @@ pub(crate) struct Layer {
     parts: Arc<Mutex<Parts>>,
     /// The names of the cross-attention layers within.
     cross_attention: Vec<String>,
+    transformer: Option<TransformerPlace>,
 }
 
 #[derive(Debug)]
@@ -44,12 +48,18 @@ impl Layer {
     pub(crate) fn new(resnet: ResnetBlock2d, attention: Option<Transformer2d>) -> Self {
         let names = attention.iter().flat_map(Transformer2d::cross_attention).map(|layer| layer.name().to_owned());
         let cross_attention = names.collect();
-        Self { parts: Arc::new(Mutex::new(Parts { resnet, attention })), cross_attention }
+        let transformer = attention.as_ref().map(Transformer2d::place);
+        Self { parts: Arc::new(Mutex::new(Parts { resnet, attention })), cross_attention, transformer }
     }
 
     /// The names of the cross-attention layers within, in the order of execution.
     pub(crate) fn cross_attention(&self) -> &[String] {
         &self.cross_attention
+    }
+
+    /// The transformer within.
+    pub(crate) fn transformer(&self) -> Option<&TransformerPlace> {
+        self.transformer.as_ref()
     }
 
     /// Shows each linear layer of the transformer to `visit`, in the order of execution.
@@ -74,18 +84,33 @@ impl Layer {
 
     /// Maps feature maps, whose channels are put together, to one.
     pub(crate) fn forward(&self, maps: &[&Tensor], pass: &mut Pass<'_>) -> Tensor {
-        let (parts, texts) = (Arc::clone(&self.parts), self.cross_attention.len());
+        let (parts, texts, count) = (Arc::clone(&self.parts), self.cross_attention.len(), maps.len());
+        let watched: Vec<bool> = self
+            .cross_attention
+            .iter()
+            .map(|name| pass.watch.as_ref().is_some_and(|watch| watch.watches(name)))
+            .collect();
         let tokens = pass.watch.as_ref().map(|watch| watch.tokens.shallow_clone());
-        let again = Cell::new(false);
-        // The inputs are the timesteps' embeddings, the feature maps, and the keys and values of the text.
+        let place = self.transformer.as_ref().map(|transformer| transformer.name.as_str());
+        let keeps_features =
+            pass.features.as_ref().is_some_and(|kept| kept.places.iter().any(|p| Some(p.as_str()) == place));
+        let inserted = place.and_then(|place| pass.insertions?.get(place));
+        let part = inserted.map(|inserted| Arc::clone(&inserted.part));
+        let (again, is_watched) = (Cell::new(false), watched.clone());
+        // The inputs are the timesteps' embeddings, the feature maps, the keys and values of the text, and what is brought for an
+        // inserted part.
         let segment = move |inputs: &[Tensor]| {
             let _span = again.replace(true).then(|| tracing::trace_span!("unet/recomputed").entered());
-            let (maps, text) = inputs[1..].split_at(inputs.len() - 1 - 2 * texts);
+            let (maps, rest) = inputs[1..].split_at(count);
+            let (text, brought) = rest.split_at(2 * texts);
+            let insertion = part.as_ref().map(|part| (part.as_ref(), brought));
+            let extras = Extras { tokens: tokens.as_ref(), watched: &is_watched, keeps_features, insertion };
             let parts = parts.lock().unwrap_or_else(PoisonError::into_inner);
-            parts.forward(maps, &inputs[0], text.as_chunks().0, tokens.as_ref())
+            parts.forward(maps, &inputs[0], text.as_chunks().0, &extras)
         };
         let text: Vec<&Tensor> = self.cross_attention.iter().flat_map(|name| &pass.text.layers[name]).collect();
-        let inputs = [&[&pass.temb], maps, &text].concat();
+        let brought: Vec<&Tensor> = inserted.iter().flat_map(|inserted| &inserted.inputs).collect();
+        let inputs = [&[&pass.temb], maps, &text, &brought].concat();
         let mut outputs = if pass.gradient_checkpointing {
             libtorch::checkpoint(&inputs, segment)
         } else {
@@ -94,10 +119,15 @@ impl Layer {
             segment(&inputs.into_iter().map(input).collect::<Vec<_>>())
         };
         let hidden = outputs.remove(0);
+        if let (true, Some(features), Some(place)) = (keeps_features, &mut pass.features, place) {
+            features.seen.extend(outputs.pop().map(|made| (place.to_owned(), made)));
+        }
         if let Some(watch) = &mut pass.watch {
             let _span = tracing::trace_span!("unet/observer").entered();
-            for (name, probabilities) in self.cross_attention.iter().zip(&outputs) {
-                watch.show(name, (hidden.size()[2], hidden.size()[3]), probabilities);
+            let mut shown = outputs.iter();
+            for (name, watched) in self.cross_attention.iter().zip(watched) {
+                let probabilities = if watched { shown.next() } else { None };
+                watch.pass(name, (hidden.size()[2], hidden.size()[3]), probabilities);
             }
         }
         hidden
@@ -105,16 +135,15 @@ impl Layer {
 }
 
 impl Parts {
-    /// Returns the new feature map and, if there are tokens to be shown, their probabilities in each cross-attention
-    /// layer.
-    fn forward(&self, maps: &[Tensor], temb: &Tensor, text: &[KeysValues], tokens: Option<&Tensor>) -> Vec<Tensor> {
+    /// Returns the new feature map, the probabilities of the cross-attention layers that are watched, and the transformer's
+    /// features if they are kept.
+    fn forward(&self, maps: &[Tensor], temb: &Tensor, text: &[KeysValues], extras: &Extras<'_>) -> Vec<Tensor> {
         let hidden = match maps {
             [xs] => self.resnet.forward(xs, Some(temb)),
             maps => self.resnet.forward(&Tensor::cat(maps, 1), Some(temb)),
         };
         let Some(attention) = &self.attention else { return vec![hidden] };
-        let mut shown = Vec::new();
-        let hidden = attention.forward(&hidden, text, tokens, &mut shown);
-        iter::once(hidden).chain(shown).collect()
+        let Transformed { hidden, shown, features } = attention.forward(&hidden, text, extras);
+        iter::once(hidden).chain(shown).chain(features).collect()
     }
 }

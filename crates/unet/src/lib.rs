@@ -10,6 +10,7 @@ mod attention;
 mod blocks;
 mod config;
 mod embeddings;
+mod insertion;
 mod layer;
 mod model;
 mod observer;
@@ -18,6 +19,8 @@ mod transformer;
 
 pub use attention::KvCache;
 pub use config::{Config, PerBlock};
+pub use insertion::{Features, Hooks, Inserted, Insertion, Insertions, TransformerPlace};
 pub use model::UNet;
 pub use observer::{AttentionMap, AttentionMaps, AttentionObserver, CrossAttentionLayer};
 pub use sites::LinearSite;
+pub use transformer::TransformerBlock;

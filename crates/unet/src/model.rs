@@ -12,6 +12,7 @@ use crate::Config;
 use crate::attention::KvCache;
 use crate::blocks::{DownBlock, MidBlock, UpBlock};
 use crate::embeddings::TimeEmbedding;
+use crate::insertion::{Hooks, TransformerPlace};
 use crate::layer::{Layer, Pass};
 use crate::observer::{AttentionObserver, Watch};
 use crate::sites::{LinearSite, Visit};
@@ -76,6 +77,11 @@ impl UNet {
     /// The names of the cross-attention layers, in the order in which an observer sees them.
     pub fn cross_attention_layers(&self) -> &[String] {
         &self.cross_attention_layers
+    }
+
+    /// The transformers, in the order of execution.
+    pub fn transformers(&self) -> impl Iterator<Item = &TransformerPlace> {
+        self.layers().filter_map(Layer::transformer)
     }
 
     /// Whether the backward pass computes the activations of each layer (a residual block and its transformer) again
@@ -215,7 +221,28 @@ impl UNet {
         text: &KvCache,
         observer: Option<&mut dyn AttentionObserver>,
     ) -> Result<Tensor> {
+        self.forward_hooked(sample, timesteps, text, Hooks { observer, ..Hooks::default() })
+    }
+
+    /// The same with whatever `hooks` ask for: transformers' features kept, parts put behind their blocks.
+    ///
+    /// # Errors
+    /// When the inputs do not fit the model or each other, or there is no transformer of a name; the message names both sides.
+    pub fn forward_hooked(
+        &self,
+        sample: &Tensor,
+        timesteps: &Tensor,
+        text: &KvCache,
+        hooks: Hooks<'_>,
+    ) -> Result<Tensor> {
         let _span = tracing::trace_span!("unet").entered();
+        let Hooks { observer, features, insertions } = hooks;
+        let kept = features.iter().flat_map(|features| &features.places);
+        let known = |name: &String| self.transformers().any(|transformer| transformer.name == *name);
+        if let Some(name) = kept.chain(insertions.iter().flat_map(|inserted| inserted.keys())).find(|name| !known(name))
+        {
+            bail!("this U-Net has no transformer {name}, whose features are asked for or changed");
+        }
         let (dtype, device) = (sample.kind(), sample.device());
         let batch = self.check_latents(sample)?;
         let prompts = text.size[0];
@@ -245,6 +272,8 @@ impl UNet {
                 .in_scope(|| self.time_embedding.forward(&timesteps, dtype)),
             text,
             watch,
+            features,
+            insertions,
             gradient_checkpointing: self.gradient_checkpointing,
         };
 

@@ -9,6 +9,11 @@ pub trait AttentionObserver {
     /// are cut out of the attention probabilities, in this order; a position may be named twice.
     fn tokens(&self) -> &[i64];
 
+    /// Whether a layer of this name is to be shown; the others compute as fast as if nobody watched.
+    fn watches(&self, _layer: &str) -> bool {
+        true
+    }
+
     /// Shows one layer's `probabilities` [batch, tokens, heads, height · width], in the order of execution.
     ///
     /// Each pixel's probabilities are a softmax over *all* positions of the text. They have the latents' dtype
@@ -80,8 +85,8 @@ pub(crate) struct Watch<'a> {
     observer: &'a mut dyn AttentionObserver,
     /// [`AttentionObserver::tokens`] as a tensor on the model's device.
     pub(crate) tokens: Tensor,
-    /// Layers that were shown in this pass.
-    shown: usize,
+    /// Layers that this pass has come through.
+    passed: usize,
 }
 
 impl<'a> Watch<'a> {
@@ -95,13 +100,22 @@ impl<'a> Watch<'a> {
             );
         }
         let tokens = libtorch::upload(&Tensor::from_slice(tokens), device);
-        Ok(Self { observer, tokens, shown: 0 })
+        Ok(Self { observer, tokens, passed: 0 })
     }
 
-    /// Shows the `probabilities` [batch, tokens, heads, pixels] of the layer `name`, for a feature map of this size.
-    pub(crate) fn show(&mut self, name: &str, (height, width): (i64, i64), probabilities: &Tensor) {
-        let layer = CrossAttentionLayer { name, index: self.shown, heads: probabilities.size()[2], height, width };
-        self.shown += 1;
-        self.observer.observe(&layer, probabilities);
+    /// As [`AttentionObserver::watches`].
+    pub(crate) fn watches(&self, layer: &str) -> bool {
+        self.observer.watches(layer)
+    }
+
+    /// Comes through the layer `name`, for a feature map of this size, and shows its `probabilities` [batch, tokens, heads, pixels]
+    /// if it is watched.
+    pub(crate) fn pass(&mut self, name: &str, (height, width): (i64, i64), probabilities: Option<&Tensor>) {
+        let index = self.passed;
+        self.passed += 1;
+        if let Some(probabilities) = probabilities {
+            let layer = CrossAttentionLayer { name, index, heads: probabilities.size()[2], height, width };
+            self.observer.observe(&layer, probabilities);
+        }
     }
 }

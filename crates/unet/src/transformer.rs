@@ -1,5 +1,7 @@
 //! Transformers over the pixels of a feature map.
 
+use std::sync::{Mutex, PoisonError};
+
 use anyhow::Result;
 use layers::{Conv2d, GroupNorm, LayerNorm, Linear};
 use tch::Tensor;
@@ -7,12 +9,14 @@ use weights::Scope;
 
 use crate::Config;
 use crate::attention::{Attention, KeysValues};
+use crate::insertion::{Insertion, TransformerPlace};
 use crate::sites::Visit;
 
 /// diffusers' `Transformer2DModel`: transformer blocks over the pixels, plus the input.
 #[derive(Debug)]
 pub(crate) struct Transformer2d {
     name: String,
+    channels: i64,
     norm: GroupNorm,
     proj_in: Projection,
     transformer_blocks: Vec<TransformerBlock>,
@@ -52,13 +56,15 @@ impl Transformer2d {
             }
         };
         let depth = config.transformer_layers_per_block.at(block);
+        let (context_dim, heads) = (config.cross_attention_dim, config.heads().at(block));
+        let transformer_block =
+            |vs: &Scope| TransformerBlock::with_upcast(vs, channels, context_dim, heads, config.upcast_attention);
         Self {
             name: vs.prefix().to_owned(),
             norm: GroupNorm::new(&(vs / "norm"), config.norm_num_groups, channels, EPS),
             proj_in: projection("proj_in"),
-            transformer_blocks: (0..depth)
-                .map(|i| TransformerBlock::new(&(vs / "transformer_blocks" / i), block, config))
-                .collect(),
+            transformer_blocks: (0..depth).map(|i| transformer_block(&(vs / "transformer_blocks" / i))).collect(),
+            channels,
             proj_out: projection("proj_out"),
         }
     }
@@ -78,15 +84,19 @@ impl Transformer2d {
         proj_out.visit(&format!("{name}.proj_out"), visit)
     }
 
+    /// What is known of it from outside.
+    pub(crate) fn place(&self) -> TransformerPlace {
+        let attention = self.transformer_blocks.first().map(|block| &block.attn1);
+        TransformerPlace {
+            name: self.name.clone(),
+            channels: self.channels,
+            heads: attention.map_or(1, Attention::heads),
+        }
+    }
+
     /// Maps [batch, channels, height, width] to the same shape, given the text's keys and values in each of
-    /// [`Transformer2d::cross_attention`]; `tokens` and `shown` as in [`Attention::forward_shown`].
-    pub(crate) fn forward(
-        &self,
-        xs: &Tensor,
-        text: &[KeysValues],
-        tokens: Option<&Tensor>,
-        shown: &mut Vec<Tensor>,
-    ) -> Tensor {
+    /// [`Transformer2d::cross_attention`].
+    pub(crate) fn forward(&self, xs: &Tensor, text: &[KeysValues], extras: &Extras<'_>) -> Transformed {
         let (height, width) = (xs.size()[2], xs.size()[3]);
         // Contiguous, or all later layers would inherit strange strides and run by slower kernels.
         let to_pixels = |xs: &Tensor| xs.flatten(2, 3).transpose(1, 2).contiguous();
@@ -96,21 +106,47 @@ impl Transformer2d {
             Projection::Linear(linear) => linear.forward(&to_pixels(&normed)),
             Projection::Conv(conv) => to_pixels(&conv.forward(&normed)),
         };
-        for (block, text) in self.transformer_blocks.iter().zip(text) {
-            hidden = block.forward(&hidden, text, tokens, shown);
+        let mut shown = Vec::new();
+        for ((i, block), text) in self.transformer_blocks.iter().enumerate().zip(text) {
+            let tokens = extras.tokens.filter(|_| extras.watched[i]);
+            hidden = block.forward(&hidden, text, tokens, &mut shown);
+        }
+        let features = extras.keeps_features.then(|| hidden.shallow_clone());
+        if let Some((part, inputs)) = extras.insertion {
+            hidden = part.lock().unwrap_or_else(PoisonError::into_inner).forward(&hidden, inputs);
         }
         let hidden = match &self.proj_out {
             Projection::Linear(linear) => to_map(&linear.forward(&hidden)),
             Projection::Conv(conv) => conv.forward(&to_map(&hidden)),
         };
-        hidden + xs
+        Transformed { hidden: hidden + xs, shown, features }
     }
 }
 
-/// diffusers' `BasicTransformerBlock`: pixels attend to each other, then to the text, then each passes through two
-/// layers of its own.
+/// What a transformer does in a pass beside transforming.
+pub(crate) struct Extras<'a> {
+    /// The positions that are shown, `[tokens]`.
+    pub(crate) tokens: Option<&'a Tensor>,
+    /// Of which of its cross-attention layers.
+    pub(crate) watched: &'a [bool],
+    pub(crate) keeps_features: bool,
+    /// What is put behind the transformer blocks, and what the pass brings for it.
+    pub(crate) insertion: Option<(&'a Mutex<dyn Insertion>, &'a [Tensor])>,
+}
+
+/// What becomes of a feature map.
+pub(crate) struct Transformed {
+    pub(crate) hidden: Tensor,
+    /// The probabilities [batch, tokens, heads, pixels] of each cross-attention layer that is watched.
+    pub(crate) shown: Vec<Tensor>,
+    /// What the transformer blocks have made, [batch, pixels, channels].
+    pub(crate) features: Option<Tensor>,
+}
+
+/// diffusers' `BasicTransformerBlock`: pixels attend to each other, then to a context, mostly the text, then each passes through
+/// two layers of its own.
 #[derive(Debug)]
-struct TransformerBlock {
+pub struct TransformerBlock {
     norm1: LayerNorm,
     attn1: Attention,
     norm2: LayerNorm,
@@ -120,16 +156,21 @@ struct TransformerBlock {
 }
 
 impl TransformerBlock {
-    fn new(vs: &Scope, block: usize, config: &Config) -> Self {
+    /// Of the width `channels` and so many heads, for a context of the width `context_dim`.
+    pub fn new(vs: &Scope, channels: i64, context_dim: i64, heads: i64) -> Self {
+        Self::with_upcast(vs, channels, context_dim, heads, false)
+    }
+
+    /// The same; `upcast` is the configuration's `upcast_attention`.
+    fn with_upcast(vs: &Scope, channels: i64, context_dim: i64, heads: i64, upcast: bool) -> Self {
         const EPS: f64 = 1e-5;
-        let (channels, heads) = (config.block_out_channels[block], config.heads().at(block));
         let norm = |name: &str| LayerNorm::new(&(vs / name), channels, EPS);
-        let attention = |name: &str, dim| Attention::new(&(vs / name), channels, dim, heads, config.upcast_attention);
+        let attention = |name: &str, dim| Attention::new(&(vs / name), channels, dim, heads, upcast);
         Self {
             norm1: norm("norm1"),
             attn1: attention("attn1", channels),
             norm2: norm("norm2"),
-            attn2: attention("attn2", config.cross_attention_dim),
+            attn2: attention("attn2", context_dim),
             norm3: norm("norm3"),
             ff: FeedForward::new(&(vs / "ff"), channels),
         }
@@ -143,14 +184,23 @@ impl TransformerBlock {
 
     /// Maps [batch, height · width, channels] to the same shape.
     fn forward(&self, xs: &Tensor, text: &KeysValues, tokens: Option<&Tensor>, shown: &mut Vec<Tensor>) -> Tensor {
+        self.around(xs, |normed| match tokens {
+            Some(tokens) => self.attn2.forward_shown(normed, text, tokens, shown),
+            None => self.attn2.forward(normed, text),
+        })
+    }
+
+    /// Maps [batch, tokens, channels] to the same shape, attending to those positions of a `context` [batch, positions,
+    /// `context_dim`] that `kept` [batch, positions], of bools, has: at least one of each sample.
+    pub fn forward_to(&self, xs: &Tensor, context: &Tensor, kept: &Tensor) -> Tensor {
+        self.around(xs, |normed| self.attn2.forward_to(normed, &self.attn2.keys_values(context), kept))
+    }
+
+    /// The block around its cross-attention.
+    fn around(&self, xs: &Tensor, cross_attention: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
         let normed = self.norm1.forward(xs);
         let xs = xs + self.attn1.forward(&normed, &self.attn1.keys_values(&normed));
-        let normed = self.norm2.forward(&xs);
-        let attended = match tokens {
-            Some(tokens) => self.attn2.forward_shown(&normed, text, tokens, shown),
-            None => self.attn2.forward(&normed, text),
-        };
-        let xs = &xs + attended;
+        let xs = &xs + cross_attention(&self.norm2.forward(&xs));
         &xs + self.ff.forward(&self.norm3.forward(&xs))
     }
 }

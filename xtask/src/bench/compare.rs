@@ -67,7 +67,14 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<()> {
     let mut numbers = Numbers { setting: workers.setting(), rows: Vec::new() };
     let selected =
         |comparison: &Comparison| bench.filter.as_ref().is_none_or(|part| comparison.name.contains(part.as_str()));
-    for comparison in comparisons(bench, &workers)?.iter().filter(|comparison| selected(comparison)) {
+    let all = comparisons(bench, &workers)?;
+    ensure!(
+        all.iter().any(selected),
+        "no work has {:?} in its name; there are {}",
+        bench.filter.as_deref().unwrap_or_default(),
+        all.iter().map(|comparison| comparison.name).collect::<Vec<_>>().join(", ")
+    );
+    for comparison in all.iter().filter(|comparison| selected(comparison)) {
         for baseline in &comparison.baselines {
             terminal::say!("{}: {}", comparison.name, baseline.name);
             numbers.rows.push(row(bench, &workers, comparison, baseline)?);
@@ -113,7 +120,7 @@ fn row(bench: &Bench, workers: &Workers<'_>, comparison: &Comparison, baseline: 
 const COPY: &str = "a plain copy of the file in memory";
 
 /// Steps of the other methods.
-const METHODS: [&str; 8] = [
+const METHODS: [&str; 10] = [
     "attndreambooth-lora-step",
     "textual-inversion-step",
     "dreambooth-step",
@@ -122,6 +129,8 @@ const METHODS: [&str; 8] = [
     "oft-step",
     "coft-step",
     "lora-step",
+    "neti-step",
+    "vico-step",
 ];
 
 fn comparisons(bench: &Bench, workers: &Workers<'_>) -> anyhow::Result<Vec<Comparison>> {

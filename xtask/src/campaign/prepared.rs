@@ -23,8 +23,21 @@ const STEPS: &str = "--device cpu --category cat --batch-size 2 --resolution 64 
                      phases.cross_attention.steps=3 --set phases.unet.steps=3 --set validation.steps=1 --checkpoint-every 1 \
                      --validate-every 2 --results none --model model --concept photos";
 
+/// One method, one subject.
+const PLAN: &str = r#"
+name = "one"
+model = "model"
+judge = "clip"
+prompts = "prompts.txt"
+images = 1
+steps = 1
+reference = "TI"
+subjects = [{ name = "cat", photos = "photos", category = "cat" }]
+methods = [{ name = "TI", method = "textual-inversion", steps = 3, batch_size = 1, resolution = 64 }]
+"#;
+
 /// Those that take longest first.
-pub(super) const WORKS: [Work; 11] = [
+pub(super) const WORKS: [Work; 12] = [
     Work { name: "train", arguments: "train --out out", resumes: true },
     Work {
         name: "generate",
@@ -45,6 +58,7 @@ pub(super) const WORKS: [Work; 11] = [
                     phases.embedding.steps=1 --set phases.cross_attention.steps=1 --set phases.unet.steps=1",
         resumes: false,
     },
+    Work { name: "table", arguments: "table run plan.toml --device cpu --keep everything --out out", resumes: false },
     Work {
         name: "attend",
         arguments: "attend --device cpu --run run --prompt [V] --steps 2 --out out",
@@ -168,6 +182,7 @@ impl Prepared {
             place.join("prompts.json"),
             r#"{"name": "two", "prompts": [{"text": "a {}", "kind": "photo"}, {"text": "a red {}"}]}"#,
         )?;
+        fs::write(place.join("plan.toml"), PLAN)?;
         fs::write(place.join("latents.safetensors"), zeros("latents", [1, 4, 8, 8])?)?;
         fs::write(place.join("config.json"), r#"{"unet": {"steps": 0}, "seed": 5, "ema": {"decay": 0.9}}"#)?;
         self.succeed(&format!("train --out run {STEPS}"))?;

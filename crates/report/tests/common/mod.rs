@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 use options::{GenerationSettings, SchedulerKind};
 use runs::{
-    Attention, AttentionArguments, AttentionRow, BeforeOrAfter, Bootstrap, ClipName, Comparison, ComparisonRow, Entry,
-    Estimate, Evaluation, GalleryConfig, HeatMapSettings, ImageEntry, ImageScores, InspectedVector, Inspection,
-    InspectionImage, KindScores, Log, Metrics, NearToken, Overlay, PromptScores, RunFolder, RunRecord, SavedPhoto,
-    Scores, TrainConfig, Variant, Versions,
+    Attention, AttentionArguments, AttentionRow, BeforeOrAfter, ClipName, Comparison, ComparisonRow, Entry, Evaluation,
+    GalleryConfig, HeatMapSettings, ImageEntry, ImageScores, InspectedVector, Inspection, InspectionImage, KindScores,
+    Log, Metrics, ModelFingerprint, NearToken, Overlay, PromptScores, RunFolder, RunRecord, SavedPhoto, Scores,
+    TrainConfig, Variant, Versions,
 };
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use statistics::{Bootstrap, Compared, Estimate, Verdict};
+use tables::{Against, Cost, KindRow, Margin, Row, Table, TablePlan, cells};
 
 /// A prompt that wants to be more than text.
 pub(crate) const HOSTILE: &str = r#"a [V] dog </script><img src="x" onerror="alert('1')">&amp;"#;
@@ -56,7 +58,7 @@ pub(crate) fn run_of(parent: &Path, name: &str, config: impl FnOnce(&Path) -> Tr
     let (folder, photos) = (parent.join(name), parent.join("my_dog"));
     image(&photos.join("0.png"), 48, 0);
     let sha256 = hex::encode(Sha256::digest(fs::read(photos.join("0.png")).unwrap()));
-    let photo = SavedPhoto { file: "0.png".into(), sha256 };
+    let photo = SavedPhoto { file: "0.png".into(), sha256, ..SavedPhoto::default() };
     let record = RunRecord { config: config(&photos), photos: vec![photo], ..RunRecord::default() };
     RunFolder::create(&folder).unwrap().write_record(&record, "2.11.0", "Cpu").unwrap();
     let mut log = Log::open(&folder, 0).unwrap();
@@ -127,8 +129,17 @@ pub(crate) fn evaluated(set: &Path, folder: &Path, mean: f64, prompts: Vec<(Stri
         clip_t: estimate(mean),
         clip_t_without_category: estimate(mean),
         clip_i_masked: None,
+        dino_i: None,
+        obeyed: None,
     };
-    let scores = Metrics { clip_i: mean, clip_t: mean, clip_t_without_category: mean, clip_i_masked: None };
+    let scores = Metrics {
+        clip_i: mean,
+        clip_t: mean,
+        clip_t_without_category: mean,
+        clip_i_masked: None,
+        dino_i: None,
+        obeyed: None,
+    };
     let prompts: Vec<_> = prompts
         .into_iter()
         .map(|(prompt, images)| PromptScores {
@@ -150,6 +161,8 @@ pub(crate) fn evaluated(set: &Path, folder: &Path, mean: f64, prompts: Vec<(Stri
     let variant = Variant { name: Variant::SUBJECT.into(), folder: folder.to_owned(), config, scores };
     let evaluation = Evaluation {
         clip: ClipName { name: "tiny-clip".into(), folder: "clip".into() },
+        dino: None,
+        reader: None,
         prompt_set: "three".into(),
         images_per_prompt: 2,
         seed: 0,
@@ -252,4 +265,70 @@ pub(crate) fn logged(folder: &Path, images: &[(&str, &str)]) {
         serde_json::to_string(&entry).unwrap() + "\n"
     };
     fs::write(folder.join("generate.jsonl"), images.iter().map(line).collect::<String>()).unwrap();
+}
+
+/// A table of two methods, the second with a hostile name, and one subject, with its figures in `parent`.
+pub(crate) fn table(parent: &Path) -> (Table, TablePlan) {
+    let path = parent.join("plan.toml");
+    let plan = r#"
+name = "two"
+model = "model"
+images = 1
+reference = "ours"
+subjects = [{ name = "rex", photos = "photos", category = "dog" }]
+methods = [{ name = "ours" }, { name = "<b>TI & \"others\"", method = "textual-inversion" }]
+"#;
+    fs::write(&path, plan).unwrap();
+    let plan = TablePlan::read(&path).unwrap();
+    let row = |(number, name): (usize, &str)| {
+        let [identity, text] = [0.3 + 0.1 * number as f64, 0.6 - 0.1 * number as f64].map(estimate);
+        let obeyed = (number > 0).then_some(text);
+        let kinds = ["place", "style"].map(|kind| KindRow { kind: kind.to_owned(), identity, text, obeyed });
+        let compared = |mean| Compared {
+            difference: estimate(mean),
+            p_value: 0.01,
+            adjusted_p_value: 0.02,
+            adjusted: estimate(mean),
+        };
+        Row {
+            name: name.to_owned(),
+            identity,
+            dino: None,
+            text,
+            obeyed,
+            kinds: if number == 0 { Vec::new() } else { kinds.to_vec() },
+            against: (number == 3).then(|| Against {
+                identity: compared(-0.2),
+                identity_verdict: Verdict::DoesNotHold,
+                text: compared(0.2),
+                text_verdict: Verdict::Holds,
+            }),
+            cost: (number > 1).then(|| Cost { train_seconds: 60.0, steps: 30, ..Cost::default() }),
+            generate_seconds: 2.0,
+            embedding_cosine: (number == 3).then_some(0.5),
+        }
+    };
+    let names = [tables::REAL, tables::BASE, "ours", &plan.methods[1].name];
+    let table = Table {
+        name: plan.name.clone(),
+        judge: ModelFingerprint { name: "judge".to_owned(), ..ModelFingerprint::default() },
+        prompt_set: "ours24".to_owned(),
+        prompts: 24,
+        images: 1,
+        seeds: vec![0],
+        subjects: vec!["rex".to_owned()],
+        missing: Vec::new(),
+        left_out: Vec::new(),
+        reference: plan.reference.clone(),
+        margin: Margin::default(),
+        bootstrap: Bootstrap::default(),
+        rows: names.into_iter().enumerate().map(row).collect(),
+    };
+    for (number, cell) in cells(&plan).iter().enumerate().skip(1) {
+        let figures = cell.folder(parent).join("figures");
+        for file in ["000.png", "003.png", "attention/grid.png", "embedding/grid.png"] {
+            image(&figures.join(file), 64, number as u8);
+        }
+    }
+    (table, plan)
 }

@@ -1,0 +1,7 @@
+//! All tests of the crate that use it as others do, in one program, which is linked once.
+#![allow(clippy::unwrap_used)]
+
+mod adapters;
+mod common;
+mod files;
+mod goldens;

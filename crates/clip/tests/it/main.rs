@@ -1,0 +1,10 @@
+//! All tests of the crate that use it as others do, in one program, which is linked once.
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod clip;
+mod common;
+mod full;
+mod init;
+mod processor;
+mod text;

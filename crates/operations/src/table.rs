@@ -1,0 +1,234 @@
+//! `table`: methods compared over subjects, seeds and prompts.
+
+mod cell;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use ::report::StudyOptions;
+use anyhow::{Context as _, Result, bail, ensure};
+use photos::PhotoFolder;
+use requests::{Keep, Pieces, Table as Request, TableAction, TableFolder, TableFormat, Train};
+use runs::{Lock, ResultsFolder};
+use sampling::{Pipeline, Settings};
+use serde::Serialize;
+use tables::{Cell, CellRecord, Format, System, Table, TablePlan, cells};
+
+use crate::context::Context;
+use crate::{compare, compute, train};
+use cell::Bench;
+
+/// What has become of a table.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tabled {
+    /// What there is to be done.
+    Planned(TablePlanned),
+    /// Cells that were computed.
+    Computed {
+        /// The folder of all cells.
+        folder: PathBuf,
+        /// Those that are done now, of those that were asked for.
+        done: usize,
+    },
+    /// What is done so far.
+    Collected {
+        /// The folder with table.json and table.html.
+        folder: PathBuf,
+        /// The table in the form that was asked for.
+        #[serde(skip)]
+        text: String,
+    },
+    /// A study is made.
+    Asked {
+        /// Its page.
+        page: PathBuf,
+    },
+}
+
+/// What a table takes.
+#[derive(Debug, Clone, Serialize)]
+pub struct TablePlanned {
+    /// The folder of all cells.
+    pub folder: PathBuf,
+    /// The cells, each with whether it is done.
+    pub cells: Vec<(String, bool)>,
+    /// For each method, the seconds of training and those of generating a run's images.
+    pub seconds: Vec<(String, f64, f64)>,
+    /// The seconds of all cells that are not done.
+    pub left: f64,
+    /// The most bytes of disk that a cell takes while it is computed.
+    pub largest_cell: u64,
+}
+
+pub(crate) fn run(request: &Request, context: &Context<'_>) -> Result<Tabled> {
+    match &request.action {
+        TableAction::Plan { table, device } => {
+            let (plan, folder) = open(table)?;
+            let bench = Bench::open(&plan, &folder, *device, context)?;
+            Ok(Tabled::Planned(planned(&bench, context)?))
+        }
+        TableAction::Run { table, index, shard, keep, device } => {
+            let (plan, folder) = open(table)?;
+            let bench = Bench::open(&plan, &folder, *device, context)?;
+            let part = Pieces::of(*index, *shard, &|name| std::env::var(name).ok())?;
+            computed(&bench, &part, *keep, context)
+        }
+        TableAction::Collect { table, format, answers } => collected(table, *format, answers, context),
+        TableAction::Study { table, questions, seed } => {
+            let options = StudyOptions { questions: *questions as usize, seed: context.seed(*seed), reference: None };
+            asked(table, &options)
+        }
+    }
+}
+
+/// The plan, and the folder of its cells.
+fn open(table: &TableFolder) -> Result<(TablePlan, PathBuf)> {
+    let plan = TablePlan::read(&table.plan)?;
+    let folder = table.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&plan.name));
+    Ok((plan, folder))
+}
+
+fn planned(bench: &Bench<'_>, context: &Context<'_>) -> Result<TablePlanned> {
+    let (plan, device) = (bench.plan, bench.device);
+    let all = cells(plan);
+    let done = all.iter().map(|cell| Ok((cell.name(), bench.done(cell)?.is_some()))).collect::<Result<Vec<_>>>()?;
+    let drawing = seconds_per_image(bench)?;
+    let mut seconds = Vec::new();
+    let mut largest_cell = 0;
+    for (number, method) in plan.methods.iter().enumerate() {
+        context.check()?;
+        context.message(format!("two steps of each phase of {}", method.name));
+        let cell = all.iter().find(|cell| cell.system == System::Method(number)).context("a method has no cell")?;
+        // Nothing is written there.
+        let out = Some(bench.folder(cell).join("planned"));
+        let request = Train { options: bench.options(cell)?, device, out, ..Train::default() };
+        let taken = train::plan(&request, context).with_context(|| format!("the method {}", method.name))?;
+        largest_cell = largest_cell.max(taken.disk);
+        seconds.push((method.name.clone(), taken.seconds, drawing));
+    }
+    let of = |cell: &Cell<'_>| match cell.system {
+        System::Real => 0.0,
+        System::Base => drawing,
+        System::Method(method) => seconds[method].1 + seconds[method].2,
+    };
+    let left = all.iter().zip(&done).filter(|(_, (_, done))| !done).map(|(cell, _)| of(cell)).sum();
+    Ok(TablePlanned { folder: bench.out.clone(), cells: done, seconds, left, largest_cell })
+}
+
+/// What generating the images of a run takes with the base model, by two of its denoising steps.
+fn seconds_per_image(bench: &Bench<'_>) -> Result<f64> {
+    const STEPS: usize = 2;
+    let pipeline = Pipeline::open(&bench.model, bench.to)?;
+    let default = pipeline.default_settings();
+    let whole = compute::settings(&bench.plan.sampler(), &default);
+    let short = Settings { steps: STEPS, ..whole.clone() };
+    let image = [sampling::Request::new("a photo", 0)];
+    // The first pass also makes memory ready.
+    pipeline.generate(&image, &short, &mut |_| {})?;
+    let start = Instant::now();
+    pipeline.generate(&image, &short, &mut |_| {})?;
+    let images = bench.plan.plan(0)?.images("").len();
+    Ok(start.elapsed().as_secs_f64() / STEPS as f64 * whole.steps as f64 * images as f64)
+}
+
+fn computed(bench: &Bench<'_>, part: &Pieces, keep: Keep, context: &Context<'_>) -> Result<Tabled> {
+    let all = cells(bench.plan);
+    if let Pieces::One(index, said_by) = part {
+        let last = all.len() - 1;
+        ensure!(*index <= last, "there is no cell {index} ({said_by}): the cells are numbered from 0 to {last}");
+    }
+    let chosen: Vec<&Cell<'_>> = all.iter().filter(|cell| part.has(cell.number)).collect();
+    let results = ResultsFolder::check(&bench.out, "table", &["table.json"])?;
+    results.create()?;
+    let (mut done, mut failed) = (0, Vec::new());
+    for (turn, cell) in chosen.iter().enumerate() {
+        context.check()?;
+        let name = cell.name();
+        if bench.done(cell)?.is_some() {
+            bench.tidy(cell, keep)?;
+            done += 1;
+            continue;
+        }
+        context.message(format!("cell {} of {}: {name}", turn + 1, chosen.len()));
+        let folder = bench.folder(cell);
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        // Another worker may be at it, on this machine or on one that shares the folder.
+        let lock = match Lock::take(&folder) {
+            Ok(lock) => lock,
+            Err(error) => {
+                context.note(format!("cell {name} is passed over: {error:#}"));
+                continue;
+            }
+        };
+        context.notes(lock.note());
+        // It may have finished meanwhile.
+        match bench.done(cell)?.map_or_else(|| bench.compute(cell, context).map(|_| ()), |_| Ok(())) {
+            Ok(()) => {
+                bench.tidy(cell, keep)?;
+                done += 1;
+            }
+            Err(error) if crate::is_interruption(&error) => return Err(error),
+            // One that cannot be computed does not keep the others waiting.
+            Err(error) => {
+                context.note(format!("cell {name} failed: {error:#}"));
+                failed.push((name, format!("{error:#}")));
+            }
+        }
+    }
+    if let [(name, reason), ..] = &failed[..] {
+        bail!("{} of {} cells failed, the first of them {name}: {reason}", failed.len(), chosen.len());
+    }
+    Ok(Tabled::Computed { folder: bench.out.clone(), done })
+}
+
+/// A page that asks people which images are better.
+fn asked(table: &TableFolder, options: &StudyOptions) -> Result<Tabled> {
+    let (plan, folder) = open(table)?;
+    let made = Table::read(&folder)?.with_context(|| {
+        format!("{} has no table.json: `table collect` makes it of the cells that are done", folder.display())
+    })?;
+    let first = |subject: &tables::Subject| -> Result<PathBuf> {
+        let photos =
+            PhotoFolder::open(&subject.photos).with_context(|| format!("the subject {}", subject.name))?.photos;
+        Ok(photos.into_iter().next().context("a folder of photos has none")?.path)
+    };
+    let photos = plan.subjects.iter().map(first).collect::<Result<Vec<_>>>()?;
+    let page = folder.join("study.html");
+    atomic::write(&page, ::report::table_study(&made, &plan, &folder, &photos, options)?)?;
+    Ok(Tabled::Asked { page })
+}
+
+fn collected(table: &TableFolder, format: TableFormat, answers: &[PathBuf], context: &Context<'_>) -> Result<Tabled> {
+    let (plan, folder) = open(table)?;
+    ensure!(folder.is_dir(), "{} is not there: `table run` computes the cells first", folder.display());
+    let results = ResultsFolder::check(&folder, "table", &["table.json"])?;
+    let of = cell::of_table(&plan)?;
+    let record = |cell: &Cell<'_>| {
+        let cell_folder = cell.folder(&folder);
+        let record = CellRecord::read(&cell_folder, cell)?;
+        if let Some(record) = &record {
+            let differences = runs::differences(&record.made_by["table"], &of);
+            ensure!(
+                differences.is_empty(),
+                "the cell in {} is of another plan: {}",
+                cell_folder.display(),
+                differences.join("; ")
+            );
+        }
+        Ok(record)
+    };
+    let made = Table::of(&plan, record)?;
+    let tally = if answers.is_empty() { None } else { Some(compare::tally(answers, context)?) };
+    results.create()?;
+    made.write(&folder)?;
+    atomic::write(&folder.join("table.html"), ::report::table_page(&made, &plan, &folder, tally.as_ref())?)?;
+    let text = match format {
+        TableFormat::Text => made.show(Format::Text),
+        TableFormat::Md => made.show(Format::Markdown),
+        TableFormat::Latex => made.show(Format::Latex),
+        TableFormat::Csv => made.show(Format::Csv),
+        TableFormat::Json => serde_json::to_string_pretty(&made)? + "\n",
+    };
+    Ok(Tabled::Collected { folder, text })
+}
