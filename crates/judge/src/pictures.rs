@@ -15,7 +15,7 @@ use crate::labels::Labels;
 
 /// Scenes that differ in their first thing alone.
 const FAMILY: usize = 8;
-/// Two such families with the same things, and so everything twice, before another background.
+/// Two such families with the same things, and so everything twice, in another scene or in other styles.
 pub(crate) const GROUP: usize = 2 * FAMILY;
 /// Steps after which other pictures are made as generated ones.
 pub(crate) const REFILL: u64 = 2000;
@@ -111,9 +111,13 @@ impl Pictures {
 fn group(sources: &Sources, labels: &Labels, seed: u64) -> Vec<Picture> {
     let placement = if seed.is_multiple_of(2) { Placement::Steady } else { Placement::Free };
     let picture = |scene: Scene| drawn(sources, labels, &Scene { placement, ..scene });
-    let family = Scene::family(&sources.world, seed, Split::Training, FAMILY);
-    let elsewhere = elsewhere(&sources.world, &family, random::derive(seed, "elsewhere", 0));
-    family.into_iter().chain(elsewhere).filter(|scene| !labels.withheld(scene)).map(picture).collect()
+    let world = &sources.world;
+    let family = Scene::family(world, seed, Split::Training, FAMILY);
+    let again = match random::derive(seed, "again", 0) {
+        again if again.is_multiple_of(2) => elsewhere(world, &family, again),
+        again => restyled(world, &family, again),
+    };
+    family.into_iter().chain(again).filter(|scene| !labels.withheld(scene)).map(picture).collect()
 }
 
 /// The first things of scenes in another scene, each in one of its poses; a few are left out.
@@ -134,6 +138,19 @@ fn elsewhere(world: &World, family: &[Scene], seed: u64) -> Vec<Scene> {
         !twice && !scene.is_held_out()
     };
     family.iter().enumerate().map(scene).filter(usable).collect()
+}
+
+/// The same scenes, each in another style, so that styles are learned, which few scenes have.
+fn restyled(world: &World, family: &[Scene], seed: u64) -> Vec<Scene> {
+    let scene = |(i, scene): (usize, &Scene)| {
+        let others: Vec<Option<&String>> = std::iter::once(None).chain(world.styles.keys().map(Some)).collect();
+        let others: Vec<Option<&String>> = others.into_iter().filter(|style| *style != scene.style.as_ref()).collect();
+        let chosen = random::derive(seed, "style", i as u64);
+        let style = others[chosen as usize % others.len()].cloned();
+        let says_photo = style.is_none() && random::derive(chosen, "photo", 0).is_multiple_of(2);
+        Scene { style, says_photo, seed: chosen, ..scene.clone() }
+    };
+    family.iter().enumerate().map(scene).collect()
 }
 
 /// A scene as a picture.
