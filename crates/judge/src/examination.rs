@@ -147,14 +147,14 @@ impl Artist<'_> {
     }
 
     /// Scenes of held-out compositions whose captions differ in what they say, so that only one is true of each: all tell the
-    /// background, and "a photo of" tells nothing.
+    /// background, "a photo of" tells nothing, and no colour is told of a sketch, which is grey.
     fn distinct(&self, seed: u64, fits: &dyn Fn(&Scene) -> bool) -> Result<Set> {
         let world = &self.sources.world;
         let mut said = BTreeSet::new();
         let all = (0..2000 * CAPTIONS as u64)
             .map(|i| Scene::sample(world, random::derive(seed, "measured", i), Split::HeldOut));
         let mut new = |scene: &Scene| said.insert(Scene { says_photo: false, ..scene.clone() }.caption(world));
-        let told = all.filter(fits).filter(|scene| scene.tells_background);
+        let told = all.filter(fits).filter(|scene| scene.tells_background && !is_colored_sketch(scene));
         let scenes: Vec<Scene> = told.filter(|scene| new(scene)).take(CAPTIONS).collect();
         ensure!(scenes.len() == CAPTIONS, "the world has too few scenes: {CAPTIONS} different captions are measured");
         Ok(Set { images: self.drawn(&scenes), captions: scenes.iter().map(|scene| scene.caption(world)).collect() })
@@ -204,6 +204,12 @@ impl Artist<'_> {
     }
 }
 
+/// Whether a scene's caption says colours that its picture cannot show.
+fn is_colored_sketch(scene: &Scene) -> bool {
+    let colored = matches!(scene.background, Background::Color(_)) || scene.objects.iter().any(|of| of.color.is_some());
+    scene.style.as_deref() == Some("sketch") && colored
+}
+
 #[cfg(test)]
 mod tests {
     use scenes::Album;
@@ -220,6 +226,9 @@ mod tests {
         for set in drawn.nouns.iter().chain(&drawn.characters) {
             let different: BTreeSet<&String> = set.captions.iter().collect();
             assert_eq!((set.images.len(), different.len()), (CAPTIONS, CAPTIONS));
+            let colors: Vec<String> = sources.world.colors.keys().map(|color| format!(" {color} ")).collect();
+            let sketches: Vec<&String> = set.captions.iter().filter(|caption| caption.contains("sketch of")).collect();
+            assert!(!sketches.iter().any(|caption| colors.iter().any(|color| caption.contains(color.as_str()))));
         }
         assert_eq!(drawn.portraits.len(), World::miniature().subjects.len());
         for Portraits { name, images, captions } in &drawn.portraits {

@@ -1,6 +1,6 @@
 //! Photos of held-out characters: `cargo run --release -p attndreambooth-scenes --example subjects -- ANIMATIONS OUT`.
 //!
-//! Takes poses from the animated drawings (npm packages @lobehub/fluent-emoji-anim-1 and -2, MIT, folder assets) and puts
+//! Takes poses from the animated drawings (npm packages @lobehub/fluent-emoji-anim-1 to -4, MIT, folder assets) and puts
 //! each into another scene. This made `fixtures/subjects`.
 #![allow(clippy::print_stdout)]
 
