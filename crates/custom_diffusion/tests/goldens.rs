@@ -181,7 +181,9 @@ fn follow(name: &str, divisor: MaskedLoss, tokens: &[(&str, &str)]) {
         (*name, model.parameters.get(name).unwrap().detach().to_kind(Kind::Double) - before.to_kind(Kind::Double))
     });
     let (each, total) = changes(&golden, changed);
-    within(&format!("{name} change"), each, 2e-5);
+    // AdamW divides a gradient by its own size, so that numbers whose gradients are as small as rounding turn either way: with
+    // another number of threads or other instructions the same steps change one matrix of a thousand by up to 3e-5 otherwise.
+    within(&format!("{name} change"), each, 1e-4);
     within(&format!("{name} total"), total, 2e-6);
     for whole in golden.names().filter_map(|name| name.strip_prefix("whole.")) {
         let ours = model.parameters.get(whole).unwrap();

@@ -1,9 +1,9 @@
-//! Puts generated images and what a person sees on them together, as `examination/labelled.jpg` and `.json` of a judge:
-//! `cargo run --release -p attndreambooth-judge --example label -- JUDGE LABELS`.
+//! Measures how often a person and the reader of a judge say the same of generated images, and writes that beside the judge:
+//! `cargo run --release -p attndreambooth-judge --example label -- JUDGE [LABELS]`.
 //!
 //! LABELS is a text file with a line for each image: its file, its prompt with `{}` for the subject, background, colour, style and the
-//! things that the prompt asks for and the image shows (`-` for none), with `|` between them. Prints how often the judge's reader says
-//! the same, and writes that beside the judge.
+//! things that the prompt asks for and the image shows (`-` for none), with `|` between them. They are put together as
+//! `examination/labelled.jpg` and `.json` of the judge; without LABELS, those that are there are read again.
 
 use std::path::Path;
 
@@ -14,8 +14,24 @@ use tch::Device;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [folder, labels] = arguments.as_slice() else { bail!("give the judge's folder and the file of labels") };
-    let folder = Path::new(folder);
+    let (folder, labels) = match arguments.as_slice() {
+        [folder] => (Path::new(folder), None),
+        [folder, labels] => (Path::new(folder), Some(labels)),
+        _ => bail!("give the judge's folder, and the file of labels where there are new ones"),
+    };
+    let examination = folder.join("examination");
+    if let Some(labels) = labels {
+        read(labels)?.save(&examination)?;
+    }
+    let labelled =
+        Labelled::open(&examination)?.context("the judge has no labelled images: give the file of labels")?;
+    let agreement = labelled.agreement(folder, Device::Cpu)?;
+    terminal::say!("{}", serde_json::to_string_pretty(&agreement)?);
+    let said = serde_json::to_string(&agreement.obeyed)?;
+    atomic::write(&folder.join(attributes::AGREEMENT), said + "\n")
+}
+
+fn read(labels: &str) -> Result<Labelled> {
     let (mut images, mut seen) = (Vec::new(), Vec::new());
     for line in std::fs::read_to_string(labels)?.lines().filter(|line| !line.trim().is_empty()) {
         let parts: Vec<&str> = line.split('|').map(str::trim).collect();
@@ -26,10 +42,5 @@ fn main() -> Result<()> {
         let reading = Reading { background: word(2), color: word(3), style: word(4), things };
         seen.push(LabelledImage { prompt: word(1), seen: reading });
     }
-    Labelled::new(images, seen)?.save(&folder.join("examination"))?;
-    let labelled = Labelled::open(&folder.join("examination"))?.context("the labels are not there")?;
-    let agreement = labelled.agreement(folder, Device::Cpu)?;
-    terminal::say!("{}", serde_json::to_string_pretty(&agreement)?);
-    let said = serde_json::to_string(&agreement.obeyed)?;
-    Ok(std::fs::write(folder.join(attributes::AGREEMENT), said + "\n")?)
+    Labelled::new(images, seen)
 }

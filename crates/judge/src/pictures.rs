@@ -197,6 +197,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_group_shows_its_scenes_again_elsewhere_or_in_another_style() {
+        let world = crate::world();
+        let mut styles = std::collections::BTreeSet::new();
+        for seed in 0..40 {
+            let family = Scene::family(&world, seed, Split::Training, FAMILY);
+            let again = restyled(&world, &family, seed);
+            assert_eq!(again.len(), FAMILY);
+            for (before, after) in family.iter().zip(&again) {
+                assert_ne!(before.style, after.style);
+                assert_eq!((&before.objects, &before.background), (&after.objects, &after.background));
+                assert!(after.style.is_none() || !after.says_photo);
+                styles.insert(after.style.clone());
+            }
+            let words: Vec<&String> = family.iter().map(|scene| &scene.objects[0].word).collect();
+            let elsewhere = elsewhere(&world, &family, seed);
+            assert!(elsewhere.iter().all(|scene| !scene.is_held_out() && words.contains(&&scene.objects[0].word)));
+        }
+        assert_eq!(styles.len(), world.styles.len() + 1);
+    }
+
+    #[test]
     fn a_blur_keeps_the_mean_and_spreads_a_point_as_a_gaussian() {
         let image = Tensor::zeros([1, 3, 31, 31], (Kind::Float, tch::Device::Cpu));
         let _ = image.narrow(2, 15, 1).narrow(3, 15, 1).fill_(1.0);
