@@ -110,10 +110,14 @@ impl Component for Judge {
 }
 
 /// Which thing a picture shows, whatever is behind it: the cross-entropy of its cosines with a learned direction for each thing (Wang
-/// et al. 2018, *CosFace*, equation 3 without margin), so that pictures of one thing are alike; -1 for those that are left out.
+/// et al. 2018, *CosFace*, equation 3 without margin), so that pictures of one thing are alike; -1 for those that are left out. Zero
+/// where all are.
 fn identity_loss(features: &Tensor, directions: &Tensor, identities: &[i64]) -> Tensor {
     let identities = Tensor::from_slice(identities).to_device(features.device());
     let shown = identities.ge(0).nonzero().squeeze_dim(1);
+    if shown.numel() == 0 {
+        return Tensor::zeros([], (Kind::Float, features.device()));
+    }
     let unit =
         |xs: &Tensor| xs / xs.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Float).clamp_min(1e-12).sqrt();
     let cosines = unit(&features.index_select(0, &shown)).matmul(&unit(directions).tr());
@@ -160,5 +164,6 @@ mod tests {
         // The first has the cosines 1 and 0, the second 1/√2 twice.
         let first = -(1.0 / TEMPERATURE - ((1.0 / TEMPERATURE).exp() + 1.0).ln());
         assert!((loss - (first + 2f64.ln()) / 2.0).abs() < 1e-5, "{loss}");
+        assert_eq!(identity_loss(&features, &directions, &[-1, -1, -1]).double_value(&[]), 0.0);
     }
 }

@@ -20,6 +20,8 @@ pub struct KvCache {
     /// [batch or 1, positions, `cross_attention_dim`], the text's.
     pub(crate) size: Vec<i64>,
     pub(crate) dtype: Kind,
+    /// What SDXL adds to the timesteps' embedding for it, [batch or 1, width].
+    pub(crate) added: Option<Tensor>,
 }
 
 impl KvCache {
@@ -44,7 +46,8 @@ impl KvCache {
     /// When there are not so many texts.
     #[must_use]
     pub fn narrow(&self, start: i64, count: i64) -> Self {
-        self.map([&[count], &self.size[1..]].concat(), |xs| xs.narrow(0, start, count))
+        let part = |xs: &Tensor| xs.narrow(0, start, count);
+        Self { added: self.added.as_ref().map(part), ..self.map([&[count], &self.size[1..]].concat(), part) }
     }
 
     /// Of all texts of these, one after the other, those of the numbers `order`, `[texts]`, in this order. The same U-Net has
@@ -62,12 +65,19 @@ impl KvCache {
             };
             (name.clone(), [gather(0), gather(1)])
         });
-        Self { layers: layers.collect(), size: [&order.size(), &first.size[1..]].concat(), dtype: first.dtype }
+        let added: Option<Vec<&Tensor>> = parts.iter().map(|part| part.added.as_ref()).collect();
+        Self {
+            layers: layers.collect(),
+            size: [&order.size(), &first.size[1..]].concat(),
+            dtype: first.dtype,
+            added: added.map(|all| Tensor::cat(&all, 0).index_select(0, order)),
+        }
     }
 
     fn map(&self, size: Vec<i64>, of_each: impl Fn(&Tensor) -> Tensor) -> Self {
         let layers = self.layers.iter().map(|(name, pair)| (name.clone(), pair.each_ref().map(&of_each)));
-        Self { layers: layers.collect(), size, dtype: self.dtype }
+        let added = self.added.as_ref().map(Tensor::shallow_clone);
+        Self { layers: layers.collect(), size, dtype: self.dtype, added }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The architecture, as diffusers' `config.json` describes it.
 
-use anyhow::{Result, bail, ensure};
-use serde::{Deserialize, Serialize};
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
 /// The architecture of a U-Net, with diffusers' names, and diffusers' values for absent keys; only
@@ -40,6 +40,7 @@ pub struct Config {
     /// Whether transformers are entered and left through linear layers rather than 1×1 convolutions.
     pub use_linear_projection: bool,
     /// Whether attention scores are computed in f32 in a half-precision model.
+    #[serde(deserialize_with = "null_is_false")]
     pub upcast_attention: bool,
     /// 1, or 0 for padding at the end only.
     pub downsample_padding: i64,
@@ -47,6 +48,12 @@ pub struct Config {
     pub norm_num_groups: i64,
     /// The epsilon of the normalisations, except those inside transformers.
     pub norm_eps: f64,
+    /// `text_time` in SDXL, whose timesteps' embedding also has the pooled text and the image's sizes in it.
+    pub addition_embed_type: Option<String>,
+    /// With `text_time`, the width of each size's sinusoids.
+    pub addition_time_embed_dim: Option<i64>,
+    /// With `text_time`, the width of the pooled text and of six sizes' sinusoids together.
+    pub projection_class_embeddings_input_dim: Option<i64>,
     /// All other keys, kept so that a config is written back whole.
     #[serde(flatten)]
     pub other: Map<String, Value>,
@@ -97,6 +104,25 @@ impl Config {
         Self { sample_size: Some(64), cross_attention_dim: 768, ..Self::stable_diffusion() }
     }
 
+    /// SDXL base 1.0 (1024 pixels).
+    pub fn sdxl_base() -> Self {
+        let (cross_down, cross_up) = (CROSS_ATTENTION_DOWN.to_owned(), CROSS_ATTENTION_UP.to_owned());
+        Self {
+            sample_size: Some(128),
+            block_out_channels: vec![320, 640, 1280],
+            down_block_types: vec!["DownBlock2D".to_owned(), cross_down.clone(), cross_down],
+            up_block_types: vec![cross_up.clone(), cross_up, "UpBlock2D".to_owned()],
+            transformer_layers_per_block: PerBlock::Each(vec![1, 2, 10]),
+            attention_head_dim: PerBlock::Each(vec![5, 10, 20]),
+            cross_attention_dim: 2048,
+            use_linear_projection: true,
+            addition_embed_type: Some(TEXT_TIME.to_owned()),
+            addition_time_embed_dim: Some(256),
+            projection_class_embeddings_input_dim: Some(2816),
+            ..Self::defaults()
+        }
+    }
+
     fn stable_diffusion() -> Self {
         Self { block_out_channels: vec![320, 640, 1280, 1280], ..Self::defaults() }
     }
@@ -125,6 +151,9 @@ impl Config {
             downsample_padding: 1,
             norm_num_groups: 32,
             norm_eps: 1e-5,
+            addition_embed_type: None,
+            addition_time_embed_dim: None,
+            projection_class_embeddings_input_dim: None,
             other: Map::new(),
         }
     }
@@ -137,13 +166,49 @@ impl Config {
         for (key, only) in fixed_keys() {
             if let Some(value) = self.other.get(key).filter(|value| !agrees(value, &only)) {
                 bail!(
-                    "{key} is {}, but only {only} is supported, which is what Stable Diffusion 1.x and 2.x have",
+                    "{key} is {}, but only {only} is supported, which is what Stable Diffusion has",
                     terminal::shortened(&value.to_string())
                 );
             }
         }
         self.check_blocks()?;
-        self.check_numbers()
+        self.check_numbers()?;
+        self.check_added()
+    }
+
+    fn check_added(&self) -> Result<()> {
+        let Some(kind) = &self.addition_embed_type else { return Ok(()) };
+        ensure!(
+            kind == TEXT_TIME,
+            "addition_embed_type is {:?}, but only {TEXT_TIME:?} (SDXL) and null are supported",
+            terminal::shortened(kind)
+        );
+        for (key, value) in [
+            ("addition_time_embed_dim", self.addition_time_embed_dim),
+            ("projection_class_embeddings_input_dim", self.projection_class_embeddings_input_dim),
+        ] {
+            let value = value.with_context(|| format!("{key} is missing, which addition_embed_type {TEXT_TIME:?} needs"))?;
+            limits::within(key, value, 1..=MAX_CHANNELS, WIDE)?;
+        }
+        let (whole, sizes) = self.added_widths();
+        ensure!(
+            whole > sizes,
+            "projection_class_embeddings_input_dim is {whole}, but {TIME_IDS} sizes of addition_time_embed_dim already take \
+             {sizes}, and the pooled text takes the rest"
+        );
+        Ok(())
+    }
+
+    /// The widths of the pooled text and the sizes together, and of the sizes alone.
+    fn added_widths(&self) -> (i64, i64) {
+        let sizes = self.addition_time_embed_dim.unwrap_or(0) * TIME_IDS;
+        (self.projection_class_embeddings_input_dim.unwrap_or(0), sizes)
+    }
+
+    /// The width of the pooled text that the model reads beside the text; `None` for a model that reads none.
+    pub fn pooled_text_dim(&self) -> Option<i64> {
+        let (whole, sizes) = self.added_widths();
+        self.addition_embed_type.is_some().then_some(whole - sizes)
     }
 
     fn check_blocks(&self) -> Result<()> {
@@ -258,15 +323,23 @@ const MAX_BLOCKS: usize = 8;
 /// Of latents; Stable Diffusion has 64 or 96.
 const MAX_SIDE: i64 = 1 << 11;
 
+const TEXT_TIME: &str = "text_time";
+/// The original height and width, the crop's top and left, the target's height and width.
+pub(crate) const TIME_IDS: i64 = 6;
+
+/// SDXL's config says null for false.
+fn null_is_false<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or(false))
+}
+
 const CROSS_ATTENTION_DOWN: &str = "CrossAttnDownBlock2D";
 const CROSS_ATTENTION_UP: &str = "CrossAttnUpBlock2D";
 
 /// Keys that change the architecture elsewhere, with the only value that they may have here; `null` means off.
-fn fixed_keys() -> [(&'static str, Value); 27] {
+fn fixed_keys() -> [(&'static str, Value); 26] {
     [
         ("_class_name", json!("UNet2DConditionModel")),
         ("act_fn", json!("silu")),
-        ("addition_embed_type", json!(null)),
         ("attention_type", json!("default")),
         ("class_embed_type", json!(null)),
         ("class_embeddings_concat", json!(null)),

@@ -19,6 +19,7 @@ mod transformer;
 
 pub use attention::KvCache;
 pub use config::{Config, PerBlock};
+pub use embeddings::AddedConditions;
 pub use insertion::{Features, Hooks, Inserted, Insertion, Insertions, TransformerPlace};
 pub use model::UNet;
 pub use observer::{AttentionMap, AttentionMaps, AttentionObserver, CrossAttentionLayer};

@@ -11,7 +11,7 @@ use weights::{Archive, Parameters, Scope};
 use crate::Config;
 use crate::attention::KvCache;
 use crate::blocks::{DownBlock, MidBlock, UpBlock};
-use crate::embeddings::TimeEmbedding;
+use crate::embeddings::{AddedConditions, AddedEmbedding, TimeEmbedding};
 use crate::insertion::{Hooks, TransformerPlace};
 use crate::layer::{Layer, Pass};
 use crate::observer::{AttentionObserver, Watch};
@@ -24,6 +24,7 @@ pub struct UNet {
     config: Config,
     conv_in: Conv2d,
     time_embedding: TimeEmbedding,
+    add_embedding: Option<AddedEmbedding>,
     down_blocks: Vec<DownBlock>,
     mid_block: MidBlock,
     up_blocks: Vec<UpBlock>,
@@ -45,6 +46,7 @@ impl UNet {
         let mut unet = Self {
             conv_in: Conv2d::new(&(vs / "conv_in"), config.in_channels, channels, 3),
             time_embedding: TimeEmbedding::new(&(vs / "time_embedding"), config),
+            add_embedding: AddedEmbedding::new(&(vs / "add_embedding"), config),
             down_blocks: (0..blocks).map(|i| DownBlock::new(&(vs / "down_blocks" / i), i, config)).collect(),
             mid_block: MidBlock::new(&(vs / "mid_block"), config),
             up_blocks: (0..blocks).map(|i| UpBlock::new(&(vs / "up_blocks" / i), i, config)).collect(),
@@ -173,11 +175,33 @@ impl UNet {
     /// # Errors
     /// When the text does not fit the model; the message names both sides.
     pub fn project(&self, encoder_hidden_states: &Tensor) -> Result<KvCache> {
+        ensure!(self.add_embedding.is_none(), NEEDS_ADDED);
+        self.project_text(encoder_hidden_states, None)
+    }
+
+    /// The same for SDXL, whose U-Net also reads the pooled text and the image's sizes, of as many texts.
+    ///
+    /// # Errors
+    /// As [`UNet::project`], and for a model that reads no more than the text.
+    pub fn project_with(&self, encoder_hidden_states: &Tensor, added: &AddedConditions) -> Result<KvCache> {
+        let embedding = self.add_embedding.as_ref().context(
+            "this U-Net reads no pooled text and no sizes (addition_embed_type is null: Stable Diffusion 1.x or 2.x); give the \
+             text alone",
+        )?;
+        let (texts, pooled) = (encoder_hidden_states.size(), added.text_embeds.size());
+        ensure!(
+            texts.first() == pooled.first(),
+            "text embeddings have shape {texts:?} but pooled ones {pooled:?}: give one for each text"
+        );
+        self.project_text(encoder_hidden_states, Some(embedding.forward(added, encoder_hidden_states.kind())?))
+    }
+
+    fn project_text(&self, encoder_hidden_states: &Tensor, added: Option<Tensor>) -> Result<KvCache> {
         let _span = tracing::trace_span!("unet/text").entered();
         check_dtype("text embeddings", encoder_hidden_states.kind())?;
         self.check_text(encoder_hidden_states)?;
         let layers = self.layers().flat_map(|layer| layer.project(encoder_hidden_states)).collect();
-        Ok(KvCache { layers, size: encoder_hidden_states.size(), dtype: encoder_hidden_states.kind() })
+        Ok(KvCache { layers, size: encoder_hidden_states.size(), dtype: encoder_hidden_states.kind(), added })
     }
 
     /// The same for texts that each layer has of its own: `texts` is asked with each layer's name, in the order of
@@ -187,6 +211,7 @@ impl UNet {
     /// # Errors
     /// That of `texts`, or when a text does not fit the model or the others; the message names both sides.
     pub fn project_each(&self, texts: &mut dyn FnMut(&str) -> Result<[Tensor; 2]>) -> Result<KvCache> {
+        ensure!(self.add_embedding.is_none(), NEEDS_ADDED);
         let _span = tracing::trace_span!("unet/text").entered();
         let mut cache: Option<KvCache> = None;
         for layer in self.layers() {
@@ -195,7 +220,8 @@ impl UNet {
                 check_dtype("text embeddings", text.kind())?;
                 self.check_text(text)?;
                 let (size, dtype) = (text.size(), text.kind());
-                let known = cache.get_or_insert_with(|| KvCache { layers: BTreeMap::new(), size: size.clone(), dtype });
+                let new = || KvCache { layers: BTreeMap::new(), size: size.clone(), dtype, added: None };
+                let known = cache.get_or_insert_with(new);
                 ensure!(
                     known.size == size && known.dtype == dtype,
                     "the layers' text embeddings have shapes {:?} and {size:?} and dtypes {:?} and {dtype:?}: give all of one",
@@ -268,8 +294,10 @@ impl UNet {
         let positions = text.size[1];
         let watch = observer.map(|observer| Watch::new(observer, positions, device)).transpose()?;
         let mut pass = Pass {
-            temb: tracing::trace_span!("unet/time_embedding")
-                .in_scope(|| self.time_embedding.forward(&timesteps, dtype)),
+            temb: tracing::trace_span!("unet/time_embedding").in_scope(|| {
+                let embedding = self.time_embedding.forward(&timesteps, dtype);
+                text.added.as_ref().map_or(embedding.shallow_clone(), |added| embedding + added)
+            }),
             text,
             watch,
             features,
@@ -320,7 +348,7 @@ impl UNet {
         ensure!(
             width == expected,
             "text embeddings have width {width} but this U-Net expects {expected}: use the text encoder that belongs to \
-             it (768 is Stable Diffusion 1.x, 1024 is 2.x)"
+             it (768 is Stable Diffusion 1.x, 1024 is 2.x, 2048 is SDXL)"
         );
         Ok(())
     }
@@ -336,6 +364,9 @@ impl UNet {
         down.chain(self.mid_block.layers()).chain(up)
     }
 }
+
+const NEEDS_ADDED: &str = "this U-Net reads the pooled text and the image's sizes beside the text (addition_embed_type text_time: \
+                           SDXL); give them too, by UNet::project_with";
 
 fn check_dtype(what: &str, dtype: Kind) -> Result<()> {
     ensure!(

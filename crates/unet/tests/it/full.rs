@@ -60,3 +60,34 @@ fn check(name: &str, config: &Config, numbers: usize, in_cross_attention: usize)
     assert_eq!(half.kind(), Kind::BFloat16);
     assert_close(&format!("{name} in bf16"), &half.to_kind(Kind::Float), &output, 0.03);
 }
+
+/// Weights that take no memory: SDXL's take 10 GB.
+#[derive(Debug)]
+struct Shapes;
+
+impl Source for Shapes {
+    fn describe(&self) -> String {
+        "shapes".to_owned()
+    }
+
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn contains(&self, _: &str) -> bool {
+        true
+    }
+
+    fn fetch(&self, _: &str, shape: &[i64], _: Init, to: (Kind, Device)) -> Result<Tensor, weights::Problem> {
+        Ok(Tensor::zeros([1], to).expand(shape, false))
+    }
+}
+
+/// The published file has 10,270,077,736 bytes: four for each of these numbers, and its header.
+#[test]
+fn sdxl_has_as_many_parameters_as_the_published_one() {
+    let (unet, parameters) = weights::build(&Shapes, TO, |vs| UNet::new(vs, &Config::sdxl_base())).unwrap();
+    assert_eq!((parameters.count(), parameters.iter().count()), (2_567_463_684, 1680));
+    assert_eq!(unet.cross_attention_layers().len(), 70);
+    assert_eq!(unet.config().pooled_text_dim(), Some(1280));
+}
