@@ -29,7 +29,7 @@ const DIRECTIONS: &str = "directions";
 
 /// The preset that trains the judge: `pool` counts pictures that are made as generated ones.
 pub fn preset() -> Config {
-    Config { seed: 1, steps: 9000, pool: 4096, decay: 0.8, dtype: Dtype::Bf16, ..Config::preset(Part::Clip) }
+    Config { seed: 1, steps: 14_000, pool: 4096, decay: 0.8, dtype: Dtype::Bf16, ..Config::preset(Part::Clip) }
 }
 
 /// Starts the training of a judge in the folder `run`, or resumes the one there; `miniature` has the VAE that pictures go through.

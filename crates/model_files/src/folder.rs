@@ -38,6 +38,12 @@ impl ModelFolder {
         if !missing.is_empty() {
             bail!("{shown} is not a complete model in the diffusers layout: it has no {}", missing.join(", no "));
         }
+        if path.join("text_encoder_2").exists() {
+            bail!(
+                "{shown} is Stable Diffusion XL (it has a text_encoder_2), and only 1.x and 2.x can be used; the U-Net alone can be \
+                 loaded by the crate unet"
+            );
+        }
         Ok(Self(path.to_owned()))
     }
 

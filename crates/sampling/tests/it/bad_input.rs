@@ -28,6 +28,10 @@ fn wrong_folders_are_told_apart() {
     says(&root.join("tiny-sd21/unet"), "is a single component");
     says(&root, "not a complete model");
     assert!(ModelFolder::open(&root.join("tiny-sd21")).is_ok());
+    let temporary = tempfile::tempdir().unwrap();
+    copy_folder(&root.join("tiny-sd21"), temporary.path());
+    fs::create_dir(temporary.path().join("text_encoder_2")).unwrap();
+    says(temporary.path(), "is Stable Diffusion XL");
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn inputs_that_do_not_fit() {
         (
             message(&sample, &timesteps, &zeros(&[2, 77, 768])),
             "text embeddings have width 768 but this U-Net expects 1024: use the text encoder that belongs to it (768 is \
-             Stable Diffusion 1.x, 1024 is 2.x)",
+             Stable Diffusion 1.x, 1024 is 2.x, 2048 is SDXL)",
         ),
         (
             message(&sample, &timesteps, &zeros(&[77, 1024])),
@@ -116,7 +116,7 @@ fn architectures_that_are_not_built_here() {
     for (key, value) in [
         ("_class_name", json!("AutoencoderKL")),
         ("act_fn", json!("mish")),
-        ("addition_embed_type", json!("text_time")),
+        ("addition_embed_type", json!("text_image")),
         ("attention_type", json!("gated")),
         ("class_embed_type", json!("timestep")),
         ("conv_in_kernel", json!(5)),
