@@ -10,9 +10,9 @@ use std::process::Command;
 const LAYERS: [&[&str]; 15] = [
     &["options", "terminal", "limits", "atomic", "fingerprint", "profile", "cuda_standin"],
     &["json", "libtorch"],
-    &["hub", "weights", "scheduler", "tokenizer", "images", "scenes", "prompts", "statistics"],
+    &["hub", "lease", "weights", "scheduler", "tokenizer", "images", "scenes", "prompts", "statistics"],
     &["model_files", "photos", "requests"],
-    &["golden", "layers", "optimizer", "runs", "export"],
+    &["golden", "layers", "optimizer", "runs", "export", "subjects"],
     &["tables"],
     &["vae", "clip", "unet", "attributes"],
     &[
@@ -97,12 +97,13 @@ fn dependencies_point_one_way() {
 }
 
 /// Crates that are built, and used, where there is no LibTorch.
-const WITHOUT_LIBTORCH: [&str; 20] = [
+const WITHOUT_LIBTORCH: [&str; 22] = [
     "atomic",
     "fingerprint",
     "hub",
     "images",
     "json",
+    "lease",
     "limits",
     "options",
     "photos",
@@ -113,6 +114,7 @@ const WITHOUT_LIBTORCH: [&str; 20] = [
     "runs",
     "scenes",
     "statistics",
+    "subjects",
     "tables",
     "terminal",
     "tests",

@@ -14,6 +14,7 @@ mod dist;
 mod miniature;
 mod program;
 mod setup;
+mod simulate;
 mod weights;
 mod workspace;
 
@@ -38,6 +39,7 @@ enum Command {
     Bench(bench::Bench),
     Campaign(campaign::Campaign),
     Dist(dist::Dist),
+    Simulate(simulate::Simulate),
     /// Train the miniature base model from scratch, on drawings that are downloaded (16 MB, MIT)
     ///
     /// Takes about four hours on two cores, less with --budget 30m. Resumes what was interrupted.
@@ -70,6 +72,7 @@ fn run() -> ExitCode {
         Some(Command::Bench(command)) => command.run(),
         Some(Command::Campaign(command)) => command.run(),
         Some(Command::Dist(command)) => command.run(),
+        Some(Command::Simulate(command)) => command.run(),
         Some(Command::PretrainMiniature { mut options }) => {
             options.insert(0, "pretrain".into());
             program::run(options)

@@ -33,6 +33,7 @@ fn run() -> i32 {
     if let Err(error) = interrupt::watch(stop.clone()) {
         terminal::note!("{error:#}; Ctrl-C ends the program without a checkpoint");
     }
+    stop.set_on_loss(interrupt::lose);
     libtorch::keep_freed_memory();
     let line = std::env::args_os().map(requests::hyphenated);
     let parsed = command().try_get_matches_from(line).and_then(|matches| Cli::from_arg_matches(&matches));

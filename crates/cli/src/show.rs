@@ -71,6 +71,9 @@ impl Show {
         match outcome {
             // Their events have said all.
             Outcome::Train(_) | Outcome::Evaluate(_) => {}
+            Outcome::Batch(batched) => {
+                self.say(&format!("{} subject(s) are learned, in {}", batched.done, terminal::path(&batched.folder)));
+            }
             Outcome::CheckJudge(examined) => terminal::output!("{}", table::judge(examined)),
             Outcome::Plan(planned) => terminal::output!("{}", table::plan(planned)),
             Outcome::Generate(made) => {

@@ -6,13 +6,13 @@ use anyhow::{Context as _, Result, ensure};
 use evaluation::{across_runs, paired_differences};
 use images::Grid;
 use requests::{Ablate, AblatedSubject, AblationVariant as Variant, Compute, Evaluate, NO_RESULTS, Train};
-use runs::{Ablation, AblationRow, AcrossRuns, Evaluation, PromptScores, ResultsFolder, TrainConfig};
+use runs::{Ablation, AblationRow, AcrossRuns, Evaluation, PromptScores, ResultsFolder};
 use serde::Serialize;
 use statistics::Bootstrap;
 use trainer::FinishedRun;
 
 use crate::context::Context;
-use crate::{config, evaluate, train};
+use crate::{config, evaluate, same_run, train};
 
 /// Images in a row of the grid.
 const COLUMNS: usize = 8;
@@ -101,7 +101,7 @@ fn one(request: &Ablate, subject: &AblatedSubject, variant: Variant, seed: u64, 
     let expected = config::layers(&options, None)?.finish()?;
     let (model, concept) = (Some(expected.model.clone()), options.concept.clone());
     match FinishedRun::open(&run) {
-        Ok(finished) if finished.is_complete() => check_same(expected, finished, &run)?,
+        Ok(finished) if finished.is_complete() => same_run::check(expected, finished, &run)?,
         _ => {
             let resume = run.join("config.json").exists();
             let request = Train { options, resume, device: request.device, ..Train::default() };
@@ -141,24 +141,6 @@ fn changes(variant: Variant) -> &'static [&'static str] {
             "phases.unet.lambda_variance=0",
         ],
     }
-}
-
-/// Refuses a run that other options have made: a table of both would compare what cannot be compared. Its model and its
-/// photos are the same by their contents, wherever they are.
-fn check_same(mut expected: TrainConfig, mut made: FinishedRun, run: &Path) -> Result<()> {
-    // Where it is not given, the model says it.
-    expected.augmentation.resolution = made.config.augmentation.resolution;
-    let differences = runs::differences(&made.identity()?, &expected.identity()?);
-    ensure!(
-        differences.is_empty(),
-        "the run in {} was made with other options: {}; give those again, or another --out",
-        run.display(),
-        differences.join("; ")
-    );
-    (made.config.model, made.config.concept) = (expected.model, expected.concept);
-    made.base_model()?;
-    made.photos()?;
-    Ok(())
 }
 
 /// A row for each variant, of the same runs in the same order.

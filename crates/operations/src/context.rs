@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -186,10 +187,18 @@ pub fn is_interruption(error: &anyhow::Error) -> bool {
 #[derive(Debug, Clone, Default)]
 pub struct Stop(Arc<Mutex<State>>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     asked: bool,
     deferrals: usize,
+    on_loss: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { asked, deferrals, .. } = self;
+        f.debug_struct("State").field("asked", asked).field("deferrals", deferrals).finish_non_exhaustive()
+    }
 }
 
 impl Stop {
@@ -211,6 +220,23 @@ impl Stop {
     /// Whether it was asked.
     pub fn asked(&self) -> bool {
         self.state(|state| state.asked)
+    }
+
+    /// What ends the process at once, and writes nothing more: for work that another process has taken over, because this one was
+    /// suspended, or could not reach the folder that they share. Unset, it is only asked to stop.
+    pub fn set_on_loss(&self, leave: impl Fn() + Send + Sync + 'static) {
+        self.state(|state| state.on_loss = Some(Arc::new(leave)));
+    }
+
+    /// The work is another's.
+    pub(crate) fn lose(&self) {
+        let on_loss = self.state(|state| {
+            state.asked = true;
+            state.on_loss.clone()
+        });
+        if let Some(leave) = on_loss {
+            leave();
+        }
     }
 
     /// Until the guard is dropped, there is state that is not saved.

@@ -24,6 +24,7 @@
 
 mod ablate;
 mod attend;
+mod batch;
 mod bench;
 mod check_judge;
 mod compare;
@@ -38,21 +39,25 @@ mod loras;
 mod memory;
 mod merge;
 mod models;
+mod pieces;
 mod pretrain;
 mod probe;
 mod profiling;
 mod report;
 mod results;
+mod same_run;
 mod table;
 mod train;
 mod weights;
 
 use anyhow::Result;
+use memory::guarded;
 use requests::Command;
 use serde::Serialize;
 
 pub use ablate::Ablated;
 pub use attend::Attended;
+pub use batch::Batched;
 pub use bench::Benched;
 pub use check_judge::ExaminedJudge;
 pub use compare::Compared;
@@ -78,6 +83,7 @@ pub use weights::{PublishedModel, PublishedModels};
 #[allow(missing_docs, reason = "each is what the function of its name returns")]
 pub enum Outcome {
     Train(Trained),
+    Batch(Batched),
     Plan(Planned),
     Generate(Generated),
     Evaluate(Box<Evaluated>),
@@ -104,6 +110,7 @@ pub enum Outcome {
 pub fn execute(command: &Command, context: &Context<'_>) -> Result<Outcome> {
     Ok(match command {
         Command::Train(request) if request.dry_run => Outcome::Plan(plan(request, context)?),
+        Command::Train(request) if request.batch.is_some() => Outcome::Batch(train_batch(request, context)?),
         Command::Train(request) => Outcome::Train(train(request, context)?),
         Command::Generate(request) => Outcome::Generate(generate(request, context)?),
         Command::Evaluate(request) if request.check_judge => Outcome::CheckJudge(Box::new(check_judge(request)?)),
@@ -125,11 +132,6 @@ pub fn execute(command: &Command, context: &Context<'_>) -> Result<Outcome> {
     })
 }
 
-/// LibTorch's exceptions as errors, and memory that has run out with what helps.
-fn guarded<T>(operation: impl FnOnce() -> Result<T>) -> Result<T> {
-    libtorch::catch(operation).map_err(Into::into).flatten().map_err(memory::explain)
-}
-
 /// Learns a subject from photos, and shows the finished run beside its base model.
 ///
 /// # Errors
@@ -137,6 +139,19 @@ fn guarded<T>(operation: impl FnOnce() -> Result<T>) -> Result<T> {
 /// model or the folder, or lack of memory or disk.
 pub fn train(request: &requests::Train, context: &Context<'_>) -> Result<Trained> {
     guarded(|| train::run(request, context))
+}
+
+/// Learns each subject of a file in a run of its own, as far as that has not been done; processes and machines that share the folder
+/// share the work.
+///
+/// # Errors
+/// Lists the subjects that failed, after the others are done; [`Interrupted`]; a file that is none of subjects, or a folder with runs
+/// of other options.
+pub fn train_batch(request: &requests::Train, context: &Context<'_>) -> Result<Batched> {
+    guarded(|| match &request.batch {
+        Some(file) => batch::run(request, file, context),
+        None => anyhow::bail!("no file of subjects is given"),
+    })
 }
 
 /// What training would take: checks everything, and takes two steps of each phase whose results are thrown away. Nothing is

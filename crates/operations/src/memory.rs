@@ -1,14 +1,20 @@
-//! What helps when memory runs out.
+//! What LibTorch raises as errors, and what helps when memory runs out.
 
 use std::io;
 
+use anyhow::Result;
 use trainer::NeedsMemory;
 
 const ADVICE: &str = "there is not enough memory: try --dtype bf16 or fp16, a smaller --batch-size, --height and --width, \
                       or --device cpu if it was a GPU's";
 
+/// LibTorch's exceptions as errors, and memory that has run out with what helps.
+pub(crate) fn guarded<T>(operation: impl FnOnce() -> Result<T>) -> Result<T> {
+    libtorch::catch(operation).map_err(Into::into).flatten().map_err(explain)
+}
+
 /// Adds advice where memory has run out, whichever operation it was; training has its own.
-pub(crate) fn explain(error: anyhow::Error) -> anyhow::Error {
+fn explain(error: anyhow::Error) -> anyhow::Error {
     let ran_out = |cause: &(dyn std::error::Error + 'static)| {
         matches!(cause.downcast_ref(), Some(libtorch::Error::OutOfMemory(_)))
             || cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::OutOfMemory)

@@ -2,19 +2,20 @@
 
 mod cell;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use ::report::StudyOptions;
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use photos::PhotoFolder;
-use requests::{Keep, Pieces, Table as Request, TableAction, TableFolder, TableFormat, Train};
-use runs::{Lock, ResultsFolder};
+use requests::{Keep, Share, Table as Request, TableAction, TableFolder, TableFormat, Train};
+use runs::ResultsFolder;
 use sampling::{Pipeline, Settings};
 use serde::Serialize;
 use tables::{Cell, CellRecord, Format, System, Table, TablePlan, cells};
 
 use crate::context::Context;
+use crate::pieces::{self, Piece};
 use crate::{compare, compute, train};
 use cell::Bench;
 
@@ -68,11 +69,10 @@ pub(crate) fn run(request: &Request, context: &Context<'_>) -> Result<Tabled> {
             let bench = Bench::open(&plan, &folder, *device, context)?;
             Ok(Tabled::Planned(planned(&bench, context)?))
         }
-        TableAction::Run { table, index, shard, keep, device } => {
+        TableAction::Run { table, share, keep, device } => {
             let (plan, folder) = open(table)?;
             let bench = Bench::open(&plan, &folder, *device, context)?;
-            let part = Pieces::of(*index, *shard, &|name| std::env::var(name).ok())?;
-            computed(&bench, &part, *keep, context)
+            computed(&bench, *share, *keep, context)
         }
         TableAction::Collect { table, format, answers } => collected(table, *format, answers, context),
         TableAction::Study { table, questions, seed } => {
@@ -132,54 +132,44 @@ fn seconds_per_image(bench: &Bench<'_>) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64() / STEPS as f64 * whole.steps as f64 * images as f64)
 }
 
-fn computed(bench: &Bench<'_>, part: &Pieces, keep: Keep, context: &Context<'_>) -> Result<Tabled> {
-    let all = cells(bench.plan);
-    if let Pieces::One(index, said_by) = part {
-        let last = all.len() - 1;
-        ensure!(*index <= last, "there is no cell {index} ({said_by}): the cells are numbered from 0 to {last}");
-    }
-    let chosen: Vec<&Cell<'_>> = all.iter().filter(|cell| part.has(cell.number)).collect();
-    let results = ResultsFolder::check(&bench.out, "table", &["table.json"])?;
-    results.create()?;
-    let (mut done, mut failed) = (0, Vec::new());
-    for (turn, cell) in chosen.iter().enumerate() {
-        context.check()?;
-        let name = cell.name();
-        if bench.done(cell)?.is_some() {
-            bench.tidy(cell, keep)?;
-            done += 1;
-            continue;
-        }
-        context.message(format!("cell {} of {}: {name}", turn + 1, chosen.len()));
-        let folder = bench.folder(cell);
-        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        // Another worker may be at it, on this machine or on one that shares the folder.
-        let lock = match Lock::take(&folder) {
-            Ok(lock) => lock,
-            Err(error) => {
-                context.note(format!("cell {name} is passed over: {error:#}"));
-                continue;
-            }
-        };
-        context.notes(lock.note());
-        // It may have finished meanwhile.
-        match bench.done(cell)?.map_or_else(|| bench.compute(cell, context).map(|_| ()), |_| Ok(())) {
-            Ok(()) => {
-                bench.tidy(cell, keep)?;
-                done += 1;
-            }
-            Err(error) if crate::is_interruption(&error) => return Err(error),
-            // One that cannot be computed does not keep the others waiting.
-            Err(error) => {
-                context.note(format!("cell {name} failed: {error:#}"));
-                failed.push((name, format!("{error:#}")));
-            }
-        }
-    }
-    if let [(name, reason), ..] = &failed[..] {
-        bail!("{} of {} cells failed, the first of them {name}: {reason}", failed.len(), chosen.len());
-    }
+fn computed(bench: &Bench<'_>, share: Share, keep: Keep, context: &Context<'_>) -> Result<Tabled> {
+    let all: Vec<CellWork<'_>> = cells(bench.plan).into_iter().map(|cell| CellWork { bench, cell, keep }).collect();
+    let part = pieces::part("cell", all.len(), share)?;
+    ResultsFolder::check(&bench.out, "table", &["table.json"])?.create()?;
+    let done = pieces::work("cell", &all, &part, &bench.out, context)?;
     Ok(Tabled::Computed { folder: bench.out.clone(), done })
+}
+
+/// A cell to compute.
+struct CellWork<'a> {
+    bench: &'a Bench<'a>,
+    cell: Cell<'a>,
+    keep: Keep,
+}
+
+impl Piece for CellWork<'_> {
+    fn name(&self) -> String {
+        self.cell.name()
+    }
+
+    fn place(&self) -> PathBuf {
+        self.cell.folder(Path::new(""))
+    }
+
+    fn is_done(&self) -> Result<bool> {
+        Ok(self.bench.done(&self.cell)?.is_some())
+    }
+
+    fn work(&self, context: &Context<'_>) -> Result<()> {
+        let folder = self.bench.folder(&self.cell);
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        self.bench.compute(&self.cell, context)?;
+        Ok(())
+    }
+
+    fn tidy(&self) -> Result<()> {
+        self.bench.tidy(&self.cell, self.keep)
+    }
 }
 
 /// A page that asks people which images are better.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use options::DeviceChoice;
 use prompts::PromptSet;
-use requests::{NO_RESULTS, Train};
+use requests::{NO_RESULTS, Share, Train};
 use runs::{Ending, ModelFingerprint, Stop, TrainConfig};
 use serde::Serialize;
 use tch::Device;
@@ -56,6 +56,7 @@ pub struct PlannedPhase {
 
 /// Checks everything and takes two steps of each phase, whose results are thrown away.
 pub(crate) fn plan(request: &Train, context: &Context<'_>) -> Result<Planned> {
+    check_share(request)?;
     let (run, device) = (request.folder(), libtorch::resolve(request.device)?);
     let layers = config::of_train(request, &run)?;
     let rehearsal = Rehearsal::of(layers, &run, device, opening(request))?;
@@ -73,6 +74,12 @@ pub(crate) fn plan(request: &Train, context: &Context<'_>) -> Result<Planned> {
     }
     let seconds = phases.iter().map(|phase| phase.steps as f64 * phase.seconds_per_step).sum();
     Ok(Planned { run, phases, seconds, peak_memory: rehearsal.peak_memory, disk: rehearsal.disk })
+}
+
+/// One run cannot be shared out.
+fn check_share(request: &Train) -> Result<()> {
+    ensure!(request.share == Share::default(), "--index and --shard choose subjects of a batch: give --batch as well");
+    Ok(())
 }
 
 /// How the run begins.
@@ -106,6 +113,7 @@ fn check_results(config: &TrainConfig) -> Result<()> {
 
 pub(crate) fn run(request: &Train, context: &Context<'_>) -> Result<Trained> {
     ensure!(!request.dry_run, "a dry run is a plan, and trains nothing");
+    check_share(request)?;
     let run = request.folder();
     learn(request, &run, context)?;
     let finished = FinishedRun::open(&run)?;

@@ -30,6 +30,7 @@ mod generate;
 mod inspect;
 mod lora;
 mod merge;
+mod pieces;
 mod pretrain;
 mod probe;
 mod report;
@@ -57,12 +58,13 @@ pub use generate::Generate;
 pub use inspect::Inspect;
 pub use lora::LoraFile;
 pub use merge::Merge;
+pub use pieces::{Pieces, Shard, Share};
 pub use pretrain::{Part, Pretrain};
 pub use probe::{Probe, ProbedComponent};
 pub use report::Report;
 pub use seed::Seed;
 pub use shared::{Compute, Profiling, Sampler, SingleFile, Size};
-pub use table::{Keep, Pieces, Shard, Table, TableAction, TableFolder, TableFormat};
+pub use table::{Keep, Table, TableAction, TableFolder, TableFormat};
 pub use train::{NO_RESULTS, PhaseFlags, Preset, StopKind, Train, TrainOptions};
 pub use weights::{Weights, WeightsAction};
 
@@ -133,7 +135,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0      Success
   2      An error that you can mend: an option, a file, a full disk; the message says what
-  75     Interrupted by SIGINT (Ctrl-C), SIGTERM or SIGHUP: finished work is kept;
+  75     Interrupted by SIGINT (Ctrl-C), SIGTERM, SIGHUP or SIGUSR1: finished work is kept;
          the same command continues it (train: with --resume)
   128+N  Ended at once by a second signal, of number N
   1      A defect of this program";

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use options::{DeviceChoice, Dtype, LearningRateSchedule};
 use serde::{Deserialize, Serialize};
 
-use crate::{AddedConcept, Profiling, Seed, SingleFile, bounded};
+use crate::{AddedConcept, Profiling, Seed, Share, SingleFile, bounded};
 
 /// In place of a set of prompts.
 pub const NO_RESULTS: &str = "none";
@@ -48,6 +48,22 @@ pub struct Train {
     /// Steps that are added to the last phase of the run in --extend
     #[arg(long, value_name = "N", value_parser = steps, requires = "extend", help_heading = "Run options")]
     pub extend_steps: Option<usize>,
+    /// Learn each subject of this TOML or CSV file in a run of its own, in the folder NAME of --out
+    ///
+    /// A subject has photos, a category and where these do not tell it a name, and any option of train under its name in JSON
+    /// (learning_rate). Options on the command line hold for all others. Finished runs are skipped, interrupted ones resumed, and one
+    /// that fails does not stop the others; processes and machines that share --out share the work. --out is runs/FILE where unset.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["concept", "add_concept", "resume", "extend", "dry_run", "init_from"],
+        help_heading = "Run options"
+    )]
+    pub batch: Option<PathBuf>,
+    /// Which subjects of the batch.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub share: Share,
     /// Check everything, say what memory, disk and time to expect, and write nothing
     #[arg(long, help_heading = "Run options")]
     #[serde(default)]

@@ -1,14 +1,14 @@
 //! What a table compares: a file in TOML.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use options::{Dtype, SchedulerKind};
 use prompts::PromptSet;
 use requests::{Sampler, TrainOptions};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use subjects::{check_names, parse_options};
 
 /// Methods, subjects, seeds and prompts, and how they are judged.
 ///
@@ -168,13 +168,7 @@ impl TryFrom<Value> for Method {
         let fields = value.as_object_mut().context("a method is a table with a name and options of `train`")?;
         let name = fields.remove("name").context("a method has no name")?;
         let name = name.as_str().context("a method's name is not a text")?.to_owned();
-        // Flattened fields let unknown ones pass.
-        let known = serde_json::to_value(TrainOptions::default())?;
-        for key in fields.keys() {
-            ensure!(known.get(key).is_some(), "the method {name:?} has {key:?}, which is no option of `train`");
-            ensure!(!OWN.contains(&key.as_str()), "the method {name:?} has {key:?}, which the table itself gives");
-        }
-        let train = serde_json::from_value(value).with_context(|| format!("the method {name:?}"))?;
+        let train = parse_options(std::mem::take(fields), &OWN, &format!("the method {name:?}"))?;
         Ok(Self { name, train: Box::new(train) })
     }
 }
@@ -214,13 +208,13 @@ impl TablePlan {
     }
 
     fn check(&self) -> Result<()> {
-        fit("the table's name", &self.name)?;
+        check_names("table", [&self.name])?;
         ensure!(!self.subjects.is_empty(), "it has no subjects ([[subjects]])");
         ensure!(!self.methods.is_empty(), "it has no methods ([[methods]])");
         ensure!(!self.seeds.is_empty(), "it has no seeds");
-        unique("subject", self.subjects.iter().map(|subject| subject.name.as_str()))?;
-        unique("method", self.methods.iter().map(|method| method.name.as_str()))?;
-        unique("seed", self.seeds.iter().map(ToString::to_string))?;
+        check_names("subject", self.subjects.iter().map(|subject| &subject.name))?;
+        check_names("method", self.methods.iter().map(|method| &method.name))?;
+        check_names("seed", self.seeds.iter().map(ToString::to_string))?;
         for name in [crate::REAL, crate::BASE] {
             ensure!(self.methods.iter().all(|method| method.name != name), "{name:?} is a row that every table has");
         }
@@ -281,25 +275,6 @@ impl TablePlan {
             eta: None,
         }
     }
-}
-
-/// Refuses what cannot name a folder.
-fn fit(what: &str, name: &str) -> Result<()> {
-    let odd = |c: char| c.is_control() || ['/', '\\', ':'].contains(&c);
-    if name.trim().is_empty() || name.starts_with('.') || name.contains(odd) || name.len() > 100 {
-        bail!("{what} is {:?}, but it must be fit for a folder's name", terminal::shortened(name));
-    }
-    Ok(())
-}
-
-fn unique<T: AsRef<str>>(what: &str, names: impl Iterator<Item = T>) -> Result<()> {
-    let mut seen = BTreeSet::new();
-    for name in names {
-        let name = name.as_ref();
-        fit(&format!("a {what}'s name"), name)?;
-        ensure!(seen.insert(name.to_lowercase()), "two {what}s are called {name}");
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -363,7 +338,7 @@ learning_rate = 1e-3
             "its reference is \"mine\", but its methods are ours, OFT",
         );
         says("method = \"oft\"", "methd = \"oft\"", "the method \"OFT\" has \"methd\", which is no option of `train`");
-        says("method = \"oft\"", "seed = 3", "which the table itself gives");
+        says("method = \"oft\"", "seed = 3", "which is given elsewhere");
         says("method = \"oft\"", "method = 3", "the method \"OFT\"");
         says("name = \"OFT\"", "name = \"Ours\"", "two methods are called Ours");
         says("name = \"OFT\"", "name = \"../oft\"", "must be fit for a folder's name");

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod attend;
+mod batch;
 mod common;
 mod cuda;
 mod evaluate;

@@ -46,6 +46,7 @@ pub(super) struct Bench<'a> {
     judge: PathBuf,
     judge_sha256: ModelFingerprint,
     dino_sha256: Option<ModelFingerprint>,
+    extractor: OnceCell<FeatureExtractor>,
     /// Of each subject, as soon as one of its cells is looked at.
     photos: Vec<OnceCell<Photos>>,
 }
@@ -81,7 +82,8 @@ impl<'a> Bench<'a> {
         let dino_sha256 =
             plan.dino.as_deref().map(ModelFingerprint::of_weights).transpose().context("the plan's dino")?;
         let (out, photos) = (out.to_owned(), plan.subjects.iter().map(|_| OnceCell::new()).collect());
-        Ok(Self { plan, out, device, to, model, model_sha256, judge, judge_sha256, dino_sha256, photos })
+        let extractor = OnceCell::new();
+        Ok(Self { plan, out, device, to, model, model_sha256, judge, judge_sha256, dino_sha256, extractor, photos })
     }
 
     pub(super) fn folder(&self, cell: &Cell<'_>) -> PathBuf {
@@ -149,23 +151,14 @@ impl<'a> Bench<'a> {
     /// Computes the cell, as far as that has not been done.
     pub(super) fn compute(&self, cell: &Cell<'_>, context: &Context<'_>) -> Result<CellRecord> {
         let folder = self.folder(cell);
-        let extractor = FeatureExtractor::open(&self.judge, self.to.1)?.with_packed_bytes(compute::packed_bytes());
-        context.notes(extractor.notes());
-        let extractor = match self.plan.protocol {
-            Protocol::TextualInversion => extractor.as_textual_inversion(),
-            _ => extractor,
-        };
-        let extractor = match &self.plan.dino {
-            Some(folder) => extractor.with_dino(DinoFeatures::open(folder, self.to.1).context("the plan's dino")?),
-            None => extractor,
-        };
+        let extractor = self.extractor(context)?;
         let (scores, generate_seconds, cost, embedding_cosine) = match cell.system {
-            System::Real => (self.real(cell, &extractor)?, 0.0, None, None),
+            System::Real => (self.real(cell, extractor)?, 0.0, None, None),
             System::Base => {
                 let open = || Pipeline::open(&self.model, self.to);
                 let validation = models::validation(self.model.path())?;
                 let category = self.plan.subjects[cell.subject].category.clone();
-                let (seconds, scores) = self.images(cell, (&validation, &category), &open, &extractor, context)?;
+                let (seconds, scores) = self.images(cell, (&validation, &category), &open, extractor, context)?;
                 (scores, seconds, None, None)
             }
             System::Method(_) => {
@@ -182,7 +175,7 @@ impl<'a> Bench<'a> {
                 let subject = format!("[V] {}", finished.config.category);
                 let open = || finished.pipeline(self.to);
                 let of = (&finished.config.validation, subject.as_str());
-                let (seconds, scores) = self.images(cell, of, &open, &extractor, context)?;
+                let (seconds, scores) = self.images(cell, of, &open, extractor, context)?;
                 let cosine = self.figures(&run, &finished, cell, context)?;
                 (scores, seconds, Some(cost), cosine)
             }
@@ -201,6 +194,24 @@ impl<'a> Bench<'a> {
         };
         record.write(&folder)?;
         Ok(record)
+    }
+
+    /// What scores, read once for all cells.
+    fn extractor(&self, context: &Context<'_>) -> Result<&FeatureExtractor> {
+        if let Some(extractor) = self.extractor.get() {
+            return Ok(extractor);
+        }
+        let extractor = FeatureExtractor::open(&self.judge, self.to.1)?.with_packed_bytes(compute::packed_bytes());
+        context.notes(extractor.notes());
+        let extractor = match self.plan.protocol {
+            Protocol::TextualInversion => extractor.as_textual_inversion(),
+            _ => extractor,
+        };
+        let extractor = match &self.plan.dino {
+            Some(folder) => extractor.with_dino(DinoFeatures::open(folder, self.to.1).context("the plan's dino")?),
+            None => extractor,
+        };
+        Ok(self.extractor.get_or_init(|| extractor))
     }
 
     /// Trains, or goes on with what was interrupted.

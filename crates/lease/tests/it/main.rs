@@ -1,0 +1,5 @@
+//! Leases as workers use them.
+#![allow(clippy::unwrap_used)]
+
+mod folders;
+mod workers;
