@@ -61,6 +61,20 @@ impl Show {
         }
     }
 
+    /// The studio can be opened.
+    pub(crate) fn listening(&self, url: &str) {
+        if self.global.json {
+            return json_line(&json!({ "event": "listening", "url": url }));
+        }
+        terminal::output!("{url}");
+        self.say("open this address in a browser; Ctrl-C ends the studio");
+    }
+
+    /// The options for all commands that also hold for what this one starts.
+    pub(crate) fn global_options(&self) -> &'static [&'static str] {
+        if self.global.no_digital_source_type { &["--no-digital-source-type"] } else { &[] }
+    }
+
     /// A command has ended well.
     pub(crate) fn outcome(&self, outcome: &Outcome) -> Result<()> {
         self.progress.take();

@@ -214,7 +214,7 @@ impl Stop {
     }
 
     /// Until the guard is dropped, there is state that is not saved.
-    pub(crate) fn defer(&self) -> Deferral {
+    pub fn defer(&self) -> Deferral {
         self.state(|state| state.deferrals += 1);
         Deferral(self.clone())
     }
