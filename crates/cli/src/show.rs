@@ -52,7 +52,7 @@ impl Show {
                     progress.reach(step, None, &format!("loss: {losses}{memory}{measured}"));
                 }
             }
-            Event::Image { .. } => {}
+            Event::Preview { .. } | Event::Image { .. } => {}
             Event::Scores { path, record } => {
                 self.progress.take();
                 terminal::output!("{}", table::scores(&record));

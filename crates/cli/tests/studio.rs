@@ -196,10 +196,10 @@ fn a_subject_is_taught_and_used(chromium: &Path) {
     browser.run("document.getElementById('steps').value = '3';");
     browser.click("main form button.main");
     browser.wait("the maps are there", "return document.querySelectorAll('.words button').length > 3;");
-    let shown = "return [...document.querySelectorAll('.attention img')].filter((image) => image.offsetHeight > 0).map((image) => image.alt);";
-    assert_eq!(browser.run(shown), json!(["a [V] bird on the beach, after unet"]));
+    let shown = "return [...document.querySelectorAll('.attention img')].filter((image) => !image.hidden).map((image) => image.alt);";
+    assert_eq!(browser.run(shown), json!(["a [V] bird on the beach, after phase 3"]));
     browser.run("[...document.querySelectorAll('.words button')].find((word) => word.textContent === '[V]').focus();");
-    assert_eq!(browser.run(shown), json!(["Where [V] acts, after unet"]));
+    assert_eq!(browser.run(shown), json!(["Where [V] acts, after phase 3"]));
     sound(&mut browser, "attention");
 
     // A file for other programs.

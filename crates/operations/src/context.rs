@@ -66,6 +66,11 @@ pub enum Event {
         /// What it has gained over the base model.
         measurement: Measurement,
     },
+    /// What an image is on its way to.
+    Preview {
+        /// A JPEG in base64.
+        jpeg: String,
+    },
     /// An image is written.
     Image {
         /// Its file.

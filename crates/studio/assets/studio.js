@@ -3,8 +3,18 @@
 // Parts of the page that the server sends again when they have changed.
 const live = document.body.dataset.live;
 if (live) {
-  const source = new EventSource(live);
-  source.onmessage = (event) => {
+  let source = null;
+  // A page that nobody looks at follows nothing; browsers allow six connections to a server.
+  const follow = () => {
+    if (document.hidden) {
+      source?.close();
+      source = null;
+    } else if (source === null) {
+      source = new EventSource(live);
+      source.onmessage = show;
+    }
+  };
+  const show = (event) => {
     for (const { id, html } of JSON.parse(event.data)) {
       const part = document.getElementById(id);
       if (part === null || part.innerHTML === html) continue;
@@ -18,6 +28,8 @@ if (live) {
       if (focused) document.getElementById(focused)?.focus();
     }
   };
+  document.addEventListener('visibilitychange', follow);
+  follow();
 }
 
 // Photos that are dropped or chosen are shown before they are uploaded, and the upload shows how far it is.
@@ -48,8 +60,24 @@ if (upload) {
       }
     });
   }
+  const fail = (text) => {
+    document.getElementById('uploading').hidden = true;
+    let alert = upload.querySelector('[role=alert]');
+    if (alert === null) {
+      alert = document.createElement('p');
+      alert.setAttribute('role', 'alert');
+      upload.append(alert);
+    }
+    alert.textContent = text;
+  };
   upload.addEventListener('submit', (event) => {
     event.preventDefault();
+    const most = Number(upload.dataset.most);
+    const large = [...files.files].find((file) => file.size > most);
+    if (large !== undefined) {
+      fail(`The photo ${large.name} is larger than ${most >> 20} MB: save it smaller.`);
+      return;
+    }
     const bar = document.getElementById('uploading');
     const request = new XMLHttpRequest();
     request.upload.onprogress = (progress) => { bar.value = progress.loaded / progress.total; };
@@ -63,16 +91,6 @@ if (upload) {
       }
     };
     request.onerror = () => fail('The upload was cut off. A photo may have 50 MB.');
-    const fail = (text) => {
-      bar.hidden = true;
-      let alert = upload.querySelector('[role=alert]');
-      if (alert === null) {
-        alert = document.createElement('p');
-        alert.setAttribute('role', 'alert');
-        upload.append(alert);
-      }
-      alert.textContent = text;
-    };
     bar.hidden = false;
     bar.value = 0;
     request.open('POST', upload.action);

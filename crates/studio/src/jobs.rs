@@ -1,6 +1,7 @@
 //! What is to be done, is being done and was done: a list on the disk.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
@@ -82,6 +83,9 @@ pub(crate) struct Job {
     pub(crate) time: f64,
     #[serde(skip)]
     pub(crate) progress: Option<Progress>,
+    /// What its image is on the way to: the number of the preview, and a JPEG.
+    #[serde(skip)]
+    pub(crate) preview: Option<(u64, Arc<[u8]>)>,
 }
 
 impl Job {
@@ -101,6 +105,7 @@ impl Job {
             result: None,
             time,
             progress: None,
+            preview: None,
         }
     }
 }
@@ -163,6 +168,12 @@ impl Jobs {
     pub(crate) fn training(&self, run: &Name) -> Option<&Job> {
         let of_run = |job: &&Job| job.kind == Kind::Train && job.run.as_ref() == Some(run) && !job.state.is_over();
         self.saved.jobs.iter().find(of_run)
+    }
+
+    /// The training of a run that is not over, else the last one.
+    pub(crate) fn last_training(&self, run: &Name) -> Option<&Job> {
+        let of_run = |job: &&Job| job.kind == Kind::Train && job.run.as_ref() == Some(run);
+        self.training(run).or_else(|| self.saved.jobs.iter().rfind(of_run))
     }
 
     /// Adds a job at the end. Returns its number.

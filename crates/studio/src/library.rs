@@ -91,6 +91,8 @@ impl GalleryImage {
 pub(crate) struct Library {
     runs: PathBuf,
     models: Vec<Model>,
+    /// Whether a folder holds a run, by the time and the length of its config.json.
+    known: Mutex<HashMap<PathBuf, (Option<SystemTime>, u64, bool)>>,
     images: Mutex<HashMap<PathBuf, Images>>,
     logs: Mutex<HashMap<PathBuf, LogReader>>,
 }
@@ -107,7 +109,7 @@ impl Library {
         }
         let runs = fs::canonicalize(runs).with_context(failed)?;
         let models = self::models(models)?;
-        Ok(Self { runs, models, images: Mutex::default(), logs: Mutex::default() })
+        Ok(Self { runs, models, known: Mutex::default(), images: Mutex::default(), logs: Mutex::default() })
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -135,7 +137,19 @@ impl Library {
 
     /// The folder of a run, if there is one.
     pub(crate) fn run(&self, name: &Name) -> Option<PathBuf> {
-        Some(self.runs.join(name.as_str())).filter(|folder| holds_run(folder))
+        let folder = self.runs.join(name.as_str());
+        let metadata = fs::metadata(folder.join(layout::CONFIG)).ok()?;
+        let (time, length) = (metadata.modified().ok(), metadata.len());
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let holds = match known.get(&folder) {
+            Some((of, bytes, holds)) if (*of, *bytes) == (time, length) => *holds,
+            _ => {
+                let holds = holds_run(&folder);
+                known.insert(folder.clone(), (time, length, holds));
+                holds
+            }
+        };
+        holds.then_some(folder)
     }
 
     /// The folder of a run, which is to be there.

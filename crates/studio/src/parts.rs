@@ -86,6 +86,9 @@ pub(crate) fn job(job: &Job) -> Markup {
                         small { (progress.task) " " (progress.done) "/" (progress.total) }
                     }
                 }
+                @if let Some((number, _)) = &job.preview {
+                    img class="preview" src={ "/jobs/" (id) "/preview.jpg?number=" (number) } alt={ "Preview of " (job.title) };
+                }
             }
             div class="buttons" {
                 @if job.kind == Kind::Train && job.state == State::Waiting { (button(&format!("/jobs/{id}/advance"), "Earlier", "")) }

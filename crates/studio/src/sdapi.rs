@@ -150,6 +150,8 @@ impl TextToImage {
             guidance_scale: self.cfg_scale.to_string(),
             width: self.width.to_string(),
             height: self.height.to_string(),
+            // What clients ask `progress` for.
+            previews: "3".to_owned(),
             scheduler: sampler
                 .map(|name| scheduler(name))
                 .transpose()?
@@ -263,9 +265,10 @@ async fn progress(State(studio): State<Arc<Studio>>) -> Json<Value> {
         (jobs.all().iter().find(running).cloned(), waiting)
     });
     let steps = job.as_ref().and_then(|job| job.progress.clone()).unwrap_or_default();
+    let preview = job.as_ref().and_then(|job| job.preview.as_ref()).map(|(_, jpeg)| BASE64_STANDARD.encode(jpeg));
     let part = if steps.total > 0 { steps.done as f64 / steps.total as f64 } else { 0.0 };
     Json(json!({
-        "progress": part, "eta_relative": 0.0, "current_image": null, "textinfo": null,
+        "progress": part, "eta_relative": 0.0, "current_image": preview, "textinfo": null,
         "state": {
             "skipped": false, "interrupted": false, "stopping_generation": false, "job": job.as_ref().map_or("", |job| job.title.as_str()),
             "job_count": usize::from(job.is_some()) + waiting, "job_timestamp": job.as_ref().map_or(String::new(), |job| job.time.to_string()),
@@ -347,6 +350,7 @@ mod tests {
             guidance_scale: said("7"),
             width: said("512"),
             height: said("512"),
+            previews: said("3"),
             ..Generating::default()
         };
         assert_eq!(given, expected);

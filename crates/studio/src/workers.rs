@@ -15,6 +15,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use options::DeviceChoice;
 use runs::{Lock, holds_run};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -323,7 +325,7 @@ impl Shared {
             _ => Some(State::Failed),
         };
         let settle = |job: &mut Job| {
-            (job.result, job.progress) = (result, None);
+            (job.result, job.progress, job.preview) = (result, None, None);
             job.state = state.unwrap_or(State::Failed);
             job.said = match job.state {
                 State::Failed if stopping => "interrupted, as the studio ended; what was finished is kept".to_owned(),
@@ -458,6 +460,11 @@ impl Shared {
                 if !job.notes.contains(&note) {
                     job.notes.push(note);
                 }
+            }
+            Some("preview") => {
+                let number = job.preview.as_ref().map_or(1, |(number, _)| number + 1);
+                let jpeg = BASE64_STANDARD.decode(text(event, "jpeg")).ok();
+                job.preview = jpeg.map(|jpeg| (number, jpeg.into()));
             }
             Some("image") => job.images.push(text(event, "path").into()),
             _ => {}

@@ -43,6 +43,8 @@ pub(crate) struct Generating {
     pub(crate) lora_scale: String,
     /// Also without what was learned, from the same noise.
     pub(crate) base: String,
+    /// How many images are shown on the way to one.
+    pub(crate) previews: String,
 }
 
 impl Generating {
@@ -95,6 +97,7 @@ impl Generating {
             ("scheduler", &self.scheduler),
             ("width", &self.width),
             ("height", &self.height),
+            ("previews", &self.previews),
         ];
         arguments.extend(request::given(&values));
         if !self.lora.is_empty() {
@@ -143,6 +146,7 @@ impl Generating {
             scheduler: scheduler.parse::<SchedulerKind>().map(|kind| kind.short_name().to_owned()).unwrap_or_default(),
             lora: lora.rsplit('/').next().unwrap_or_default().to_owned(),
             lora_scale,
+            previews: "3".to_owned(),
             ..Self::default()
         }
     }
@@ -163,6 +167,7 @@ impl Generating {
             ("lora", &self.lora),
             ("lora_scale", &self.lora_scale),
             ("base", &self.base),
+            ("previews", &self.previews),
         ];
         all.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name, value.as_str())).collect()
     }
@@ -192,11 +197,12 @@ pub(crate) async fn page(State(studio): State<Arc<Studio>>, Query(asked): Query<
                     (select("source", "With", "", &sources, &asked.source))
                     div class="wide" { (field("prompt", "Prompt", "[V] is the subject that a run has learned", &text("prompt", &asked.prompt, true))) }
                     div class="wide" { (field("negative_prompt", "Negative prompt", "", &text("negative_prompt", &asked.negative_prompt, false))) }
-                    (number("seed", "Seed", "Empty for a random one", &asked.seed, "1"))
+                    (field("seed", "Seed", "", &html! { input id="seed" name="seed" type="number" step="1" value=(asked.seed) placeholder="random"; }))
                     (number("images", "Images", "", &asked.images, "1"))
                     (number("steps", "Steps", "", &asked.steps, "1"))
                     (number("guidance_scale", "Guidance scale", "", &asked.guidance_scale, "any"))
                     (select("scheduler", "Scheduler", "", &schedulers, &asked.scheduler))
+                    (number("previews", "Previews", "On the way to an image; each costs some time", if asked.previews.is_empty() { "3" } else { &asked.previews }, "1"))
                     (number("width", "Width", "Pixels", &asked.width, "8"))
                     (number("height", "Height", "Pixels", &asked.height, "8"))
                     @if loras.len() > 1 {

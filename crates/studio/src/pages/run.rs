@@ -10,7 +10,7 @@ use maud::{Markup, PreEscaped, html};
 use runs::{Attention, Entry, Sample, layout};
 use serde::Deserialize;
 
-use crate::answer::{Answer, Failure, Page, blocking, see, visible};
+use crate::answer::{Answer, Failure, Page, blocking, see, sentence, visible};
 use crate::files;
 use crate::jobs::{Job, Kind};
 use crate::library::{self, Source};
@@ -30,45 +30,61 @@ pub(crate) async fn page(State(studio): State<Arc<Studio>>, Path(name): Path<Nam
 }
 
 fn body(studio: &Studio, name: &Name) -> Answer {
-    let folder = studio.library.known_run(name).map_err(Failure::not_found)?;
-    let state = RunState::of(studio, name)?;
-    let sheet = folder.join(layout::CONTACT_SHEET).is_file();
+    let [state, controls, losses, samples, sheet, uses] = content(studio, name)?;
     let body = html! {
-        section { div id="state" { (status(&state)) } div id="controls" { (controls(&state)) } }
-        section { h2 { "Losses" } div id="losses" { (losses(studio, &folder)?) } }
-        div id="samples" { (samples(name, &folder)?) }
-        @if sheet {
-            section {
-                h2 { "Contact sheet" }
-                (parts::figure(&format!("/runs/{}/sheet.png", name.url()), "The first augmented crops of the photos", &html! { "What the model sees: the first augmented crops of the photos." }))
-            }
-        }
-        div id="use" { (uses(studio, &state, &folder)) }
+        section { div id="state" { (state) } div id="controls" { (controls) } }
+        section { h2 { "Losses" } div id="losses" { (losses) } }
+        div id="samples" { (samples) }
+        div id="sheet" { (sheet) }
+        div id="use" { (uses) }
     };
-    let lead = html! { p class="kicker" { (state.config.method) " · class noun " b { (state.config.category) } " · base model " (state.config.model.file_name().unwrap_or_default().to_string_lossy()) } };
-    Ok(Page { title: name.to_string(), here: "Runs", live: Some(format!("/runs/{}/events", name.url())), lead, body })
+    let live = Some(format!("/runs/{}/events", name.url()));
+    Ok(Page { title: name.to_string(), here: "Runs", live, lead: html! {}, body })
 }
 
 /// What the page follows.
 pub(crate) fn live(studio: &Studio, name: &Name) -> Parts {
-    let parts = || -> Result<Parts> {
-        let folder = studio.library.known_run(name)?;
-        let state = RunState::of(studio, name)?;
-        Ok(vec![
-            ("state".into(), visible(status(&state))),
-            ("controls".into(), visible(controls(&state))),
-            ("losses".into(), visible(losses(studio, &folder)?)),
-            ("samples".into(), visible(samples(name, &folder)?)),
-            ("use".into(), visible(uses(studio, &state, &folder))),
-        ])
+    let names = ["state", "controls", "losses", "samples", "sheet", "use"];
+    match content(studio, name) {
+        Ok(content) => names.into_iter().zip(content).map(|(id, part)| (id.to_owned(), visible(part))).collect(),
+        Err(Failure { said, .. }) => vec![("state".into(), visible(html! { p role="alert" { (sentence(&said)) } }))],
+    }
+}
+
+/// The parts of the page: state, buttons, losses, samples, contact sheet, uses. Of a run that waits for its beginning there is its job
+/// alone.
+fn content(studio: &Studio, name: &Name) -> Answer<[Markup; 6]> {
+    let Some(folder) = studio.library.run(name) else {
+        let job = studio.workers.jobs(|jobs| jobs.last_training(name).cloned());
+        let job = job.ok_or_else(|| Failure::not_found(format!("there is no run {:?}", name.as_str())))?;
+        let mut parts = [(); 6].map(|()| html! {});
+        parts[0] = parts::job(&job);
+        return Ok(parts);
     };
-    parts().unwrap_or_else(|error| vec![("state".into(), visible(html! { p role="alert" { (format!("{error:#}")) } }))])
+    let state = RunState::of(studio, name)?;
+    let (losses, samples) = (losses(studio, &folder)?, samples(name, &folder)?);
+    Ok([status(&state), controls(&state), losses, samples, crops(name, &folder), uses(studio, &state, &folder)])
+}
+
+fn crops(name: &Name, folder: &FilePath) -> Markup {
+    let caption = html! { "What the model sees: the first augmented crops of the photos." };
+    html! {
+        @if folder.join(layout::CONTACT_SHEET).is_file() {
+            section {
+                h2 { "Contact sheet" }
+                (parts::figure(&format!("/runs/{}/sheet.png", name.url()), "The first augmented crops of the photos", &caption))
+            }
+        }
+    }
 }
 
 fn status(state: &RunState) -> Markup {
     let said =
         state.job.as_ref().filter(|_| state.doing != Doing::Training).map(|job| job.said.as_str()).unwrap_or_default();
+    let config = &state.config;
+    let model = config.model.file_name().unwrap_or_default().to_string_lossy();
     html! {
+        p class="kicker" { (config.method) " · class noun " b { (config.category) } " · base model " (model) }
         p { (parts::badge(state.doing.word())) " " span class="grow" {
             (state.done) " of " (state.steps) " steps"
             @if !state.phase.is_empty() { ", phase " (state.phase.replace('_', " ")) }
@@ -76,8 +92,8 @@ fn status(state: &RunState) -> Markup {
         } }
         (bar("steps", state.done, state.steps))
         @if let Some(beside) = state.beside() { p class="note" { (beside.task) ": " (beside.done) " of " (beside.total) } }
-        @if !said.is_empty() { p role="alert" { (crate::answer::sentence(said)) } }
-        @for note in state.job.iter().flat_map(|job| &job.notes) { p class="note" { (crate::answer::sentence(note)) } }
+        @if !said.is_empty() { p role="alert" { (sentence(said)) } }
+        @for note in state.job.iter().flat_map(|job| &job.notes) { p class="note" { (sentence(note)) } }
     }
 }
 

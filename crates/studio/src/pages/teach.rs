@@ -138,7 +138,7 @@ fn upload(studio: &Studio) -> Markup {
     html! {
         section {
             h2 { "Photos" }
-            form method="post" action="/photos" enctype="multipart/form-data" id="upload" {
+            form method="post" action="/photos" enctype="multipart/form-data" id="upload" data-most=(MOST_BYTES) {
                 (field("set", "Name of the subject", "Such as my-dog", &html! { input id="set" name="set" required maxlength="60" autocomplete="off"; }))
                 label class="drop" for="files" {
                     strong { "Drop photos here, or choose them" }

@@ -43,6 +43,8 @@ fn runs_are_done_one_after_the_other() {
     assert_eq!(client.post("/runs", &form).status, 422);
     until("the first is on its way", || place.steps("a") > 2);
     assert_eq!(place.steps("b"), 0);
+    let waiting = client.get("/runs/b");
+    assert!(waiting.status == 200 && waiting.text().contains("badge waiting"), "it has a page before it begins");
     until("both are finished", || is(client, "a", "finished") && is(client, "b", "finished"));
     assert!(whole(&place, "a") && whole(&place, "b"));
 }
