@@ -17,6 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode};
@@ -25,6 +26,7 @@ use axum::response::{Html, IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use maud::{DOCTYPE, html};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 /// What a page may load: its own files, images of its own, and no other script.
@@ -150,11 +152,13 @@ pub(crate) async fn guard(State(access): State<Arc<Access>>, request: Request, n
     let enters = request.uri().path() == "/"
         && query(&request, "token").is_some_and(|token| access.is_token(token))
         && access.is_own(text(request.headers(), &header::HOST).unwrap_or_default());
+    let for_programs = ["/sdapi/", "/api/"].iter().any(|start| request.uri().path().starts_with(start));
     let mut response = if enters && request.method() == Method::GET {
         access.enter()
     } else {
         match access.check(&request) {
             Ok(()) => next.run(request).await,
+            Err(Refusal(status, why)) if for_programs => (status, Json(json!({ "detail": why }))).into_response(),
             Err(Refusal(status, why)) => (status, why).into_response(),
         }
     };

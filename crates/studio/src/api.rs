@@ -96,7 +96,6 @@ const PATHS: &[(&str, &str, &str, &[&str])] = &[
     ("post", "/jobs/{id}/stop", "Stop a job, a training with a checkpoint, and take it out of the list", &[]),
     ("post", "/jobs/{id}/resume", "Go on with a training that was paused", &[]),
     ("post", "/jobs/{id}/advance", "Put a waiting training before the one that is before it", &[]),
-    ("get", "/jobs/{id}/preview.jpg", "What the image of a running job is on the way to", &["number"]),
     ("get", "/teach", "The page to upload photos, and to choose what is learned from them", &["photos"]),
     ("post", "/photos", "Upload photos as multipart/form-data", &["set*", "photos*"]),
     ("get", "/photos/{set}/first.jpg", "The first photo, small", &[]),

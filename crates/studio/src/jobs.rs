@@ -83,9 +83,9 @@ pub(crate) struct Job {
     pub(crate) time: f64,
     #[serde(skip)]
     pub(crate) progress: Option<Progress>,
-    /// What its image is on the way to: the number of the preview, and a JPEG.
+    /// What its image is on the way to: a JPEG in base64.
     #[serde(skip)]
-    pub(crate) preview: Option<(u64, Arc<[u8]>)>,
+    pub(crate) preview: Option<Arc<str>>,
 }
 
 impl Job {

@@ -73,6 +73,13 @@ struct Images {
     entries: Arc<Vec<ImageEntry>>,
 }
 
+/// Whether a folder holds a run, by its `config.json` as it was when that was read.
+struct Known {
+    changed: Option<SystemTime>,
+    length: u64,
+    holds_run: bool,
+}
+
 /// An image of the gallery.
 #[derive(Debug, Clone)]
 pub(crate) struct GalleryImage {
@@ -91,8 +98,7 @@ impl GalleryImage {
 pub(crate) struct Library {
     runs: PathBuf,
     models: Vec<Model>,
-    /// Whether a folder holds a run, by the time and the length of its config.json.
-    known: Mutex<HashMap<PathBuf, (Option<SystemTime>, u64, bool)>>,
+    known: Mutex<HashMap<PathBuf, Known>>,
     images: Mutex<HashMap<PathBuf, Images>>,
     logs: Mutex<HashMap<PathBuf, LogReader>>,
 }
@@ -139,16 +145,11 @@ impl Library {
     pub(crate) fn run(&self, name: &Name) -> Option<PathBuf> {
         let folder = self.runs.join(name.as_str());
         let metadata = fs::metadata(folder.join(layout::CONFIG)).ok()?;
-        let (time, length) = (metadata.modified().ok(), metadata.len());
+        let (changed, length) = (metadata.modified().ok(), metadata.len());
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let holds = match known.get(&folder) {
-            Some((of, bytes, holds)) if (*of, *bytes) == (time, length) => *holds,
-            _ => {
-                let holds = holds_run(&folder);
-                known.insert(folder.clone(), (time, length, holds));
-                holds
-            }
-        };
+        let same = known.get(&folder).filter(|known| known.changed == changed && known.length == length);
+        let holds = same.map_or_else(|| holds_run(&folder), |known| known.holds_run);
+        known.insert(folder.clone(), Known { changed, length, holds_run: holds });
         holds.then_some(folder)
     }
 

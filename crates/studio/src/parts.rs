@@ -86,8 +86,8 @@ pub(crate) fn job(job: &Job) -> Markup {
                         small { (progress.task) " " (progress.done) "/" (progress.total) }
                     }
                 }
-                @if let Some((number, _)) = &job.preview {
-                    img class="preview" src={ "/jobs/" (id) "/preview.jpg?number=" (number) } alt={ "Preview of " (job.title) };
+                @if let Some(jpeg) = &job.preview {
+                    img class="preview" src={ "data:image/jpeg;base64," (jpeg) } alt={ "Preview of " (job.title) };
                 }
             }
             div class="buttons" {

@@ -28,7 +28,6 @@ pub(crate) fn router(studio: Arc<Studio>, access: Access) -> Router {
         .route("/jobs/{id}/stop", post(home::stop))
         .route("/jobs/{id}/resume", post(home::resume))
         .route("/jobs/{id}/advance", post(home::advance))
-        .route("/jobs/{id}/preview.jpg", get(home::preview))
         .route("/teach", get(teach::page))
         .route("/photos", post(teach::add_photos).layer(DefaultBodyLimit::max(teach::MOST_UPLOAD)))
         .route("/photos/{set}/first.jpg", get(teach::first_photo))

@@ -182,7 +182,7 @@ async fn txt2img(State(studio): State<Arc<Studio>>, Json(body): Json<Value>) -> 
     if job.state == JobState::Failed {
         return Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, job.said).into());
     }
-    blocking(move || answer(&studio, &asked, &generating, &job, body)).await?.map_err(Into::into)
+    blocking(move || answer(&studio, &asked, &generating, &job, &body)).await?.map_err(Into::into)
 }
 
 /// Waits until a job is over. One that was stopped has gone, and is as it was seen last.
@@ -207,7 +207,7 @@ fn answer(
     asked: &TextToImage,
     generating: &Generating,
     job: &Job,
-    body: Value,
+    body: &Value,
 ) -> Result<Json<Value>> {
     let source: Source = generating.source.parse()?;
     let (mut images, mut seeds, mut infotexts) = (Vec::new(), Vec::new(), Vec::new());
@@ -265,10 +265,10 @@ async fn progress(State(studio): State<Arc<Studio>>) -> Json<Value> {
         (jobs.all().iter().find(running).cloned(), waiting)
     });
     let steps = job.as_ref().and_then(|job| job.progress.clone()).unwrap_or_default();
-    let preview = job.as_ref().and_then(|job| job.preview.as_ref()).map(|(_, jpeg)| BASE64_STANDARD.encode(jpeg));
+    let preview = job.as_ref().and_then(|job| job.preview.clone());
     let part = if steps.total > 0 { steps.done as f64 / steps.total as f64 } else { 0.0 };
     Json(json!({
-        "progress": part, "eta_relative": 0.0, "current_image": preview, "textinfo": null,
+        "progress": part, "eta_relative": 0.0, "current_image": preview.as_deref(), "textinfo": null,
         "state": {
             "skipped": false, "interrupted": false, "stopping_generation": false, "job": job.as_ref().map_or("", |job| job.title.as_str()),
             "job_count": usize::from(job.is_some()) + waiting, "job_timestamp": job.as_ref().map_or(String::new(), |job| job.time.to_string()),

@@ -15,8 +15,6 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use options::DeviceChoice;
 use runs::{Lock, holds_run};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -461,11 +459,7 @@ impl Shared {
                     job.notes.push(note);
                 }
             }
-            Some("preview") => {
-                let number = job.preview.as_ref().map_or(1, |(number, _)| number + 1);
-                let jpeg = BASE64_STANDARD.decode(text(event, "jpeg")).ok();
-                job.preview = jpeg.map(|jpeg| (number, jpeg.into()));
-            }
+            Some("preview") => job.preview = Some(text(event, "jpeg").into()),
             Some("image") => job.images.push(text(event, "path").into()),
             _ => {}
         };

@@ -60,18 +60,18 @@ impl Browser {
             .unwrap();
         let (to, from) = (process.stdin.take().unwrap(), BufReader::new(process.stdout.take().unwrap()));
         let mut browser = Self { process, to, from, session: None, number: 0, errors: Vec::new() };
-        let target = browser.call("Target.createTarget", json!({ "url": "about:blank" }))["targetId"].clone();
-        let session = browser.call("Target.attachToTarget", json!({ "targetId": target, "flatten": true }));
+        let target = browser.call("Target.createTarget", &json!({ "url": "about:blank" }))["targetId"].clone();
+        let session = browser.call("Target.attachToTarget", &json!({ "targetId": target, "flatten": true }));
         browser.session = Some(session["sessionId"].as_str().unwrap().to_owned());
         for domain in ["Page", "Runtime", "Log", "DOM"] {
-            browser.call(&format!("{domain}.enable"), json!({}));
+            browser.call(&format!("{domain}.enable"), &json!({}));
         }
         browser.set_screen(Screen::Laptop);
         browser
     }
 
     /// Asks, and waits for the answer; what is told meanwhile is looked at for errors.
-    fn call(&mut self, method: &str, parameters: Value) -> Value {
+    fn call(&mut self, method: &str, parameters: &Value) -> Value {
         self.number += 1;
         let mut message = json!({ "id": self.number, "method": method, "params": parameters });
         if let Some(session) = &self.session {
@@ -95,7 +95,7 @@ impl Browser {
         let said = &message["params"];
         match message["method"].as_str() {
             Some("Runtime.exceptionThrown") => {
-                self.errors.push(said["exceptionDetails"]["exception"]["description"].to_string())
+                self.errors.push(said["exceptionDetails"]["exception"]["description"].to_string());
             }
             Some("Runtime.consoleAPICalled") if said["type"] == "error" => self.errors.push(said["args"].to_string()),
             Some("Log.entryAdded") if said["entry"]["level"] == "error" => {
@@ -113,7 +113,7 @@ impl Browser {
 
     /// Opens an address, and waits until it has loaded.
     pub(crate) fn open(&mut self, url: &str) {
-        let opened = self.call("Page.navigate", json!({ "url": url }));
+        let opened = self.call("Page.navigate", &json!({ "url": url }));
         assert!(opened["errorText"].is_null(), "{url}: {opened}");
         self.wait(
             "the page has loaded",
@@ -125,7 +125,7 @@ impl Browser {
     pub(crate) fn run(&mut self, body: &str) -> Value {
         let expression = format!("(async () => {{ {body} }})()");
         let parameters = json!({ "expression": expression, "awaitPromise": true, "returnByValue": true });
-        let result = self.call("Runtime.evaluate", parameters);
+        let result = self.call("Runtime.evaluate", &parameters);
         assert!(result["exceptionDetails"].is_null(), "{body}: {}", result["exceptionDetails"]);
         result["result"]["value"].clone()
     }
@@ -136,7 +136,7 @@ impl Browser {
         let expression = format!("(() => {{ {body} }})()");
         loop {
             // While a page is left there is none to ask.
-            let result = self.call("Runtime.evaluate", json!({ "expression": expression, "returnByValue": true }));
+            let result = self.call("Runtime.evaluate", &json!({ "expression": expression, "returnByValue": true }));
             if result["result"]["value"] == true {
                 return;
             }
@@ -156,29 +156,29 @@ impl Browser {
         ));
         for kind in ["mousePressed", "mouseReleased"] {
             let event = json!({ "type": kind, "x": place[0], "y": place[1], "button": "left", "clickCount": 1 });
-            self.call("Input.dispatchMouseEvent", event);
+            self.call("Input.dispatchMouseEvent", &event);
         }
     }
 
     /// Chooses files in a form.
     pub(crate) fn choose_files(&mut self, selector: &str, files: &[PathBuf]) {
-        let root = self.call("DOM.getDocument", json!({}))["root"]["nodeId"].clone();
-        let node = self.call("DOM.querySelector", json!({ "nodeId": root, "selector": selector }))["nodeId"].clone();
-        self.call("DOM.setFileInputFiles", json!({ "nodeId": node, "files": files }));
+        let root = self.call("DOM.getDocument", &json!({}))["root"]["nodeId"].clone();
+        let node = self.call("DOM.querySelector", &json!({ "nodeId": root, "selector": selector }))["nodeId"].clone();
+        self.call("DOM.setFileInputFiles", &json!({ "nodeId": node, "files": files }));
     }
 
     pub(crate) fn set_screen(&mut self, screen: Screen) {
         let (width, height) = if screen == Screen::Laptop { (1280, 800) } else { (390, 844) };
         let metrics =
             json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": screen == Screen::Phone });
-        self.call("Emulation.setDeviceMetricsOverride", metrics);
+        self.call("Emulation.setDeviceMetricsOverride", &metrics);
         // Images that have come into sight load now.
         thread::sleep(Duration::from_millis(150));
     }
 
     /// Writes the whole page as an image.
     pub(crate) fn screenshot(&mut self, path: &Path) {
-        let shot = self.call("Page.captureScreenshot", json!({ "captureBeyondViewport": true }));
+        let shot = self.call("Page.captureScreenshot", &json!({ "captureBeyondViewport": true }));
         fs::write(path, BASE64_STANDARD.decode(shot["data"].as_str().unwrap()).unwrap()).unwrap();
     }
 }

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use axum::http::header;
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::Redirect;
 use maud::{Markup, html};
 
-use crate::answer::{Answer, Failure, Page, blocking, see, visible};
+use crate::answer::{Answer, Page, blocking, see, visible};
 use crate::jobs::{self, Job, Kind};
 use crate::live::Parts;
 use crate::parts;
@@ -110,11 +109,4 @@ pub(crate) async fn resume(State(studio): State<Arc<Studio>>, Path(id): Path<u64
 pub(crate) async fn advance(State(studio): State<Arc<Studio>>, Path(id): Path<u64>) -> Answer<Redirect> {
     blocking(move || studio.workers.advance(id)).await??;
     Ok(see("/"))
-}
-
-/// What a running job's image is on the way to.
-pub(crate) async fn preview(State(studio): State<Arc<Studio>>, Path(id): Path<u64>) -> Answer<Response> {
-    let preview = studio.workers.jobs(|jobs| jobs.get(id).and_then(|job| job.preview.clone()));
-    let (_, jpeg) = preview.ok_or_else(|| Failure::not_found("there is no preview any more"))?;
-    Ok(([(header::CONTENT_TYPE, "image/jpeg")], jpeg.to_vec()).into_response())
 }
