@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The layers from the bottom up. A crate may depend on crates of lower layers, not on its neighbours.
-const LAYERS: [&[&str]; 15] = [
+const LAYERS: [&[&str]; 16] = [
     &["options", "terminal", "limits", "atomic", "fingerprint", "profile", "cuda_standin"],
     &["json", "libtorch"],
     &["hub", "lease", "weights", "scheduler", "tokenizer", "images", "scenes", "prompts", "statistics"],
@@ -31,6 +31,7 @@ const LAYERS: [&[&str]; 15] = [
     &["trainer", "evaluation", "pretrainer"],
     &["benchmarks", "judge"],
     &["operations"],
+    &["studio"],
     &["cli"],
     &["tests"],
     &["xtask"],
@@ -97,7 +98,7 @@ fn dependencies_point_one_way() {
 }
 
 /// Crates that are built, and used, where there is no LibTorch.
-const WITHOUT_LIBTORCH: [&str; 22] = [
+const WITHOUT_LIBTORCH: [&str; 23] = [
     "atomic",
     "fingerprint",
     "hub",
@@ -114,6 +115,7 @@ const WITHOUT_LIBTORCH: [&str; 22] = [
     "runs",
     "scenes",
     "statistics",
+    "studio",
     "subjects",
     "tables",
     "terminal",

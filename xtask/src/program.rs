@@ -76,6 +76,7 @@ fn completed(mut words: Vec<OsString>, root: &Path) -> Vec<OsString> {
     let mut add = |option: &str, value: &Path| words.extend([option.into(), value.into()]);
     match name {
         "generate" if !is_given("model") && !is_given("run") => add("--model", &root.join(MINIATURE)),
+        "studio" if !is_given("models") => add("--model", &root.join(MINIATURE)),
         "evaluate" if is_given("check_judge") && !is_given("model") && !is_given("run") => {
             add("--model", &root.join(MINIATURE));
         }
@@ -138,6 +139,8 @@ mod tests {
                    runs/penguin";
         assert_eq!(texts("train"), all);
         assert!(texts("generate").ends_with("--images 2 --model /ws/fixtures/miniature"));
+        assert_eq!(texts("studio --port 0"), "studio --port 0 --model /ws/fixtures/miniature");
+        assert_eq!(texts("studio --model m"), "studio --model m");
         assert_eq!(texts("evaluate --check-judge"), "evaluate --check-judge --model /ws/fixtures/miniature");
         assert_eq!(texts("weights list"), "weights list --dir /ws/models");
     }

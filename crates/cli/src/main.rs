@@ -10,7 +10,7 @@ mod table;
 
 use std::panic::{self, AssertUnwindSafe};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{CommandFactory, FromArgMatches};
 use operations::{Context, Outcome, Stop};
 use requests::{Cli, Command};
@@ -73,9 +73,35 @@ fn execute(command: &Command, show: &Show, stop: Stop) -> Result<()> {
         terminal::output!("{}", String::from_utf8_lossy(&script).trim_end());
         return Ok(());
     }
+    if let Command::Studio(request) = command {
+        return serve(request, show, &stop);
+    }
     let events = |event| show.event(event);
     let outcome: Outcome = operations::execute(command, &Context::new(&events, stop))?;
     show.outcome(&outcome)
+}
+
+/// Serves the studio, whose jobs are processes of this program, until a signal comes.
+fn serve(request: &requests::Studio, show: &Show, stop: &Stop) -> Result<()> {
+    // Trainings save a checkpoint before it ends.
+    let _deferral = stop.defer();
+    let program = std::env::current_exe().context("the program does not know where it is")?;
+    let server = studio::Server::open(request, &program, show.global_options())?;
+    show.listening(server.url());
+    if request.open {
+        open_in_browser(server.url());
+    }
+    server.run(&|| stop.asked())
+}
+
+/// The desktop's own browser, where there is one.
+fn open_in_browser(url: &str) {
+    use std::process::{Command, Stdio};
+    let opened =
+        Command::new("xdg-open").arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    if let Err(error) = opened {
+        terminal::note!("no browser can be opened ({error}); open the address yourself");
+    }
 }
 
 /// The command line with what only this program knows of itself.

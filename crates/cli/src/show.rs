@@ -52,13 +52,27 @@ impl Show {
                     progress.reach(step, None, &format!("loss: {losses}{memory}{measured}"));
                 }
             }
-            Event::Image { .. } => {}
+            Event::Preview { .. } | Event::Image { .. } => {}
             Event::Scores { path, record } => {
                 self.progress.take();
                 terminal::output!("{}", table::scores(&record));
                 self.say(&format!("the images and scores.json are in {}", parent(&path)));
             }
         }
+    }
+
+    /// The studio can be opened.
+    pub(crate) fn listening(&self, url: &str) {
+        if self.global.json {
+            return json_line(&json!({ "event": "listening", "url": url }));
+        }
+        terminal::output!("{url}");
+        self.say("open this address in a browser; Ctrl-C ends the studio");
+    }
+
+    /// The options for all commands that also hold for what this one starts.
+    pub(crate) fn global_options(&self) -> &'static [&'static str] {
+        if self.global.no_digital_source_type { &["--no-digital-source-type"] } else { &[] }
     }
 
     /// A command has ended well.

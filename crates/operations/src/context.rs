@@ -67,6 +67,11 @@ pub enum Event {
         /// What it has gained over the base model.
         measurement: Measurement,
     },
+    /// What an image is on its way to.
+    Preview {
+        /// A JPEG in base64.
+        jpeg: String,
+    },
     /// An image is written.
     Image {
         /// Its file.
@@ -240,7 +245,7 @@ impl Stop {
     }
 
     /// Until the guard is dropped, there is state that is not saved.
-    pub(crate) fn defer(&self) -> Deferral {
+    pub fn defer(&self) -> Deferral {
         self.state(|state| state.deferrals += 1);
         Deferral(self.clone())
     }

@@ -1,9 +1,13 @@
 //! `generate`: prompts to PNG files.
 
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use image::codecs::jpeg::JpegEncoder;
 use images::{Grid, RgbImage};
 use photos::{Options, Photo};
 use requests::Generate;
@@ -14,7 +18,7 @@ use tch::Tensor;
 use weights::Archive;
 
 use crate::compute::{self, scheduler_name};
-use crate::context::Context;
+use crate::context::{Context, Event};
 use crate::profiling::Profiler;
 use crate::{loras, models};
 
@@ -95,7 +99,9 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated
     let mut generated = Generated { folder: out, images: Vec::new(), grids: Vec::new() };
     for (batch, chunk) in images.chunks(batch_size).enumerate() {
         context.check()?;
-        let made = pipeline.generate(chunk, &settings, &mut |step| {
+        let mut preview = |image: RgbImage| context.tell(Event::Preview { jpeg: jpeg(&image) });
+        let previews = (request.previews as usize, &mut preview as &mut dyn FnMut(RgbImage));
+        let made = pipeline.generate_with_previews(chunk, &settings, previews, &mut |step| {
             progress.step(batches * step.total as u64, format!("batch {}/{batches}", batch + 1));
         })?;
         let _span = tracing::trace_span!("generate/save").entered();
@@ -116,6 +122,16 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated
     profiler.finish(&generated.folder, context)?;
     Ok(generated)
 }
+
+/// A preview in base64; none in practice that cannot be encoded.
+fn jpeg(image: &RgbImage) -> String {
+    let mut bytes = Cursor::new(Vec::new());
+    let encoded = image.write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, PREVIEW_QUALITY));
+    encoded.map(|()| BASE64_STANDARD.encode(bytes.into_inner())).unwrap_or_default()
+}
+
+/// Of a preview's JPEG.
+const PREVIEW_QUALITY: u8 = 80;
 
 /// The folder to write to.
 fn folder(request: &Generate) -> PathBuf {

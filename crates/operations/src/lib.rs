@@ -128,6 +128,7 @@ pub fn execute(command: &Command, context: &Context<'_>) -> Result<Outcome> {
         Command::Pretrain(request) => Outcome::Pretrain(Box::new(pretrain(request, context)?)),
         Command::Bench(request) => Outcome::Bench(bench(request)?),
         Command::Weights(request) => Outcome::Weights(weights(request, context)?),
+        Command::Studio(_) => anyhow::bail!("the studio is served by the program, whose commands it starts"),
         Command::Completions { .. } => anyhow::bail!("completions are printed by the program that is completed"),
     })
 }
@@ -155,7 +156,7 @@ pub fn train_batch(request: &requests::Train, context: &Context<'_>) -> Result<B
 }
 
 /// What training would take: checks everything, and takes two steps of each phase whose results are thrown away. Nothing is
-/// written.
+/// written but the contact sheet, where one is asked for.
 ///
 /// # Errors
 /// As [`train`].

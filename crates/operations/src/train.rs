@@ -62,6 +62,9 @@ pub(crate) fn plan(request: &Train, context: &Context<'_>) -> Result<Planned> {
     let rehearsal = Rehearsal::of(layers, &run, device, opening(request))?;
     context.notes(rehearsal.notes);
     check_results(&rehearsal.config)?;
+    if let Some(path) = &request.contact_sheet {
+        images::save_png(path, &rehearsal.contact_sheet, &[])?;
+    }
     let planned = |(number, seconds_per_step): (usize, f64)| {
         let (name, phase) = rehearsal.config.phases.get_index(number)?;
         Some(PlannedPhase { phase: name.clone(), number: number + 1, steps: phase.steps, seconds_per_step })

@@ -1,10 +1,17 @@
 //! One file's bytes to upright RGB pixels.
 
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{BufReader, Cursor};
+use std::path::Path;
 
+use image::codecs::gif::GifDecoder;
+use image::codecs::png::PngDecoder;
 use image::codecs::tiff::TiffDecoder;
+use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
-use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, Limits, Luma, RgbImage};
+use image::{
+    AnimationDecoder, DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, Limits, Luma, RgbImage,
+};
 
 use crate::error::damaged;
 use crate::icc::{self, Profile};
@@ -76,6 +83,22 @@ pub(crate) fn decode(bytes: &[u8], format: ImageFormat, background: Option<[u8; 
     let alpha = alpha(&image).map(|alpha| upright(DynamicImage::ImageLuma8(alpha)).into_luma8());
     let pixels = upright(DynamicImage::ImageRgb8(flatten(image, background)?)).into_rgb8();
     Ok(Decoded { pixels, alpha, profile })
+}
+
+/// Whether a file has several frames, of which [`decode`] gives the first. What cannot be told counts as none.
+pub(crate) fn is_animated(path: &Path) -> bool {
+    let open = || File::open(path).map(BufReader::new).ok();
+    let format = open().and_then(|file| ImageReader::new(file).with_guessed_format().ok()?.format());
+    match (format, open()) {
+        (Some(ImageFormat::Gif), Some(file)) => {
+            GifDecoder::new(file).is_ok_and(|gif| gif.into_frames().take(2).filter_map(Result::ok).count() > 1)
+        }
+        (Some(ImageFormat::WebP), Some(file)) => WebPDecoder::new(file).is_ok_and(|webp| webp.has_animation()),
+        (Some(ImageFormat::Png), Some(file)) => {
+            PngDecoder::new(file).is_ok_and(|png| png.is_apng().unwrap_or_default())
+        }
+        _ => false,
+    }
 }
 
 /// The alpha channel of an image that is not opaque.

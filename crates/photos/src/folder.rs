@@ -275,6 +275,10 @@ fn notes(companions: &Companions, photos: &[Photo], profiles: &[Profile], option
     if !more.is_empty() {
         notes.push(format!("of captions with several lines the first is used: {}", Names(&more)));
     }
+    let animated = files(&|photo| decode::is_animated(&photo.path).then(|| photo.path.clone()));
+    if !animated.is_empty() {
+        notes.push(format!("of animated images the first frame is used: {}", Names(&animated)));
+    }
     let whole = files(&|photo| (options.masks && photo.mask.is_none()).then(|| photo.path.clone()));
     if !whole.is_empty() {
         notes.push(format!("photos without a mask count as a whole: {}", Names(&whole)));

@@ -34,7 +34,7 @@ mod table_page;
 
 pub use answers::{Preference, Tally, tally};
 pub use comparison::Comparison;
-pub use page::is_page;
+pub use page::{SCRIPT, STYLE, is_page};
 pub use run_page::run_page;
 pub use study::StudyOptions;
 pub use table_page::{table_page, table_study};

@@ -11,10 +11,11 @@ use sha2::{Digest, Sha256};
 
 use crate::embedded::Image;
 
-/// The script of all pages but that of a study.
-pub(crate) const SCRIPT: &str = include_str!("../assets/report.js");
+/// The script of all pages but that of a study: `enliven(element)` makes what is in an element work.
+pub const SCRIPT: &str = include_str!("../assets/report.js");
 
-const STYLE: &str = include_str!("../assets/style.css");
+/// The style sheet of all pages.
+pub const STYLE: &str = include_str!("../assets/style.css");
 
 /// The program that generated a page.
 const GENERATOR: &str = concat!("attndreambooth ", env!("CARGO_PKG_VERSION"));

@@ -26,6 +26,11 @@ pub(crate) fn images(text: &str) -> Result<u32, String> {
     within(1..=10_000, "all of them are generated")(text)
 }
 
+/// Previews of an image.
+pub(crate) fn previews(text: &str) -> Result<u32, String> {
+    within(0..=100, "each takes as long as the end of an image")(text)
+}
+
 /// Samples that are computed together.
 pub(crate) fn batch(text: &str) -> Result<u32, String> {
     within(1..=1024, "a batch is held in memory")(text)

@@ -60,6 +60,10 @@ pub struct Generate {
     /// Its central square is taken.
     #[arg(long, value_name = "PHOTO")]
     pub reference: Option<PathBuf>,
+    /// With --json, previews of each batch's first image while it is made, as events with a JPEG in base64
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = bounded::previews)]
+    #[serde(default)]
+    pub previews: u32,
     /// Look for NaN and infinite weights before starting
     #[arg(long)]
     #[serde(default)]

@@ -36,6 +36,7 @@ mod probe;
 mod report;
 mod seed;
 mod shared;
+mod studio;
 mod table;
 mod train;
 mod weights;
@@ -64,8 +65,9 @@ pub use probe::{Probe, ProbedComponent};
 pub use report::Report;
 pub use seed::Seed;
 pub use shared::{Compute, Profiling, Sampler, SingleFile, Size};
+pub use studio::Studio;
 pub use table::{Keep, Table, TableAction, TableFolder, TableFormat};
-pub use train::{NO_RESULTS, PhaseFlags, Preset, StopKind, Train, TrainOptions};
+pub use train::{METHODS, NO_RESULTS, PhaseFlags, Preset, StopKind, Train, TrainOptions};
 pub use weights::{Weights, WeightsAction};
 
 /// Personalise Stable Diffusion with a few photos, by attention-aligned DreamBooth (arXiv 2406.05000)
@@ -119,6 +121,7 @@ pub enum Command {
     Export(Export),
     Merge(Merge),
     Weights(Weights),
+    Studio(Studio),
     Config(Box<Config>),
     Probe(Probe),
     Pretrain(Pretrain),

@@ -8,6 +8,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::{AddedConcept, Profiling, Seed, Share, SingleFile, bounded};
 
+/// The names of all methods.
+pub const METHODS: [&str; 11] = [
+    "attndreambooth",
+    "attndreambooth-lora",
+    "textual-inversion",
+    "dreambooth",
+    "ti-db",
+    "custom-diffusion",
+    "oft",
+    "coft",
+    "lora",
+    "neti",
+    "vico",
+];
+
 /// In place of a set of prompts.
 pub const NO_RESULTS: &str = "none";
 
@@ -68,6 +83,9 @@ pub struct Train {
     #[arg(long, help_heading = "Run options")]
     #[serde(default)]
     pub dry_run: bool,
+    /// With --dry-run, write the first augmented crops into this PNG file
+    #[arg(long, value_name = "FILE", requires = "dry_run", help_heading = "Run options")]
+    pub contact_sheet: Option<PathBuf>,
     /// Device to compute on: auto, cpu, cuda or cuda:N
     #[arg(
         long,

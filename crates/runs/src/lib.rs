@@ -3,7 +3,7 @@
 //! | file | what | type |
 //! |---|---|---|
 //! | `config.json` | configuration, base model and photos by their contents, versions and format | [`SavedRun`], [`TrainConfig`] |
-//! | `log.jsonl` | a JSON object for each step | [`Log`], [`read_log`] |
+//! | `log.jsonl` | a JSON object for each step | [`Log`], [`read_log`], [`LogReader`] |
 //! | `events.out.tfevents.*` | the same for TensorBoard | [`Scalars`] |
 //! | `stop.json` | the measurements of `--stop`, and how the run ended by them | [`StopRecord`] |
 //! | `validation/`, `samples.png` | validation images | [`samples`] |
@@ -84,7 +84,7 @@ pub use curves::{curves, draw_curves};
 pub use folder::{RunFolder, vacant};
 pub use images::{ImageEntry, ImageFolder, read_images};
 pub use lock::Lock;
-pub use log::{Entry, Log, read_log};
+pub use log::{Entry, Log, LogReader, read_log};
 pub use model_fingerprint::ModelFingerprint;
 pub use paths::settle_paths;
 pub use phase::{Group, GroupConfig, Phase, Phases};

@@ -66,6 +66,16 @@ impl Lock {
         Ok(Self { file, note })
     }
 
+    /// The process that works in a folder, by the number in its lock, without touching the lock: for showing it.
+    pub fn holder(folder: &Path) -> Option<u32> {
+        let file = limits::open(&folder.join(FILE)).ok()?;
+        let mut text = String::new();
+        file.take(LONGEST).read_to_string(&mut text).ok()?;
+        let process = text.trim().parse().ok()?;
+        // A killed process has left its number there.
+        Path::new("/proc").join(text.trim()).exists().then_some(process)
+    }
+
     /// What the user should know: that the file system has no locks, where it has none.
     pub fn note(&self) -> Option<&str> {
         self.note.as_deref()
@@ -124,10 +134,13 @@ mod tests {
             assert_eq!(fs::read_to_string(folder.path().join(FILE)).unwrap(), format!("{}\n", std::process::id()));
             let error = Lock::take(folder.path()).unwrap_err().to_string();
             assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
-            assert_eq!(lock.note(), None);
+            assert_eq!((lock.note(), Lock::holder(folder.path())), (None, Some(std::process::id())));
+            drop(lock);
+            assert_eq!(Lock::holder(folder.path()), None);
         }
         // As a killed process leaves it.
         fs::write(folder.path().join(FILE), "4194304\n").unwrap();
+        assert_eq!(Lock::holder(folder.path()), None);
         Lock::take(folder.path()).unwrap();
     }
 

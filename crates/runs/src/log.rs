@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -121,6 +121,69 @@ pub fn read_log(folder: &Path) -> Result<Vec<Entry>> {
     Ok(read(&folder.join(LOG))?.into_iter().map(|line| line.entry).collect())
 }
 
+/// A log that another process writes, read as far as it is, and then only what has come since.
+#[derive(Debug, Default)]
+pub struct LogReader {
+    entries: Vec<Entry>,
+    /// Bytes of the lines that were read.
+    read: u64,
+}
+
+impl LogReader {
+    /// Reads what is new in the log of a run's folder, of which there may be none yet; a run that went back to a checkpoint is read
+    /// again. Returns whether anything has changed.
+    ///
+    /// # Errors
+    /// When the log cannot be read or is damaged.
+    pub fn update(&mut self, folder: &Path) -> Result<bool> {
+        let path = folder.join(LOG);
+        let failed = || format!("cannot read the log {}", path.display());
+        let mut file = match limits::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(self.restart()),
+            opened => opened.with_context(failed)?,
+        };
+        let length = file.metadata().with_context(failed)?.len();
+        if length == self.read {
+            return Ok(false);
+        }
+        let mut new = Vec::new();
+        if length > self.read {
+            file.seek(SeekFrom::Start(self.read)).with_context(failed)?;
+            file.take(MAX_BYTES).read_to_end(&mut new).with_context(failed)?;
+        }
+        let whole = new.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let lines = new[..whole].split_inclusive(|byte| *byte == b'\n');
+        let lines: Option<Vec<Entry>> = lines.map(|line| json::parse(line).ok()).collect();
+        let last = self.entries.last().map_or(0, |entry| entry.step);
+        match lines {
+            Some(lines) if length > self.read && lines.first().is_none_or(|first| first.step > last) => {
+                self.read += whole as u64;
+                let changed = !lines.is_empty();
+                self.entries.extend(lines);
+                Ok(changed)
+            }
+            // It is shorter, or goes on otherwise: another log than the one that was read.
+            _ => {
+                let lines = read(&path)?;
+                self.read = lines.iter().rfind(|line| line.finished).map_or(0, |line| line.end);
+                self.entries = lines.into_iter().filter(|line| line.finished).map(|line| line.entry).collect();
+                Ok(true)
+            }
+        }
+    }
+
+    /// What was read.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    fn restart(&mut self) -> bool {
+        let changed = !self.entries.is_empty();
+        *self = Self::default();
+        changed
+    }
+}
+
 /// A million steps, more than anybody trains, have 300 MB.
 const MAX_BYTES: u64 = 1 << 30;
 
@@ -194,6 +257,33 @@ mod tests {
                 assert_eq!(fs::read(folder.path().join(LOG)).unwrap(), expected, "{killed_at} {checkpoint}");
             }
         }
+    }
+
+    #[test]
+    fn a_reader_follows_a_log_through_torn_lines_and_back_to_a_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut reader = LogReader::default();
+        assert!(!reader.update(folder.path()).unwrap());
+        let all = whole(6);
+        for length in 0..=all.len() {
+            fs::write(folder.path().join(LOG), &all[..length]).unwrap();
+            let before = reader.entries().len();
+            let changed = reader.update(folder.path()).unwrap();
+            let lines = all[..length].iter().filter(|byte| **byte == b'\n').count();
+            assert_eq!((reader.entries().len(), changed), (lines, lines > before));
+        }
+        let mut log = Log::open(folder.path(), 2).unwrap();
+        let other = |step| Entry { phase: "other".to_owned(), ..entry(step) };
+        log.append(&other(3)).unwrap();
+        assert!(reader.update(folder.path()).unwrap());
+        assert_eq!(reader.entries(), read_log(folder.path()).unwrap());
+        // Back, and beyond where it was, between two looks.
+        let mut log = Log::open(folder.path(), 1).unwrap();
+        (2..9).for_each(|step| log.append(&other(step)).unwrap());
+        assert!(reader.update(folder.path()).unwrap());
+        assert_eq!(reader.entries(), read_log(folder.path()).unwrap());
+        fs::remove_file(folder.path().join(LOG)).unwrap();
+        assert!(reader.update(folder.path()).unwrap() && reader.entries().is_empty());
     }
 
     #[test]

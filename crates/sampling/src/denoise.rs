@@ -1,7 +1,7 @@
 //! The loop from noise to latents, with classifier-free guidance.
 
 use anyhow::Result;
-use scheduler::Scheduler;
+use scheduler::{ForwardProcess, Scheduler};
 use tch::{Device, Kind, Tensor};
 use unet::{AttentionObserver, UNet};
 
@@ -27,6 +27,28 @@ pub(crate) struct Denoising<'a> {
     pub(crate) looking: Option<Looking<'a>>,
 }
 
+/// Who is shown what the latents will be, while they are still noisy.
+pub(crate) struct Previews<'a> {
+    pub(crate) forward: ForwardProcess,
+    /// How many, evenly spread over the steps.
+    pub(crate) count: usize,
+    /// Takes latents [1, channels, h, w] of the batch's first image, f32.
+    pub(crate) show: &'a mut dyn FnMut(&Tensor),
+}
+
+impl Previews<'_> {
+    /// Shows the clean latents that the U-Net's output means, if it is time.
+    fn after(&mut self, index: usize, total: usize, timestep: f32, input: &Tensor, output: &Tensor) -> Result<()> {
+        let shown = |steps: usize| steps * (self.count + 1) / total;
+        if index + 1 < total && shown(index + 1) > shown(index) {
+            let first = |tensor: &Tensor| tensor.narrow(0, 0, 1).to_kind(Kind::Float);
+            let timestep = Tensor::from_slice(&[timestep.round() as i64]);
+            (self.show)(&self.forward.clean(&first(input), &first(output), &timestep)?);
+        }
+        Ok(())
+    }
+}
+
 /// What the U-Net looks at in each pass.
 pub(crate) struct Looking<'a> {
     pub(crate) conditioning: &'a dyn ReferenceConditioning,
@@ -42,6 +64,7 @@ impl Denoising<'_> {
     pub(crate) fn run(
         mut self,
         mut observer: Option<&mut dyn AttentionObserver>,
+        mut previews: Option<Previews<'_>>,
         on_step: &mut dyn FnMut(Step),
     ) -> Result<Tensor> {
         let initial: Vec<&Tensor> = self.noise.iter().map(|noise| &noise.initial).collect();
@@ -54,6 +77,8 @@ impl Denoising<'_> {
             let timestep = Tensor::from(self.scheduler.timesteps()[index]);
             let observer = observer.as_mut().map(|observer| &mut **observer as &mut dyn AttentionObserver);
             let output = self.predict(index, &input, &timestep, observer)?;
+            let at = self.scheduler.timesteps()[index];
+            previews.iter_mut().try_for_each(|previews| previews.after(index, total, at, &input, &output))?;
             let noise = self.scheduler.needs_noise(index).then(|| {
                 noisy_steps += 1;
                 self.step_noise(noisy_steps - 1)

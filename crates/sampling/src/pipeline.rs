@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clip::ClipTextModel;
 use images::RgbImage;
 use model_files::{BaseModel, Component, DEFAULT_SAMPLE_SIZE, ModelOptions};
-use scheduler::{Scheduler, SchedulerConfig};
+use scheduler::{ForwardProcess, Scheduler, SchedulerConfig};
 use tch::{Device, Kind, Tensor};
 use tokenizer::Tokenizer;
 use unet::{AttentionObserver, UNet};
@@ -14,7 +14,7 @@ use vae::{AutoencoderKl, Tiling};
 use weights::Parameters;
 
 use crate::conditioning::{Conditioning, Distinct, Text};
-use crate::denoise::{Denoising, Looking};
+use crate::denoise::{Denoising, Looking, Previews};
 use crate::finite::{Origin, Watch};
 use crate::image::to_images;
 use crate::noise::Noise;
@@ -457,12 +457,37 @@ impl Pipeline {
         self.decode(requests, &latents)
     }
 
+    /// The same, and on the way so many `previews` of the batch's first image: what the noisy latents are on the way to. Each costs what
+    /// the VAE takes for an image, and changes nothing of the images.
+    ///
+    /// # Errors
+    /// As [`Pipeline::generate`].
+    pub fn generate_with_previews(
+        &self,
+        requests: &[Request],
+        settings: &Settings,
+        (previews, on_preview): (usize, &mut dyn FnMut(RgbImage)),
+        on_step: &mut dyn FnMut(Step),
+    ) -> Result<Vec<RgbImage>> {
+        let mut show = |latents: &Tensor| {
+            // Numbers that are not finite are told of at the end.
+            let decoded = requests.get(..1).map(|first| self.decode(first, latents));
+            if let Some(Ok(images)) = decoded {
+                images.into_iter().for_each(&mut *on_preview);
+            }
+        };
+        let forward = ForwardProcess::new(&self.scheduler, self.to.1)?;
+        let shown = Previews { forward, count: previews, show: &mut show };
+        let latents = self.denoise_watched(requests, settings, None, Some(shown).filter(|_| previews > 0), on_step)?;
+        self.decode(requests, &latents)
+    }
+
     /// The first half of [`Pipeline::generate`]: the latents [batch, channels, h, w] of the images, f32.
     ///
     /// # Errors
     /// As [`Pipeline::generate`].
     pub fn denoise(&self, requests: &[Request], settings: &Settings, on_step: &mut dyn FnMut(Step)) -> Result<Tensor> {
-        self.denoise_watched(requests, settings, None, on_step)
+        self.denoise_watched(requests, settings, None, None, on_step)
     }
 
     /// The same, with cross-attention shown to `observer` in each pass of the U-Net. With guidance, the second half of
@@ -477,7 +502,7 @@ impl Pipeline {
         observer: &mut dyn AttentionObserver,
         on_step: &mut dyn FnMut(Step),
     ) -> Result<Tensor> {
-        self.denoise_watched(requests, settings, Some(observer), on_step)
+        self.denoise_watched(requests, settings, Some(observer), None, on_step)
     }
 
     fn denoise_watched(
@@ -485,6 +510,7 @@ impl Pipeline {
         requests: &[Request],
         settings: &Settings,
         observer: Option<&mut dyn AttentionObserver>,
+        previews: Option<Previews<'_>>,
         on_step: &mut dyn FnMut(Step),
     ) -> Result<Tensor> {
         self.check(requests, settings)?;
@@ -511,7 +537,7 @@ impl Pipeline {
                 watch,
                 looking: self.looking(&prompts)?,
             };
-            denoising.run(observer, on_step)
+            denoising.run(observer, previews, on_step)
         };
         libtorch::catch(|| tch::no_grad(denoise))?
     }

@@ -66,6 +66,22 @@ impl ForwardProcess {
         }
     }
 
+    /// The clean sample x₀ that a model's `output` for the noisy `sample` x_t means, both `[batch, …]`: [`ForwardProcess::target`] the
+    /// other way round.
+    ///
+    /// # Errors
+    /// Shapes or devices that differ, or unusable timesteps.
+    pub fn clean(&self, sample: &Tensor, output: &Tensor, timesteps: &Tensor) -> Result<Tensor, Error> {
+        ensure_alike("the output", output, sample)?;
+        let (alpha, sigma) = self.levels(sample, timesteps)?;
+        let clean = match self.prediction_type {
+            PredictionType::Epsilon => (sample - sigma * output) / alpha,
+            PredictionType::Sample => output.shallow_clone(),
+            PredictionType::VPrediction => alpha * sample - sigma * output,
+        };
+        Ok(clean.to_kind(sample.kind()))
+    }
+
     /// The signal-to-noise ratio ᾱ / (1 − ᾱ) of each of `timesteps`, f32 `[batch]` on the tables' device.
     ///
     /// # Errors

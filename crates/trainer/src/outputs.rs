@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use images::Grid;
+use images::{Grid, RgbImage};
 use photos::{Crop, Photo};
 use runs::{Group, Phase, SampleTime, StopRecord, TrainConfig, layout};
 use sampling::{NotFinite, Request, Settings};
@@ -17,6 +17,11 @@ use crate::text_alignment::TextAlignment;
 
 /// Side of an image on the contact sheet in pixels.
 const THUMBNAIL: u32 = 192;
+
+/// Augmented crops in a grid.
+pub(crate) fn contact_sheet(crops: &[(&Photo, Crop)]) -> RgbImage {
+    photos::contact_sheet(crops, 4, THUMBNAIL).draw()
+}
 
 /// The files that a run writes for people and other programs.
 #[derive(Debug)]
@@ -31,8 +36,7 @@ impl Outputs {
 
     /// `contact_sheet.png`: the first augmented crops that the model is trained on.
     pub(crate) fn contact_sheet(&self, crops: &[(&Photo, Crop)]) -> Result<()> {
-        let sheet = photos::contact_sheet(crops, 4, THUMBNAIL);
-        images::save_png(&self.folder.join(layout::CONTACT_SHEET), &sheet.draw(), &[])
+        images::save_png(&self.folder.join(layout::CONTACT_SHEET), &contact_sheet(crops), &[])
     }
 
     /// The groups that a finished run has files of, in the order in which they are written: what its phases have trained, and

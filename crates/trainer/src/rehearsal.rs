@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
+use images::RgbImage;
 use photos::Photo;
 use runs::{ConfigLayers, TrainConfig};
 use tch::Device;
@@ -11,13 +12,15 @@ use tch::Device;
 use crate::fixed_batch::FixedBatch;
 use crate::session::{Checked, Opening};
 use crate::text_alignment::TextAlignment;
-use crate::{PhotoBatches, Trainer, memory, space};
+use crate::{BatchIndex, PhotoBatches, Trainer, memory, outputs, space};
 
 /// What a run would take, found by checking everything and by steps whose results are thrown away. Nothing is written.
 #[derive(Debug)]
 pub struct Rehearsal {
     /// The configuration, with what the model decides.
     pub config: TrainConfig,
+    /// The first augmented crops that the model would be trained on.
+    pub contact_sheet: RgbImage,
     /// What the user should know before the run.
     pub notes: Vec<String>,
     /// The numbers of the phases that have steps, from 0, each with the seconds of a step.
@@ -43,6 +46,8 @@ impl Rehearsal {
         let prior = if prior.is_empty() { Vec::new() } else { photos.clone() };
         notes.extend(measuring(&trainer, alignment, &photos)?);
         let mut batches = PhotoBatches::new(&trainer.config, &trainer.pipeline, photos, prior)?;
+        let crops = batches.crops(BatchIndex { phase: 0, step: 0, part: 0 })?;
+        let contact_sheet = outputs::contact_sheet(&crops);
         let mut seconds_per_step = Vec::new();
         for (number, phase) in trainer.config.phases.values().enumerate().filter(|(_, phase)| phase.steps > 0) {
             let mut phase_run = trainer.start(number)?;
@@ -57,7 +62,7 @@ impl Rehearsal {
             seconds_per_step.push((number, seconds));
         }
         let (peak_memory, disk) = (libtorch::peak_memory(device)?, space::peak(&trainer));
-        Ok(Self { disk, config: trainer.config, notes, seconds_per_step, peak_memory })
+        Ok(Self { disk, config: trainer.config, contact_sheet, notes, seconds_per_step, peak_memory })
     }
 }
 

@@ -7,7 +7,7 @@ use std::fs;
 use image::{ImageFormat, RgbImage};
 use photos::{Options, PhotoFolder};
 
-use crate::common::{encoded, fixtures, photo, single};
+use crate::common::{encoded, fixtures, folder, photo, single};
 
 fn largest_difference(a: &RgbImage, b: &RgbImage) -> u8 {
     assert_eq!(a.dimensions(), b.dimensions());
@@ -171,4 +171,24 @@ fn a_large_photo_stays_in_order() {
     let names: Vec<_> = photos.iter().map(photos::Photo::name).collect();
     assert_eq!(names, ["a.png", "b.png", "c.png"]);
     assert_eq!(photos[1].pixels.dimensions(), (5800, 5800));
+}
+
+#[test]
+fn of_an_animated_gif_the_first_frame_is_used_and_a_note_says_so() {
+    let gif = |frames: u32| {
+        let mut bytes = Vec::new();
+        let mut encoder = image::codecs::gif::GifEncoder::new(&mut bytes);
+        for frame in 0..frames {
+            let shade = [if frame == 0 { 255 } else { 0 }; 3];
+            let pixels = RgbImage::from_pixel(8, 6, shade.into());
+            let frame = image::Frame::new(image::DynamicImage::ImageRgb8(pixels).into_rgba8());
+            encoder.encode_frame(frame).unwrap();
+        }
+        drop(encoder);
+        bytes
+    };
+    let folder = folder(&[("moving.gif", &gif(2)), ("still.gif", &gif(1))]);
+    let opened = PhotoFolder::open(folder.path()).unwrap();
+    assert!(opened.photos.iter().all(|photo| photo.pixels.pixels().all(|pixel| pixel.0 == [255; 3])));
+    assert_eq!(opened.notes, ["of animated images the first frame is used: moving.gif"]);
 }

@@ -46,6 +46,35 @@ fn each_scheduler_makes_the_same_images_from_the_same_seeds() {
 }
 
 #[test]
+fn previews_are_of_the_first_image_and_change_none() {
+    let pipeline = pipeline("tiny-sd15");
+    let requests = [Request::new(PROMPTS[0], 11), Request::new(PROMPTS[1], 12)];
+    for kind in SchedulerKind::ALL {
+        let settings =
+            Settings { steps: 6, height: 64, width: 64, scheduler: Some(kind), ..pipeline.default_settings() };
+        let images = pipeline.generate(&requests, &settings, &mut |_| {}).unwrap();
+        let alone = pipeline.generate(&requests[..1], &settings, &mut |_| {}).unwrap();
+        for count in [0, 2, 100] {
+            let previews = |requests: &[Request]| {
+                let mut previews = Vec::new();
+                let mut keep = |image: RgbImage| previews.push(image);
+                let made =
+                    pipeline.generate_with_previews(requests, &settings, (count, &mut keep), &mut |_| {}).unwrap();
+                (made, previews)
+            };
+            let ((made, of_two), (made_alone, of_one)) = (previews(&requests), previews(&requests[..1]));
+            assert!(made == images && made_alone == alone, "{kind}");
+            assert!(of_two.iter().all(|preview| preview.dimensions() == images[0].dimensions()));
+            assert_eq!(of_two.len(), of_one.len());
+            match count {
+                100 => assert!(of_two.len() >= 5, "one after each step but the last: {kind}"),
+                count => assert_eq!(of_two.len(), count, "{kind}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn f32_parameters_may_compute_in_bf16() {
     let folder = fixtures().join("tiny-sd21");
     let halves = Pipeline::from_folder(&folder, (Kind::BFloat16, Device::Cpu)).unwrap();

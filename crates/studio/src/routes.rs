@@ -1,0 +1,101 @@
+//! Which address means what.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::middleware;
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+
+use crate::access::{self, Access};
+use crate::answer::Failure;
+use crate::api;
+use crate::files;
+use crate::name::Name;
+use crate::pages::{compare, gallery, generate, home, run, teach};
+use crate::sdapi;
+use crate::studio::Studio;
+
+/// The most bytes of a request that uploads nothing: an image for `png-info` among them.
+const MOST_BYTES: usize = 64 << 20;
+
+pub(crate) fn router(studio: Arc<Studio>, access: Access) -> Router {
+    let pages = Router::new()
+        .route("/", get(home::page))
+        .route("/events", get(home_events))
+        .route("/jobs/{id}/pause", post(home::pause))
+        .route("/jobs/{id}/stop", post(home::stop))
+        .route("/jobs/{id}/resume", post(home::resume))
+        .route("/jobs/{id}/advance", post(home::advance))
+        .route("/teach", get(teach::page))
+        .route("/photos", post(teach::add_photos).layer(DefaultBodyLimit::max(teach::MOST_UPLOAD)))
+        .route("/photos/{set}/first.jpg", get(teach::first_photo))
+        .route("/photos/{set}/thumbnails/{file}", get(teach::thumbnail))
+        .route("/plans", post(teach::plan))
+        .route("/plans/{id}", get(teach::planned))
+        .route("/plans/{id}/events", get(plan_events))
+        .route("/plans/{id}/sheet.png", get(teach::planned_sheet))
+        .route("/plans/{id}/start", post(teach::start_planned))
+        .route("/runs", post(teach::start))
+        .route("/runs/{name}", get(run::page))
+        .route("/runs/{name}/events", get(run_events))
+        .route("/runs/{name}/pause", post(run::pause))
+        .route("/runs/{name}/stop", post(run::stop))
+        .route("/runs/{name}/resume", post(run::resume))
+        .route("/runs/{name}/sheet.png", get(run::sheet))
+        .route("/runs/{name}/samples/{file}", get(run::sample))
+        .route("/runs/{name}/report", get(run::report))
+        .route("/runs/{name}/scores", post(run::scores))
+        .route("/runs/{name}/attention", get(run::attention).post(run::attend))
+        .route("/runs/{name}/attention/events", get(attention_events))
+        .route("/runs/{name}/attention/{file}", get(run::attention_file))
+        .route("/runs/{name}/exports/{file}", get(run::download).post(run::export))
+        .route("/generate", get(generate::page).post(generate::generate))
+        .route("/generate/events", get(generate_events))
+        .route("/gallery", get(gallery::page))
+        .route("/beside", get(gallery::beside))
+        .route("/images/{source}/{file}", get(gallery::image))
+        .route("/images/{source}/{file}/about", get(gallery::about))
+        .route("/compare", get(compare::page))
+        .route("/compare/runs", get(compare::runs))
+        .route("/compare/study", get(compare::study))
+        .route("/api/runs", get(api::runs))
+        .route("/api/jobs", get(api::jobs))
+        .route("/api/images", get(api::images))
+        .route("/openapi.json", get(api::openapi))
+        .route("/assets/style.css", get(files::style))
+        .route("/assets/report.js", get(files::report_script))
+        .route("/assets/studio.js", get(files::script));
+    pages
+        .merge(sdapi::routes())
+        .fallback(|| async { Failure::not_found("there is no such page") })
+        .layer(DefaultBodyLimit::max(MOST_BYTES))
+        .layer(middleware::from_fn_with_state(Arc::new(access), access::guard))
+        .with_state(studio)
+}
+
+async fn home_events(State(studio): State<Arc<Studio>>) -> impl IntoResponse {
+    let shown = studio.clone();
+    studio.live.follow("home", Arc::new(move || home::live(&shown)))
+}
+
+async fn plan_events(State(studio): State<Arc<Studio>>, Path(id): Path<u64>) -> impl IntoResponse {
+    let shown = studio.clone();
+    studio.live.follow(&format!("plan {id}"), Arc::new(move || teach::live(&shown, id)))
+}
+
+async fn run_events(State(studio): State<Arc<Studio>>, Path(name): Path<Name>) -> impl IntoResponse {
+    let shown = studio.clone();
+    studio.live.follow(&format!("run {name}"), Arc::new(move || run::live(&shown, &name)))
+}
+
+async fn attention_events(State(studio): State<Arc<Studio>>, Path(name): Path<Name>) -> impl IntoResponse {
+    let shown = studio.clone();
+    studio.live.follow(&format!("attention {name}"), Arc::new(move || run::live_attention(&shown, &name)))
+}
+
+async fn generate_events(State(studio): State<Arc<Studio>>) -> impl IntoResponse {
+    let shown = studio.clone();
+    studio.live.follow("generate", Arc::new(move || generate::live(&shown)))
+}
