@@ -22,13 +22,13 @@ fn main() -> ExitCode {
     let is_root = Path::new("/proc/self").metadata().is_ok_and(|this| std::os::unix::fs::MetadataExt::uid(&this) == 0);
     let test = move || match (found && is_root, required) {
         (true, _) => {
-            an_array_of_cells_is_computed_and_a_stopped_one_goes_on();
+            a_stopped_task_goes_on_and_a_cancelled_one_does_not();
             Ok(Completion::Completed)
         }
         (false, true) => Err(format!("REQUIRE_SLURM is set, but {NO_SLURM}").into()),
         (false, false) => Ok(Completion::ignored_with(NO_SLURM)),
     };
-    let trial = Trial::ignorable_test("an_array_of_cells_is_computed_and_a_stopped_one_goes_on", test);
+    let trial = Trial::ignorable_test("a_stopped_task_goes_on_and_a_cancelled_one_does_not", test);
     libtest_mimic::run(&Arguments::from_args(), vec![trial]).exit_code()
 }
 
@@ -175,29 +175,32 @@ resolution = 64
     fs::write(folder.join("plan.toml"), plan).unwrap();
 }
 
-fn an_array_of_cells_is_computed_and_a_stopped_one_goes_on() {
+fn a_stopped_task_goes_on_and_a_cancelled_one_does_not() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
     plan(folder);
     let cluster = Cluster::start(folder);
     let batch = fixtures().parent().unwrap().join("deploy/slurm/array.sbatch");
     let batch = batch.to_str().unwrap();
-    // The machine has no GPU and little memory; all else is as the file has it.
-    let here = ["--parsable", "--array=0-3", "--gpus=0", "--mem=0", "--cpus-per-task=1"];
-    let table = ["table", "run", "plan.toml", "--out", "out", "--device", "cpu", "--keep", "everything"];
-    let job = cluster
-        .command("sbatch", &[&here[..], &[batch], &table].concat())
-        .env("ATTNDREAMBOOTH", env!("CARGO_BIN_EXE_attndreambooth"))
-        .env("OMP_NUM_THREADS", "1")
-        .env("XDG_CACHE_HOME", folder.join("cache"))
-        .output()
-        .unwrap();
-    assert!(job.status.success(), "{job:?}");
-    let job = String::from_utf8(job.stdout).unwrap().trim().to_owned();
-
+    let submit = |array: &str, out: &str| {
+        // The machine has no GPU and little memory; all else is as the file has it.
+        let here = ["--parsable", array, "--gpus=0", "--mem=0", "--cpus-per-task=1"];
+        let table = ["table", "run", "plan.toml", "--out", out, "--device", "cpu", "--keep", "everything"];
+        let job = cluster
+            .command("sbatch", &[&here[..], &[batch], &table].concat())
+            .env("ATTNDREAMBOOTH", env!("CARGO_BIN_EXE_attndreambooth"))
+            .env("OMP_NUM_THREADS", "1")
+            .env("XDG_CACHE_HOME", folder.join("cache"))
+            .output()
+            .unwrap();
+        assert!(job.status.success(), "{job:?}");
+        String::from_utf8(job.stdout).unwrap().trim().to_owned()
+    };
+    let steps_in = |log: &Path| fs::read_to_string(log).map_or(0, |text| text.lines().count());
+    let job = submit("--array=0-3", "out");
     let long = format!("{job}_3");
     let log = folder.join("out/cells/tom/long/seed-0/run/log.jsonl");
-    let steps = || fs::read_to_string(&log).map_or(0, |text| text.lines().count());
+    let steps = || steps_in(&log);
     cluster.wait("the first steps of the long cell", || steps() > 4);
     assert_eq!(cluster.output("scancel", &["--signal=TERM", "--full", &long]), "");
     let state = || cluster.output("squeue", &["-h", "--array", "--jobs", &long, "--format", "%T %r"]);
@@ -234,4 +237,14 @@ fn an_array_of_cells_is_computed_and_a_stopped_one_goes_on() {
     for row in ["real pictures,", "base model,", "short,", "long,"] {
         assert!(table.lines().any(|line| line.starts_with(row)), "{row} {table}");
     }
+
+    // Whoever cancels a task does not want it again.
+    let job = submit("--array=3", "cancelled");
+    let log = folder.join("cancelled/cells/tom/long/seed-0/run/log.jsonl");
+    cluster.wait("the first steps of the long cell", || steps_in(&log) > 4);
+    cluster.output("scancel", &[&format!("{job}_3")]);
+    cluster.wait("an empty queue", || cluster.output("squeue", &["-h"]).is_empty());
+    assert!(steps_in(&log) < 60);
+    let said = fs::read_to_string(folder.join(format!("attndreambooth-{job}_3.log"))).unwrap();
+    assert!(said.contains("the same command continues it"), "{said}");
 }

@@ -122,3 +122,31 @@ fn a_dead_workers_subject_is_taken_over_and_no_step_is_done_by_two() {
         assert!(learned("out") == learned("alone"), "{name}");
     }
 }
+
+#[test]
+fn a_worker_whose_lease_is_anothers_ends_without_writing() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    subjects(folder);
+    let long = line(folder, "100000", &["--index", "0", "--checkpoint-every", "100000"]);
+    let run = folder.join("out/rex");
+    let lease = |number: u32| folder.join(format!("out/.leases/rex/lease-{number}.json"));
+    let mut worker = command(&long).spawn().unwrap();
+    wait_for_steps(&mut worker, &run.join("log.jsonl"), 2);
+    // As another machine does that has seen no heartbeat: it was suspended for so long.
+    fs::write(lease(2), fs::read(lease(1)).unwrap()).unwrap();
+    let ended = worker.wait_with_output().unwrap();
+    let said = stderr(&ended);
+    assert_eq!(ended.status.code(), Some(75), "{said}");
+    assert!(said.contains("another may be at its work"), "{said}");
+    assert!(!run.join("checkpoints").exists(), "it has saved a checkpoint");
+
+    // One that is asked to stop gives it back, so that others need not wait. The process of lease 2 is dead, which is seen here.
+    fs::remove_file(run.join("log.jsonl")).unwrap();
+    let mut worker = command(&long).spawn().unwrap();
+    wait_for_steps(&mut worker, &run.join("log.jsonl"), 2);
+    Command::new("kill").arg(worker.id().to_string()).status().unwrap();
+    assert_eq!(worker.wait_with_output().unwrap().status.code(), Some(75));
+    let given_back: serde_json::Value = serde_json::from_slice(&fs::read(lease(3)).unwrap()).unwrap();
+    assert_eq!(given_back["released"], true);
+}
