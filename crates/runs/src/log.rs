@@ -127,6 +127,8 @@ pub struct LogReader {
     entries: Vec<Entry>,
     /// Bytes of the lines that were read.
     read: u64,
+    /// The last of them, by which a log that was written anew is known: each line has its time.
+    last: Vec<u8>,
 }
 
 impl LogReader {
@@ -142,34 +144,34 @@ impl LogReader {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(self.restart()),
             opened => opened.with_context(failed)?,
         };
-        let length = file.metadata().with_context(failed)?.len();
-        if length == self.read {
-            return Ok(false);
-        }
         let mut new = Vec::new();
-        if length > self.read {
-            file.seek(SeekFrom::Start(self.read)).with_context(failed)?;
-            file.take(MAX_BYTES).read_to_end(&mut new).with_context(failed)?;
-        }
+        file.seek(SeekFrom::Start(self.read - self.last.len() as u64)).with_context(failed)?;
+        file.take(MAX_BYTES).read_to_end(&mut new).with_context(failed)?;
+        let Some(new) = new.strip_prefix(self.last.as_slice()) else { return self.read_again(&path) };
         let whole = new.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        let lines = new[..whole].split_inclusive(|byte| *byte == b'\n');
-        let lines: Option<Vec<Entry>> = lines.map(|line| json::parse(line).ok()).collect();
-        let last = self.entries.last().map_or(0, |entry| entry.step);
-        match lines {
-            Some(lines) if length > self.read && lines.first().is_none_or(|first| first.step > last) => {
+        let lines: Vec<&[u8]> = new[..whole].split_inclusive(|byte| *byte == b'\n').collect();
+        let Some(&last) = lines.last() else { return Ok(false) };
+        match lines.iter().map(|line| json::parse(line)).collect::<Result<Vec<Entry>, _>>() {
+            Ok(entries) => {
                 self.read += whole as u64;
-                let changed = !lines.is_empty();
-                self.entries.extend(lines);
-                Ok(changed)
-            }
-            // It is shorter, or goes on otherwise: another log than the one that was read.
-            _ => {
-                let lines = read(&path)?;
-                self.read = lines.iter().rfind(|line| line.finished).map_or(0, |line| line.end);
-                self.entries = lines.into_iter().filter(|line| line.finished).map(|line| line.entry).collect();
+                self.last = last.to_vec();
+                self.entries.extend(entries);
                 Ok(true)
             }
+            // It says which line is damaged.
+            Err(_) => self.read_again(&path),
         }
+    }
+
+    /// From its beginning.
+    fn read_again(&mut self, path: &Path) -> Result<bool> {
+        let bytes = contents(path)?;
+        let lines: Vec<Line> = parse_lines(path, &bytes)?.into_iter().filter(|line| line.finished).collect();
+        self.read = lines.last().map_or(0, |line| line.end);
+        let read = &bytes[..self.read as usize];
+        self.last = read.split_inclusive(|byte| *byte == b'\n').next_back().unwrap_or_default().to_vec();
+        self.entries = lines.into_iter().map(|line| line.entry).collect();
+        Ok(true)
     }
 
     /// What was read.
@@ -196,8 +198,14 @@ struct Line {
 }
 
 fn read(path: &Path) -> Result<Vec<Line>> {
-    let bytes =
-        limits::read_at_most(path, MAX_BYTES).with_context(|| format!("cannot read the log {}", path.display()))?;
+    parse_lines(path, &contents(path)?)
+}
+
+fn contents(path: &Path) -> Result<Vec<u8>> {
+    limits::read_at_most(path, MAX_BYTES).with_context(|| format!("cannot read the log {}", path.display()))
+}
+
+fn parse_lines(path: &Path, bytes: &[u8]) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
     let mut end = 0;
     for (i, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
@@ -273,15 +281,24 @@ mod tests {
             assert_eq!((reader.entries().len(), changed), (lines, lines > before));
         }
         let mut log = Log::open(folder.path(), 2).unwrap();
-        let other = |step| Entry { phase: "other".to_owned(), ..entry(step) };
+        let later = |hours: f64| {
+            move |step| {
+                let written = entry(step);
+                Entry { phase: "other".to_owned(), wall_time: written.wall_time + hours * 3600.0, ..written }
+            }
+        };
+        let other = later(1.0);
         log.append(&other(3)).unwrap();
         assert!(reader.update(folder.path()).unwrap());
         assert_eq!(reader.entries(), read_log(folder.path()).unwrap());
         // Back, and beyond where it was, between two looks.
-        let mut log = Log::open(folder.path(), 1).unwrap();
-        (2..9).for_each(|step| log.append(&other(step)).unwrap());
-        assert!(reader.update(folder.path()).unwrap());
-        assert_eq!(reader.entries(), read_log(folder.path()).unwrap());
+        for (hours, steps) in [(2.0, 9), (3.0, 9), (4.0, 6)] {
+            let mut log = Log::open(folder.path(), 1).unwrap();
+            (2..steps).for_each(|step| log.append(&later(hours)(step)).unwrap());
+            assert!(reader.update(folder.path()).unwrap());
+            assert_eq!(reader.entries(), read_log(folder.path()).unwrap());
+            assert!(!reader.update(folder.path()).unwrap());
+        }
         fs::remove_file(folder.path().join(LOG)).unwrap();
         assert!(reader.update(folder.path()).unwrap() && reader.entries().is_empty());
     }
