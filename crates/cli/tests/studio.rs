@@ -9,6 +9,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use browser::{Browser, Screen};
 use libtest_mimic::{Arguments, Completion, Trial};
 use serde_json::{Value, json};
@@ -85,9 +87,9 @@ const SOUND: &str = r"
         titled: document.querySelectorAll('h1').length === 1,
     };";
 
-/// Looks at the page on a laptop and on a phone; both can be looked at in the folder of screenshots.
+/// Looks at the page on a laptop, light and dark, and on a phone; its screenshots are kept to be looked at.
 fn sound(browser: &mut Browser, name: &str) {
-    for screen in [Screen::Laptop, Screen::Phone] {
+    for screen in [Screen::Laptop, Screen::Dark, Screen::Phone] {
         browser.set_screen(screen);
         let found = browser.run(SOUND);
         let expected = json!({ "fits": true, "loaded": true, "described": true, "labelled": true, "titled": true });
@@ -211,6 +213,43 @@ fn a_subject_is_taught_and_used(chromium: &Path) {
     let bytes = browser
         .run("return (await (await fetch(document.querySelector('a[download]').href)).arrayBuffer()).byteLength;");
     assert!(bytes.as_u64().unwrap() > 500, "{bytes}");
+
+    // A1111's API, asked as its client webuiapi asks: the same image as the command line's.
+    let asked = json!({
+        "prompt": "a fox in the snow", "negative_prompt": "blurry", "seed": 7, "steps": 3, "cfg_scale": 3.0, "width": 128, "height": 128,
+        "batch_size": 1, "n_iter": 1, "sampler_name": "DDIM", "sampler_index": "DDIM", "enable_hr": false, "styles": [], "subseed": -1,
+        "restore_faces": false, "tiling": false, "override_settings": { "sd_model_checkpoint": "model:miniature" },
+        "script_name": null, "script_args": [], "send_images": true, "save_images": false, "alwayson_scripts": {},
+    });
+    let image = browser.run(&format!(
+        "const headers = {{ 'Content-Type': 'application/json' }};
+         const answer = await fetch('/sdapi/v1/txt2img', {{ method: 'POST', headers, body: JSON.stringify({asked}) }});
+         return (await answer.json()).images[0];"
+    ));
+    let direct = folder.path().join("direct");
+    let generated = Command::new(env!("CARGO_BIN_EXE_attndreambooth"))
+        .args([
+            "generate",
+            "--device",
+            "cpu",
+            "--prompt",
+            "a fox in the snow",
+            "--negative-prompt",
+            "blurry",
+            "--seed",
+            "7",
+            "--steps",
+        ])
+        .args(["3", "--guidance-scale", "3", "--width", "128", "--height", "128", "--scheduler", "ddim", "--model"])
+        .arg(repository().join("fixtures/miniature"))
+        .arg("--out")
+        .arg(&direct)
+        .env("OMP_NUM_THREADS", "1")
+        .output()
+        .unwrap();
+    assert!(generated.status.success());
+    let bytes = BASE64_STANDARD.decode(image.as_str().unwrap()).unwrap();
+    assert!(bytes == fs::read(direct.join("0000-seed7.png")).unwrap(), "byte by byte");
 
     // The report is alone with itself.
     browser.open(&format!("http://127.0.0.1:{port}/runs/penguin/report"));

@@ -241,6 +241,12 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn requests_names_all_methods() {
+        let named = methods::named("none").err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(named.ends_with(&format!("the methods are {}", requests::METHODS.join(", "))), "{named}");
+    }
+
     fn config(more: &[&str]) -> TrainConfig {
         let line = ["attndreambooth", "train", "--concept", "photos", "--category", "bird", "--out", "run"];
         let Command::Train(train) = parse([&line, more].concat()).unwrap().command else { panic!() };

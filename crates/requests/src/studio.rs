@@ -18,11 +18,17 @@ pub struct Studio {
     #[arg(long, value_name = "FOLDER", default_value = "runs")]
     pub runs: PathBuf,
     /// Base model to offer beside those in the folder of models: a name, a folder or a .safetensors checkpoint; can be repeated
-    #[arg(long = "model")]
+    #[arg(long = "model", value_name = "MODEL")]
     #[serde(default)]
     pub models: Vec<PathBuf>,
     /// Device to compute on: auto, cpu, cuda or cuda:N; can be repeated, for a job on each at a time
-    #[arg(long = "device", value_name = "DEVICE", default_value = "auto")]
+    #[arg(
+        long = "device",
+        value_name = "DEVICE",
+        env = "ATTNDREAMBOOTH_DEVICE",
+        hide_env_values = true,
+        default_value = "auto"
+    )]
     pub devices: Vec<DeviceChoice>,
     /// Address to listen on; another than this machine's own (127.0.0.1) lets in all who know the token, unencrypted
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]

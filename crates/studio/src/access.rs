@@ -109,7 +109,8 @@ impl Access {
         if from.is_some_and(|site| !matches!(site, "same-origin" | "none")) && !start {
             return Err(FOREIGN_PAGE);
         }
-        if request.uri().path().starts_with("/assets/") {
+        // What everybody may have.
+        if request.uri().path().starts_with("/assets/") || request.uri().path() == "/favicon.ico" {
             return Ok(());
         }
         if authorized(headers).is_some_and(|token| self.is_token(&token)) {
@@ -141,6 +142,7 @@ impl Access {
         let cookie = format!("{}={}; Path=/; HttpOnly; SameSite=Strict; Max-Age=31536000", self.cookie(), self.token);
         let page = html! { (DOCTYPE) html lang="en" { head {
             meta http-equiv="refresh" content="0;url=/";
+            link rel="icon" href="data:,";
             title { "Studio" }
         } body { a href="/" { "Open the studio" } } } };
         ([(header::SET_COOKIE, cookie)], Html(page.into_string())).into_response()

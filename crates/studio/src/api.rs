@@ -165,6 +165,7 @@ const PATHS: &[(&str, &str, &str, &[&str])] = &[
     ("post", "/sdapi/v1/png-info", "The parameters in a PNG, as A1111's API", &[]),
     ("get", "/sdapi/v1/options", "The chosen checkpoint, as A1111's API", &[]),
     ("post", "/sdapi/v1/options", "Choose a checkpoint, as A1111's API", &[]),
+    ("get", "/favicon.ico", "No icon", &[]),
     ("get", "/assets/style.css", "The style sheet", &[]),
     ("get", "/assets/report.js", "The script of plots and images", &[]),
     ("get", "/assets/studio.js", "The script of forms and changes", &[]),

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use crate::answer::sentence;
 use crate::jobs::{Job, Kind, State};
-use crate::library::Source;
+use crate::library::{GalleryImage, Source};
 use crate::studio::Studio;
 
 /// A labelled field of a form; `input` has the same `id`.
@@ -121,6 +121,21 @@ pub(crate) fn figure(url: &str, alt: &str, caption: &Markup) -> Markup {
         figure {
             button class="zoom" type="button" { img src=(url) alt=(alt) loading="lazy"; }
             figcaption { (caption) }
+        }
+    }
+}
+
+/// What is to be seen in a generated image.
+pub(crate) fn alt(image: &GalleryImage) -> String {
+    format!("{}, seed {}", terminal::shortened(&image.entry.prompt), image.entry.seed)
+}
+
+/// An image with a link to all that is known of it.
+pub(crate) fn tile(image: &GalleryImage) -> Markup {
+    html! {
+        figure {
+            a href={ (image.url()) "/about" } { img src=(image.url()) alt=(alt(image)) loading="lazy"; }
+            figcaption { (terminal::shortened(&image.entry.prompt)) small { " " (image.source.name()) ", seed " (image.entry.seed) } }
         }
     }
 }

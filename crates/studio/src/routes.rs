@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
@@ -64,6 +65,7 @@ pub(crate) fn router(studio: Arc<Studio>, access: Access) -> Router {
         .route("/api/jobs", get(api::jobs))
         .route("/api/images", get(api::images))
         .route("/openapi.json", get(api::openapi))
+        .route("/favicon.ico", get(async || StatusCode::NO_CONTENT))
         .route("/assets/style.css", get(files::style))
         .route("/assets/report.js", get(files::report_script))
         .route("/assets/studio.js", get(files::script));

@@ -388,6 +388,11 @@ impl Shared {
             {
                 running.started(opened);
             }
+            // One that is not this program's is left alone.
+            if self.lock().running.get(&id).is_some_and(|running| running.intent.is_some() && running.process.is_none())
+            {
+                return Ok(());
+            }
             thread::sleep(Duration::from_millis(300));
         }
         if let Some(running) = self.lock().running.get_mut(&id) {

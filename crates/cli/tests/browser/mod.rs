@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(180);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Screen {
     Laptop,
+    /// A laptop whose user likes it dark.
+    Dark,
     Phone,
 }
 
@@ -168,7 +170,10 @@ impl Browser {
     }
 
     pub(crate) fn set_screen(&mut self, screen: Screen) {
-        let (width, height) = if screen == Screen::Laptop { (1280, 800) } else { (390, 844) };
+        let (width, height) = if screen == Screen::Phone { (390, 844) } else { (1280, 800) };
+        let scheme = if screen == Screen::Dark { "dark" } else { "light" };
+        let scheme = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        self.call("Emulation.setEmulatedMedia", &scheme);
         let metrics =
             json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": screen == Screen::Phone });
         self.call("Emulation.setDeviceMetricsOverride", &metrics);

@@ -59,26 +59,12 @@ pub(crate) async fn page(State(studio): State<Arc<Studio>>, Query(shown): Query<
     Ok(Page { title: "Gallery".into(), here: "Gallery", live: None, lead: html! {}, body })
 }
 
-fn alt(image: &GalleryImage) -> String {
-    format!("{}, seed {}", terminal::shortened(&image.entry.prompt), image.entry.seed)
-}
-
-/// An image with a link to all that is known of it.
-pub(crate) fn tile(image: &GalleryImage) -> Markup {
-    html! {
-        figure {
-            a href={ (image.url()) "/about" } { img src=(image.url()) alt=(alt(image)) loading="lazy"; }
-            figcaption { (terminal::shortened(&image.entry.prompt)) small { " " (image.source.name()) ", seed " (image.entry.seed) } }
-        }
-    }
-}
-
 fn choosable(image: &GalleryImage) -> Markup {
     let id = format!("{}/{}", image.source, image.entry.file);
     html! {
         div class="choosable" {
-            label { input type="checkbox" name="image" value=(id) aria-label={ "Choose: " (alt(image)) }; }
-            (tile(image))
+            label { input type="checkbox" name="image" value=(id) aria-label={ "Choose: " (parts::alt(image)) }; }
+            (parts::tile(image))
         }
     }
 }
@@ -91,7 +77,7 @@ pub(crate) async fn about(State(studio): State<Arc<Studio>>, Path((source, file)
         let same = Generating { seed: image.entry.seed.to_string(), ..asked.clone() };
         let body = html! {
             section class="about" {
-                (parts::figure(&image.url(), &alt(&image), &html! {}))
+                (parts::figure(&image.url(), &parts::alt(&image), &html! {}))
                 div {
                     (facts(&image))
                     div class="buttons" {
@@ -165,7 +151,7 @@ pub(crate) async fn beside(State(studio): State<Arc<Studio>>, Query(chosen): Que
             section {
                 @if images.len() < 2 { p role="alert" { "Choose two images or more in the gallery." } }
                 div class="tiles beside" {
-                    @for image in &images { div { (parts::figure(&image.url(), &alt(image), &html! {})) (facts(image)) } }
+                    @for image in &images { div { (parts::figure(&image.url(), &parts::alt(image), &html! {})) (facts(image)) } }
                 }
                 p { a href="/gallery" { "Back to the gallery" } }
             }

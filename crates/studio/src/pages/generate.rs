@@ -261,7 +261,7 @@ fn newest(studio: &Studio) -> Result<Markup> {
         @if !images.is_empty() {
             section {
                 h2 { "Newest" }
-                div class="tiles" { @for image in &images { (super::gallery::tile(image)) } }
+                div class="tiles" { @for image in &images { (parts::tile(image)) } }
                 p { a href="/gallery" { "All images" } }
             }
         }

@@ -10,6 +10,9 @@ fn said(text: &str) -> String {
     rest.split('<').next().unwrap().to_owned()
 }
 
+/// Files by their names.
+type Files<'a> = &'a [(&'a str, &'a [u8])];
+
 #[test]
 fn photos_are_taken_as_a_whole_or_not_at_all() {
     let place = Place::new();
@@ -18,7 +21,7 @@ fn photos_are_taken_as_a_whole_or_not_at_all() {
     let good = photo(&place.path("good.png"), 1);
     let large = vec![0; 51 << 20];
     let many: Vec<(&str, &[u8])> = (0..51).map(|_| ("a.png", good.as_slice())).collect();
-    let refused: [(&str, &[(&str, &[u8])], u16, &str); 7] = [
+    let refused: [(&str, Files<'_>, u16, &str); 7] = [
         ("none", &[], 422, "There are no photos in the upload"),
         ("text", &[("a.png", b"text")], 422, "a.png"),
         ("half", &[("good.png", &good), ("half.png", &good[..good.len() / 2])], 422, "half.png is damaged"),
