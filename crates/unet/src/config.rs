@@ -187,7 +187,8 @@ impl Config {
             ("addition_time_embed_dim", self.addition_time_embed_dim),
             ("projection_class_embeddings_input_dim", self.projection_class_embeddings_input_dim),
         ] {
-            let value = value.with_context(|| format!("{key} is missing, which addition_embed_type {TEXT_TIME:?} needs"))?;
+            let value =
+                value.with_context(|| format!("{key} is missing, which addition_embed_type {TEXT_TIME:?} needs"))?;
             limits::within(key, value, 1..=MAX_CHANNELS, WIDE)?;
         }
         let (whole, sizes) = self.added_widths();

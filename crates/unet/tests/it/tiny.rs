@@ -26,10 +26,10 @@ impl Case {
         let (unet, parameters) = UNet::from_folder(&folder, (Kind::Float, Device::Cpu)).unwrap();
         let golden = Golden::open(&format!("unet/{name}.safetensors"));
         let [sample, timesteps, text] = ["sample", "timesteps", "encoder_hidden_states"].map(|name| golden.get(name));
-        let added = unet.config().pooled_text_dim().map(|_| AddedConditions {
-            text_embeds: golden.get("text_embeds"),
-            time_ids: golden.get("time_ids"),
-        });
+        let added = unet
+            .config()
+            .pooled_text_dim()
+            .map(|_| AddedConditions { text_embeds: golden.get("text_embeds"), time_ids: golden.get("time_ids") });
         Self { unet, parameters, golden, sample, timesteps, text, added }
     }
 
@@ -172,7 +172,8 @@ fn projected_texts_are_gathered_with_what_is_added() {
     let case = Case::load("tiny-sdxl");
     let added = case.added.as_ref().unwrap();
     let whole = case.unet.project_with(&case.text, added).unwrap();
-    let swapped = unet::KvCache::gathered(&[&whole.narrow(1, 1), &whole.narrow(0, 1)], &Tensor::from_slice(&[0_i64, 1]));
+    let swapped =
+        unet::KvCache::gathered(&[&whole.narrow(1, 1), &whole.narrow(0, 1)], &Tensor::from_slice(&[0_i64, 1]));
     let predict = |text: &unet::KvCache, sample: &Tensor, timesteps: &Tensor| {
         case.unet.forward_cached(sample, timesteps, text, None).unwrap()
     };
@@ -194,6 +195,7 @@ fn what_else_a_model_reads_is_asked_for_and_refused() {
     assert!(said(sdxl.unet.project_with(&sdxl.text, &short)).contains("[2, 20]"));
     let few = AddedConditions { text_embeds: added.text_embeds.copy(), time_ids: added.time_ids.narrow(1, 0, 5) };
     assert!(said(sdxl.unet.project_with(&sdxl.text, &few)).contains("[2, 5]"));
-    let one = AddedConditions { text_embeds: added.text_embeds.narrow(0, 0, 1), time_ids: added.time_ids.narrow(0, 0, 1) };
+    let one =
+        AddedConditions { text_embeds: added.text_embeds.narrow(0, 0, 1), time_ids: added.time_ids.narrow(0, 0, 1) };
     assert!(said(sdxl.unet.project_with(&sdxl.text, &one)).contains("one for each text"));
 }
