@@ -151,7 +151,7 @@ impl LogReader {
         let whole = new.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let lines: Vec<&[u8]> = new[..whole].split_inclusive(|byte| *byte == b'\n').collect();
         let Some(&last) = lines.last() else { return Ok(false) };
-        match lines.iter().map(|line| json::parse(line)).collect::<Result<Vec<Entry>, _>>() {
+        match lines.iter().map(json::parse).collect::<Result<Vec<Entry>, _>>() {
             Ok(entries) => {
                 self.read += whole as u64;
                 self.last = last.to_vec();
