@@ -12,18 +12,13 @@ use crate::config::TIME_IDS;
 #[derive(Debug)]
 pub(crate) struct TimeEmbedding {
     sinusoids: Sinusoids,
-    linear_1: Linear,
-    linear_2: Linear,
+    layers: TwoLayers,
 }
 
 impl TimeEmbedding {
     pub(crate) fn new(vs: &Scope, config: &Config) -> Self {
         let (dim, width) = (config.block_out_channels[0], Self::width(config));
-        Self {
-            sinusoids: Sinusoids::new(dim, config),
-            linear_1: Linear::new(&(vs / "linear_1"), dim, width),
-            linear_2: Linear::new(&(vs / "linear_2"), width, width),
-        }
+        Self { sinusoids: Sinusoids::new(dim, config), layers: TwoLayers::new(vs, dim, width) }
     }
 
     /// The width of what [`TimeEmbedding::forward`] returns.
@@ -33,8 +28,7 @@ impl TimeEmbedding {
 
     /// Maps timesteps [batch] to embeddings [batch, width] of the given dtype.
     pub(crate) fn forward(&self, timesteps: &Tensor, dtype: Kind) -> Tensor {
-        let hidden = self.linear_1.forward(&self.sinusoids.of(timesteps).to_kind(dtype));
-        self.linear_2.forward(&hidden.silu())
+        self.layers.forward(&self.sinusoids.of(timesteps).to_kind(dtype))
     }
 }
 
@@ -52,8 +46,7 @@ pub struct AddedConditions {
 #[derive(Debug)]
 pub(crate) struct AddedEmbedding {
     sinusoids: Sinusoids,
-    linear_1: Linear,
-    linear_2: Linear,
+    layers: TwoLayers,
     text: i64,
 }
 
@@ -64,8 +57,7 @@ impl AddedEmbedding {
         let width = TimeEmbedding::width(config);
         Some(Self {
             sinusoids: Sinusoids::new(dim, config),
-            linear_1: Linear::new(&(vs / "linear_1"), text + TIME_IDS * dim, width),
-            linear_2: Linear::new(&(vs / "linear_2"), width, width),
+            layers: TwoLayers::new(vs, text + TIME_IDS * dim, width),
             text,
         })
     }
@@ -83,7 +75,27 @@ impl AddedEmbedding {
         let time_ids = libtorch::upload(time_ids, text_embeds.device());
         let sizes = self.sinusoids.of(&time_ids.flatten(0, -1)).view([text[0], -1]);
         let both = Tensor::cat(&[text_embeds.to_kind(dtype), sizes.to_kind(dtype)], 1);
-        Ok(self.linear_2.forward(&self.linear_1.forward(&both).silu()))
+        Ok(self.layers.forward(&both))
+    }
+}
+
+/// diffusers' `TimestepEmbedding`: two layers with SiLU between them.
+#[derive(Debug)]
+struct TwoLayers {
+    linear_1: Linear,
+    linear_2: Linear,
+}
+
+impl TwoLayers {
+    fn new(vs: &Scope, dim: i64, width: i64) -> Self {
+        Self {
+            linear_1: Linear::new(&(vs / "linear_1"), dim, width),
+            linear_2: Linear::new(&(vs / "linear_2"), width, width),
+        }
+    }
+
+    fn forward(&self, xs: &Tensor) -> Tensor {
+        self.linear_2.forward(&self.linear_1.forward(xs).silu())
     }
 }
 
