@@ -44,7 +44,7 @@ fn every_scheduler_leads_to_the_cpus_latents() {
 /// What a model computes on `device`, by name, on the host.
 fn results(kind: Kind, device: Device) -> Vec<(&'static str, Tensor)> {
     let pipeline = Pipeline::from_folder(&fixtures().join("tiny-sd21"), (kind, device)).unwrap();
-    let hidden = pipeline.encode_prompts(&["a photo of a cat"]).unwrap();
+    let hidden = pipeline.encode_prompts(&["a photo of a cat"]).unwrap().hidden_states;
     let z = random::normal(1, &[1, 4, 8, 8]).to_device(device).to_kind(kind);
     let image = pipeline.vae.decode(&z).unwrap();
     let latents = ["ddpm", "ddim", "pndm", "dpm-solver++", "euler", "euler-ancestral"].map(|name| {

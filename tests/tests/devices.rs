@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 fn a_gpu_agrees_with_the_cpu() {
     let load = |device| Pipeline::from_folder(&fixtures().join("tiny-sd21"), (Kind::Float, device)).unwrap();
     let [cpu, gpu] = [Device::Cpu, Device::Cuda(0)].map(load);
-    let hidden = [&cpu, &gpu].map(|pipeline| pipeline.encode_prompts(&["a photo of a cat"]).unwrap());
+    let hidden = [&cpu, &gpu].map(|pipeline| pipeline.encode_prompts(&["a photo of a cat"]).unwrap().hidden_states);
     assert_close("text encoder", &hidden[1].to_device(Device::Cpu), &hidden[0], BOUND);
 
     let settings = Settings { steps: 10, ..cpu.default_settings() };

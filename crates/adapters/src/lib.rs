@@ -17,6 +17,7 @@ mod write;
 
 pub use extraction::{Extracted, Extraction, extract};
 pub use installed::Adapters;
-pub use lora::{LayerChange, Lora, LowRank};
+pub use keys::Networks;
+pub use lora::{LayerChange, Lora, LowRank, Sdxl};
 pub use options::LoraKeys;
 pub use peft::{read_oft, write_oft};

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, bail, ensure};
+use model_files::names::Names;
 use tch::{Kind, Tensor};
 use weights::{Parameters, Tensors};
 
 use crate::Adapters;
+use crate::keys::{Network, Networks, original_names};
 use crate::low_rank::LowRankAdapter;
 
 /// Changes of a model's weights, layer by layer: what a LoRA file holds.
@@ -16,8 +18,32 @@ pub struct Lora {
     pub unet: BTreeMap<String, LayerChange>,
     /// Of the text encoder's, by their names in transformers, from `text_model` on.
     pub text_encoder: BTreeMap<String, LayerChange>,
-    /// The embeddings [vectors, width] of new tokens, by the tokens.
+    /// Of the layers of SDXL's second text encoder, likewise.
+    pub text_encoder_2: BTreeMap<String, LayerChange>,
+    /// The embeddings [vectors, width] of new tokens, by the tokens; SDXL's two beside each other.
     pub embeddings: Tensors,
+    /// What files for SDXL need beside it; none for Stable Diffusion 1.x and 2.x.
+    pub sdxl: Option<Sdxl>,
+}
+
+/// What files for SDXL need to know of the model.
+#[derive(Debug)]
+pub struct Sdxl {
+    names: Names,
+    /// The width of the first text encoder's embeddings.
+    pub(crate) first_width: i64,
+}
+
+impl Sdxl {
+    /// Given the names of all of its U-Net's parameters, and the width of the embeddings of its first text encoder.
+    pub fn new<'a>(unet: impl Iterator<Item = &'a str>, first_width: i64) -> Self {
+        Self { names: original_names(unet), first_width }
+    }
+
+    /// What kohya's keys call a layer.
+    pub(crate) fn kohya(&self, layer: &str) -> Option<String> {
+        self.names.to_ldm(layer)
+    }
 }
 
 /// The change of one layer.
@@ -69,7 +95,7 @@ impl Lora {
         let own: BTreeMap<&str, &LowRankAdapter> =
             adapters.low_rank().map(|(site, adapter)| (site.name.as_str(), adapter)).collect();
         let mut copies = Vec::new();
-        let text_encoder = self.text_encoder.keys().next();
+        let text_encoder = self.text_encoder.keys().chain(self.text_encoder_2.keys()).next();
         ensure!(
             text_encoder.is_none(),
             "it changes the text encoder's {}, where this run has no adapter: use one of the U-Net alone",
@@ -112,14 +138,24 @@ impl Lora {
         Self { unet: layers.collect(), ..Self::default() }
     }
 
-    /// Adds the changes, `scale` times, to the weights of a U-Net and a text encoder, which keep their dtypes. That
+    /// The changes of a network's layers.
+    pub(crate) fn layers(&self, network: Network) -> &BTreeMap<String, LayerChange> {
+        match network {
+            Network::Unet => &self.unet,
+            Network::TextEncoder => &self.text_encoder,
+            Network::TextEncoder2 => &self.text_encoder_2,
+        }
+    }
+
+    /// Adds the changes, `scale` times, to the weights of the networks, which keep their dtypes. That
     /// takes as long as a few steps, and images are generated as fast as without.
     ///
     /// # Errors
     /// When a layer is not there or of another shape, then nothing has changed; or when LibTorch refuses.
-    pub fn merge(&self, unet: &Parameters, text_encoder: &Parameters, scale: f64) -> Result<()> {
-        let networks = [(&self.unet, unet, "U-Net"), (&self.text_encoder, text_encoder, "text encoder")];
-        for (layers, parameters, network) in networks {
+    pub fn merge(&self, networks: Networks<'_>, scale: f64) -> Result<()> {
+        let there = |network: Network| Some((self.layers(network), networks.get(network)?, network.noun()));
+        let networks: Vec<_> = Network::ALL.into_iter().filter_map(there).collect();
+        for &(layers, parameters, network) in &networks {
             for (name, change) in layers {
                 change.parts(name).try_for_each(|(name, size)| {
                     let found = parameter(parameters, &name).map(Tensor::size);
@@ -133,7 +169,7 @@ impl Lora {
             }
         }
         let merge = || {
-            for (layers, parameters, _) in networks {
+            for (layers, parameters, _) in &networks {
                 layers.iter().for_each(|(name, change)| change.add_to(name, parameters, scale));
             }
         };

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tch::{Kind, Tensor};
 use weights::{Archive, Parameters};
 
-use crate::keys::{Layers, Network, Part, foreign, split};
+use crate::keys::{Layers, Network, Networks, Part, foreign, split};
 use crate::lora::{LayerChange, Lora, LowRank, parameter};
 
 /// What kohya-compatible files put before the embedding of a new token, as `bundle_emb.TOKEN.clip_l`.
@@ -26,41 +26,45 @@ struct Found {
 }
 
 impl Lora {
-    /// Reads a file for a U-Net and a text encoder, whose parameters tell which layers there are, and their shapes.
+    /// Reads a file for networks, whose parameters tell which layers there are, and their shapes.
     ///
-    /// Kohya's keys are read (`lora_unet_….lora_down.weight`, `.alpha`, `.diff`, `.diff_b`, `bundle_emb.TOKEN.clip_l`),
+    /// Kohya's keys are read (`lora_unet_….lora_down.weight`, `.alpha`, `.diff`, `.diff_b`, `bundle_emb.TOKEN.clip_l`; of SDXL with the
+    /// original code's names of its U-Net's layers or with diffusers'),
     /// diffusers' (`unet.….lora.down.weight`, alpha in the header) and peft's and newer ComfyUI's (`lora_A`, `lora_B`).
     /// Where there is no alpha, it is the rank.
     ///
     /// # Errors
     /// When the file cannot be read, belongs to another model, or has a network of another kind; names the file and the
     /// key.
-    pub fn read(path: &Path, unet: &Parameters, text_encoder: &Parameters) -> Result<Self> {
+    pub fn read(path: &Path, networks: Networks<'_>) -> Result<Self> {
         let archive = Archive::open(path)?;
         let shown = path.display();
-        let layers = Layers::new(unet, text_encoder);
+        let (layers, sdxl) = (Layers::new(networks), networks.is_sdxl());
         let mut found: BTreeMap<(Network, String), Found> = BTreeMap::new();
         let mut lora = Self::default();
+        let mut embeddings: BTreeMap<String, BTreeMap<usize, Tensor>> = BTreeMap::new();
         let keys: Vec<&str> = archive.shapes().map(|(key, _)| key).collect();
         ensure!(!keys.is_empty(), "{shown} is empty, but a LoRA has tensors");
-        if let Some(reason) = keys.iter().find_map(|key| foreign(key)) {
+        if let Some(reason) = keys.iter().find_map(|key| foreign(key, sdxl)) {
             bail!("{shown} cannot be used: {reason}");
         }
         for key in keys {
             let tensor = archive.tensor(key)?.with_context(|| format!("{shown} has lost {key}"))?;
             ensure!(tensor.is_floating_point(), "{shown} is no LoRA: {key} does not hold floating-point numbers");
             if let Some(name) = key.strip_prefix(BUNDLED) {
-                let token = name.strip_suffix(".clip_l").or_else(|| Some(name.split_once('.')?.0)).unwrap_or(name);
+                let encoder = name.strip_suffix(".clip_l").map(|token| (token, 0));
+                let encoder = encoder.or_else(|| Some((name.strip_suffix(".clip_g")?, 1)));
+                let (token, encoder) = encoder.unwrap_or_else(|| (name.split_once('.').map_or(name, |parts| parts.0), 0));
                 let rows = if tensor.dim() == 1 { tensor.unsqueeze(0) } else { tensor };
                 ensure!(rows.dim() == 2, "{shown} has {key} of shape {:?}, but must be [vectors, width]", rows.size());
-                lora.embeddings.insert(token.to_owned(), rows.to_kind(Kind::Float));
+                embeddings.entry(token.to_owned()).or_default().insert(encoder, rows.to_kind(Kind::Float));
                 continue;
             }
             let place = split(key).and_then(|(layer, part)| Some((layers.find(layer)?, part)));
             let Some(((network, layer), part)) = place else {
                 bail!(
-                    "{shown} has {key}, which changes nothing in this model: use a LoRA that was trained for Stable Diffusion \
-                     1.x or 2.x, as the model is"
+                    "{shown} has {key}, which changes nothing in this model: use a LoRA that was trained for {}, as the model is",
+                    if sdxl { "SDXL" } else { "Stable Diffusion 1.x or 2.x" }
                 );
             };
             found
@@ -72,10 +76,7 @@ impl Lora {
         let metadata = archive.metadata().get(METADATA).map(|text| Metadata::parse(text));
         let metadata = metadata.transpose().with_context(|| format!("{shown} has a header that cannot be read"))?;
         for ((network, layer), found) in found {
-            let parameters = match network {
-                Network::Unet => unet,
-                Network::TextEncoder => text_encoder,
-            };
+            let parameters = networks.get(network).with_context(|| format!("there is no {}", network.noun()))?;
             let alpha = metadata.as_ref().and_then(|metadata| metadata.alpha(network, &layer));
             let change = found.finish(alpha, &layer).and_then(|change| {
                 check_shapes(&layer, &change, parameters)?;
@@ -85,7 +86,19 @@ impl Lora {
             match network {
                 Network::Unet => lora.unet.insert(layer, change),
                 Network::TextEncoder => lora.text_encoder.insert(layer, change),
+                Network::TextEncoder2 => lora.text_encoder_2.insert(layer, change),
             };
+        }
+        for (token, of_encoders) in embeddings {
+            let rows: Vec<&Tensor> = of_encoders.values().collect();
+            let complete = of_encoders.keys().copied().eq(0..if sdxl { 2 } else { 1 });
+            ensure!(
+                complete && rows.iter().all(|other| other.size()[0] == rows[0].size()[0]),
+                "{shown} has an embedding of {token} for other text encoders than this model's: {} needs {}",
+                if sdxl { "SDXL" } else { "Stable Diffusion 1.x or 2.x" },
+                if sdxl { "clip_l and clip_g" } else { "one" }
+            );
+            lora.embeddings.insert(token, Tensor::cat(&rows, 1));
         }
         Ok(lora)
     }
@@ -151,7 +164,7 @@ fn check_shapes(layer: &str, change: &LayerChange, parameters: &Parameters) -> R
         ensure!(
             plain(&size) == plain(&parameter.size()),
             "it is of a model of another width, for its {name} has the shape {size:?}, and this model's {:?} (Stable \
-             Diffusion 1.x reads text of width 768, 2.x of 1024)",
+             Diffusion 1.x reads text of width 768, 2.x of 1024, SDXL of 2048)",
             parameter.size()
         );
     }

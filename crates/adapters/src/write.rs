@@ -33,10 +33,9 @@ impl Lora {
     }
 
     fn networks(&self) -> impl Iterator<Item = (Network, &String, &LayerChange)> {
-        let networks = [(Network::Unet, &self.unet), (Network::TextEncoder, &self.text_encoder)];
-        networks
+        Network::ALL
             .into_iter()
-            .flat_map(|(network, layers)| layers.iter().map(move |(name, change)| (network, name, change)))
+            .flat_map(|network| self.layers(network).iter().map(move |(name, change)| (network, name, change)))
     }
 
     /// The largest rank, and the alpha that belongs to it.
@@ -48,7 +47,12 @@ impl Lora {
     fn kohya(&self, kind: Kind) -> Result<Contents> {
         let mut tensors = Vec::new();
         for (network, name, change) in self.networks() {
-            let key = format!("{}{}", network.kohya(), name.replace('.', "_"));
+            let sdxl = self.sdxl.as_ref();
+            let original = match sdxl.filter(|_| network == Network::Unet) {
+                Some(sdxl) => sdxl.kohya(name).with_context(|| format!("SDXL's U-Net has no layer {name}"))?,
+                None => name.clone(),
+            };
+            let key = format!("{}{}", network.kohya(sdxl.is_some()), original.replace('.', "_"));
             let mut add = |part: &str, tensor: &Tensor| {
                 tensors.push((format!("{key}.{part}"), converted(tensor, kind, name)?));
                 anyhow::Ok(())
@@ -65,7 +69,14 @@ impl Lora {
             }
         }
         for (token, rows) in &self.embeddings {
-            tensors.push((format!("{BUNDLED}{token}.clip_l"), converted(rows, kind, token)?));
+            let width = rows.size().last().copied().unwrap_or(0);
+            let first = self.sdxl.as_ref().map_or(width, |sdxl| sdxl.first_width);
+            for (encoder, from, width) in [("clip_l", 0, first), ("clip_g", first, width - first)] {
+                if width > 0 {
+                    let rows = rows.narrow(-1, from, width).contiguous();
+                    tensors.push((format!("{BUNDLED}{token}.{encoder}"), converted(&rows, kind, token)?));
+                }
+            }
         }
         let mut metadata = vec![("ss_network_module", "networks.lora".to_owned())];
         if let Some((rank, alpha)) = self.rank() {
@@ -90,7 +101,8 @@ impl Lora {
             tensors.push((format!("{key}.down.weight"), converted(down, kind, name)?));
             tensors.push((format!("{key}.up.weight"), converted(&up, kind, name)?));
         }
-        for (network, layers) in [(Network::Unet, &self.unet), (Network::TextEncoder, &self.text_encoder)] {
+        for network in Network::ALL {
+            let layers = self.layers(network);
             let ranks =
                 layers.iter().filter_map(|(name, change)| Some((name.clone(), change.low_rank.as_ref()?.rank())));
             let ranks: Vec<(String, i64)> = ranks.collect();

@@ -9,7 +9,7 @@ use optimizer::AdamW;
 use options::{Adapter, Dtype};
 use prompts::TemplateSet;
 use runs::TrainConfig;
-use sampling::Pipeline;
+use sampling::{Pipeline, SizeConditioning};
 use tch::{Device, Kind, Tensor};
 use trainer::{BatchIndex, Batches, LatentEncoder, Trainer};
 use unet::UNet;
@@ -29,6 +29,7 @@ struct SameBatch {
     reference_noise: Option<Tensor>,
     prompts: Vec<String>,
     class_prompts: Vec<String>,
+    size: SizeConditioning,
 }
 
 impl SameBatch {
@@ -57,6 +58,7 @@ impl SameBatch {
             timesteps: there(timesteps(settings.batch_size)),
             mask: config.sizes.as_ref().map(|_| there(Tensor::ones(full, (Kind::Float, Device::Cpu)))),
             reference_noise: config.reference.as_ref().map(|_| there(random::normal(7, &shape))),
+            size: SizeConditioning::whole(settings.side()?, settings.side()?),
             class_prompts: class.iter().flat_map(|class| vec![class.clone(); prompts.len()]).collect(),
             prompts,
         })
@@ -74,6 +76,7 @@ impl Batches for SameBatch {
             mask: self.mask.as_ref().map(Tensor::shallow_clone),
             prompts: self.prompts.clone(),
             class_prompts: self.class_prompts.clone(),
+            sizes: vec![self.size; self.images.size()[0] as usize],
             references: self.reference_noise.as_ref().map(reference).transpose()?,
             drawn: None,
         })

@@ -27,7 +27,15 @@ impl Encoder {
 
     /// Maps [batch, tokens, hidden_size] to the same shape, without the last `skip` layers.
     pub(crate) fn forward(&self, hidden_states: &Tensor, skip: usize) -> Tensor {
-        let layers = &self.layers[..self.layers.len() - skip];
+        self.through(&self.layers[..self.layers.len() - skip], hidden_states)
+    }
+
+    /// The layers that [`Encoder::forward`] leaves out.
+    pub(crate) fn forward_rest(&self, hidden_states: &Tensor, skip: usize) -> Tensor {
+        self.through(&self.layers[self.layers.len() - skip..], hidden_states)
+    }
+
+    fn through(&self, layers: &[EncoderLayer], hidden_states: &Tensor) -> Tensor {
         layers.iter().fold(hidden_states.shallow_clone(), |states, layer| layer.forward(&states, self.causal))
     }
 }

@@ -52,13 +52,25 @@ impl ClipTextModelWithProjection {
         &self.text_model
     }
 
+    /// The same to be changed.
+    pub fn text_model_mut(&mut self) -> &mut ClipTextModel {
+        &mut self.text_model
+    }
+
     /// The features [batch, projection_dim] of `ids` [batch, n], not normalised.
     ///
     /// # Errors
     /// As [`ClipTextModel::forward`] and [`ClipTextModel::pooled`].
     pub fn text_features(&self, ids: &Tensor) -> Result<Tensor> {
-        let pooled = self.text_model.pooled(&self.text_model.forward(ids)?, ids)?;
-        Ok(self.text_projection.forward(&pooled))
+        self.features_of(&self.text_model.forward(ids)?, ids)
+    }
+
+    /// The same given the last hidden state of the texts.
+    ///
+    /// # Errors
+    /// As [`ClipTextModel::pooled`].
+    pub fn features_of(&self, last_hidden_state: &Tensor, ids: &Tensor) -> Result<Tensor> {
+        Ok(self.text_projection.forward(&self.text_model.pooled(last_hidden_state, ids)?))
     }
 }
 

@@ -14,12 +14,20 @@ use crate::folder;
 /// What configs said before transformers 4.31, whichever tokenizer they belonged to.
 const LEGACY_EOS: i64 = 2;
 
+/// Tokens beyond the table's.
+#[derive(Debug)]
+struct ExtraTokens {
+    /// [tokens, width], of which this model reads `hidden_size` columns.
+    rows: Tensor,
+    first_column: i64,
+}
+
 /// CLIP's text encoder (`CLIPTextModel`): token ids or their embeddings become hidden states.
 #[derive(Debug)]
 pub struct ClipTextModel {
     config: TextConfig,
     token_embedding: Tensor,
-    extra_tokens: Vec<Tensor>,
+    extra_tokens: Vec<ExtraTokens>,
     position_embedding: Tensor,
     encoder: Encoder,
     final_layer_norm: LayerNorm,
@@ -103,8 +111,13 @@ impl ClipTextModel {
     /// As [`ClipTextModel::with_extra_tokens`].
     pub fn set_extra_tokens(&mut self, rows: &Tensor) -> Result<()> {
         self.check_extra_tokens(rows)?;
-        self.extra_tokens.clear();
+        self.remove_extra_tokens();
         self.add_extra_tokens(rows)
+    }
+
+    /// Takes away all tokens that were added.
+    pub fn remove_extra_tokens(&mut self) {
+        self.extra_tokens.clear();
     }
 
     /// The same beside those that were added before, whose ids the new ones follow.
@@ -113,7 +126,22 @@ impl ClipTextModel {
     /// As [`ClipTextModel::with_extra_tokens`].
     pub fn add_extra_tokens(&mut self, rows: &Tensor) -> Result<()> {
         self.check_extra_tokens(rows)?;
-        self.extra_tokens.push(rows.to_device(self.token_embedding.device()));
+        self.add_extra_columns(rows, 0)
+    }
+
+    /// The same of a part of the columns of `rows` [n, width], those from `first_column` on: the others are another text encoder's.
+    ///
+    /// # Errors
+    /// When there are too few columns.
+    pub fn add_extra_columns(&mut self, rows: &Tensor, first_column: i64) -> Result<()> {
+        let (size, width) = (rows.size(), self.config.hidden_size);
+        ensure!(
+            size.len() == 2 && first_column >= 0 && first_column + width <= size[1],
+            "embeddings of new tokens have shape {size:?}, but this text encoder needs [tokens, {width} or more], from column \
+             {first_column} on"
+        );
+        let rows = rows.to_device(self.token_embedding.device());
+        self.extra_tokens.push(ExtraTokens { rows, first_column });
         Ok(())
     }
 
@@ -154,10 +182,14 @@ impl ClipTextModel {
         self.check_ids(ids)?;
         let table = &self.token_embedding;
         let ids = libtorch::upload(&ids.to_kind(Kind::Int64), table.device());
+        // On use, so that they may be trained.
+        let of = |extra: &ExtraTokens| {
+            extra.rows.narrow(1, extra.first_column, self.config.hidden_size).to_kind(table.kind())
+        };
         let extra = match &self.extra_tokens[..] {
             [] => return Ok(embedding(table, &ids)),
-            [rows] => rows.to_kind(table.kind()),
-            several => Tensor::cat(&several.iter().map(|rows| rows.to_kind(table.kind())).collect::<Vec<_>>(), 0),
+            [one] => of(one),
+            several => Tensor::cat(&several.iter().map(of).collect::<Vec<_>>(), 0),
         };
         let size = table.size()[0];
         let known = embedding(table, &ids.clamp_max(size - 1));
@@ -191,8 +223,6 @@ impl ClipTextModel {
     /// As [`ClipTextModel::embed`], and when there are fewer layers.
     pub fn hidden_state(&self, ids: &Tensor, clip_skip: usize) -> Result<Tensor> {
         let _span = tracing::trace_span!("text_encoder").entered();
-        let layers = self.encoder.depth();
-        ensure!(clip_skip <= layers, "clip_skip is {clip_skip}, but this text encoder has {layers} layers");
         self.encode(&self.embed(ids)?, clip_skip)
     }
 
@@ -202,24 +232,21 @@ impl ClipTextModel {
     /// # Errors
     /// When the embeddings have another width than the model or there are more than positions.
     pub fn forward_embeddings(&self, token_embeddings: &Tensor) -> Result<Tensor> {
-        Ok(self.final_layer_norm(&self.last_layer(token_embeddings)?))
+        Ok(self.final_layer_norm(&self.encode(token_embeddings, 0)?))
     }
 
-    /// The first half of [`ClipTextModel::forward_embeddings`]: the last layer's hidden state [batch, n, hidden_size] without the
-    /// final norm.
-    ///
-    /// # Errors
-    /// As [`ClipTextModel::forward_embeddings`].
-    pub fn last_layer(&self, token_embeddings: &Tensor) -> Result<Tensor> {
-        self.encode(token_embeddings, 0)
-    }
-
-    /// The second half: the final norm over [..., hidden_size].
+    /// The final norm over [..., hidden_size].
     pub fn final_layer_norm(&self, hidden_state: &Tensor) -> Tensor {
         self.final_layer_norm.forward(hidden_state)
     }
 
-    fn encode(&self, token_embeddings: &Tensor, clip_skip: usize) -> Result<Tensor> {
+    /// What [`ClipTextModel::hidden_state`] gives for token embeddings [batch, n, hidden_size], whose dtype is what the model
+    /// computes in.
+    ///
+    /// # Errors
+    /// As [`ClipTextModel::forward_embeddings`], and when there are fewer layers.
+    pub fn encode(&self, token_embeddings: &Tensor, clip_skip: usize) -> Result<Tensor> {
+        self.check_depth(clip_skip)?;
         let (size, width) = (token_embeddings.size(), self.config.hidden_size);
         ensure!(size.len() == 3, "token embeddings have shape {size:?} instead of [batch, positions, {width}]");
         ensure!(
@@ -231,6 +258,21 @@ impl ClipTextModel {
         self.check_positions(size[1])?;
         let positions = self.position_embedding.narrow(0, 0, size[1]).to_kind(token_embeddings.kind());
         Ok(self.encoder.forward(&(token_embeddings + positions), clip_skip))
+    }
+
+    /// The last hidden state, after the final norm, of a [`ClipTextModel::hidden_state`] before the last `clip_skip` layers.
+    ///
+    /// # Errors
+    /// When there are fewer layers.
+    pub fn forward_rest(&self, hidden_state: &Tensor, clip_skip: usize) -> Result<Tensor> {
+        self.check_depth(clip_skip)?;
+        Ok(self.final_layer_norm.forward(&self.encoder.forward_rest(hidden_state, clip_skip)))
+    }
+
+    fn check_depth(&self, clip_skip: usize) -> Result<()> {
+        let layers = self.encoder.depth();
+        ensure!(clip_skip <= layers, "clip_skip is {clip_skip}, but this text encoder has {layers} layers");
+        Ok(())
     }
 
     /// What stands for each text as a whole, [batch, hidden_size]: the hidden state (of [`ClipTextModel::forward`])
@@ -273,7 +315,7 @@ impl ClipTextModel {
             ids.size()
         );
         self.check_positions(ids.size()[1])?;
-        let added: i64 = self.extra_tokens.iter().map(|rows| rows.size()[0]).sum();
+        let added: i64 = self.extra_tokens.iter().map(|extra| extra.rows.size()[0]).sum();
         let known = self.token_embedding.size()[0] + added;
         for id in [i64::try_from(ids.min())?, i64::try_from(ids.max())?] {
             ensure!(

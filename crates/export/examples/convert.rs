@@ -11,9 +11,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use export::{Replaced, SingleFile, Unet};
-use model_files::{BaseModel, Component, ModelOptions};
+use model_files::{BaseModel, ModelOptions};
 use tch::Kind;
 use weights::Archive;
 
@@ -26,7 +26,7 @@ fn main() -> Result<()> {
     let mut rest: Vec<PathBuf> = arguments.collect();
     if out.extension().is_none() {
         let replaced = Replaced { unet: rest.first().map(|folder| Unet::Folder(folder)), ..Replaced::default() };
-        let learned = rest.get(1).map(|path| export::load_embeddings(path, width(&model)?)).transpose()?;
+        let learned = rest.get(1).map(|path| export::load_embeddings(path, &model.token_widths()?)).transpose()?;
         let learned: Vec<_> = learned.iter().map(|(token, rows)| (token.as_str(), rows)).collect();
         export::diffusers_folder(&model, &out, &replaced, &learned)?;
         println!("{}: a folder for StableDiffusionPipeline.from_pretrained", out.display());
@@ -48,10 +48,4 @@ fn main() -> Result<()> {
     metadata.sort_unstable();
     metadata.iter().for_each(|(key, value)| println!("  {key}: {value}"));
     Ok(())
-}
-
-/// The width of a model's text encoder.
-fn width(model: &BaseModel) -> Result<i64> {
-    let config: serde_json::Value = model.config(Component::TextEncoder)?;
-    config["hidden_size"].as_i64().context("the text encoder's config.json has no hidden_size")
 }

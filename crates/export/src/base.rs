@@ -38,7 +38,7 @@ impl<'a> Replaced<'a> {
         match component {
             Component::Unet => self.unet.is_some(),
             Component::TextEncoder => self.text_encoder.is_some(),
-            Component::Vae => false,
+            Component::Vae | Component::TextEncoder2 => false,
         }
     }
 }
@@ -70,9 +70,9 @@ struct TextConfig {
 /// What the user should know of the files of `base` that an export takes over, with other components or not: which of them
 /// are variants, in place of the plain weights.
 pub fn notes(base: &BaseModel, replaced: &Replaced) -> Vec<String> {
-    let taken = Component::ALL.into_iter().filter(|component| !replaced.has(*component));
+    let taken = base.components().iter().filter(|component| !replaced.has(**component));
     // What cannot be read is an error of the export itself.
-    taken.filter_map(|component| base.archive(component).ok()).flat_map(|archive| archive.notes()).collect()
+    taken.filter_map(|component| base.archive(*component).ok()).flat_map(|archive| archive.notes()).collect()
 }
 
 impl<'a> Base<'a> {
@@ -82,17 +82,20 @@ impl<'a> Base<'a> {
         let text: TextConfig = model.config(Component::TextEncoder)?;
         let scheduler = model.scheduler_json()?;
         if unet.class_name.as_deref().is_some_and(|name| name != "UNet2DConditionModel")
-            || unet.addition_embed_type.is_some()
-            || model.folder().is_some_and(|folder| folder.component("text_encoder_2").exists())
+            || unet.addition_embed_type.is_some() != model.is_sdxl()
         {
             bail!(
-                "the model in {} is not of Stable Diffusion 1.x or 2.x, which are all that can be exported",
+                "the model in {} is not of Stable Diffusion 1.x, 2.x or XL, which are all that can be exported",
                 model.path().display()
             );
         }
+        let family = match model.is_sdxl() {
+            true => Family::Sdxl,
+            false => Family::of_activation(text.hidden_act.as_deref(), model.path())?,
+        };
         Ok(Self {
             model,
-            family: Family::of_activation(text.hidden_act.as_deref(), model.path())?,
+            family,
             predicts_velocity: scheduler.get("prediction_type").and_then(Value::as_str) == Some("v_prediction"),
             resolution: model.image_size()?,
         })

@@ -1,7 +1,7 @@
 //! A model's networks, and the layout in which the original code keeps them in one file.
 
 use anyhow::{Context, Result, ensure};
-use model_files::names::{Names, TEXT, UNET, VAE, unet, vae};
+use model_files::names::{Names, SDXL_OPEN_CLIP, TEXT, UNET, VAE, unet, vae};
 use model_files::{BaseModel, Component};
 use tch::{Kind, Tensor};
 use weights::{Archive, Tensors, is_training_state};
@@ -9,7 +9,7 @@ use weights::{Archive, Tensors, is_training_state};
 use crate::base::{Base, Replaced, Unet};
 use crate::family::Family;
 use crate::names::renamed;
-use crate::open_clip;
+use crate::open_clip::{self, PROJECTION};
 
 /// The embeddings of all tokens.
 const TOKEN_TABLE: &str = "text_model.embeddings.token_embedding.weight";
@@ -25,6 +25,8 @@ pub struct Components {
     pub vae: Tensors,
     /// The text encoder, with names below `text_model.` and without its constant `position_ids`.
     pub text_encoder: Tensors,
+    /// SDXL's second one, with its `text_projection.weight`.
+    pub text_encoder_2: Option<Tensors>,
 }
 
 /// Handles to the same tensors.
@@ -67,16 +69,20 @@ impl Components {
                 None => read(Component::TextEncoder)?,
                 Some(tensors) => of_model(copied(tensors)),
             }),
+            text_encoder_2: match base.family {
+                Family::Sdxl => Some(with_projection(read(Component::TextEncoder2)?)),
+                Family::V1 | Family::V2 => None,
+            },
         })
     }
 
     /// The same without the padding of the text encoder's table: its rows from `tokens` on.
     pub(crate) fn without_padding(mut self, tokens: Option<i64>) -> Self {
-        if let (Some(tokens), Some(table)) = (tokens, self.text_encoder.get_mut(TOKEN_TABLE))
-            && table.dim() == 2
-            && table.size()[0] > tokens
-        {
-            *table = table.narrow(0, 0, tokens);
+        let encoders = [Some(&mut self.text_encoder), self.text_encoder_2.as_mut()];
+        for table in encoders.into_iter().flatten().filter_map(|encoder| encoder.get_mut(TOKEN_TABLE)) {
+            if let Some(tokens) = tokens.filter(|tokens| table.dim() == 2 && table.size()[0] > *tokens) {
+                *table = table.narrow(0, 0, tokens);
+            }
         }
         self
     }
@@ -92,11 +98,13 @@ impl Components {
             *tensor = tensor.unsqueeze(-1).unsqueeze(-1);
         }
         let text_encoder = match self.family {
-            Family::V1 => self.text_encoder,
+            Family::V1 | Family::Sdxl => self.text_encoder,
             Family::V2 => open_clip::from_diffusers(self.text_encoder)?,
         };
+        let second = self.text_encoder_2.map(open_clip::from_diffusers_whole).transpose()?;
         let networks = [(UNET, unet), (VAE, vae), (self.family.text_prefix(), text_encoder)];
-        let all = networks.into_iter().flat_map(|(prefix, network)| network.into_iter().map(move |t| (prefix, t)));
+        let networks = networks.into_iter().chain(second.map(|second| (SDXL_OPEN_CLIP, second)));
+        let all = networks.flat_map(|(prefix, network)| network.into_iter().map(move |t| (prefix, t)));
         all.map(|(prefix, (name, tensor))| {
             let name = format!("{prefix}{name}");
             let tensor = converted(&tensor, kind).with_context(|| format!("cannot convert {name}"))?;
@@ -119,8 +127,8 @@ impl Components {
             );
             Ok(network)
         };
-        let is_v2 = tensors.keys().any(|name| name.starts_with(Family::V2.text_prefix()));
-        let family = if is_v2 { Family::V2 } else { Family::V1 };
+        let is_of = |family: &Family| tensors.keys().any(|name| name.starts_with(family.text_prefix()));
+        let family = [Family::V2, Family::Sdxl].into_iter().find(is_of).unwrap_or(Family::V1);
         let (unet, mut vae, text) = (below(UNET)?, below(VAE)?, below(family.text_prefix())?);
         for tensor in vae.iter_mut().filter(|(name, t)| vae::is_convolution(name) && t.dim() == 4).map(|(_, t)| t) {
             *tensor = tensor.squeeze_dim(-1).squeeze_dim(-1);
@@ -131,8 +139,12 @@ impl Components {
             unet: renamed(unet, "the U-Net", unet::of_ldm, Names::to_diffusers)?,
             vae: renamed(vae, "the VAE", vae::of_ldm, Names::to_diffusers)?,
             text_encoder: match family {
-                Family::V1 => text_encoder(text),
+                Family::V1 | Family::Sdxl => text_encoder(text),
                 Family::V2 => open_clip::to_diffusers(text)?,
+            },
+            text_encoder_2: match family {
+                Family::V1 | Family::V2 => None,
+                Family::Sdxl => Some(open_clip::to_diffusers_whole(below(SDXL_OPEN_CLIP)?)?),
             },
         })
     }
@@ -153,6 +165,12 @@ fn text_encoder(tensors: Tensors) -> Tensors {
         !unused.iter().filter_map(below).any(|rest| rest.is_empty() || rest.starts_with('.'))
     });
     tensors
+}
+
+/// The same of SDXL's second one.
+fn with_projection(mut tensors: Tensors) -> Tensors {
+    let projection = tensors.remove_entry(PROJECTION);
+    text_encoder(tensors).into_iter().chain(projection).collect()
 }
 
 /// The tensor in another dtype, if that can hold its values.

@@ -6,7 +6,11 @@ use anyhow::{Context, Result, bail, ensure};
 use tch::{Kind, Tensor};
 use weights::{Archive, OpenError};
 
-/// Writes `{placeholder: rows}`, where `rows` are the token's embeddings [vectors, width].
+/// The names of a token's embeddings for SDXL's two text encoders, as ComfyUI, diffusers and kohya's scripts know them.
+const SDXL: [&str; 2] = ["clip_l", "clip_g"];
+
+/// Writes `{placeholder: rows}`, where `rows` are the token's embeddings [vectors, width]; for SDXL, of whose text encoders they have
+/// the widths `widths`, `{clip_l: ..., clip_g: ...}`.
 ///
 /// diffusers' `load_textual_inversion` takes the token's name from the tensor's; A1111's web UI and ComfyUI take it from
 /// the file's. For programs that know a file by its tensor's name, give `form.key(placeholder)` of an
@@ -14,9 +18,37 @@ use weights::{Archive, OpenError};
 ///
 /// # Errors
 /// When `rows` are not embeddings, or the file cannot be written.
-pub fn save_embeddings(path: &Path, placeholder: &str, rows: &Tensor) -> Result<()> {
-    check_rows(&format!("the embedding of {placeholder}"), rows, rows.size().last().copied().unwrap_or(0))?;
-    weights::save(path, [(placeholder, rows)])
+pub fn save_embeddings(path: &Path, placeholder: &str, rows: &Tensor, widths: &[i64]) -> Result<()> {
+    check_rows(&format!("the embedding of {placeholder}"), rows, widths.iter().sum())?;
+    match *widths {
+        [first, second] => {
+            let [of_first, of_second] = [(0, first), (first, second)].map(|(at, width)| rows.narrow(1, at, width));
+            weights::save(path, [(SDXL[0], &of_first.contiguous()), (SDXL[1], &of_second.contiguous())])
+        }
+        _ => weights::save(path, [(placeholder, rows)]),
+    }
+}
+
+/// The embeddings [vectors, width] of a token in `archive`: a tensor of its name, or SDXL's two beside each other.
+///
+/// # Errors
+/// When a tensor cannot be read, or SDXL's two do not belong together.
+pub fn embedding_in(archive: &Archive, placeholder: &str) -> Result<Option<Tensor>> {
+    if let Some(rows) = archive.tensor(placeholder)? {
+        return Ok(Some(rows));
+    }
+    let [Some(first), Some(second)] = [archive.tensor(SDXL[0])?, archive.tensor(SDXL[1])?] else { return Ok(None) };
+    let two = |rows: Tensor| if rows.dim() == 1 { rows.unsqueeze(0) } else { rows };
+    let (first, second) = (two(first), two(second));
+    ensure!(
+        first.dim() == 2 && second.dim() == 2 && first.size()[0] == second.size()[0],
+        "{} and {} have shapes {:?} and {:?}, but are of the same token",
+        SDXL[0],
+        SDXL[1],
+        first.size(),
+        second.size()
+    );
+    Ok(Some(Tensor::cat(&[first, second], 1)))
 }
 
 /// The name of an embedding in prompts of A1111's web UI: that of its file. In ComfyUI `embedding:` stands before it.
@@ -24,8 +56,8 @@ pub fn name_in_prompts(file: &Path) -> String {
     file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Reads the embedding of a token for a model whose text encoder has width `expected_width`: the token's name and its
-/// embeddings [vectors, width] in f32.
+/// Reads the embedding of a token for a model whose text encoder has the width `widths[0]`, or for SDXL with its two widths: the
+/// token's name and its embeddings [vectors, width] in f32, SDXL's beside each other.
 ///
 /// Files with a single tensor are understood, whatever it is called, and those of kohya's scripts (`emb_params`), of
 /// OneTrainer (`emp_params`) and with `clip_l` alone. Where the tensor's name says nothing, the token's name is the file's,
@@ -33,7 +65,7 @@ pub fn name_in_prompts(file: &Path) -> String {
 ///
 /// # Errors
 /// When the file cannot be read, holds something else, or belongs to a model of another family.
-pub fn load_embeddings(path: &Path, expected_width: i64) -> Result<(String, Tensor)> {
+pub fn load_embeddings(path: &Path, widths: &[i64]) -> Result<(String, Tensor)> {
     /// Names that do not name a token.
     const GENERIC: [&str; 4] = ["emb_params", "emp_params", "clip_l", "*"];
     let shown = path.display();
@@ -46,9 +78,19 @@ pub fn load_embeddings(path: &Path, expected_width: i64) -> Result<(String, Tens
     };
     let names: Vec<&str> = archive.shapes().map(|(name, _)| name).collect();
     let name = match names[..] {
-        ["clip_g", "clip_l"] => bail!(
+        ["clip_g", "clip_l"] if widths.len() == 1 => bail!(
             "{shown} holds an embedding for the two text encoders of Stable Diffusion XL (clip_l, clip_g), but this \
              model has one; use an embedding for Stable Diffusion 1.x or 2.x"
+        ),
+        ["clip_g", "clip_l"] => {
+            let rows = embedding_in(&archive, "clip_l and clip_g").with_context(|| shown.to_string())?;
+            let rows = rows.with_context(|| format!("{shown} has no embedding"))?;
+            check_rows(&shown.to_string(), &rows, widths.iter().sum())?;
+            return Ok((name_in_prompts(path), rows.to_kind(Kind::Float)));
+        }
+        _ if widths.len() == 2 => bail!(
+            "{shown} holds no embedding for SDXL, which has two text encoders and needs the tensors clip_l and clip_g; use an \
+             embedding that was learned for SDXL"
         ),
         ["emp_params_out"] => bail!(
             "{shown} holds an embedding that OneTrainer learned for the text encoder's output (emp_params_out), which \
@@ -67,7 +109,7 @@ pub fn load_embeddings(path: &Path, expected_width: i64) -> Result<(String, Tens
     };
     let tensor = archive.tensor(name)?.with_context(|| format!("{shown} has no tensor {name}"))?;
     let rows = if tensor.dim() == 1 { tensor.unsqueeze(0) } else { tensor };
-    check_rows(&shown.to_string(), &rows, expected_width)?;
+    check_rows(&shown.to_string(), &rows, widths.iter().sum())?;
     let token = if GENERIC.contains(&name) { name_in_prompts(path) } else { name.to_owned() };
     Ok((token, rows.to_kind(Kind::Float)))
 }
@@ -95,6 +137,7 @@ fn with_family(width: i64) -> String {
     match width {
         768 => "768 (Stable Diffusion 1.x)".to_owned(),
         1024 => "1024 (Stable Diffusion 2.x)".to_owned(),
+        2048 => "2048 (SDXL)".to_owned(),
         other => other.to_string(),
     }
 }

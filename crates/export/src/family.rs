@@ -1,9 +1,9 @@
-//! The two families of Stable Diffusion models that have a single-file layout.
+//! The families of Stable Diffusion models.
 
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use model_files::names::{CLIP, OPEN_CLIP};
+use model_files::names::{CLIP, OPEN_CLIP, SDXL_CLIP};
 
 /// Which text encoder a model has, and so which layout its single file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub enum Family {
     V1,
     /// Stable Diffusion 2.x: OpenCLIP ViT-H/14 without its last layer.
     V2,
+    /// SDXL: CLIP ViT-L/14 and OpenCLIP ViT-bigG/14, both without their last layers.
+    Sdxl,
 }
 
 impl Family {
@@ -28,11 +30,12 @@ impl Family {
         }
     }
 
-    /// The prefix of the text encoder's names in a single file.
+    /// The prefix of the text encoder's names in a single file; of SDXL the first one's.
     pub(crate) fn text_prefix(self) -> &'static str {
         match self {
             Self::V1 => CLIP,
             Self::V2 => OPEN_CLIP,
+            Self::Sdxl => SDXL_CLIP,
         }
     }
 }

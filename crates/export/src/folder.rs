@@ -9,6 +9,7 @@ use tch::Tensor;
 use weights::{Archive, read_config};
 
 use crate::base::{Base, Replaced, Unet};
+use crate::family::Family;
 use crate::staging::{copy_file, copy_folder, is_weights, new_folder, new_subfolder};
 use crate::text_encoder::{self, load_as_f32};
 
@@ -76,7 +77,7 @@ fn from_folder(
                 copy_folder(&from, &to, |name| !is_weights(name))?;
                 weights::save(&to.join(Component::Unet.weights_file()), *tensors)?;
             }
-            ("text_encoder" | "tokenizer", _) if changed => {}
+            ("text_encoder" | "tokenizer" | "text_encoder_2" | "tokenizer_2", _) if changed => {}
             _ => copy_component(&from, &to)?,
         }
         let config = to.join("config.json");
@@ -109,18 +110,18 @@ fn copy_component(from: &Path, to: &Path) -> Result<()> {
 /// Writes a single file's components; tokenizer and text encoder only where they are not `changed`.
 fn from_single_file(model: &BaseModel, out: &Path, unet: Option<Unet>, changed: bool) -> Result<()> {
     let write_json = |path: &Path, json: &Map<String, Value>| atomic::write(path, serde_json::to_vec_pretty(json)?);
-    for component in Component::ALL {
+    for &component in model.components() {
         let to = out.join(component.folder());
         match (component, &unet) {
             (Component::Unet, Some(Unet::Folder(folder))) => {
                 copy_folder(folder, &to, |_| true)?;
                 continue;
             }
-            (Component::TextEncoder, _) if changed => continue,
+            (Component::TextEncoder | Component::TextEncoder2, _) if changed => continue,
             _ => new_subfolder(&to)?,
         }
         let mut config = model.config(component)?;
-        if component == Component::TextEncoder {
+        if matches!(component, Component::TextEncoder | Component::TextEncoder2) {
             load_as_f32(&mut config);
         }
         write_json(&to.join("config.json"), &config)?;
@@ -132,6 +133,9 @@ fn from_single_file(model: &BaseModel, out: &Path, unet: Option<Unet>, changed: 
     }
     if !changed {
         model.tokenizer()?.save(out.join("tokenizer"))?;
+        if model.is_sdxl() {
+            model.second_tokenizer()?.save(out.join("tokenizer_2"))?;
+        }
     }
     new_subfolder(&out.join("scheduler"))?;
     write_json(&out.join("scheduler/scheduler_config.json"), &model.scheduler_json()?)
@@ -163,7 +167,16 @@ fn model_index(base: &Base) -> Result<Map<String, Value>> {
             "unet": ["diffusers", "UNet2DConditionModel"],
             "vae": ["diffusers", "AutoencoderKL"],
         });
-        serde_json::from_value(index)?
+        let mut index: Map<String, Value> = serde_json::from_value(index)?;
+        if base.family == Family::Sdxl {
+            index.extend([
+                ("_class_name".to_owned(), json!("StableDiffusionXLPipeline")),
+                ("force_zeros_for_empty_prompt".to_owned(), json!(true)),
+                ("text_encoder_2".to_owned(), json!(["transformers", "CLIPTextModelWithProjection"])),
+                ("tokenizer_2".to_owned(), json!(["transformers", "CLIPTokenizer"])),
+            ]);
+        }
+        index
     };
     // A single file's are all written.
     let is_there = |name: &str| base.model.folder().is_none_or(|folder| folder.component(name).is_dir());
@@ -178,7 +191,8 @@ fn model_index(base: &Base) -> Result<Map<String, Value>> {
         }
         index.insert(name, json!([null, null]));
     }
-    if !index.get("safety_checker").is_some_and(is_component) {
+    // SDXL has none.
+    if base.family != Family::Sdxl && !index.get("safety_checker").is_some_and(is_component) {
         for name in ["feature_extractor", "safety_checker"] {
             index.entry(name).or_insert(json!([null, null]));
         }

@@ -21,7 +21,7 @@ mod text_encoder;
 pub use base::{Replaced, Unet, notes};
 pub use components::Components;
 pub use custom_diffusion::{is_custom_diffusion, load_custom_diffusion, save_custom_diffusion};
-pub use embeddings::{load_embeddings, name_in_prompts, save_embeddings};
+pub use embeddings::{embedding_in, load_embeddings, name_in_prompts, save_embeddings};
 pub use family::Family;
 pub use folder::{USAGE, diffusers_folder};
 pub use single_file::{SingleFile, single_file};

@@ -33,7 +33,7 @@ impl Default for SingleFile<'_> {
 /// this width for Stable Diffusion 2.1 at 768 pixels, which predicts something else. Its metadata follow the Stability AI model metadata standard (ModelSpec).
 ///
 /// # Errors
-/// When the model is of another family than Stable Diffusion 1.x and 2.x or has tokens of its own, a component is missing,
+/// When the model is of another family than Stable Diffusion 1.x, 2.x and XL or has tokens of its own, a component is missing,
 /// the U-Net does not belong to it, `out` exists, or it cannot be written.
 pub fn single_file(base: &BaseModel, out: &Path, replaced: &Replaced, format: &SingleFile) -> Result<()> {
     ensure!(
@@ -56,6 +56,7 @@ pub fn single_file(base: &BaseModel, out: &Path, replaced: &Replaced, format: &S
         (Family::V1, true) => ("stable-diffusion-v1", "v"),
         (Family::V2, false) => ("stable-diffusion-v2-512", "epsilon"),
         (Family::V2, true) => ("stable-diffusion-v2-768-v", "v"),
+        (Family::Sdxl, velocity) => ("stable-diffusion-xl-v1-base", if velocity { "v" } else { "epsilon" }),
     };
     let mut metadata = vec![
         ("modelspec.sai_model_spec", "1.0.0"),

@@ -16,43 +16,70 @@ use crate::staging::{copy_folder, is_weights, new_subfolder};
 /// The table's name as the published files and as transformers 5 have it.
 const TABLES: [&str; 2] = ["text_model.embeddings.token_embedding.weight", "embeddings.token_embedding.weight"];
 
-/// Writes `tokenizer` and `text_encoder` of the model in `base` to `out`: with the `trained` parameters in place of its own
-/// where they are given, and with the tokens added, each its name and its embedding(s) [vectors, width]. The text encoder is written
-/// in f32.
+/// Writes the tokenizers and the text encoders of the model in `base` to `out`: with the `trained` parameters in place of the first
+/// one's where they are given, and with the tokens added, each its name and its embedding(s) [vectors, width]; of SDXL, whose are as
+/// wide as both text encoders together, each gets its columns. The text encoders are written in f32.
 pub(crate) fn write(
     base: &BaseModel,
     out: &Path,
     trained: Option<&Tensors>,
     embeddings: &[(&str, &Tensor)],
 ) -> Result<()> {
-    let mut tokenizer = base.tokenizer()?;
-    let mut config: Map<String, Value> = base.config(Component::TextEncoder)?;
-    let mut tensors = match trained {
-        Some(trained) => copied(trained),
-        None => base.archive(Component::TextEncoder)?.tensors()?,
-    };
+    let widths = base.token_widths()?;
     for (placeholder, rows) in embeddings {
-        add_token(base, &mut tokenizer, &mut tensors, placeholder, rows)?;
+        check_rows(&format!("the embedding of {placeholder}"), rows, widths.iter().sum())?;
     }
-    tokenizer.save(out.join("tokenizer"))?;
-    if let Some(table) = TABLES.iter().find_map(|name| tensors.get(*name)) {
-        config.insert("vocab_size".to_owned(), table.size()[0].into());
-    }
-    // Learned rows are f32, and no other dtype holds all of them and all of the base model's.
-    for tensor in tensors.values_mut().filter(|tensor| tensor.is_floating_point()) {
-        *tensor = libtorch::catch(|| tensor.to_kind(Kind::Float))?;
-    }
-    load_as_f32(&mut config);
-    let out = out.join("text_encoder");
-    match base.folder() {
-        Some(folder) => {
-            let folder = folder.component("text_encoder");
-            copy_folder(&folder, &out, |name| name != "config.json" && !is_weights(name))?;
+    let columns = |(at, width): (i64, i64)| -> Vec<(&str, Tensor)> {
+        embeddings.iter().map(|(placeholder, rows)| (*placeholder, rows.narrow(1, at, width))).collect()
+    };
+    let first = Encoder { base, component: Component::TextEncoder, tokenizer: base.tokenizer()?, folder: "tokenizer" };
+    first.write(out, trained, &columns((0, widths[0])))?;
+    let Some(width) = widths.get(1) else { return Ok(()) };
+    let tokenizer = base.second_tokenizer()?;
+    let second = Encoder { base, component: Component::TextEncoder2, tokenizer, folder: "tokenizer_2" };
+    second.write(out, None, &columns((widths[0], *width)))
+}
+
+/// A text encoder and its tokenizer.
+struct Encoder<'a> {
+    base: &'a BaseModel,
+    component: Component,
+    tokenizer: Tokenizer,
+    /// The tokenizer's.
+    folder: &'static str,
+}
+
+impl Encoder<'_> {
+    fn write(self, out: &Path, trained: Option<&Tensors>, embeddings: &[(&str, Tensor)]) -> Result<()> {
+        let Self { base, component, mut tokenizer, folder } = self;
+        let mut config: Map<String, Value> = base.config(component)?;
+        let mut tensors = match trained {
+            Some(trained) => copied(trained),
+            None => base.archive(component)?.tensors()?,
+        };
+        for (placeholder, rows) in embeddings {
+            add_token(base, &mut tokenizer, &mut tensors, placeholder, rows)?;
         }
-        None => new_subfolder(&out)?,
+        tokenizer.save(out.join(folder))?;
+        if let Some(table) = TABLES.iter().find_map(|name| tensors.get(*name)) {
+            config.insert("vocab_size".to_owned(), table.size()[0].into());
+        }
+        // Learned rows are f32, and no other dtype holds all of them and all of the base model's.
+        for tensor in tensors.values_mut().filter(|tensor| tensor.is_floating_point()) {
+            *tensor = libtorch::catch(|| tensor.to_kind(Kind::Float))?;
+        }
+        load_as_f32(&mut config);
+        let out = out.join(component.folder());
+        match base.folder() {
+            Some(folder) => {
+                let folder = folder.component(component.folder());
+                copy_folder(&folder, &out, |name| name != "config.json" && !is_weights(name))?;
+            }
+            None => new_subfolder(&out)?,
+        }
+        atomic::write(&out.join("config.json"), serde_json::to_vec_pretty(&config)?)?;
+        weights::save(&out.join(component.weights_file()), &tensors)
     }
-    atomic::write(&out.join("config.json"), serde_json::to_vec_pretty(&config)?)?;
-    weights::save(&out.join("model.safetensors"), &tensors)
 }
 
 /// Adds the token `placeholder` with the embedding(s) `rows` [vectors, width].

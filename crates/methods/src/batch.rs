@@ -1,5 +1,6 @@
 //! One batch.
 
+use sampling::SizeConditioning;
 use tch::Tensor;
 
 /// One batch with all its randomness.
@@ -18,6 +19,8 @@ pub struct Batch {
     pub prompts: Vec<String>,
     /// Those of the class images, as many; none without prior preservation.
     pub class_prompts: Vec<String>,
+    /// Of each sample the sizes of its photo and its crop. SDXL alone reads them; of other models there may be none.
+    pub sizes: Vec<SizeConditioning>,
     /// The latents of another photo of each sample's subject, as `latents`; none where the model looks at none.
     pub references: Option<Tensor>,
     /// What the method draws for it: see [`Method::draw`](crate::Method::draw).

@@ -39,6 +39,9 @@ impl Learned {
     /// # Errors
     /// When the token exists already, the word is not in the vocabulary, or a prompt is too long.
     pub fn start(pipeline: &mut Pipeline, config: &TrainConfig) -> Result<Self> {
+        if config.phases.values().any(|phase| phase.trains.contains_key(&Group::TextEncoder)) {
+            pipeline.refuse_sdxl("training the text encoder (trains.text_encoder)")?;
+        }
         let placeholder = config.placeholder.clone();
         let (mut embedding, mut more) = (None, Vec::new());
         if config.new_token {
@@ -101,7 +104,6 @@ pub fn initial_embedding(pipeline: &Pipeline, config: &TrainConfig, concept: &Co
         Category::First => &ids[..1],
         Category::Mean => ids,
     };
-    let rows = tch::no_grad(|| pipeline.text_encoder.embed(&Tensor::from_slice(ids).unsqueeze(0)))?;
-    let mean = rows.to_kind(Kind::Float).mean_dim([1i64].as_slice(), false, Kind::Float);
+    let mean = pipeline.token_embeddings(ids)?.mean_dim([0i64].as_slice(), true, Kind::Float);
     Ok(mean.repeat([config.vectors as i64, 1]))
 }

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use anyhow::Result;
 use runs::{Phase, TrainConfig};
-use sampling::Pipeline;
+use sampling::{Pipeline, PromptEmbeds};
 use tch::{Kind, Tensor};
 use unet::{AttentionObserver, KvCache};
 
@@ -97,9 +97,8 @@ pub struct Step<'a> {
     pub denoising: &'a Denoising,
     /// The batch.
     pub batch: &'a Batch,
-    /// The hidden states [prompts, positions, width] of the batch's prompts: one for all samples or one for each; with prior
-    /// preservation the class noun's follow, as many.
-    pub encoder_hidden_states: &'a Tensor,
+    /// The batch's prompts, encoded: one for all samples or one for each; with prior preservation the class noun's follow, as many.
+    pub prompt_embeds: &'a PromptEmbeds,
 }
 
 impl Step<'_> {
@@ -118,15 +117,17 @@ impl Step<'_> {
         self.pipeline.unet.forward_cached(&noisy, &self.batch.timesteps, &text, observer)
     }
 
-    /// The keys and values of the hidden states: one text for all samples, or one for each.
+    /// The keys and values of the prompts: of one for all samples, or of one for each.
     ///
     /// # Errors
     /// What the U-Net refuses.
     pub fn project(&self, dtype: Kind) -> Result<KvCache> {
-        let (size, prompts) = (self.batch.latents.size()[0], self.encoder_hidden_states.size()[0]);
-        let text = self.encoder_hidden_states.to_kind(dtype);
-        let text = if prompts == 1 { text } else { text.repeat_interleave_self_int(size / prompts, 0, None) };
-        self.pipeline.unet.project(&text)
+        let (size, prompts) = (self.batch.latents.size()[0], self.prompt_embeds.prompts());
+        let embeds = self.prompt_embeds.map(|tensor| {
+            let tensor = tensor.to_kind(dtype);
+            if prompts == 1 { tensor } else { tensor.repeat_interleave_self_int(size / prompts, 0, None) }
+        });
+        self.pipeline.project(&embeds, &self.batch.sizes)
     }
 
     /// The loss `diffusion` of a prediction: the mean squared error; with prior preservation also `prior`, that of the class

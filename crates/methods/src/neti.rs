@@ -35,6 +35,7 @@ impl Method for NeTi {
 
     fn install(&self, pipeline: &mut Pipeline, config: &TrainConfig) -> Result<Learned> {
         check(config)?;
+        pipeline.refuse_sdxl("the method neti")?;
         ensure!(pipeline.subject().is_none(), "this pipeline has learned a subject already; load the base model again");
         let row = initial_embedding(pipeline, config, &config.concepts()[0])?;
         let norm = f64::try_from(row.norm())?;
@@ -59,7 +60,7 @@ impl Method for NeTi {
     }
 
     fn text(&self, step: &Step<'_>, dtype: Kind) -> Result<KvCache> {
-        let Step { pipeline, learned, batch, encoder_hidden_states, .. } = step;
+        let Step { pipeline, learned, batch, prompt_embeds, .. } = step;
         let mapper = learned.mapper.as_ref().context("NeTI has no mapper")?;
         let (samples, prompts) = (step.samples(), batch.prompts.len() as i64);
         let ids = pipeline.prompt_ids(&batch.prompts)?;
@@ -72,7 +73,7 @@ impl Method for NeTi {
             dtype: Kind::Float,
         };
         // What does not name the subject is the same in all layers.
-        let class = encoder_hidden_states.narrow(0, prompts, batch.class_prompts.len() as i64);
+        let class = prompt_embeds.hidden_states.narrow(0, prompts, batch.class_prompts.len() as i64);
         let class = (!batch.class_prompts.is_empty()).then(|| for_each(&class));
         let span = tracing::trace_span!("text_encoder").entered();
         let texts = mapper.texts(&pipeline.text_encoder, &texts, batch.drawn.as_ref())?;

@@ -40,6 +40,7 @@ impl Method for ViCo {
 
     fn install(&self, pipeline: &mut Pipeline, config: &TrainConfig) -> Result<Learned> {
         check(config)?;
+        pipeline.refuse_sdxl("the method vico")?;
         let seed = random::derive(config.seed, "image cross-attention", 0);
         let blocks = ImageAttention::new(&pipeline.unet, seed, pipeline.placement().1)?;
         let learned = Learned::start(pipeline, config)?;

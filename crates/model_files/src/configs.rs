@@ -11,6 +11,8 @@ pub(crate) enum Family {
     V1,
     /// Stable Diffusion 2.x: OpenCLIP ViT-H/14.
     V2,
+    /// SDXL: CLIP ViT-L/14 and OpenCLIP ViT-bigG/14.
+    Sdxl,
 }
 
 /// The JSON of each component's config.
@@ -19,11 +21,16 @@ pub(crate) struct Configs {
     pub(crate) unet: Map<String, Value>,
     pub(crate) vae: Map<String, Value>,
     pub(crate) text_encoder: Map<String, Value>,
+    /// SDXL's second one.
+    pub(crate) text_encoder_2: Option<Map<String, Value>>,
     pub(crate) scheduler: Map<String, Value>,
 }
 
 /// The configs of a family's model that predicts `prediction` and was trained on images of `image_size` pixels.
 pub(crate) fn published(family: Family, prediction: PredictionType, image_size: i64) -> Configs {
+    if family == Family::Sdxl {
+        return sdxl(prediction, image_size);
+    }
     let v2 = family == Family::V2;
     let velocity = prediction == PredictionType::VPrediction;
     let unet = json!({
@@ -93,9 +100,72 @@ pub(crate) fn published(family: Family, prediction: PredictionType, image_size: 
         "steps_offset": 1,
         "trained_betas": null,
     });
-    let [unet, vae, text_encoder, scheduler] = [unet, vae, text_encoder, scheduler].map(|config| match config {
+    let [unet, vae, text_encoder, scheduler] = [unet, vae, text_encoder, scheduler].map(map);
+    Configs { unet, vae, text_encoder, text_encoder_2: None, scheduler }
+}
+
+fn map(config: Value) -> Map<String, Value> {
+    match config {
         Value::Object(map) => map,
         _ => Map::new(),
-    });
-    Configs { unet, vae, text_encoder, scheduler }
+    }
+}
+
+/// Those of SDXL 1.0.
+fn sdxl(prediction: PredictionType, image_size: i64) -> Configs {
+    // What it has in common with the others.
+    let Configs { unet, vae, text_encoder, .. } = published(Family::V1, PredictionType::Epsilon, image_size);
+    let with = |mut config: Map<String, Value>, changes: Value| {
+        config.extend(map(changes));
+        config
+    };
+    Configs {
+        unet: with(
+            unet,
+            json!({
+                "addition_embed_type": "text_time",
+                "addition_time_embed_dim": 256,
+                "attention_head_dim": [5, 10, 20],
+                "block_out_channels": [320, 640, 1280],
+                "cross_attention_dim": 2048,
+                "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+                "projection_class_embeddings_input_dim": 2816,
+                "transformer_layers_per_block": [1, 2, 10],
+                "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+                "use_linear_projection": true,
+            }),
+        ),
+        vae: with(vae, json!({ "force_upcast": true, "sample_size": 1024, "scaling_factor": 0.13025 })),
+        text_encoder_2: Some(with(
+            text_encoder.clone(),
+            json!({
+                "architectures": ["CLIPTextModelWithProjection"],
+                "hidden_act": "gelu",
+                "hidden_size": 1280,
+                "intermediate_size": 5120,
+                "num_attention_heads": 20,
+                "num_hidden_layers": 32,
+                "pad_token_id": 1,
+                "projection_dim": 1280,
+            }),
+        )),
+        text_encoder,
+        scheduler: map(json!({
+            "_class_name": "EulerDiscreteScheduler",
+            "beta_end": 0.012,
+            "beta_schedule": "scaled_linear",
+            "beta_start": 0.00085,
+            "clip_sample": false,
+            "interpolation_type": "linear",
+            "num_train_timesteps": 1000,
+            "prediction_type": prediction.to_string(),
+            "sample_max_value": 1.0,
+            "set_alpha_to_one": false,
+            "skip_prk_steps": true,
+            "steps_offset": 1,
+            "timestep_spacing": "leading",
+            "trained_betas": null,
+            "use_karras_sigmas": false,
+        })),
+    }
 }

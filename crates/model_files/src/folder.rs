@@ -8,12 +8,15 @@ use serde::Deserialize;
 /// The size of latents where a config does not tell: 512 pixels, as Stable Diffusion 1.x and 2.x-base were trained.
 pub const DEFAULT_SAMPLE_SIZE: i64 = 64;
 
+/// What only SDXL has.
+const SECOND: &str = "text_encoder_2";
+
 /// A folder with one sub-folder per component, each with its config and weights.
 #[derive(Debug, Clone)]
 pub struct ModelFolder(PathBuf);
 
 impl ModelFolder {
-    /// Checks that the folder looks like a Stable Diffusion model.
+    /// Checks that the folder looks like a Stable Diffusion model: 1.x, 2.x or SDXL.
     ///
     /// # Errors
     /// Says what is missing, and what the folder seems to be instead.
@@ -29,6 +32,12 @@ impl ModelFolder {
                 "{shown} is a file, but --model wants a folder in the diffusers layout (unet/, vae/, text_encoder/, ...)"
             );
         }
+        if path.join(SECOND).exists() && !path.join("text_encoder").exists() {
+            bail!(
+                "{shown} is SDXL's refiner (it has a {SECOND}, but no text_encoder), which refines images of SDXL's base model; \
+                 give the folder of the base model"
+            );
+        }
         let missing: Vec<&str> = NEEDED.into_iter().filter(|name| !path.join(name).exists()).collect();
         if path.join("config.json").exists() && missing.len() == NEEDED.len() {
             bail!(
@@ -38,13 +47,18 @@ impl ModelFolder {
         if !missing.is_empty() {
             bail!("{shown} is not a complete model in the diffusers layout: it has no {}", missing.join(", no "));
         }
-        if path.join("text_encoder_2").exists() {
-            bail!(
-                "{shown} is Stable Diffusion XL (it has a text_encoder_2), and only 1.x and 2.x can be used; the U-Net alone can be \
-                 loaded by the crate unet"
-            );
+        if path.join(SECOND).exists() {
+            const NEEDED: [&str; 2] = ["text_encoder_2/config.json", "tokenizer_2"];
+            if let Some(missing) = NEEDED.into_iter().find(|name| !path.join(name).exists()) {
+                bail!("{shown} is SDXL, since it has a {SECOND}, but not complete: it has no {missing}");
+            }
         }
         Ok(Self(path.to_owned()))
+    }
+
+    /// Whether it is SDXL, which has two text encoders.
+    pub fn is_sdxl(&self) -> bool {
+        self.0.join(SECOND).exists()
     }
 
     /// The folder itself.
@@ -65,6 +79,11 @@ impl ModelFolder {
         let unet = weights::read_config(&self.component("unet").join("config.json"))?;
         let vae = weights::read_config(&self.component("vae").join("config.json"))?;
         Ok(image_size(&unet, &vae))
+    }
+
+    /// The index of its components, which not all folders have.
+    pub fn index(&self) -> PathBuf {
+        self.0.join("model_index.json")
     }
 
     /// The noise schedule's config.

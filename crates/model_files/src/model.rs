@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use scheduler::SchedulerConfig;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tch::{Device, Kind};
@@ -68,6 +69,19 @@ impl BaseModel {
         }
     }
 
+    /// Whether it is SDXL, which has two text encoders.
+    pub fn is_sdxl(&self) -> bool {
+        match &self.layout {
+            Layout::Folder(folder) => folder.is_sdxl(),
+            Layout::SingleFile(file) => file.is_sdxl(),
+        }
+    }
+
+    /// The networks that it has.
+    pub fn components(&self) -> &'static [Component] {
+        Component::of(self.is_sdxl())
+    }
+
     /// What the user should know of how a single file is read.
     pub fn notes(&self) -> &[String] {
         match &self.layout {
@@ -83,7 +97,10 @@ impl BaseModel {
     pub fn config<C: DeserializeOwned>(&self, component: Component) -> Result<C> {
         match &self.layout {
             Layout::Folder(folder) => weights::read_config(&folder.component(component.folder()).join("config.json")),
-            Layout::SingleFile(file) => of_map(file.config(component)).with_context(|| self.config_place(component)),
+            Layout::SingleFile(file) => {
+                let config = file.config(component).with_context(|| format!("there is no {}", self.config_place(component)))?;
+                of_map(config).with_context(|| self.config_place(component))
+            }
         }
     }
 
@@ -148,6 +165,30 @@ impl BaseModel {
         }
     }
 
+    /// SDXL's second tokenizer, which pads otherwise.
+    ///
+    /// # Errors
+    /// When it cannot be read, or the model is no SDXL.
+    pub fn second_tokenizer(&self) -> Result<Tokenizer> {
+        ensure!(self.is_sdxl(), "{} has no second tokenizer", self.path.display());
+        match &self.layout {
+            Layout::Folder(folder) => Ok(Tokenizer::load(folder.component(SECOND_TOKENIZER))?),
+            Layout::SingleFile(file) => file.second_tokenizer(),
+        }
+    }
+
+    /// Whether an absent negative prompt means zeros in place of the empty prompt's hidden states, as it does for SDXL unless its
+    /// `model_index.json` says otherwise (`force_zeros_for_empty_prompt`).
+    ///
+    /// # Errors
+    /// When `model_index.json` cannot be read.
+    pub fn zeros_for_no_prompt(&self) -> Result<bool> {
+        let Some(folder) = self.folder().filter(|folder| folder.is_sdxl()) else { return Ok(self.is_sdxl()) };
+        let path = folder.index();
+        let index: Map<String, Value> = if path.exists() { weights::read_config(&path)? } else { Map::new() };
+        Ok(index.get("force_zeros_for_empty_prompt").and_then(Value::as_bool).unwrap_or(true))
+    }
+
     /// The noise schedule and the model's own scheduler.
     ///
     /// # Errors
@@ -172,6 +213,16 @@ impl BaseModel {
         }
     }
 
+    /// The widths of a token's embedding, from the configs alone: that of the text encoder, of SDXL those of both.
+    ///
+    /// # Errors
+    /// When a config cannot be read.
+    pub fn token_widths(&self) -> Result<Vec<i64>> {
+        let encoders = [Component::TextEncoder, Component::TextEncoder2];
+        let encoders = encoders.into_iter().filter(|encoder| self.components().contains(encoder));
+        encoders.map(|encoder| Ok(self.config::<Width>(encoder)?.hidden_size)).collect()
+    }
+
     /// Height and width in pixels of the images that the model was trained for, from its configs alone.
     ///
     /// # Errors
@@ -190,12 +241,14 @@ impl BaseModel {
         let mut add = |name: String, file: PathBuf| files.insert(name, file);
         let (configs, tokenizer) = match &self.layout {
             Layout::Folder(folder) => {
-                for component in Component::ALL {
+                for &component in self.components() {
                     for file in self.archive(component)?.files() {
                         let name = file.file_name().unwrap_or_default().to_string_lossy();
                         add(format!("{}/{name}", component.folder()), file.to_owned());
                     }
                 }
+                let index = folder.is_sdxl().then(|| folder.index()).filter(|index| index.exists());
+                index.map(|index| add("model_index.json".to_owned(), index));
                 (Some((folder, "")), Some(folder.component("tokenizer")))
             }
             Layout::SingleFile(file) => {
@@ -203,18 +256,31 @@ impl BaseModel {
                 (file.config_folder().map(|folder| (folder, "configs/")), file.tokenizer_folder().map(Path::to_owned))
             }
         };
-        if let Some((folder, prefix)) = configs {
-            for name in Component::ALL.map(Component::folder) {
+        if let Some((folder, prefix)) = &configs {
+            for name in self.components().iter().map(|component| component.folder()) {
                 add(format!("{prefix}{name}/config.json"), folder.component(name).join("config.json"));
             }
             add(format!("{prefix}scheduler/scheduler_config.json"), folder.scheduler_config());
         }
-        let tokenizer = tokenizer.iter().flat_map(|folder| tokenizer::FILES.map(|name| (name, folder.join(name))));
-        for (name, file) in tokenizer.filter(|(_, file)| file.exists()) {
-            add(format!("tokenizer/{name}"), file);
+        let second = configs.map(|(folder, _)| (SECOND_TOKENIZER, folder.component(SECOND_TOKENIZER)));
+        let second = second.filter(|_| self.is_sdxl());
+        for (name, folder) in tokenizer.map(|folder| ("tokenizer", folder)).into_iter().chain(second) {
+            for (file, path) in tokenizer::FILES.map(|file| (file, folder.join(file))) {
+                if path.exists() {
+                    add(format!("{name}/{file}"), path);
+                }
+            }
         }
         Ok(files)
     }
+}
+
+const SECOND_TOKENIZER: &str = "tokenizer_2";
+
+/// What a text encoder's config says of its width.
+#[derive(Deserialize)]
+struct Width {
+    hidden_size: i64,
 }
 
 fn of_map<C: DeserializeOwned>(map: &Map<String, Value>) -> Result<C> {

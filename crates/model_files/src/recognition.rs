@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use weights::Archive;
 
-use crate::names::{CLIP, OPEN_CLIP, UNET, VAE};
+use crate::names::{CLIP, OPEN_CLIP, SDXL_CLIP, SDXL_OPEN_CLIP, UNET, VAE};
 
 /// Whose names the text encoder has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,19 +14,23 @@ pub(crate) enum TextLayout {
     Clip,
     /// OpenCLIP's, below [`OPEN_CLIP`].
     OpenClip,
+    /// SDXL's two: transformers' below [`SDXL_CLIP`] and OpenCLIP's below [`SDXL_OPEN_CLIP`].
+    Sdxl,
 }
 
 /// The first convolution of the U-Net, whose input channels tell variants apart.
 const CONV_IN: &str = "model.diffusion_model.input_blocks.0.0.weight";
 
-/// Makes sure that a file holds a Stable Diffusion 1.x or 2.x that makes images of prompts.
+/// Makes sure that a file holds a Stable Diffusion 1.x, 2.x or XL that makes images of prompts.
 ///
 /// # Errors
 /// Says what the file is instead, as far as its tensors tell.
 pub(crate) fn text_layout(path: &Path, archive: &Archive) -> Result<TextLayout> {
     let any = |prefix: &str| archive.shapes().any(|(name, _)| name.starts_with(prefix));
     let (unet, vae) = (any(UNET), any(VAE));
-    let text = if any(OPEN_CLIP) {
+    let text = if any(SDXL_CLIP) && any(SDXL_OPEN_CLIP) {
+        Some(TextLayout::Sdxl)
+    } else if any(OPEN_CLIP) {
         Some(TextLayout::OpenClip)
     } else if any(CLIP) {
         Some(TextLayout::Clip)
@@ -48,7 +52,7 @@ pub(crate) fn text_layout(path: &Path, archive: &Archive) -> Result<TextLayout> 
     match (what, text) {
         (None, Some(text)) => Ok(text),
         (what, _) => bail!(
-            "{} is {}, but a model is a whole checkpoint of Stable Diffusion 1.x or 2.x, or a folder in the diffusers \
+            "{} is {}, but a model is a whole checkpoint of Stable Diffusion 1.x, 2.x or XL, or a folder in the diffusers \
              layout (unet/, vae/, text_encoder/, ...)",
             path.display(),
             what.as_deref().unwrap_or("no model that is known here")
@@ -56,7 +60,7 @@ pub(crate) fn text_layout(path: &Path, archive: &Archive) -> Result<TextLayout> 
     }
 }
 
-/// What holds no Stable Diffusion 1.x or 2.x at all.
+/// What holds no Stable Diffusion 1.x, 2.x or XL at all.
 fn other_kind(archive: &Archive) -> Option<&'static str> {
     let any = |test: &dyn Fn(&str) -> bool| archive.shapes().any(|(name, _)| test(name));
     let has = |part: &'static str| any(&|name| name.contains(part));
@@ -65,11 +69,8 @@ fn other_kind(archive: &Archive) -> Option<&'static str> {
     if adapter.into_iter().any(has) {
         return Some("a LoRA or another adapter");
     }
-    if starts("conditioner.embedders.1.") {
-        return Some("a checkpoint of Stable Diffusion XL");
-    }
-    if starts("conditioner.embedders.0.") {
-        return Some("a checkpoint of Stable Diffusion XL's refiner");
+    if starts("conditioner.embedders.0.") && !starts(SDXL_CLIP) {
+        return Some("a checkpoint of SDXL's refiner, which refines images of SDXL's base model");
     }
     if has("joint_blocks.") {
         return Some("a checkpoint of Stable Diffusion 3");
@@ -80,7 +81,7 @@ fn other_kind(archive: &Archive) -> Option<&'static str> {
     if starts("control_model.") || starts("controlnet_") {
         return Some("a ControlNet");
     }
-    if starts(UNET) || starts(CLIP) || starts(OPEN_CLIP) {
+    if [UNET, CLIP, OPEN_CLIP, SDXL_CLIP].into_iter().any(starts) {
         return None;
     }
     let whole_vae = |encoder: &'static str, decoder: &'static str| starts(encoder) && starts(decoder);
@@ -106,7 +107,9 @@ fn other_kind(archive: &Archive) -> Option<&'static str> {
 
 /// A relative of Stable Diffusion that takes more than a prompt.
 fn variant(archive: &Archive) -> Option<&'static str> {
-    if archive.shapes().any(|(name, _)| name.starts_with("model.diffusion_model.label_emb.")) {
+    let any = |prefix: &str| archive.shapes().any(|(name, _)| name.starts_with(prefix));
+    // SDXL's sizes stand where others have a class.
+    if any("model.diffusion_model.label_emb.") && !any(SDXL_OPEN_CLIP) {
         return Some("a checkpoint whose U-Net takes a class, such as an upscaler or unCLIP");
     }
     let (_, shape) = archive.shapes().find(|(name, _)| *name == CONV_IN)?;

@@ -10,7 +10,9 @@ use weights::{Archive, View};
 
 use crate::configs::{Configs, Family, published};
 use crate::modelspec::Said;
-use crate::names::{CLIP, Names, OPEN_CLIP, TEXT, UNET, VAE, number_after, open_clip, unet, vae};
+use crate::names::{
+    CLIP, Names, OPEN_CLIP, SDXL_CLIP, SDXL_OPEN_CLIP, TEXT, UNET, VAE, number_after, open_clip, unet, vae,
+};
 use crate::recognition::{TextLayout, text_layout};
 use crate::{Component, ModelFolder, ModelOptions, PredictionType};
 
@@ -39,6 +41,14 @@ impl SingleFile {
         let config_folder = config_folder.context("the folder with the configs (--model-config)")?;
         let said = Said::of(path, &archive);
         let family = family(&archive, text_layout);
+        if let Some(folder) = config_folder.as_ref().filter(|folder| folder.is_sdxl() != (family == Family::Sdxl)) {
+            let [is, is_not] = if folder.is_sdxl() { ["no SDXL", "SDXL's"] } else { ["SDXL", "of another model"] };
+            bail!(
+                "{} is {is}, but the configs in {} (--model-config) are {is_not}",
+                path.display(),
+                folder.path().display()
+            );
+        }
         let configs = match &config_folder {
             Some(folder) => configs_of(folder, path, options, &said)?,
             None => {
@@ -46,7 +56,7 @@ impl SingleFile {
                 let prediction = options.prediction_type.or(said.prediction);
                 let prediction = match (prediction, family) {
                     (Some(prediction), _) => prediction,
-                    (None, Family::V1) => PredictionType::Epsilon,
+                    (None, Family::V1 | Family::Sdxl) => PredictionType::Epsilon,
                     (None, Family::V2) => bail!(
                         "{} is of Stable Diffusion 2.x and does not say what its U-Net predicts: give --prediction-type \
                          epsilon (2.0-base, 2.1-base and most that were made from them, 512 pixels) or --prediction-type \
@@ -55,7 +65,12 @@ impl SingleFile {
                     ),
                 };
                 let velocity = family == Family::V2 && prediction == PredictionType::VPrediction;
-                let size = said.image_size.unwrap_or(if velocity { 768 } else { 512 });
+                let trained = match family {
+                    Family::Sdxl => 1024,
+                    Family::V2 if velocity => 768,
+                    Family::V1 | Family::V2 => 512,
+                };
+                let size = said.image_size.unwrap_or(trained);
                 published(family, prediction, size)
             }
         };
@@ -73,12 +88,30 @@ impl SingleFile {
         &self.notes
     }
 
-    pub(crate) fn config(&self, component: Component) -> &Map<String, Value> {
+    /// The config of a component, if it has that.
+    pub(crate) fn config(&self, component: Component) -> Option<&Map<String, Value>> {
         match component {
-            Component::Unet => &self.configs.unet,
-            Component::Vae => &self.configs.vae,
-            Component::TextEncoder => &self.configs.text_encoder,
+            Component::Unet => Some(&self.configs.unet),
+            Component::Vae => Some(&self.configs.vae),
+            Component::TextEncoder => Some(&self.configs.text_encoder),
+            Component::TextEncoder2 => self.configs.text_encoder_2.as_ref(),
         }
+    }
+
+    /// Whether it is SDXL.
+    pub(crate) fn is_sdxl(&self) -> bool {
+        self.family == Family::Sdxl
+    }
+
+    /// SDXL's second tokenizer: of a vocabulary of its own that in the folder with the configs.
+    pub(crate) fn second_tokenizer(&self) -> Result<Tokenizer> {
+        if self.tokenizer.is_none() {
+            return Ok(Tokenizer::stable_diffusion_2()?);
+        }
+        let folder = self.config_folder.as_ref().context(
+            "SDXL has two tokenizers, of which --tokenizer names one: name a folder with both, and with the configs, by --model-config",
+        )?;
+        Ok(Tokenizer::load(folder.component("tokenizer_2"))?)
     }
 
     pub(crate) fn scheduler(&self) -> &Map<String, Value> {
@@ -98,7 +131,7 @@ impl SingleFile {
     pub(crate) fn tokenizer(&self) -> Result<Tokenizer> {
         Ok(match (&self.tokenizer, self.family) {
             (Some(folder), _) => Tokenizer::load(folder)?,
-            (None, Family::V1) => Tokenizer::stable_diffusion_1()?,
+            (None, Family::V1 | Family::Sdxl) => Tokenizer::stable_diffusion_1()?,
             (None, Family::V2) => Tokenizer::stable_diffusion_2()?,
         })
     }
@@ -109,8 +142,11 @@ impl SingleFile {
         let views = match (component, self.text_layout) {
             (Component::Unet, _) => self.unet_views(&archive),
             (Component::Vae, _) => self.vae_views(&archive),
-            (Component::TextEncoder, TextLayout::Clip) => clip_views(&archive),
+            (Component::TextEncoder, TextLayout::Clip) => clip_views(&archive, CLIP),
+            (Component::TextEncoder, TextLayout::Sdxl) => clip_views(&archive, SDXL_CLIP),
             (Component::TextEncoder, TextLayout::OpenClip) => self.open_clip_views(&archive),
+            (Component::TextEncoder2, TextLayout::Sdxl) => self.open_clip_views(&archive),
+            (Component::TextEncoder2, _) => bail!("{} has no second text encoder", self.path.display()),
         };
         archive.view(views).with_context(|| format!("{} is not usable", self.path.display()))
     }
@@ -122,11 +158,13 @@ impl SingleFile {
             (Component::Unet, _) => below(UNET, self.unet_names().to_ldm(name)),
             (Component::Vae, _) => below(VAE, self.vae_names().to_ldm(name)),
             (Component::TextEncoder, TextLayout::Clip) => below(CLIP, Some(name.to_owned())),
-            (Component::TextEncoder, TextLayout::OpenClip) => {
-                let fused =
-                    open_clip::projections(self.text_layers()).find(|(_, parts)| parts.iter().any(|p| p == name));
+            (Component::TextEncoder, TextLayout::Sdxl) => below(SDXL_CLIP, Some(name.to_owned())),
+            (Component::TextEncoder | Component::TextEncoder2, _) => {
+                let (prefix, layers) = self.open_clip();
+                let fused = open_clip::projections(layers).find(|(_, parts)| parts.iter().any(|p| p == name));
                 let fused = fused.map(|(fused, _)| fused);
-                below(OPEN_CLIP, fused.or_else(|| open_clip::table(self.text_layers()).to_ldm(name)))
+                let projection = (name == PROJECTION).then(|| "text_projection".to_owned());
+                below(prefix, fused.or(projection).or_else(|| open_clip::table(layers).to_ldm(name)))
             }
         }
     }
@@ -142,8 +180,13 @@ impl SingleFile {
         vae::table(blocks, number(&self.configs.vae, "layers_per_block"))
     }
 
-    fn text_layers(&self) -> usize {
-        number(&self.configs.text_encoder, "num_hidden_layers")
+    /// Where the text encoder in OpenCLIP's names is, and how many layers it has that are used.
+    fn open_clip(&self) -> (&'static str, usize) {
+        let (prefix, config) = match &self.configs.text_encoder_2 {
+            Some(second) => (SDXL_OPEN_CLIP, second),
+            None => (OPEN_CLIP, &self.configs.text_encoder),
+        };
+        (prefix, number(config, "num_hidden_layers"))
     }
 
     fn unet_views(&self, archive: &Archive) -> Vec<View> {
@@ -170,15 +213,22 @@ impl SingleFile {
     }
 
     fn open_clip_views(&self, archive: &Archive) -> Vec<View> {
-        const UNUSED: [&str; 4] = ["text_projection", "text_projection.weight", "logit_scale", "attn_mask"];
-        let layers = self.text_layers();
+        const UNUSED: [&str; 4] = ["text_projection", PROJECTION, "logit_scale", "attn_mask"];
+        let (prefix, layers) = self.open_clip();
         let names = open_clip::table(layers);
         let fused: HashMap<String, [String; 3]> = open_clip::projections(layers).collect();
         let is_used = |name: &str| {
             !UNUSED.contains(&name) && number_after(name, open_clip::BLOCKS).is_none_or(|layer| layer < layers)
         };
         let mut views = Vec::new();
-        for (name, full, _) in below(archive, OPEN_CLIP).filter(|(name, ..)| is_used(name)) {
+        for (name, full, _) in below(archive, prefix) {
+            // SDXL uses the projection, which OpenCLIP has transposed and some programs as transformers.
+            if self.is_sdxl() && ["text_projection", PROJECTION].contains(&name) {
+                views.push(View { transposed: name != PROJECTION, ..View::whole(PROJECTION, full) });
+            }
+            if !is_used(name) {
+                continue;
+            }
             match fused.get(name) {
                 Some(parts) => views
                     .extend(parts.iter().enumerate().map(|(i, part)| View { part: (i, 3), ..View::whole(part, full) })),
@@ -193,8 +243,12 @@ impl SingleFile {
         if self.tokenizer.is_some() {
             return Ok(());
         }
-        let tables =
-            [format!("{OPEN_CLIP}token_embedding.weight"), format!("{CLIP}{TEXT}{TABLE}"), format!("{CLIP}{TABLE}")];
+        let tables = [
+            format!("{OPEN_CLIP}token_embedding.weight"),
+            format!("{CLIP}{TEXT}{TABLE}"),
+            format!("{CLIP}{TABLE}"),
+            format!("{SDXL_CLIP}{TEXT}{TABLE}"),
+        ];
         let found = archive.shapes().find(|(name, _)| tables.iter().any(|table| table == name));
         let tokens = found.and_then(|(_, shape)| shape.first().copied());
         ensure!(
@@ -213,7 +267,11 @@ impl SingleFile {
         if let Some(folder) = &self.config_folder {
             return Some(format!("{} is read by the configs in {}", self.path.display(), folder.path().display()));
         }
-        let family = if self.family == Family::V1 { "1.x" } else { "2.x" };
+        let family = match self.family {
+            Family::V1 => "1.x",
+            Family::V2 => "2.x",
+            Family::Sdxl => "XL",
+        };
         Some(format!(
             "{} is taken for Stable Diffusion {family} that predicts {} at {} pixels",
             self.path.display(),
@@ -224,6 +282,8 @@ impl SingleFile {
 }
 
 const TABLE: &str = "embeddings.token_embedding.weight";
+/// transformers' name of the text encoder's projection.
+const PROJECTION: &str = "text_projection.weight";
 
 /// The tensors below a prefix: name without it, name with it, shape.
 fn below<'a>(archive: &'a Archive, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str, &'a [i64])> {
@@ -231,12 +291,12 @@ fn below<'a>(archive: &'a Archive, prefix: &'a str) -> impl Iterator<Item = (&'a
 }
 
 /// A text encoder that has transformers' names already, some without the first part.
-fn clip_views(archive: &Archive) -> Vec<View> {
+fn clip_views(archive: &Archive, prefix: &str) -> Vec<View> {
     const UNUSED: [&str; 3] = ["embeddings.position_ids", "text_projection.weight", "logit_scale"];
     let bare = |name: &'static str| move |full: &str| full == name || full.strip_prefix(TEXT) == Some(name);
     let is_used = |name: &str| !UNUSED.into_iter().any(|unused| bare(unused)(name));
     let with_prefix = |name: &str| if name.starts_with(TEXT) { name.to_owned() } else { format!("{TEXT}{name}") };
-    let views = below(archive, CLIP).filter(|(name, ..)| is_used(name));
+    let views = below(archive, prefix).filter(|(name, ..)| is_used(name));
     views.map(|(name, full, _)| View::whole(with_prefix(name), full)).collect()
 }
 
@@ -252,7 +312,12 @@ fn text_width(archive: &Archive) -> Option<i64> {
 }
 
 fn family(archive: &Archive, layout: TextLayout) -> Family {
-    if layout == TextLayout::OpenClip || text_width(archive) == Some(1024) { Family::V2 } else { Family::V1 }
+    match layout {
+        TextLayout::Sdxl => Family::Sdxl,
+        TextLayout::OpenClip => Family::V2,
+        TextLayout::Clip if text_width(archive) == Some(1024) => Family::V2,
+        TextLayout::Clip => Family::V1,
+    }
 }
 
 /// Makes sure that the U-Net has the widths of the published models, whose configs are known.
@@ -261,10 +326,10 @@ fn known_geometry(path: &Path, archive: &Archive) -> Result<()> {
     let channels = archive.shapes().find(|(name, _)| *name == conv_in).and_then(|(_, shape)| shape.first().copied());
     let width = text_width(archive);
     let known =
-        channels.is_none_or(|channels| channels == 320) && width.is_none_or(|width| [768, 1024].contains(&width));
+        channels.is_none_or(|channels| channels == 320) && width.is_none_or(|width| [768, 1024, 2048].contains(&width));
     ensure!(
         known,
-        "{} has a U-Net of {} channels for texts of width {}, but Stable Diffusion 1.x and 2.x have 320, and 768 or 1024; of \
+        "{} has a U-Net of {} channels for texts of width {}, but Stable Diffusion has 320, and 768 (1.x), 1024 (2.x) or 2048 (XL); of \
          another geometry, name a diffusers folder with its configs by --model-config",
         path.display(),
         channels.unwrap_or(0),
@@ -290,7 +355,8 @@ fn configs_of(folder: &ModelFolder, path: &Path, options: &ModelOptions, said: &
         ),
         (None, None) => {}
     }
-    Ok(Configs { unet: read("unet")?, vae: read("vae")?, text_encoder: read("text_encoder")?, scheduler })
+    let text_encoder_2 = folder.is_sdxl().then(|| read("text_encoder_2")).transpose()?;
+    Ok(Configs { unet: read("unet")?, vae: read("vae")?, text_encoder: read("text_encoder")?, text_encoder_2, scheduler })
 }
 
 /// A note of tensors that are no part of the model, except those that many files have and nothing computes with.
@@ -298,7 +364,7 @@ fn passed_over(path: &Path, archive: &Archive) -> Option<String> {
     const SCHEDULE: [&str; 8] =
         ["alphas_", "betas", "global_step", "log_one_minus_", "logvar", "lvlb_weights", "posterior_", "sqrt_"];
     let is_known =
-        |name: &str| [UNET, VAE, CLIP, OPEN_CLIP].iter().chain(&SCHEDULE).any(|prefix| name.starts_with(prefix));
+        |name: &str| [UNET, VAE, CLIP, OPEN_CLIP, SDXL_CLIP, SDXL_OPEN_CLIP].iter().chain(&SCHEDULE).any(|prefix| name.starts_with(prefix));
     let extra: Vec<&str> = archive.shapes().map(|(name, _)| name).filter(|name| !is_known(name)).collect();
     let groups: BTreeSet<&str> = extra.iter().map(|name| name.split('.').next().unwrap_or(name)).collect();
     let mut shown: Vec<String> = groups.iter().take(4).map(|group| format!("{group:?}")).collect();

@@ -80,7 +80,7 @@ impl Mapper {
         let known = text_encoder.embed(ids)?.to_kind(dtype).repeat([size, 1, 1]);
         let [embedding, bypass] = own.map(|xs| xs.to_kind(dtype).unsqueeze(1));
         let place = libtorch::upload(&ids.eq(token).unsqueeze(-1), known.device()).repeat([size, 1, 1]);
-        let output = text_encoder.last_layer(&embedding.where_self(&place, &known))?;
+        let output = text_encoder.encode(&embedding.where_self(&place, &known), 0)?;
         let added = &output + (&bypass / norm(&bypass)) * norm(&output) * self.config().bypass;
         let values_from = added.where_self(&place, &output);
         Ok([output, values_from].map(|xs| text_encoder.final_layer_norm(&xs)))

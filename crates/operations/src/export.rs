@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ::export::{Replaced, SingleFile, Unet};
-use adapters::Extraction;
+use adapters::{Extraction, Sdxl};
 use anyhow::{Context as _, Result, bail, ensure};
 use model_files::{BaseModel, Component};
 use options::LoraKeys;
@@ -181,7 +181,8 @@ fn embedding(request: &Export) -> Result<Exported> {
     let run = models::finished(&request.run, request.model.as_deref())?;
     atomic::ensure_new(&request.out)?;
     let placeholder = &run.config.placeholder;
-    ::export::save_embeddings(&request.out, request.embedding_form.key(placeholder), run.own_embedding()?)?;
+    let (key, widths) = (request.embedding_form.key(placeholder), run.base_model()?.token_widths()?);
+    ::export::save_embeddings(&request.out, key, run.own_embedding()?, &widths)?;
     let name = ::export::name_in_prompts(&request.out);
     Ok(Exported {
         paths: vec![request.out.clone()],
@@ -228,6 +229,10 @@ fn lora(request: &Export, context: &Context<'_>) -> Result<Exported> {
             extracted.lora
         }
     };
+    let base = run.base_model()?;
+    if let [first_width, _] = base.token_widths()?[..] {
+        lora.sdxl = Some(Sdxl::new(base.archive(Component::Unet)?.shapes().map(|(name, _)| name), first_width));
+    }
     let (placeholder, category) = (&run.config.placeholder, &run.config.category);
     let bundled = keys == LoraKeys::Kohya && !no_bundled_embedding;
     if bundled {
@@ -299,7 +304,7 @@ fn custom_diffusion(request: &Export) -> Result<Exported> {
     let mut flags = format!("--lora {}", terminal::path(out));
     let mut paths = vec![out.clone()];
     for (token, path, rows) in embeddings {
-        ::export::save_embeddings(&path, request.embedding_form.key(token), &rows)?;
+        ::export::save_embeddings(&path, request.embedding_form.key(token), &rows, &pipeline.token_widths())?;
         flags += &format!(" --embedding {}", terminal::path(&path));
         paths.push(path);
     }
@@ -354,7 +359,8 @@ fn write_beside(request: &Export, run: &FinishedRun, what: &str, how: String) ->
     let [embedding, usage] = beside(&request.out);
     let mut paths = vec![request.out.clone()];
     if let Some(rows) = &run.embedding {
-        ::export::save_embeddings(&embedding, request.embedding_form.key(&run.config.placeholder), rows)?;
+        let (key, widths) = (request.embedding_form.key(&run.config.placeholder), run.base_model()?.token_widths()?);
+        ::export::save_embeddings(&embedding, key, rows, &widths)?;
         paths.push(embedding);
     }
     // A1111's web UI shows the text as the file's description.

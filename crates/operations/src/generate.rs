@@ -64,7 +64,7 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated
                 .with_context(|| format!("--embedding {}", terminal::path(file)))?;
             continue;
         }
-        let (token, rows) = ::export::load_embeddings(file, pipeline.text_encoder.config().hidden_size)?;
+        let (token, rows) = ::export::load_embeddings(file, &pipeline.token_widths())?;
         pipeline.add_token(&token, &rows).with_context(|| format!("--embedding {}", terminal::path(file)))?;
     }
     pipeline.set_packed_bytes(compute::packed_bytes());
@@ -257,11 +257,5 @@ fn read_latents(path: &Path) -> Result<Tensor> {
 }
 
 fn check_finite(pipeline: &Pipeline) -> Result<()> {
-    let parameters = &pipeline.parameters;
-    for (name, parameters) in
-        [("text_encoder", &parameters.text_encoder), ("unet", &parameters.unet), ("vae", &parameters.vae)]
-    {
-        parameters.check_finite().context(name)?;
-    }
-    Ok(())
+    pipeline.parameters.all().try_for_each(|(name, parameters)| parameters.check_finite().context(name))
 }

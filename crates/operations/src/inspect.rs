@@ -67,7 +67,9 @@ fn vector(
     start: &Tensor,
     learned: &Tensor,
 ) -> Result<InspectedVector> {
-    let neighbourhood = Neighbourhood::of(learned, pipeline.text_encoder.token_embeddings())?;
+    // Of SDXL, by the first text encoder.
+    let vocabulary = pipeline.text_encoder.token_embeddings();
+    let neighbourhood = Neighbourhood::of(&learned.narrow(0, 0, vocabulary.size()[1]), vocabulary)?;
     let token = |Neighbour { id, cosine, rank }: Neighbour| NearToken {
         token: pipeline.tokenizer.token(id).unwrap_or_default(),
         id,
@@ -105,7 +107,7 @@ fn images(
     for moment in [BeforeOrAfter::Before, BeforeOrAfter::After] {
         let name = moment.name();
         if moment == BeforeOrAfter::After {
-            pipeline.text_encoder.set_extra_tokens(learned)?;
+            pipeline.replace_tokens(learned)?;
         }
         for i in 0..request.images {
             context.check()?;

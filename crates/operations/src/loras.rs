@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use adapters::Lora;
+use adapters::{Lora, Networks};
 use anyhow::{Context as _, Result, bail};
 use requests::LoraFile;
 use runs::Group;
-use sampling::Pipeline;
+use sampling::{Pipeline, PipelineParameters};
 use tch::{Kind, Tensor};
 use weights::Archive;
 
@@ -33,9 +33,10 @@ pub(crate) fn merge(pipeline: &mut Pipeline, files: &[LoraFile], context: &Conte
             keys_values = Some(path);
             continue;
         }
-        let (unet, text_encoder) = (&pipeline.parameters.unet, &pipeline.parameters.text_encoder);
-        let lora = Lora::read(path, unet, text_encoder)?;
-        lora.merge(unet, text_encoder, *scale).with_context(|| format!("cannot use {}", path.display()))?;
+        let PipelineParameters { unet, text_encoder, text_encoder_2, .. } = &pipeline.parameters;
+        let networks = Networks { unet, text_encoder, text_encoder_2: text_encoder_2.as_ref() };
+        let lora = Lora::read(path, networks)?;
+        lora.merge(networks, *scale).with_context(|| format!("cannot use {}", path.display()))?;
         for (token, rows) in &lora.embeddings {
             let name = free_name(pipeline, token, path);
             add_token(pipeline, &name, rows)

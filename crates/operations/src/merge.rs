@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 
 use ::export::{Replaced, Unet};
 use anyhow::{Context as _, Result, ensure};
-use clip::TextConfig;
 use custom_diffusion::{Merger, text_features};
-use model_files::{BaseModel, Component};
+use model_files::BaseModel;
 use prompts::CaptionSet;
 use requests::Merge;
 use runs::{Concept, Group};
@@ -134,20 +133,20 @@ fn check(runs: &[(&Path, FinishedRun)]) -> Result<()> {
 
 /// Whether there are captions enough: text features are of beginnings, and different ones are at least as many as the width.
 fn check_captions(captions: &CaptionSet, base: &BaseModel) -> Result<()> {
-    let (tokenizer, text): (_, TextConfig) = (base.tokenizer()?, base.config(Component::TextEncoder)?);
+    let (tokenizer, width) = (base.tokenizer()?, base.token_widths()?.iter().sum::<i64>());
     let mut beginnings: HashSet<Vec<i64>> = HashSet::new();
     for caption in &captions.captions {
         let encoding = tokenizer.encode(caption)?;
         beginnings.extend((2..=encoding.len).map(|n| encoding.ids[..n].to_vec()));
     }
     ensure!(
-        beginnings.len() as i64 >= text.hidden_size,
+        beginnings.len() as i64 >= width,
         "the {} captions of {} have {} text features, but at least {} are needed to span the text encoder's width; \
          give more captions with --captions",
         captions.captions.len(),
         captions.name,
         beginnings.len(),
-        text.hidden_size
+        width
     );
     Ok(())
 }
@@ -162,7 +161,7 @@ fn part(run: &FinishedRun) -> Result<Part> {
             let own = pipeline.tokenizer.vectors(token);
             let skip = ids.iter().position(|id| own.contains(id));
             let skip = skip.with_context(|| format!("the prompt {prompt:?} does not reach its subject"))?;
-            let states = pipeline.encode_prompts(&[&prompt])?.get(0);
+            let states = pipeline.encode_prompts(&[&prompt])?.hidden_states.get(0);
             targets.push(text_features(&states, &ids, pipeline.tokenizer.eos_id(), skip)?);
         }
     }
@@ -177,7 +176,7 @@ fn retention(captions: &CaptionSet, pipeline: &Pipeline) -> Result<Tensor> {
     let captions: Vec<&str> = captions.captions.iter().map(String::as_str).collect();
     let mut features = Vec::new();
     for batch in captions.chunks(BATCH) {
-        let states = pipeline.encode_prompts(batch)?;
+        let states = pipeline.encode_prompts(batch)?.hidden_states;
         for (i, ids) in pipeline.prompt_ids(batch)?.iter().enumerate() {
             features.push(text_features(&states.get(i as i64), ids, pipeline.tokenizer.eos_id(), 1)?);
         }

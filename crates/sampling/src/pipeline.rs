@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use clip::ClipTextModel;
+use clip::{ClipTextModel, ClipTextModelWithProjection};
 use images::RgbImage;
 use model_files::{BaseModel, Component, DEFAULT_SAMPLE_SIZE, ModelOptions};
 use scheduler::{ForwardProcess, Scheduler, SchedulerConfig};
 use tch::{Device, Kind, Tensor};
 use tokenizer::Tokenizer;
-use unet::{AttentionObserver, UNet};
+use unet::{AttentionObserver, KvCache, UNet};
 use vae::{AutoencoderKl, Tiling};
 use weights::Parameters;
 
@@ -19,6 +19,7 @@ use crate::finite::{Origin, Watch};
 use crate::image::to_images;
 use crate::noise::Noise;
 use crate::notes::foreign_syntax;
+use crate::prompts::{Encoders, PromptEmbeds, PromptIds, SecondTextEncoder, SizeConditioning, project};
 use crate::reference::{Reference, ReferenceConditioning, ReferenceMask, ReferencePass};
 use crate::request::{check_settings, guides};
 use crate::words::{SUBJECT, Word, words};
@@ -31,6 +32,8 @@ pub struct Pipeline {
     pub tokenizer: Tokenizer,
     /// Ids to hidden states.
     pub text_encoder: ClipTextModel,
+    /// Of SDXL alone.
+    pub second: Option<SecondTextEncoder>,
     /// The denoising network.
     pub unet: UNet,
     /// Latents to images.
@@ -50,6 +53,8 @@ pub struct Pipeline {
     conditioning: Option<Box<dyn Conditioning>>,
     /// What each pass looks at, where a method has learned to.
     reference: Option<Reference>,
+    /// Whether an absent negative prompt means zeros.
+    zeros_for_no_prompt: bool,
 }
 
 /// The parameters of a [`Pipeline`], sharing its memory.
@@ -57,10 +62,21 @@ pub struct Pipeline {
 pub struct PipelineParameters {
     /// Of the text encoder.
     pub text_encoder: Parameters,
+    /// Of the second one, which SDXL alone has.
+    pub text_encoder_2: Option<Parameters>,
     /// Of the U-Net.
     pub unet: Parameters,
     /// Of the VAE.
     pub vae: Parameters,
+}
+
+impl PipelineParameters {
+    /// Those of each component, by the name of its folder.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, &Parameters)> {
+        let second = self.text_encoder_2.as_ref().map(|parameters| ("text_encoder_2", parameters));
+        let first = [("text_encoder", &self.text_encoder)].into_iter().chain(second);
+        first.chain([("unet", &self.unet), ("vae", &self.vae)])
+    }
 }
 
 impl Pipeline {
@@ -116,19 +132,24 @@ impl Pipeline {
                 )
             }
         };
+        let (second, second_parameters) = second_text_encoder(model, to)?.unzip();
         let (unet, unet_parameters) = unet()?;
-        let parameters =
-            PipelineParameters { text_encoder: text_parameters, unet: unet_parameters, vae: vae_parameters };
+        let parameters = PipelineParameters {
+            text_encoder: text_parameters,
+            text_encoder_2: second_parameters,
+            unet: unet_parameters,
+            vae: vae_parameters,
+        };
         let place = match model.folder() {
             Some(folder) => folder.scheduler_config(),
             None => model.path().to_owned(),
         };
         let stand_in = stand_in.map(|note| format!("{}: {note}; --scheduler chooses another", place.display()));
-        let PipelineParameters { text_encoder: text, unet: net, vae: images } = &parameters;
-        let notes = [text, net, images].into_iter().flat_map(Parameters::notes).cloned().chain(stand_in).collect();
+        let notes = parameters.all().flat_map(|(_, parameters)| parameters.notes()).cloned().chain(stand_in).collect();
         let mut pipeline = Self {
             tokenizer,
             text_encoder,
+            second,
             unet,
             vae,
             scheduler,
@@ -140,12 +161,16 @@ impl Pipeline {
             subject: None,
             conditioning: None,
             reference: None,
+            zeros_for_no_prompt: model.zeros_for_no_prompt()?,
         };
         pipeline
             .check_components()
             .with_context(|| format!("the components in {} do not fit", model.path().display()))?;
         // The rows beyond, of a table that was padded, belong to no token.
         pipeline.text_encoder.set_tokens(pipeline.tokenizer.embedding_rows())?;
+        if let Some(SecondTextEncoder { tokenizer, text_encoder }) = &mut pipeline.second {
+            text_encoder.text_model_mut().set_tokens(tokenizer.embedding_rows())?;
+        }
         Ok(pipeline)
     }
 
@@ -153,10 +178,25 @@ impl Pipeline {
     fn check_components(&self) -> Result<()> {
         let (text, unet, vae) = (self.text_encoder.config(), self.unet.config(), self.vae.config());
         ensure!(
-            text.hidden_size == unet.cross_attention_dim,
-            "the text encoder's hidden_size is {}, but the U-Net's cross_attention_dim is {}",
-            text.hidden_size,
+            self.token_width() == unet.cross_attention_dim,
+            "{} is {}, but the U-Net's cross_attention_dim is {}",
+            if self.second.is_some() { "the sum of both text encoders' hidden_size" } else { "the text encoder's hidden_size" },
+            self.token_width(),
             unet.cross_attention_dim
+        );
+        let pooled = self.second.as_ref().map(|second| second.text_encoder.text_model().config().projection_dim);
+        let shown = |width: Option<i64>| width.map_or("none".to_owned(), |width| format!("one of width {width}"));
+        ensure!(
+            pooled == unet.pooled_text_dim(),
+            "the U-Net reads a pooled text of SDXL's second text encoder, {}, but the model has {}",
+            shown(unet.pooled_text_dim()),
+            shown(pooled)
+        );
+        ensure!(
+            unet.in_channels == unet.out_channels,
+            "the U-Net takes {} channels and predicts {}, as inpainting models do: give a model that generates images of prompts",
+            unet.in_channels,
+            unet.out_channels
         );
         ensure!(
             vae.latent_channels == unet.in_channels,
@@ -170,7 +210,42 @@ impl Pipeline {
             self.tokenizer.embedding_rows(),
             text.vocab_size
         );
+        if let Some(SecondTextEncoder { tokenizer, text_encoder }) = &self.second {
+            let (rows, known) = (tokenizer.embedding_rows(), text_encoder.text_model().config().vocab_size);
+            ensure!(rows <= known, "the second tokenizer has {rows} tokens, but the second text encoder knows {known}");
+            ensure!(
+                rows == self.tokenizer.embedding_rows(),
+                "the first tokenizer has {} tokens, but the second one {rows}",
+                self.tokenizer.embedding_rows()
+            );
+        }
         Ok(())
+    }
+
+    /// The width of a token's embedding: that of the text encoder, of SDXL those of both together, the first one's columns first.
+    pub fn token_width(&self) -> i64 {
+        self.token_widths().iter().sum()
+    }
+
+    /// The widths of a token's embedding for each text encoder.
+    pub fn token_widths(&self) -> Vec<i64> {
+        self.text_models().map(|encoder| encoder.config().hidden_size).collect()
+    }
+
+    /// The text encoders: one, or SDXL's two.
+    pub fn text_models(&self) -> impl Iterator<Item = &ClipTextModel> {
+        let second = self.second.as_ref().map(|second| second.text_encoder.text_model());
+        std::iter::once(&self.text_encoder).chain(second)
+    }
+
+    /// The embeddings of tokens of both text encoders, one beside the other: [ids, [`Pipeline::token_width`]], f32.
+    ///
+    /// # Errors
+    /// When an id is not known.
+    pub fn token_embeddings(&self, ids: &[i64]) -> Result<Tensor> {
+        let ids = Tensor::from_slice(ids).unsqueeze(0);
+        let rows = tch::no_grad(|| self.text_models().map(|encoder| encoder.embed(&ids)).collect::<Result<Vec<_>>>())?;
+        Ok(Tensor::cat(&rows, -1).squeeze_dim(0).to_kind(Kind::Float))
     }
 
     /// Adds the token `name` with the embedding(s) `rows` [vectors, width]: a subject, which prompts may also call `[V]`.
@@ -203,9 +278,35 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::add_placeholder`]; then the pipeline is as it was.
     pub fn add_token(&mut self, name: &str, rows: &Tensor) -> Result<()> {
-        self.text_encoder.check_extra_tokens(rows)?;
-        self.tokenizer.add_placeholder(name, rows.size()[0] as usize)?;
-        self.text_encoder.add_extra_tokens(rows)
+        let (size, width) = (rows.size(), self.token_width());
+        let Some(SecondTextEncoder { tokenizer, text_encoder }) = &mut self.second else {
+            self.text_encoder.check_extra_tokens(rows)?;
+            self.tokenizer.add_placeholder(name, size[0] as usize)?;
+            return self.text_encoder.add_extra_tokens(rows);
+        };
+        ensure!(
+            size.len() == 2 && size[1] == width,
+            "embeddings of new tokens have shape {size:?}, but SDXL needs [tokens, {width}], both text encoders' together; use \
+             embeddings that were learned for SDXL"
+        );
+        self.tokenizer.add_placeholder(name, size[0] as usize)?;
+        // It has the same tokens, so it does not refuse either.
+        tokenizer.add_placeholder(name, size[0] as usize)?;
+        self.text_encoder.add_extra_columns(rows, 0)?;
+        text_encoder.text_model_mut().add_extra_columns(rows, self.text_encoder.config().hidden_size)
+    }
+
+    /// Gives the tokens that were added, of which there are as many vectors, other embeddings `rows` [vectors, width].
+    ///
+    /// # Errors
+    /// When their width is not [`Pipeline::token_width`].
+    pub fn replace_tokens(&mut self, rows: &Tensor) -> Result<()> {
+        self.text_encoder.remove_extra_tokens();
+        self.text_encoder.add_extra_columns(rows, 0)?;
+        let first = self.text_encoder.config().hidden_size;
+        let Some(SecondTextEncoder { text_encoder, .. }) = &mut self.second else { return Ok(()) };
+        text_encoder.text_model_mut().remove_extra_tokens();
+        text_encoder.text_model_mut().add_extra_columns(rows, first)
     }
 
     /// Makes the keys and values of prompts that have the conditioning's token depend on the timestep. All steps' are computed
@@ -214,6 +315,7 @@ impl Pipeline {
     /// # Errors
     /// When there is one already.
     pub fn set_conditioning(&mut self, conditioning: Box<dyn Conditioning>) -> Result<()> {
+        self.refuse_sdxl("NeTI's mapper")?;
         ensure!(
             self.conditioning.is_none(),
             "this pipeline has a token already that has another embedding at each timestep, and takes no second one; load the base \
@@ -228,11 +330,21 @@ impl Pipeline {
     /// # Errors
     /// When it looks at one already.
     pub fn set_reference_conditioning(&mut self, conditioning: Box<dyn ReferenceConditioning>) -> Result<()> {
+        self.refuse_sdxl("ViCo, which looks at a reference photo,")?;
         ensure!(
             self.reference.is_none(),
             "this pipeline has learned already to look at a reference photo, and takes no second way; load the base model again"
         );
         self.reference = Some(Reference::new(conditioning));
+        Ok(())
+    }
+
+    /// Makes sure that the model is not SDXL, which `what` is not for.
+    ///
+    /// # Errors
+    /// When it is.
+    pub fn refuse_sdxl(&self, what: &str) -> Result<()> {
+        ensure!(self.second.is_none(), "{what} is for Stable Diffusion 1.x and 2.x, but this model is SDXL");
         Ok(())
     }
 
@@ -269,7 +381,7 @@ impl Pipeline {
         let ids = self.prompt_ids(&[prompt])?;
         libtorch::catch(|| {
             tch::no_grad(|| {
-                let text = self.unet.project(&self.encode_ids(&ids)?)?;
+                let text = self.unet.project(&self.encode_first(&ids)?)?;
                 let timestep = Tensor::from(timestep);
                 let pass =
                     ReferencePass { reference: &latents, timestep: &timestep, text: &text, ids: &ids, images: 1 };
@@ -352,20 +464,47 @@ impl Pipeline {
         self.packed_bytes = most;
     }
 
-    /// 50 steps of the model's own scheduler, guidance 7.5, and the size that the model was trained for.
+    /// 50 steps of the model's own scheduler, guidance 7.5 (SDXL 5), and the size that the model was trained for: as diffusers has it.
     pub fn default_settings(&self) -> Settings {
         let latents = self.unet.config().sample_size.unwrap_or(DEFAULT_SAMPLE_SIZE);
         let size = latents * self.vae.config().downscale_factor();
-        Settings { steps: 50, guidance_scale: 7.5, height: size, width: size, scheduler: None, eta: None }
+        let guidance_scale = if self.second.is_some() { 5.0 } else { 7.5 };
+        Settings { steps: 50, guidance_scale, height: size, width: size, scheduler: None, eta: None }
     }
 
-    /// The text encoder's hidden states [prompts, positions, width] of some prompts.
+    /// What the text encoders make of some prompts.
     ///
     /// # Errors
     /// What the tokenizer or the text encoder refuses.
-    pub fn encode_prompts(&self, prompts: &[&str]) -> Result<Tensor> {
-        let ids = self.prompt_ids(prompts)?;
-        libtorch::catch(|| tch::no_grad(|| self.encode_ids(&ids)))?
+    pub fn encode_prompts(&self, prompts: &[&str]) -> Result<PromptEmbeds> {
+        libtorch::catch(|| tch::no_grad(|| self.prompt_embeds(prompts, self.compute_dtype)))?
+    }
+
+    /// The same computed in `dtype` and on the autograd graph.
+    ///
+    /// # Errors
+    /// What the tokenizers or the text encoders refuse.
+    pub fn prompt_embeds(&self, prompts: &[impl AsRef<str>], dtype: Kind) -> Result<PromptEmbeds> {
+        let first = self.prompt_ids(prompts)?;
+        let ids = |second: &SecondTextEncoder| {
+            let ids = |prompt: &str| Ok(second.tokenizer.encode(&self.resolve(prompt)?)?.ids);
+            prompts.iter().map(|prompt| ids(prompt.as_ref())).collect::<Result<_>>()
+        };
+        let second = self.second.as_ref().map(ids).transpose()?;
+        self.encoders().encode(&PromptIds { first, second }, dtype)
+    }
+
+    fn encoders(&self) -> Encoders<'_> {
+        Encoders { first: &self.text_encoder, second: self.second.as_ref() }
+    }
+
+    /// The keys and values of prompts that the U-Net reads, of images of these sizes: one for each, or one for all. SDXL alone reads
+    /// the sizes.
+    ///
+    /// # Errors
+    /// When the counts do not belong together, or what the U-Net refuses.
+    pub fn project(&self, embeds: &PromptEmbeds, sizes: &[SizeConditioning]) -> Result<KvCache> {
+        project(&self.unet, embeds, sizes)
     }
 
     /// The token ids of prompts, each as many as the text encoder has positions.
@@ -376,23 +515,41 @@ impl Pipeline {
         prompts.iter().map(|prompt| Ok(self.tokenizer.encode(&self.resolve(prompt.as_ref())?)?.ids)).collect()
     }
 
-    fn encode_ids(&self, ids: &[Vec<i64>]) -> Result<Tensor> {
-        let _span = tracing::trace_span!("text_encoder").entered();
-        let embeddings = self.text_encoder.embed(&Tensor::from_slice2(ids))?;
-        self.text_encoder.forward_embeddings(&embeddings.to_kind(self.compute_dtype))
+    /// The hidden states of prompts, given as ids, by the first text encoder alone.
+    fn encode_first(&self, ids: &[Vec<i64>]) -> Result<Tensor> {
+        let ids = PromptIds { first: ids.to_vec(), second: None };
+        Ok(Encoders { second: None, ..self.encoders() }.encode(&ids, self.compute_dtype)?.hidden_states)
     }
 
-    /// The keys and values of a batch's prompts at each of the steps.
-    fn text(&self, prompts: &[&str], timesteps: &[f32], watch: &mut Watch<'_>) -> Result<Text> {
+    /// The keys and values of a batch's prompts at each of the steps, of images of a size; the first so many prompts are negative.
+    fn text(
+        &self,
+        (prompts, negative): (&[&str], usize),
+        size: SizeConditioning,
+        timesteps: &[f32],
+        watch: &mut Watch<'_>,
+    ) -> Result<Text> {
         let ids = self.prompt_ids(prompts)?;
         let has = |conditioning: &&dyn Conditioning| ids.iter().any(|ids| ids.contains(&conditioning.token()));
         let Some(conditioning) = self.conditioning.as_deref().filter(has) else {
-            let states = self.encode_ids(&ids)?;
-            watch.see(Origin::TextEncoder, &states)?;
-            return Ok(Text::Constant(self.unet.project(&states)?));
+            let mut embeds = self.prompt_embeds(prompts, self.compute_dtype)?;
+            watch.see(Origin::TextEncoder, &embeds.hidden_states)?;
+            if let Some(pooled) = &embeds.pooled {
+                watch.see(Origin::TextEncoder, pooled)?;
+            }
+            if self.zeros_for_no_prompt {
+                let absent = |(i, prompt): (usize, &&str)| i < negative && prompt.is_empty();
+                let kept: Vec<bool> = prompts.iter().enumerate().map(|prompt| !absent(prompt)).collect();
+                let kept = Tensor::from_slice(&kept).to_device(self.to.1);
+                embeds = embeds.map(|tensor| {
+                    let shape: Vec<i64> = (0..tensor.dim()).map(|axis| if axis == 0 { -1 } else { 1 }).collect();
+                    tensor.where_self(&kept.view(shape.as_slice()), &tensor.zeros_like())
+                });
+            }
+            return Ok(Text::Constant(self.project(&embeds, &[size])?));
         };
         let distinct = Distinct::of(&ids, conditioning.token());
-        let project = |ids: &[Vec<i64>]| self.unet.project(&self.encode_ids(ids)?);
+        let project = |ids: &[Vec<i64>]| self.unet.project(&self.encode_first(ids)?);
         let constant = (!distinct.constant.is_empty()).then(|| project(&distinct.constant)).transpose()?;
         Text::varying(&distinct, constant, timesteps, self.to.1, |timesteps| {
             let ids: Vec<&Vec<i64>> = timesteps.iter().flat_map(|_| &distinct.varying).collect();
@@ -523,7 +680,9 @@ impl Pipeline {
             let prompts = negative.chain(requests.iter().map(|request| request.prompt.as_str()));
             let mut watch = Watch::new(requests, self.compute_dtype, guides(settings));
             let prompts: Vec<&str> = prompts.collect();
-            let text = self.text(&prompts, scheduler.timesteps(), &mut watch)?;
+            let negative = prompts.len() - requests.len();
+            let size = SizeConditioning::whole(settings.height, settings.width);
+            let text = self.text((&prompts, negative), size, scheduler.timesteps(), &mut watch)?;
             // From here on: the weights that have projected the text are not needed again.
             let _frozen = self.parameters.unet.frozen(self.packed_bytes);
             let denoising = Denoising {
@@ -555,10 +714,13 @@ impl Pipeline {
             latents.size()[0],
             requests.len()
         );
-        let latents = self.vae.unscale_latents(latents).to_kind(self.compute_dtype);
+        // SDXL's overflows in half precision (force_upcast), which bfloat16 does not.
+        let upcasts = self.second.is_some() && self.compute_dtype == Kind::Half && self.vae.config().force_upcast;
+        let dtype = if upcasts { Kind::Float } else { self.compute_dtype };
+        let latents = self.vae.unscale_latents(latents).to_kind(dtype);
         libtorch::catch(|| {
             let images = tch::no_grad(|| self.vae.decode_tiled(&latents, &self.tiling()))?;
-            let mut watch = Watch::new(requests, self.compute_dtype, false);
+            let mut watch = Watch::new(requests, dtype, false);
             watch.see(Origin::Decoder, &images)?;
             watch.finish()?;
             Ok(to_images(&images))
@@ -573,4 +735,23 @@ impl Pipeline {
         let whole = config.sample_size / unit * unit;
         Tiling { slice_batch, tile_size: tile_size.map(|least| least.max(whole)) }
     }
+}
+
+/// SDXL's second text encoder; of other models none.
+fn second_text_encoder(model: &BaseModel, to: (Kind, Device)) -> Result<Option<(SecondTextEncoder, Parameters)>> {
+    if !model.is_sdxl() {
+        return Ok(None);
+    }
+    let tokenizer = model.second_tokenizer()?;
+    let (text_encoder, parameters) = match model.folder() {
+        Some(folder) => {
+            let folder = folder.component(Component::TextEncoder2.folder());
+            ClipTextModelWithProjection::from_folder(&folder, to)?
+        }
+        None => {
+            let config = model.config(Component::TextEncoder2)?;
+            model.build(Component::TextEncoder2, to, |vs| ClipTextModelWithProjection::new(vs, &config))?
+        }
+    };
+    Ok(Some((SecondTextEncoder { tokenizer, text_encoder }, parameters)))
 }

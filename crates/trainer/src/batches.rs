@@ -8,7 +8,7 @@ use methods::{Batch, Method};
 use photos::{ApparentSize, Crop, Photo, PlacedPhoto};
 use rayon::prelude::*;
 use runs::{Phase, TrainConfig};
-use sampling::Pipeline;
+use sampling::{Pipeline, SizeConditioning};
 use tch::{Device, Tensor};
 
 use crate::LatentEncoder;
@@ -193,6 +193,7 @@ impl Maker {
                 noise: normal("noise"),
                 timesteps: libtorch::upload(&timesteps, device),
                 mask: self.masks(subject, &moments, device),
+                sizes: samples.iter().map(|sample| self.photos.sizes(sample)).collect(),
                 prompts,
                 class_prompts,
                 drawn: self.method.draw(seed("method"), self.layers, phase.batch_size),
@@ -281,6 +282,22 @@ impl Photos {
         };
         let turn = Turn { phase: index.phase, batch, before, size: phase.batch_size };
         choose(config.seed, "photos", &bucket.photos, turn, crop)
+    }
+
+    /// The sizes of a sample's photo and of its crop.
+    fn sizes(&self, (photo, crop): &Sample) -> SizeConditioning {
+        match crop {
+            Crop::Augmented(crop) => {
+                let (width, height) = self.all[*photo].pixels.dimensions();
+                SizeConditioning {
+                    original: [height.into(), width.into()],
+                    crop: [crop.top, crop.left].map(|offset| offset as i64),
+                    target: [crop.height.into(), crop.width.into()],
+                }
+            }
+            // The photo is whole, and the canvas as large as the image.
+            Crop::Placed(placed) => SizeConditioning::whole(placed.side.into(), placed.side.into()),
+        }
     }
 
     /// A random crop of a photo.

@@ -96,14 +96,30 @@ impl Checkpoint {
     }
 }
 
-/// Copies the tensors of a file, which has just these, into `parameters`.
+/// Copies the tensors of a file, which has just these or a token's embeddings for SDXL, into `parameters`.
 pub(crate) fn restore(parameters: &[(&str, &Tensor)], path: &Path) -> Result<()> {
     let archive = Archive::open(path)?;
-    let Some((_, first)) = parameters.first() else { return Ok(()) };
+    let Some((token, first)) = parameters.first() else { return Ok(()) };
     let to = (first.kind(), first.device());
-    let (saved, _) = weights::build(&archive, to, |vs| {
-        Ok(parameters.iter().map(|(name, p)| vs.get(name, &p.size(), Init::Const(0.0))).collect::<Vec<_>>())
-    })?;
+    let of_sdxl = parameters.len() == 1 && archive.shapes().any(|(name, _)| name == "clip_g");
+    let saved = match export::embedding_in(&archive, token)?.filter(|_| of_sdxl) {
+        Some(rows) => {
+            ensure!(
+                rows.size() == first.size(),
+                "{} holds embeddings of shape {:?} instead of {:?}",
+                path.display(),
+                rows.size(),
+                first.size()
+            );
+            vec![rows.to_kind(to.0)]
+        }
+        None => {
+            weights::build(&archive, to, |vs| {
+                Ok(parameters.iter().map(|(name, p)| vs.get(name, &p.size(), Init::Const(0.0))).collect())
+            })?
+            .0
+        }
+    };
     libtorch::catch(|| {
         tch::no_grad(|| {
             for ((_, parameter), saved) in parameters.iter().zip(&saved) {

@@ -316,7 +316,7 @@ fn embedding(file: &Path, config: &TrainConfig) -> Result<Tensor> {
 }
 
 fn embedding_of(token: &str, file: &Path, config: &TrainConfig) -> Result<Tensor> {
-    let rows = Archive::open(file)?.tensor(token)?;
+    let rows = export::embedding_in(&Archive::open(file)?, token)?;
     let rows = rows.with_context(|| format!("{} has no token {token}, which is the run's", file.display()))?;
     let size = rows.size();
     ensure!(

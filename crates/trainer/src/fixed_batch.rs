@@ -109,6 +109,7 @@ impl FixedBatch {
                 mask: batch.mask.as_ref().map(Tensor::shallow_clone),
                 prompts: batch.prompts.iter().map(without).collect(),
                 class_prompts: Vec::new(),
+                sizes: batch.sizes.clone(),
                 references: None,
                 drawn: None,
             };
@@ -131,8 +132,8 @@ fn loss(
     let phase = &config.phases[0];
     libtorch::catch(|| {
         tch::no_grad(|| {
-            let encoder_hidden_states = &states.of(pipeline, batch)?;
-            let step = Step { method, pipeline, config, phase, learned, denoising, batch, encoder_hidden_states };
+            let prompt_embeds = &states.of(pipeline, batch)?;
+            let step = Step { method, pipeline, config, phase, learned, denoising, batch, prompt_embeds };
             let terms = method.losses(&step)?;
             let diffusion = terms.into_iter().find(|term| term.name == LossTerm::DIFFUSION);
             Ok(diffusion.context("the method has no diffusion loss, which --stop measures")?.value)

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use adapters::Lora;
+use adapters::{Lora, Networks};
 use anyhow::{Context, Result, bail, ensure};
 use methods::Learned;
 use runs::{Group, TrainConfig};
+use sampling::PipelineParameters;
 use tch::Tensor;
 use weights::Archive;
 
@@ -96,11 +97,11 @@ fn of_file(trainer: &Trainer, from: &Path) -> Result<Vec<String>> {
     }
     if !is_lora {
         let mine = embedding(config, learned)?;
-        let (_, theirs) = export::load_embeddings(from, pipeline.text_encoder.config().hidden_size)?;
+        let (_, theirs) = export::load_embeddings(from, &pipeline.token_widths())?;
         copy_embedding(mine, &theirs)?;
         return Ok(Vec::new());
     }
-    let lora = Lora::read(from, &pipeline.parameters.unet, &pipeline.parameters.text_encoder)?;
+    let lora = Lora::read(from, networks(&pipeline.parameters))?;
     let adapters = learned.adapters.as_ref().with_context(|| {
         format!("it is a LoRA, but the method {} has no adapter: give --method lora", config.method)
     })?;
@@ -134,6 +135,11 @@ fn of_vico(trainer: &Trainer, from: &Path) -> Result<Vec<String>> {
     })?;
     copy_embedding(embedding(config, learned)?, &embedding_of_token)?;
     Ok(Vec::new())
+}
+
+fn networks(parameters: &PipelineParameters) -> Networks<'_> {
+    let PipelineParameters { unet, text_encoder, text_encoder_2, .. } = parameters;
+    Networks { unet, text_encoder, text_encoder_2: text_encoder_2.as_ref() }
 }
 
 fn embedding<'a>(config: &TrainConfig, learned: &'a Learned) -> Result<&'a Tensor> {

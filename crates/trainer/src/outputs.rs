@@ -93,7 +93,8 @@ impl Outputs {
         let pipeline = &trainer.pipeline;
         match (group, &trainer.learned.embedding) {
             (Group::Embedding, Some(rows)) if trainer.learned.more.is_empty() => {
-                return export::save_embeddings(&path, &trainer.config.placeholder, rows);
+                let widths = pipeline.token_widths();
+                return export::save_embeddings(&path, &trainer.config.placeholder, rows, &widths);
             }
             (Group::TextEncoder, _) => {
                 let config = serde_json::to_vec_pretty(pipeline.text_encoder.config())?;

@@ -5,7 +5,7 @@ use libtorch::Download;
 use methods::{Batch, Denoising, Learned, LossTerm, Method, Reduction, Step};
 use optimizer::{AdamW, Ema, EmaConfig};
 use runs::{Group, Phase, TrainConfig};
-use sampling::Pipeline;
+use sampling::{Pipeline, PromptEmbeds};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -180,6 +180,9 @@ impl Trainer {
         let parameters = &self.pipeline.parameters;
         parameters.vae.train(|_| false);
         parameters.text_encoder.train(|_| phase.trains.contains_key(&Group::TextEncoder));
+        if let Some(second) = &parameters.text_encoder_2 {
+            second.train(|_| false);
+        }
         parameters.unet.train(|name| phase.trains.keys().any(|group| group.has_unet(name)));
         for group in [Group::Embedding, Group::Adapter] {
             for (_, tensor) in self.parameters(group) {
@@ -193,7 +196,7 @@ impl Trainer {
     ///
     /// # Errors
     /// What the models refuse.
-    pub fn losses(&self, phase: &Phase, batch: &Batch, encoder_hidden_states: &Tensor) -> Result<Vec<LossTerm>> {
+    pub fn losses(&self, phase: &Phase, batch: &Batch, prompt_embeds: &PromptEmbeds) -> Result<Vec<LossTerm>> {
         self.method.losses(&Step {
             method: self.method,
             pipeline: &self.pipeline,
@@ -202,7 +205,7 @@ impl Trainer {
             learned: &self.learned,
             denoising: &self.denoising,
             batch,
-            encoder_hidden_states,
+            prompt_embeds,
         })
     }
 }

@@ -8,8 +8,7 @@ use methods::{Batch, Method};
 use photos::{ApparentSize, Photo};
 use prompts::{SizePhrases, TemplateSet, with_phrase};
 use runs::{Captions, Concept, Group, Phase, TrainConfig};
-use sampling::Pipeline;
-use tch::Tensor;
+use sampling::{Pipeline, PromptEmbeds};
 
 /// The prompts that samples may have, with the class noun filled in.
 #[derive(Debug, Clone)]
@@ -205,7 +204,7 @@ fn one_of<'a>(all: &'a [String], seed: u64, purpose: &str) -> &'a String {
     &all[(random::derive(seed, purpose, 0) % all.len() as u64) as usize]
 }
 
-/// The hidden states of prompts in a phase: of those that do not change computed once, of the others each time, on the autograd
+/// What the text encoders make of prompts in a phase: of those that do not change computed once, of the others each time, on the autograd
 /// graph.
 #[derive(Debug)]
 pub(crate) struct PromptStates {
@@ -213,7 +212,7 @@ pub(crate) struct PromptStates {
     text_encoder: bool,
     /// How prompts call what is trained of the embeddings: their states change too.
     trained: Vec<String>,
-    constant: HashMap<String, Tensor>,
+    constant: HashMap<String, PromptEmbeds>,
 }
 
 impl PromptStates {
@@ -228,11 +227,11 @@ impl PromptStates {
         }
     }
 
-    /// The hidden states [prompts, positions, width] of the prompts of a batch, those of class images last.
+    /// Those of the prompts of a batch, those of class images last.
     ///
     /// # Errors
     /// What the text encoder refuses.
-    pub(crate) fn of(&mut self, pipeline: &Pipeline, batch: &Batch) -> Result<Tensor> {
+    pub(crate) fn of(&mut self, pipeline: &Pipeline, batch: &Batch) -> Result<PromptEmbeds> {
         let all: Vec<&str> = batch.prompts.iter().chain(&batch.class_prompts).map(String::as_str).collect();
         // The changing ones in one pass, each once.
         let changes = |prompt: &str| self.text_encoder || self.trained.iter().any(|name| prompt.contains(name));
@@ -243,26 +242,26 @@ impl PromptStates {
         let mut states = Vec::with_capacity(all.len());
         for prompt in all {
             states.push(match (&fresh, changing.binary_search(&prompt)) {
-                (Some(fresh), Ok(i)) => fresh.narrow(0, i as i64, 1),
+                (Some(fresh), Ok(i)) => fresh.get(i),
                 // One by one, so that none depends on what else was there.
                 _ => match self.constant.get(prompt) {
-                    Some(known) => known.shallow_clone(),
+                    Some(known) => known.get(0),
                     None => {
                         let known = tch::no_grad(|| encode(pipeline, &[prompt]))?;
-                        self.constant.insert(prompt.to_owned(), known.shallow_clone());
-                        known
+                        let copy = known.get(0);
+                        self.constant.insert(prompt.to_owned(), known);
+                        copy
                     }
                 },
             });
         }
-        Ok(Tensor::cat(&states, 0))
+        Ok(PromptEmbeds::cat(&states))
     }
 }
 
-/// [prompts, positions, width], in the parameters' dtype.
-fn encode(pipeline: &Pipeline, prompts: &[&str]) -> Result<Tensor> {
-    let ids = pipeline.prompt_ids(prompts).context("the training prompts")?;
-    pipeline.text_encoder.forward(&Tensor::from_slice2(&ids))
+/// In the parameters' dtype.
+fn encode(pipeline: &Pipeline, prompts: &[&str]) -> Result<PromptEmbeds> {
+    pipeline.prompt_embeds(prompts, pipeline.placement().0).context("the training prompts")
 }
 
 #[cfg(test)]

@@ -179,7 +179,8 @@ impl UNet {
         self.project_text(encoder_hidden_states, None)
     }
 
-    /// The same for SDXL, whose U-Net also reads the pooled text and the image's sizes, of as many texts.
+    /// The same for SDXL, whose U-Net also reads the pooled text and the image's sizes: of as many texts, or one for all, or of several
+    /// images with one text.
     ///
     /// # Errors
     /// As [`UNet::project`], and for a model that reads no more than the text.
@@ -189,9 +190,10 @@ impl UNet {
              text alone",
         )?;
         let (texts, pooled) = (encoder_hidden_states.size(), added.text_embeds.size());
+        let (texts_count, pooled_count) = (texts.first(), pooled.first());
         ensure!(
-            texts.first() == pooled.first(),
-            "text embeddings have shape {texts:?} but pooled ones {pooled:?}: give one for each text"
+            texts_count == pooled_count || texts_count == Some(&1) || pooled_count == Some(&1),
+            "text embeddings have shape {texts:?} but pooled ones {pooled:?}: give one for each text, or one for all"
         );
         self.project_text(encoder_hidden_states, Some(embedding.forward(added, encoder_hidden_states.kind())?))
     }
@@ -282,6 +284,12 @@ impl UNet {
             "the text was projected in {:?} but the latents have dtype {dtype:?}: project it in the latents' dtype",
             text.dtype
         );
+        if let Some(added) = text.added.as_ref().map(|added| added.size()[0]) {
+            ensure!(
+                added == batch || added == 1,
+                "there are pooled text embeddings and sizes of {added} images but latents of {batch}: give one for each, or one for all"
+            );
+        }
         let layers = self.cross_attention_layers();
         ensure!(
             text.layers.len() == layers.len() && layers.iter().all(|name| text.layers.contains_key(name)),

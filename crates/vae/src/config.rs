@@ -45,6 +45,8 @@ pub struct Config {
     pub use_post_quant_conv: bool,
     /// Whether encoder and decoder attend at their lowest resolution.
     pub mid_block_add_attention: bool,
+    /// Whether the model overflows in half precision, as SDXL's does. Not acted on here: who decodes chooses the dtype.
+    pub force_upcast: bool,
 }
 
 /// Stable Diffusion's widest layers have 512 channels; a 3x3 convolution of so many would have 40 GB.
@@ -79,6 +81,7 @@ impl Default for Config {
             use_quant_conv: true,
             use_post_quant_conv: true,
             mid_block_add_attention: true,
+            force_upcast: true,
         }
     }
 }

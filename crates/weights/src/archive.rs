@@ -84,6 +84,8 @@ pub(crate) struct Entry {
     dtype: Dtype,
     pub(crate) shape: Vec<i64>,
     pub(crate) bytes: Range<usize>,
+    /// Whether the file has the matrix transposed.
+    pub(crate) transposed: bool,
 }
 
 /// What a component's weights are called in front of `.safetensors`: by diffusers, and by transformers.
@@ -185,6 +187,7 @@ impl Archive {
                 dtype: info.dtype,
                 shape: shape.map_err(|_| damaged(format!("tensor {name:?} has an impossible shape")))?,
                 bytes: data + start..data + end,
+                transposed: false,
             };
             if self.entries.insert(name.clone(), entry).is_some() {
                 return Err(damaged(format!("tensor {name:?} is also in another shard")));
@@ -237,7 +240,12 @@ impl Archive {
 
     fn copy(&self, entry: &Entry, kind: Kind, to: (Kind, Device)) -> Result<Tensor, libtorch::Error> {
         let map = &self.files[entry.file].1;
-        let tensor = libtorch::tensor_from_bytes(&map[entry.bytes.clone()], kind, &entry.shape, to);
+        let bytes = &map[entry.bytes.clone()];
+        let tensor = match (entry.transposed, &entry.shape[..]) {
+            (true, &[rows, columns]) => libtorch::tensor_from_bytes(bytes, kind, &[columns, rows], to)
+                .and_then(|tensor| libtorch::catch(|| tensor.tr().contiguous())),
+            _ => libtorch::tensor_from_bytes(bytes, kind, &entry.shape, to),
+        };
         // What was copied need not stay in memory twice.
         map.release(entry.bytes.clone());
         tensor

@@ -17,12 +17,14 @@ pub struct View {
     pub part: (usize, usize),
     /// The shape of the view, if it is not that of the rows: as many elements.
     pub shape: Option<Vec<i64>>,
+    /// Whether it is a matrix that the archive has transposed.
+    pub transposed: bool,
 }
 
 impl View {
     /// All of the tensor `of`, called `name`.
     pub fn whole(name: impl Into<String>, of: impl Into<String>) -> Self {
-        Self { name: name.into(), of: of.into(), part: (0, 1), shape: None }
+        Self { name: name.into(), of: of.into(), part: (0, 1), shape: None, transposed: false }
     }
 }
 
@@ -34,7 +36,7 @@ impl Archive {
     /// same name.
     pub fn view(self, views: impl IntoIterator<Item = View>) -> Result<Self> {
         let mut entries = BTreeMap::new();
-        for View { name, of, part: (index, count), shape } in views {
+        for View { name, of, part: (index, count), shape, transposed } in views {
             let mut entry = self.entries.get(&of).with_context(|| format!("there is no tensor {of:?}"))?.clone();
             if count != 1 {
                 let rows = entry.shape.first().copied().unwrap_or(0);
@@ -54,6 +56,15 @@ impl Archive {
                     entry.shape
                 );
                 entry.shape = shape;
+            }
+            if transposed {
+                ensure!(
+                    entry.shape.len() == 2,
+                    "the tensor {of:?} of shape {:?} is no matrix, which could be transposed",
+                    entry.shape
+                );
+                entry.shape.reverse();
+                entry.transposed = !entry.transposed;
             }
             ensure!(entries.insert(name.clone(), entry).is_none(), "two tensors would be called {name:?}");
         }
@@ -84,8 +95,11 @@ mod tests {
         let whole = archive(folder.path()).tensor("fused").unwrap().unwrap();
         let views = (0..3).map(|i| View { part: (i, 3), ..View::whole(format!("part.{i}"), "fused") });
         let matrix = View { shape: Some(vec![6, 2]), ..View::whole("matrix", "conv") };
-        let view = archive(folder.path()).view(views.chain([matrix])).unwrap();
-        assert_eq!(view.shapes().map(|(name, _)| name).collect::<Vec<_>>(), ["matrix", "part.0", "part.1", "part.2"]);
+        let turned = View { transposed: true, ..View::whole("turned", "fused") };
+        let view = archive(folder.path()).view(views.chain([matrix, turned])).unwrap();
+        let names = ["matrix", "part.0", "part.1", "part.2", "turned"];
+        assert_eq!(view.shapes().map(|(name, _)| name).collect::<Vec<_>>(), names);
+        assert_eq!(view.tensor("turned").unwrap().unwrap(), whole.tr());
         for (i, expected) in whole.chunk(3, 0).iter().enumerate() {
             assert_eq!(&view.tensor(&format!("part.{i}")).unwrap().unwrap(), expected);
         }
@@ -104,6 +118,7 @@ mod tests {
         says(View { part: (0, 5), ..View::whole("a", "fused") }, "has 6 rows, which are not 5 equal parts");
         says(View { part: (3, 3), ..View::whole("a", "fused") }, "not 3 equal parts");
         says(View { shape: Some(vec![5]), ..View::whole("a", "fused") }, "cannot be viewed as one of shape [5]");
+        says(View { transposed: true, ..View::whole("a", "odd") }, "is no matrix");
         let twice = archive(folder.path()).view([View::whole("a", "odd"), View::whole("a", "fused")]);
         assert!(twice.unwrap_err().to_string().contains("two tensors would be called \"a\""));
     }

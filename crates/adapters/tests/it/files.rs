@@ -2,22 +2,27 @@
 
 use std::path::Path;
 
-use adapters::{Adapters, Extraction, LayerChange, Lora, LoraKeys, LowRank, extract, read_oft, write_oft};
+use adapters::{Adapters, Extraction, LayerChange, Lora, LoraKeys, LowRank, Networks, extract, read_oft, write_oft};
 use golden::{Golden, assert_close, fixtures};
 use options::{Adapter, LoraTargets};
+use sampling::PipelineParameters;
 use tch::{Kind, Tensor};
 use weights::{Archive, Tensors};
 
 use crate::common::{F32, Loop};
 
+fn networks(parameters: &PipelineParameters) -> Networks<'_> {
+    Networks { unet: &parameters.unet, text_encoder: &parameters.text_encoder, text_encoder_2: None }
+}
+
 fn read(path: &Path, run: &Loop) -> anyhow::Result<Lora> {
     let parameters = &run.pipeline.parameters;
-    Lora::read(path, &parameters.unet, &parameters.text_encoder)
+    Lora::read(path, networks(parameters))
 }
 
 fn merge(lora: &Lora, run: &Loop, scale: f64) {
     let parameters = &run.pipeline.parameters;
-    lora.merge(&parameters.unet, &parameters.text_encoder, scale).unwrap();
+    lora.merge(networks(parameters), scale).unwrap();
 }
 
 /// A file of others, the model and the prompt of its image.

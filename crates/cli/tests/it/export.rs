@@ -31,7 +31,7 @@ fn the_subjects_name_is_told_and_nothing_is_written_over() {
     let tensor = file.tensor("model.diffusion_model.out.2.bias").unwrap().unwrap();
     assert_eq!(tensor.kind(), Kind::Half);
     assert_eq!(file.metadata()["modelspec.trigger_phrase"], "my-ball-embedding");
-    let (_, rows) = export::load_embeddings(&folder.join("my-ball-embedding.safetensors"), 32).unwrap();
+    let (_, rows) = export::load_embeddings(&folder.join("my-ball-embedding.safetensors"), &[32]).unwrap();
     assert_eq!(rows.size(), [1, 32]);
     let usage = fs::read_to_string(folder.join("my ball.txt")).unwrap();
     for words in ["\"a photo of a my-ball-embedding ball\"", "embedding:my-ball-embedding in ComfyUI"] {

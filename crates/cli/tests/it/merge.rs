@@ -49,7 +49,7 @@ fn keys_values(pipeline: &Pipeline, token: &str, prompt: &str) -> Vec<Tensor> {
     let ids = pipeline.tokenizer.encode(prompt).unwrap().ids;
     let start = ids.iter().position(|id| pipeline.tokenizer.vectors(token).contains(id)).unwrap();
     let end = ids.iter().position(|id| *id == pipeline.tokenizer.eos_id()).unwrap();
-    let states = pipeline.encode_prompts(&[prompt]).unwrap().get(0);
+    let states = pipeline.encode_prompts(&[prompt]).unwrap().hidden_states.get(0);
     let states = states.narrow(0, start as i64, (end + 1 - start) as i64);
     let weights = pipeline
         .parameters

@@ -28,7 +28,7 @@ fn an_embedding_of_another_family() {
     let file = fixtures().join("export/embeddings/kohya.safetensors");
     let expected = "has width 768 (Stable Diffusion 1.x), but this model's text encoder has 1024 (Stable Diffusion 2.x); \
                     use an embedding that was learned for the same family";
-    assert_eq!(message(load_embeddings(&file, 1024)), format!("{} {expected}", file.display()));
+    assert_eq!(message(load_embeddings(&file, &[1024])), format!("{} {expected}", file.display()));
 
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
@@ -49,7 +49,7 @@ fn files_without_one_embedding() {
     let rows = rows(768);
     let loaded = |tensors: &[(&str, &Tensor)]| {
         weights::save(&path, tensors.iter().copied()).unwrap();
-        message(load_embeddings(&path, 768))
+        message(load_embeddings(&path, &[768]))
     };
     let shown = folder.path().join("a.safetensors").display().to_string();
     let expected = format!("{shown} holds 2 tensors (<a>, <b>), but the embedding of a token is one; give the file ");
@@ -66,10 +66,10 @@ fn files_without_one_embedding() {
     assert!(loaded(&[("x", &rows.to_kind(Kind::Int64))]).contains("type Int64"));
     assert!(loaded(&[("x", &(&rows / 0.0))]).ends_with("holds NaN or infinite values; train it again"));
     assert!(
-        message(load_embeddings(&folder.path().join("a.pt"), 768)).contains("in docs/methods/textual-inversion.md")
+        message(load_embeddings(&folder.path().join("a.pt"), &[768])).contains("in docs/methods/textual-inversion.md")
     );
     let scalar = Tensor::from(1f32);
-    assert!(message(save_embeddings(&folder.path().join("b.safetensors"), TOKEN, &scalar)).contains("shape []"));
+    assert!(message(save_embeddings(&folder.path().join("b.safetensors"), TOKEN, &scalar, &[768])).contains("shape []"));
     assert!(!folder.path().join("b.safetensors").exists());
 }
 

@@ -22,12 +22,14 @@ fn numbered(parameters: &Parameters, first: usize) -> Tensors {
 fn components(family: Family) -> Components {
     let (unet, text) = match family {
         Family::V1 => (unet::Config::sd15(), TextConfig::sd15()),
+        Family::Sdxl => unreachable!("the fixture has 1.x and 2.x"),
         Family::V2 => (unet::Config::sd21_base(), TextConfig::sd21()),
     };
     let (_, unet) = weights::build(&Hollow, common::F32, |vs| UNet::new(vs, &unet)).unwrap();
     let (_, vae) = weights::build(&Hollow, common::F32, |vs| AutoencoderKl::new(vs, &vae::Config::sd15())).unwrap();
     let (_, text) = weights::build(&Hollow, common::F32, |vs| ClipTextModel::new(vs, &text)).unwrap();
-    Components { family, unet: numbered(&unet, 0), vae: numbered(&vae, 1000), text_encoder: numbered(&text, 2000) }
+    let text_encoder = numbered(&text, 2000);
+    Components { family, unet: numbered(&unet, 0), vae: numbered(&vae, 1000), text_encoder, text_encoder_2: None }
 }
 
 /// Name in the original code, names in diffusers, shapes in Stable Diffusion 1.5 and 2.1.

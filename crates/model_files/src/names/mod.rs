@@ -51,6 +51,10 @@ pub const TEXT: &str = "text_model.";
 pub const CLIP: &str = "cond_stage_model.transformer.";
 /// What OpenCLIP's names of the text encoder begin with in a single file of Stable Diffusion 2.x.
 pub const OPEN_CLIP: &str = "cond_stage_model.model.";
+/// What the first text encoder's names begin with in a single file of SDXL, before their diffusers names.
+pub const SDXL_CLIP: &str = "conditioner.embedders.0.transformer.";
+/// What OpenCLIP's names of the second text encoder begin with in a single file of SDXL.
+pub const SDXL_OPEN_CLIP: &str = "conditioner.embedders.1.model.";
 
 /// Replaces the longest path in the table that `name` starts with.
 fn rename(table: &BTreeMap<String, String>, name: &str) -> Option<String> {

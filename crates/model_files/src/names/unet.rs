@@ -38,6 +38,9 @@ pub fn table(layers: usize, up_attends: impl Iterator<Item = bool>) -> Names {
     names.add("conv_in", "input_blocks.0.0");
     names.add("time_embedding.linear_1", "time_embed.0");
     names.add("time_embedding.linear_2", "time_embed.2");
+    // Of SDXL alone.
+    names.add("add_embedding.linear_1", "label_emb.0.0");
+    names.add("add_embedding.linear_2", "label_emb.0.2");
     for (block, up_attends) in up_attends.enumerate() {
         let down = format!("down_blocks.{block}");
         for layer in 0..layers {

@@ -31,7 +31,9 @@ fn wrong_folders_are_told_apart() {
     let temporary = tempfile::tempdir().unwrap();
     copy_folder(&root.join("tiny-sd21"), temporary.path());
     fs::create_dir(temporary.path().join("text_encoder_2")).unwrap();
-    says(temporary.path(), "is Stable Diffusion XL");
+    says(temporary.path(), "is SDXL, since it has a text_encoder_2, but not complete: it has no text_encoder_2/config.json");
+    fs::remove_dir_all(temporary.path().join("text_encoder")).unwrap();
+    says(temporary.path(), "is SDXL's refiner");
 }
 
 #[test]
@@ -162,14 +164,14 @@ fn embeddings_are_added_one_after_the_other_and_once_each() {
     let mut pipeline = Pipeline::from_folder(&fixtures().join("tiny-sd21"), F32).unwrap();
     let rows = tch::Tensor::linspace(-1.0, 1.0, 96, F32).reshape([3, 32]);
     pipeline.add_token("<two>", &rows.narrow(0, 0, 2)).unwrap();
-    let before = pipeline.encode_prompts(&["a <two> dog"]).unwrap();
+    let before = pipeline.encode_prompts(&["a <two> dog"]).unwrap().hidden_states;
     assert!(format!("{:#}", pipeline.add_token("<two>", &rows).unwrap_err()).contains("<two>"));
     let narrow = rows.narrow(1, 0, 16);
     assert!(pipeline.add_token("<three>", &narrow).unwrap_err().to_string().contains("[tokens, 32]"));
     pipeline.add_placeholder("<three>", &rows.narrow(0, 2, 1)).unwrap();
-    assert_eq!(pipeline.encode_prompts(&["a <two> dog"]).unwrap(), before);
+    assert_eq!(pipeline.encode_prompts(&["a <two> dog"]).unwrap().hidden_states, before);
     let [both, named] =
-        ["a [V] <two>", "a <three> <two> <two>_1"].map(|prompt| pipeline.encode_prompts(&[prompt]).unwrap());
+        ["a [V] <two>", "a <three> <two> <two>_1"].map(|prompt| pipeline.encode_prompts(&[prompt]).unwrap().hidden_states);
     assert_eq!(both, named);
 }
 
@@ -190,7 +192,7 @@ fn a_padded_vocabulary_is_as_good_as_another() {
     let [padded, plain] = [&folder, &fixtures().join("tiny-sd21")].map(|folder| {
         let mut pipeline = Pipeline::from_folder(folder, F32).unwrap();
         pipeline.add_placeholder("<new>", &row).unwrap();
-        pipeline.encode_prompts(&["a photo of a [V] dog"]).unwrap()
+        pipeline.encode_prompts(&["a photo of a [V] dog"]).unwrap().hidden_states
     });
     assert_eq!(padded, plain);
     // Too few rows are no padding.
@@ -213,7 +215,8 @@ fn several_subjects_have_their_own_names() {
         let mut alone = open();
         alone.add_placeholder(name, &rows).unwrap();
         let prompt = format!("a photo of a {name} dog");
-        assert_eq!(both.encode_prompts(&[&prompt]).unwrap(), alone.encode_prompts(&[&prompt]).unwrap());
+        let states = |pipeline: &Pipeline| pipeline.encode_prompts(&[&prompt]).unwrap().hidden_states;
+        assert_eq!(states(&both), states(&alone));
     }
     assert_eq!(both.resolve("a [V]").unwrap(), both.resolve("a <one>").unwrap());
     let error = both.add_token("<one>", &rows(1, 2)).unwrap_err().to_string();

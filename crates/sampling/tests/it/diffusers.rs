@@ -19,7 +19,7 @@ fn reference() -> Golden {
 }
 
 /// Asserts that no channel of any pixel differs by more than one.
-fn assert_alike(what: &str, images: &[RgbImage], reference: &Golden) {
+pub(crate) fn assert_alike(what: &str, images: &[RgbImage], reference: &Golden) {
     let expected = Vec::<u8>::try_from(reference.get(what).flatten(0, -1)).unwrap();
     let actual: Vec<u8> = images.iter().flat_map(RgbImage::as_raw).copied().collect();
     assert_eq!(actual.len(), expected.len(), "{what}: size");

@@ -5,3 +5,4 @@ mod bad_input;
 mod conditioning;
 mod diffusers;
 mod finite;
+mod sdxl;

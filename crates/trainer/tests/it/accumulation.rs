@@ -35,6 +35,7 @@ impl Batches for Parts {
             mask: None,
             prompts,
             class_prompts: Vec::new(),
+            sizes: Vec::new(),
             references: None,
             drawn: None,
         })

@@ -119,6 +119,7 @@ fn each_sample_has_its_photos_caption_and_else_the_batch_is_the_same() {
                 mask: None,
                 prompts: vec![batch.prompts[sample as usize].clone()],
                 class_prompts: Vec::new(),
+                sizes: Vec::new(),
                 references: None,
                 drawn: None,
             };
@@ -185,6 +186,7 @@ fn a_mask_weighs_cells_and_loses_nothing_where_it_is_white() {
             mask,
             prompts: batch.prompts.clone(),
             class_prompts: Vec::new(),
+            sizes: Vec::new(),
             references: None,
             drawn: None,
         };

@@ -90,6 +90,7 @@ impl Batches for Given<'_> {
             // Of several subjects there is one sample each.
             class_prompts: class.cycle().take(if config.prior.is_some() { prompts.len() } else { 0 }).collect(),
             prompts,
+            sizes: Vec::new(),
             drawn: self.inputs_of_method.as_ref().map(|golden| golden.get("dropout").get(index.step as i64)),
         })
     }

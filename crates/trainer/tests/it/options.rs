@@ -92,7 +92,7 @@ fn min_snr_has_a_weight_at_a_zero_terminal_snr() {
             learned: &trainer.learned,
             denoising: &denoising,
             batch: &batch,
-            encoder_hidden_states: &hidden,
+            prompt_embeds: &hidden,
         };
         term(&trainer.method.losses(&step).unwrap(), "diffusion")
     };

@@ -45,6 +45,7 @@ impl FromFile {
             mask: None,
             prompts: vec![self.2.clone()],
             class_prompts: Vec::new(),
+            sizes: Vec::new(),
             references: None,
             drawn: None,
         }
