@@ -129,6 +129,19 @@ impl TextConfig {
         ClipConfig::vit_l14().text_config
     }
 
+    /// SDXL's second one: OpenCLIP bigG's. The first is Stable Diffusion 1.5's.
+    pub fn sdxl_second() -> Self {
+        Self {
+            hidden_size: 1280,
+            intermediate_size: 5120,
+            projection_dim: 1280,
+            num_hidden_layers: 32,
+            num_attention_heads: 20,
+            hidden_act: Activation::Gelu,
+            ..Self::default()
+        }
+    }
+
     /// Checks that the numbers can describe a model.
     ///
     /// # Errors

@@ -61,6 +61,10 @@ impl Encoder<'_> {
             add_token(base, &mut tokenizer, &mut tensors, placeholder, rows)?;
         }
         tokenizer.save(out.join(folder))?;
+        // The published config says 2, for which transformers takes the largest id for the end of a text: that of an added token.
+        if component == Component::TextEncoder2 && !embeddings.is_empty() {
+            config.insert("eos_token_id".to_owned(), tokenizer.eos_id().into());
+        }
         if let Some(table) = TABLES.iter().find_map(|name| tensors.get(*name)) {
             config.insert("vocab_size".to_owned(), table.size()[0].into());
         }

@@ -28,7 +28,7 @@ const CONV_IN: &str = "model.diffusion_model.input_blocks.0.0.weight";
 pub(crate) fn text_layout(path: &Path, archive: &Archive) -> Result<TextLayout> {
     let any = |prefix: &str| archive.shapes().any(|(name, _)| name.starts_with(prefix));
     let (unet, vae) = (any(UNET), any(VAE));
-    let text = if any(SDXL_CLIP) && any(SDXL_OPEN_CLIP) {
+    let text = if any(SDXL_OPEN_CLIP) {
         Some(TextLayout::Sdxl)
     } else if any(OPEN_CLIP) {
         Some(TextLayout::OpenClip)
@@ -81,7 +81,7 @@ fn other_kind(archive: &Archive) -> Option<&'static str> {
     if starts("control_model.") || starts("controlnet_") {
         return Some("a ControlNet");
     }
-    if [UNET, CLIP, OPEN_CLIP, SDXL_CLIP].into_iter().any(starts) {
+    if [UNET, CLIP, OPEN_CLIP, SDXL_CLIP, SDXL_OPEN_CLIP].into_iter().any(starts) {
         return None;
     }
     let whole_vae = |encoder: &'static str, decoder: &'static str| starts(encoder) && starts(decoder);

@@ -1,4 +1,4 @@
-//! What is no Stable Diffusion 1.x or 2.x is named, in one sentence.
+//! What is no Stable Diffusion 1.x, 2.x or XL is named, in one sentence.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -52,10 +52,14 @@ fn kinds_are_those_that_diffusers_tells_apart() {
                 );
                 continue;
             }
+            "xl_base" => {
+                let notes = BaseModel::open(&path, &ModelOptions::default()).unwrap().notes().join("\n");
+                assert!(notes.contains("is taken for Stable Diffusion XL that predicts epsilon at 1024 pixels"), "{notes}");
+                continue;
+            }
             "inpainting" | "inpainting_v2" => "is an inpainting checkpoint (9 input channels)",
             "instruct-pix2pix" => "InstructPix2Pix (8 input channels)",
-            "xl_base" => "is a checkpoint of Stable Diffusion XL,",
-            "xl_refiner" => "is a checkpoint of Stable Diffusion XL's refiner,",
+            "xl_refiner" => "is a checkpoint of SDXL's refiner, which refines images of SDXL's base model,",
             "sd3" => "is a checkpoint of Stable Diffusion 3,",
             "flux-schnell" | "flux-dev" => "is a checkpoint of Flux,",
             "controlnet" => "is a ControlNet,",

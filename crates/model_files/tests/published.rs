@@ -7,8 +7,8 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use clip::{ClipTextModel, TextConfig};
-use common::{Shapes, hollow, hollow_in, original};
+use clip::{ClipTextModel, ClipTextModelWithProjection, TextConfig};
+use common::{Shapes, hollow, hollow_in, original, original_sdxl};
 use golden::{Hollow, fixtures};
 use model_files::{BaseModel, Component, ModelOptions, PredictionType};
 use scheduler::SchedulerConfig;
@@ -25,14 +25,18 @@ fn shapes(parameters: &Parameters) -> Shapes {
 }
 
 /// What the crates of the components expect, built from the model's configs.
-fn expected(model: &BaseModel) -> [Shapes; 3] {
+fn expected(model: &BaseModel) -> Vec<Shapes> {
     let (unet, vae): (unet::Config, vae::Config) =
         (model.config(Component::Unet).unwrap(), model.config(Component::Vae).unwrap());
     let text: TextConfig = model.config(Component::TextEncoder).unwrap();
     let (_, unet) = weights::build(&Hollow, F32, |vs| UNet::new(vs, &unet)).unwrap();
     let (_, vae) = weights::build(&Hollow, F32, |vs| AutoencoderKl::new(vs, &vae)).unwrap();
     let (_, text) = weights::build(&Hollow, F32, |vs| ClipTextModel::new(vs, &text)).unwrap();
-    [&unet, &vae, &text].map(shapes)
+    let second = model.is_sdxl().then(|| {
+        let config = model.config(Component::TextEncoder2).unwrap();
+        weights::build(&Hollow, F32, |vs| ClipTextModelWithProjection::new(vs, &config)).unwrap().1
+    });
+    [&unet, &vae, &text].into_iter().chain(&second).map(shapes).collect()
 }
 
 fn found(model: &BaseModel) -> Vec<Shapes> {
@@ -58,6 +62,22 @@ fn every_tensor_of_the_original_files_is_a_parameter_of_its_shape() {
         assert_eq!(model.files().unwrap(), [("checkpoint.safetensors".to_owned(), path)].into());
         assert_eq!(model.notes().len(), 1, "{:?}", model.notes());
     }
+}
+
+#[test]
+fn every_tensor_of_sdxls_original_file_is_a_parameter_of_its_shape() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = hollow_in(folder.path(), &original_sdxl(), &[]);
+    let model = BaseModel::open(&path, &ModelOptions::default()).unwrap();
+    assert_eq!(found(&model), expected(&model));
+    let unet: unet::Config = model.config(Component::Unet).unwrap();
+    unet.validate().unwrap();
+    assert_eq!(unet::Config { other: Map::new(), ..unet }, unet::Config::sdxl_base());
+    assert_eq!(model.config::<TextConfig>(Component::TextEncoder).unwrap(), TextConfig::sd15());
+    assert_eq!(model.config::<TextConfig>(Component::TextEncoder2).unwrap(), TextConfig::sdxl_second());
+    assert_eq!((model.image_size().unwrap(), model.token_widths().unwrap()), (1024, vec![768, 1280]));
+    assert_eq!((model.tokenizer().unwrap().pad_id(), model.second_tokenizer().unwrap().pad_id()), (49407, 0));
+    assert!(model.zeros_for_no_prompt().unwrap());
 }
 
 #[test]

@@ -40,8 +40,16 @@ pub(crate) fn hollow_in(folder: &Path, shapes: &Shapes, metadata: &[(&str, &str)
 pub(crate) fn original(v2: bool) -> Shapes {
     type Row = (String, String, Option<String>, Option<String>);
     let rows: Vec<Row> = weights::read_config(&fixtures().join("export/names.json")).unwrap();
-    let shape =
-        |text: &str| text.split('x').filter(|side| !side.is_empty()).map(|side| side.parse().unwrap()).collect();
     let rows = rows.into_iter().filter_map(|(name, _, v1, v2_shape)| Some((name, if v2 { v2_shape } else { v1 }?)));
     rows.map(|(name, text)| (name, shape(&text))).collect()
+}
+
+/// All tensors of SDXL, likewise; see fixtures/export/generate_sdxl.py.
+pub(crate) fn original_sdxl() -> Shapes {
+    let rows: Vec<(String, String, String)> = weights::read_config(&fixtures().join("export/names-sdxl.json")).unwrap();
+    rows.into_iter().map(|(name, _, text)| (name, shape(&text))).collect()
+}
+
+fn shape(text: &str) -> Vec<i64> {
+    text.split('x').filter(|side| !side.is_empty()).map(|side| side.parse().unwrap()).collect()
 }

@@ -7,7 +7,7 @@ use golden::{Digest, Formula, Golden, fixtures};
 use methods::Batch;
 use options::{Adapter, LoraTargets, MaskedLoss};
 use runs::{FurtherConcept, Group, GroupConfig, Prior, Reference, RegularizerConfig, Sizes, TrainConfig};
-use sampling::{Pipeline, Request, Settings};
+use sampling::{Pipeline, Request, Settings, SizeConditioning};
 use scheduler::SchedulerKind;
 use tch::{Device, Kind, Tensor};
 use trainer::{BatchIndex, Batches, LatentEncoder, Trainer};
@@ -64,6 +64,8 @@ struct Given<'a> {
     inputs_of_method: Option<Golden>,
     encoder: LatentEncoder,
     prompts: Vec<Vec<String>>,
+    /// Of the samples of each step, where the model reads them.
+    sizes: Vec<Vec<SizeConditioning>>,
     /// Samples of the subject in a batch.
     subjects: i64,
     trainer: &'a Trainer,
@@ -90,10 +92,21 @@ impl Batches for Given<'_> {
             // Of several subjects there is one sample each.
             class_prompts: class.cycle().take(if config.prior.is_some() { prompts.len() } else { 0 }).collect(),
             prompts,
-            sizes: Vec::new(),
+            sizes: self.sizes.get(index.step).cloned().unwrap_or_default(),
             drawn: self.inputs_of_method.as_ref().map(|golden| golden.get("dropout").get(index.step as i64)),
         })
     }
+}
+
+/// Of [steps, samples, 6]: original height and width, crop's top and left, target's height and width.
+fn sizes(numbers: &Tensor) -> Vec<Vec<SizeConditioning>> {
+    let steps = Vec::<Vec<Vec<i64>>>::try_from(numbers).unwrap();
+    let one = |numbers: Vec<i64>| SizeConditioning {
+        original: [numbers[0], numbers[1]],
+        crop: [numbers[2], numbers[3]],
+        target: [numbers[4], numbers[5]],
+    };
+    steps.into_iter().map(|samples| samples.into_iter().map(one).collect()).collect()
 }
 
 /// Coarse images [n, 3, 16, 16] as the VAE takes them, 8 times as large.
@@ -134,6 +147,7 @@ fn follow(case: Case) {
     if trainer.learned.image_attention.is_some() {
         trainer.learned.added.iter().for_each(|(name, parameter)| Formula.fill(name, parameter));
     }
+    let sizes = if has("sizes") { sizes(&golden.get("sizes")) } else { Vec::new() };
     let mut worst = Worst::default();
     let before = weights_of(&trainer);
     {
@@ -142,7 +156,7 @@ fn follow(case: Case) {
         let subjects = trainer.config.phases[0].batch_size as i64;
         let prompts = case.prompts.unwrap_or_default();
         let inputs_of_method = has("dropout").then(|| Golden::open(&format!("methods/{}.safetensors", case.file)));
-        let mut batches = Given { inputs, inputs_of_method, encoder, prompts, subjects, trainer: &trainer };
+        let mut batches = Given { inputs, inputs_of_method, encoder, prompts, sizes, subjects, trainer: &trainer };
         let mut phase_run = trainer.start(0).unwrap();
         for step in 0..STEPS as i64 {
             let report = phase_run.step(&trainer, &mut batches).unwrap().wait().unwrap();
@@ -173,10 +187,13 @@ fn follow(case: Case) {
     changes(&golden, &before, &weights_of(&trainer), case.each, &mut worst);
     for name in golden.names().filter(|name| name.starts_with("whole.") || name.starts_with("merged.")) {
         let (_, parameter) = name.split_once('.').unwrap();
-        let added = trainer.learned.added.iter().find(|(name, _)| name == parameter).map(|(_, tensor)| tensor);
-        if let Some(actual) = trainer.pipeline.parameters.unet.get(parameter).or(added) {
-            worst.keep("whole", golden::relative_error(actual, &golden.get(name)));
-        }
+        let is_it = |(name, _): &&(String, Tensor)| {
+            // The Python loop has a LoRA's names without their ending.
+            name == parameter || name.strip_suffix(".weight") == Some(parameter)
+        };
+        let added = trainer.learned.added.iter().find(is_it).map(|(_, tensor)| tensor);
+        let actual = trainer.pipeline.parameters.unet.get(parameter).or(added).unwrap_or_else(|| panic!("no {name}"));
+        worst.keep("whole", golden::relative_error(actual, &golden.get(name)));
     }
     if trainer.learned.image_attention.is_some() {
         trainer.pipeline.set_reference(&given_reference()).unwrap();
@@ -191,6 +208,7 @@ fn follow(case: Case) {
             height: 64,
             width: 64,
             scheduler: Some(case.scheduler),
+            guidance_scale: 7.5,
             ..trainer.pipeline.default_settings()
         };
         let latents = trainer.pipeline.denoise(&[request], &settings, &mut |_| {}).unwrap();
@@ -382,6 +400,25 @@ fn attndreambooth_lora() {
     config.adapter = Some(Adapter::Lora { rank: 2, alpha: Some(2.0), targets: LoraTargets::Attention });
     config.regularizer = RegularizerConfig { category: regularizer::Category::First, ..RegularizerConfig::default() };
     follow(Case { image: Some("a photo of a [V] ball"), ..Case::new("lora/attndreambooth", config) });
+}
+
+/// Two text encoders, pooled text and sizes; 17 layers of cross-attention.
+#[test]
+fn sdxl() {
+    let case = |file, config| Case { model: "tiny-sdxl", ..Case::new(file, config) };
+    let plain = |method: &str, learning_rate| TrainConfig { max_grad_norm: None, ..recipe(method, learning_rate) };
+    let mut inversion = TrainConfig { templates: None, ..plain("textual-inversion", 5e-2) };
+    inversion.prompt = "a photo of a [V]".to_owned();
+    follow(Case { image: Some("a photo of a [V]"), ..case("sdxl/textual_inversion", inversion) });
+    follow(case("sdxl/dreambooth", plain("dreambooth", 1e-3)));
+    let adapter = Some(Adapter::Lora { rank: 2, alpha: Some(2.0), targets: LoraTargets::Attention });
+    let lora = TrainConfig { adapter: adapter.clone(), max_grad_norm: Some(0.02), ..plain("lora", 1e-2) };
+    follow(case("sdxl/lora", lora));
+    let mut config = TrainConfig { adapter, ..plain("attndreambooth-lora", 1e-2) };
+    let phase = config.phases.shift_remove("unet").unwrap();
+    config.phases = [("unet".to_owned(), phase)].into();
+    (config.phases[0].lambda_mean, config.phases[0].lambda_variance) = (2e4, 5e4);
+    follow(Case { image: Some("a photo of a [V] ball"), ..case("sdxl/attndreambooth", config) });
 }
 
 #[test]
