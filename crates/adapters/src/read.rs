@@ -54,7 +54,8 @@ impl Lora {
             if let Some(name) = key.strip_prefix(BUNDLED) {
                 let encoder = name.strip_suffix(".clip_l").map(|token| (token, 0));
                 let encoder = encoder.or_else(|| Some((name.strip_suffix(".clip_g")?, 1)));
-                let (token, encoder) = encoder.unwrap_or_else(|| (name.split_once('.').map_or(name, |parts| parts.0), 0));
+                let (token, encoder) =
+                    encoder.unwrap_or_else(|| (name.split_once('.').map_or(name, |parts| parts.0), 0));
                 let rows = if tensor.dim() == 1 { tensor.unsqueeze(0) } else { tensor };
                 ensure!(rows.dim() == 2, "{shown} has {key} of shape {:?}, but must be [vectors, width]", rows.size());
                 embeddings.entry(token.to_owned()).or_default().insert(encoder, rows.to_kind(Kind::Float));

@@ -523,11 +523,74 @@ class Vico(OtherMethod):
         return self.hooked(attend, noisy, timesteps, text), [further]
 
 
+class SdxlLora:
+    """A step of LoRA on SDXL: both text encoders read the prompt once."""
+
+    def __init__(self, args):
+        from diffusers import DDPMScheduler
+        from peft import LoraConfig, inject_adapter_in_model
+        from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+        self.args = args
+        self.autocast = torch.autocast(args.device, args.dtype, enabled=args.dtype != torch.float32)
+        self.vae = load(args, "vae", torch.float32).requires_grad_(False)
+        self.schedule = DDPMScheduler.from_pretrained(f"{args.model}/scheduler")
+        category, states = args.category or CATEGORY, []
+        for number, kind in [("", CLIPTextModel), ("_2", CLIPTextModelWithProjection)]:
+            tokenizer = CLIPTokenizer.from_pretrained(f"{args.model}/tokenizer{number}")
+            encoder = kind.from_pretrained(f"{args.model}/text_encoder{number}", dtype=torch.float32).to(args.device)
+            tokenizer.add_tokens(PLACEHOLDER)
+            encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+            length = encoder.config.max_position_embeddings
+            options = dict(padding="max_length", max_length=length, return_tensors="pt")
+            ids = tokenizer([f"a photo of {PLACEHOLDER} {category}"], **options).input_ids.to(args.device)
+            table = encoder.get_input_embeddings()
+            position = torch.where(ids[0] == len(tokenizer) - 1)[0].item()
+            with torch.no_grad():
+                table.weight[-1] = table.weight[ids[0, position + 1]]
+                output = encoder(ids, output_hidden_states=True)
+            states.append(output.hidden_states[-2])
+        self.states, self.pooled = torch.cat(states, -1), output.text_embeds
+        self.unet = load(args, "unet", args.dtype).requires_grad_(False)
+        self.unet = inject_adapter_in_model(LoraConfig(r=8, lora_alpha=8, target_modules=ATTENTION), self.unet)
+        if args.gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+            self.unet.train()
+        self.trained = [parameter for parameter in self.unet.parameters() if parameter.requires_grad]
+        for parameter in self.trained:
+            parameter.data = parameter.data.float()
+        self.optimizer = torch.optim.AdamW(self.trained, lr=1e-6, fused=True)
+        shape = latents(args, self.unet.config.in_channels).shape
+        same = (images(args), normal(6, *shape), normal(5, *shape), spread_timesteps(args.batch_size))
+        self.batch = [xs.to(args.device) for xs in same]
+
+    def step(self):
+        pixels, posterior_noise, noise, timesteps = self.batch
+        count, pixel_side = len(pixels), side(self.args)
+        sizes = torch.tensor([[pixel_side, pixel_side, 0, 0, pixel_side, pixel_side]] * count, device=self.args.device)
+        with self.autocast:
+            with torch.no_grad():
+                posterior = self.vae.encode(pixels).latent_dist
+            clean = (posterior.mean + posterior.std * posterior_noise).float() * self.vae.config.scaling_factor
+            noisy = self.schedule.add_noise(clean, noise, timesteps).to(self.args.dtype)
+            added = {"text_embeds": self.pooled.expand(count, -1).to(self.args.dtype), "time_ids": sizes}
+            text = self.states.expand(count, -1, -1).to(self.args.dtype)
+            loss = F.mse_loss(self.unet(noisy, timesteps, text, added_cond_kwargs=added).sample.float(), noise)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return torch.tensor(loss.item())
+
+
 def training(args):
     return Training(args, STEPS[args.work]).step
 
 
 def other_method(args):
+    if (Path(args.model) / "text_encoder_2").exists():
+        assert args.work == "lora-step", "of SDXL only lora-step is written here"
+        return SdxlLora(args).step
     kind = {"neti-step": Neti, "vico-step": Vico}.get(args.work, OtherMethod)
     return kind(args).step
 
@@ -538,9 +601,15 @@ def unet_forward(args):
     xs = latents(args, config.in_channels).to(args.device, args.dtype)
     text = normal(2, args.batch_size, 77, config.cross_attention_dim).to(args.device, args.dtype)
     timesteps = spread_timesteps(args.batch_size).to(args.device)
+    added = {}
+    if config.addition_embed_type:
+        width = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        pooled = normal(8, args.batch_size, width).to(args.device, args.dtype)
+        sizes = torch.tensor([[side(args), side(args), 0, 0, side(args), side(args)]] * args.batch_size, device=args.device)
+        added = {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": sizes}}
     if args.compile:
         unet.compile()
-    return lambda: size(unet(xs, timesteps, text).sample)
+    return lambda: size(unet(xs, timesteps, text, **added).sample)
 
 
 def text_encoder(args):
@@ -766,6 +835,7 @@ def main():
     parser.add_argument("--dtype", choices=["fp32", "tf32", "bf16", "fp16"], default="fp32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--gradient-checkpointing", action="store_true")
     args = parser.parse_args()
     tf32 = args.dtype == "tf32"
     args.dtype = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[args.dtype]

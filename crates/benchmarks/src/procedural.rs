@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
-use clip::{ClipConfig, ClipModel, ClipTextModel, TextConfig};
+use clip::{ClipConfig, ClipModel, ClipTextModel, ClipTextModelWithProjection, TextConfig};
 use images::RgbImage;
 use serde::Serialize;
 use serde_json::json;
@@ -49,6 +49,51 @@ pub fn sd21_base(tokenizer: &Path, out: &Path) -> Result<()> {
             "unet": ["diffusers", "UNet2DConditionModel"],
             "vae": ["diffusers", "AutoencoderKL"],
             "safety_checker": [null, null], "feature_extractor": [null, null], "requires_safety_checker": false,
+        });
+        write(&folder.join("model_index.json"), &classes)
+    })
+}
+
+/// Writes a model of SDXL's geometry, 14 GB, to the new folder `out`, as [`sd21_base`].
+///
+/// # Errors
+/// When `out` exists or cannot be written.
+pub fn sdxl_base(tokenizer: &Path, out: &Path) -> Result<()> {
+    let tokenizer = Tokenizer::load(tokenizer)?;
+    let vae = vae::Config { scaling_factor: 0.13025, sample_size: 1024, ..vae::Config::sd21() };
+    let vocab_size = tokenizer.embedding_rows();
+    // A small tokenizer's end of text.
+    let eos_token_id = tokenizer.eos_id();
+    let first = TextConfig { vocab_size, eos_token_id, ..TextConfig::sd15() };
+    let second = TextConfig { vocab_size, eos_token_id, ..TextConfig::sdxl_second() };
+    let unet = unet::Config::sdxl_base();
+    atomic::new_folder(out, |folder| {
+        let source = Random { seed: 0 };
+        let (_, parameters) = weights::build(&source, TO, |vs| UNet::new(vs, &unet))?;
+        component(&folder.join("unet"), &unet, &parameters, DIFFUSERS)?;
+        drop(parameters);
+        let (_, parameters) = weights::build(&source, TO, |vs| AutoencoderKl::new(vs, &vae))?;
+        component(&folder.join("vae"), &vae, &parameters, DIFFUSERS)?;
+        let (_, parameters) = weights::build(&source, TO, |vs| ClipTextModel::new(vs, &first))?;
+        component(&folder.join("text_encoder"), &first, &parameters, TRANSFORMERS)?;
+        let (_, parameters) = weights::build(&source, TO, |vs| ClipTextModelWithProjection::new(vs, &second))?;
+        component(&folder.join("text_encoder_2"), &second, &parameters, TRANSFORMERS)?;
+        tokenizer.save(folder.join("tokenizer"))?;
+        tokenizer.save(folder.join("tokenizer_2"))?;
+        let scheduler = json!({
+            "_class_name": "EulerDiscreteScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+            "num_train_timesteps": 1000, "prediction_type": "epsilon", "steps_offset": 1, "timestep_spacing": "leading",
+        });
+        write(&folder.join("scheduler/scheduler_config.json"), &scheduler)?;
+        let classes = json!({
+            "_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": true,
+            "scheduler": ["diffusers", "EulerDiscreteScheduler"],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "tokenizer_2": ["transformers", "CLIPTokenizer"],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["diffusers", "AutoencoderKL"],
         });
         write(&folder.join("model_index.json"), &classes)
     })

@@ -9,7 +9,7 @@ use optimizer::AdamW;
 use options::{Adapter, Dtype};
 use prompts::TemplateSet;
 use runs::TrainConfig;
-use sampling::{Pipeline, SizeConditioning};
+use sampling::{BaseModel, ModelOptions, Pipeline, SizeConditioning};
 use tch::{Device, Kind, Tensor};
 use trainer::{BatchIndex, Batches, LatentEncoder, Trainer};
 use unet::UNet;
@@ -109,7 +109,8 @@ pub(crate) fn prepare(method: &dyn Method, phase: usize, settings: &Settings) ->
         }),
         ..recipe
     };
-    let pipeline = Pipeline::from_folder(&settings.model, (Kind::Float, settings.device))?;
+    let model = BaseModel::open(&settings.model, &ModelOptions::default())?;
+    let pipeline = Pipeline::open_with(&model, (Kind::Float, settings.device), trainer::unet_dtype(&config))?;
     let mut batches = SameBatch::new(&pipeline, &config, settings)?;
     let trainer = Trainer::new(config, pipeline)?;
     start_as_python(&trainer.learned);

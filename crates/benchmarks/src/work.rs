@@ -14,7 +14,7 @@ use sampling::{ModelFolder, Pipeline, Request};
 use scheduler::SchedulerKind;
 use tch::{Kind, Tensor};
 use trainer::{Event, Opening, Session};
-use unet::UNet;
+use unet::{AddedConditions, UNet};
 use vae::AutoencoderKl;
 
 use crate::prepared::{Prepared, images, latents, size, timesteps};
@@ -130,7 +130,15 @@ fn unet_forward(unet: UNet, settings: &Settings) -> Result<Prepared> {
     let latents = latents(settings, config.in_channels)?.to_device(to.1).to_kind(to.0);
     let text = random::normal(2, &[settings.batch_size, 77, config.cross_attention_dim]).to_device(to.1).to_kind(to.0);
     let timesteps = timesteps(settings.batch_size).to_device(to.1);
-    Ok(without_gradients(move || unet.forward(&latents, &timesteps, &text, None)))
+    let Some(width) = config.pooled_text_dim() else {
+        return Ok(without_gradients(move || unet.forward(&latents, &timesteps, &text, None)));
+    };
+    let side = settings.side()? as f32;
+    let added = AddedConditions {
+        text_embeds: random::normal(8, &[settings.batch_size, width]).to_device(to.1).to_kind(to.0),
+        time_ids: Tensor::from_slice(&[side, side, 0.0, 0.0, side, side]).expand([settings.batch_size, 6], false),
+    };
+    Ok(without_gradients(move || unet.forward_cached(&latents, &timesteps, &unet.project_with(&text, &added)?, None)))
 }
 
 fn sampling(pipeline: Pipeline, settings: &Settings) -> Result<Prepared> {

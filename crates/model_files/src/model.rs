@@ -98,7 +98,8 @@ impl BaseModel {
         match &self.layout {
             Layout::Folder(folder) => weights::read_config(&folder.component(component.folder()).join("config.json")),
             Layout::SingleFile(file) => {
-                let config = file.config(component).with_context(|| format!("there is no {}", self.config_place(component)))?;
+                let config =
+                    file.config(component).with_context(|| format!("there is no {}", self.config_place(component)))?;
                 of_map(config).with_context(|| self.config_place(component))
             }
         }

@@ -356,15 +356,25 @@ fn configs_of(folder: &ModelFolder, path: &Path, options: &ModelOptions, said: &
         (None, None) => {}
     }
     let text_encoder_2 = folder.is_sdxl().then(|| read("text_encoder_2")).transpose()?;
-    Ok(Configs { unet: read("unet")?, vae: read("vae")?, text_encoder: read("text_encoder")?, text_encoder_2, scheduler })
+    Ok(Configs {
+        unet: read("unet")?,
+        vae: read("vae")?,
+        text_encoder: read("text_encoder")?,
+        text_encoder_2,
+        scheduler,
+    })
 }
 
 /// A note of tensors that are no part of the model, except those that many files have and nothing computes with.
 fn passed_over(path: &Path, archive: &Archive) -> Option<String> {
     const SCHEDULE: [&str; 8] =
         ["alphas_", "betas", "global_step", "log_one_minus_", "logvar", "lvlb_weights", "posterior_", "sqrt_"];
-    let is_known =
-        |name: &str| [UNET, VAE, CLIP, OPEN_CLIP, SDXL_CLIP, SDXL_OPEN_CLIP].iter().chain(&SCHEDULE).any(|prefix| name.starts_with(prefix));
+    let is_known = |name: &str| {
+        [UNET, VAE, CLIP, OPEN_CLIP, SDXL_CLIP, SDXL_OPEN_CLIP]
+            .iter()
+            .chain(&SCHEDULE)
+            .any(|prefix| name.starts_with(prefix))
+    };
     let extra: Vec<&str> = archive.shapes().map(|(name, _)| name).filter(|name| !is_known(name)).collect();
     let groups: BTreeSet<&str> = extra.iter().map(|name| name.split('.').next().unwrap_or(name)).collect();
     let mut shown: Vec<String> = groups.iter().take(4).map(|group| format!("{group:?}")).collect();

@@ -54,7 +54,10 @@ fn kinds_are_those_that_diffusers_tells_apart() {
             }
             "xl_base" => {
                 let notes = BaseModel::open(&path, &ModelOptions::default()).unwrap().notes().join("\n");
-                assert!(notes.contains("is taken for Stable Diffusion XL that predicts epsilon at 1024 pixels"), "{notes}");
+                assert!(
+                    notes.contains("is taken for Stable Diffusion XL that predicts epsilon at 1024 pixels"),
+                    "{notes}"
+                );
                 continue;
             }
             "inpainting" | "inpainting_v2" => "is an inpainting checkpoint (9 input channels)",

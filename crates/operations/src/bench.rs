@@ -28,6 +28,7 @@ pub(crate) fn run(request: &Bench) -> Result<Benched> {
         match (&request.plot, request.make) {
             (Some(numbers), _) => benchmarks::draw_growth(numbers, out)?,
             (None, Some(Procedural::Sd21Base)) => procedural::sd21_base(&request.tokenizer, out)?,
+            (None, Some(Procedural::SdxlBase)) => procedural::sdxl_base(&request.tokenizer, out)?,
             (None, Some(Procedural::VitB32)) => procedural::vit_b32(&request.tokenizer, out)?,
             (None, Some(Procedural::Images)) => procedural::waves(768, out)?,
             (None, None) => bail!("--out is for what is made (--make) or plotted (--plot)"),

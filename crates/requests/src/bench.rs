@@ -80,6 +80,8 @@ const RUNS_REASON: &str = "runs are done one by one";
 pub enum Procedural {
     /// A model of Stable Diffusion 2.1-base's size, 5 GB, with random weights
     Sd21Base,
+    /// A model of SDXL's size, 14 GB, with random weights
+    SdxlBase,
     /// A CLIP of ViT-B/32's size, with random weights
     VitB32,
     /// 768 images of 512 pixels

@@ -94,11 +94,20 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::from_folder`].
     pub fn open(model: &BaseModel, to: (Kind, Device)) -> Result<Self> {
+        Self::open_with(model, to, to.0)
+    }
+
+    /// The same with the U-Net's parameters of another dtype, such as that of computation where they are not trained.
+    ///
+    /// # Errors
+    /// As [`Pipeline::from_folder`].
+    pub fn open_with(model: &BaseModel, to: (Kind, Device), unet: Kind) -> Result<Self> {
+        let unet_to = (unet, to.1);
         Self::around(model, to, || match model.folder() {
-            Some(folder) => UNet::from_folder(&folder.component("unet"), to),
+            Some(folder) => UNet::from_folder(&folder.component("unet"), unet_to),
             None => {
                 let config = model.config(Component::Unet)?;
-                model.build(Component::Unet, to, |vs| UNet::new(vs, &config))
+                model.build(Component::Unet, unet_to, |vs| UNet::new(vs, &config))
             }
         })
     }
@@ -180,7 +189,11 @@ impl Pipeline {
         ensure!(
             self.token_width() == unet.cross_attention_dim,
             "{} is {}, but the U-Net's cross_attention_dim is {}",
-            if self.second.is_some() { "the sum of both text encoders' hidden_size" } else { "the text encoder's hidden_size" },
+            if self.second.is_some() {
+                "the sum of both text encoders' hidden_size"
+            } else {
+                "the text encoder's hidden_size"
+            },
             self.token_width(),
             unet.cross_attention_dim
         );
@@ -438,7 +451,7 @@ impl Pipeline {
         &self.notes
     }
 
-    /// The dtype and the device of the parameters.
+    /// The dtype and the device of the parameters; the U-Net's may be of another dtype ([`Pipeline::open_with`]).
     pub fn placement(&self) -> (Kind, Device) {
         self.to
     }

@@ -65,4 +65,4 @@ pub use latents::LatentEncoder;
 pub use memory::NeedsMemory;
 pub use phase_run::{LaunchedStep, PhaseRun, StepReport, Trainer};
 pub use rehearsal::Rehearsal;
-pub use session::{Opening, Session};
+pub use session::{Opening, Session, unet_dtype};

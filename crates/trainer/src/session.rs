@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use options::Dtype;
 use photos::{Photo, PhotoFolder};
-use runs::{ConfigLayers, Group, Masks, ModelFingerprint, RunFolder, RunRecord, SavedRun, layout};
+use runs::{ConfigLayers, Group, Masks, ModelFingerprint, RunFolder, RunRecord, SavedRun, TrainConfig, layout};
 use sampling::Pipeline;
 use tch::{Device, Kind};
 
@@ -114,7 +114,7 @@ impl Checked {
         libtorch::set_tf32(config.dtype == Dtype::Tf32)?;
         libtorch::set_deterministic(config.deterministic)?;
         let prior = PriorImages::of_all(&config, out, &base)?;
-        let mut pipeline = Pipeline::open(&model, (Kind::Float, device))?;
+        let mut pipeline = Pipeline::open_with(&model, (Kind::Float, device), unet_dtype(&config))?;
         pipeline.set_packed_bytes(libtorch::half_of_memory_beyond(Pipeline::RESERVED_BYTES));
         pipeline.set_compute_dtype(libtorch::kind(config.dtype));
         if own_resolution {
@@ -430,6 +430,13 @@ impl Session {
         let earlier = self.trainer.config.phases.values().take(phase);
         (earlier.map(|earlier| earlier.steps).sum::<usize>() + step) as u64
     }
+}
+
+/// The dtype of the U-Net's parameters: f32 where some of them are trained, else the one to compute in, so that they take less memory and
+/// are not converted in each pass.
+pub fn unet_dtype(config: &TrainConfig) -> Kind {
+    let trained = config.phases.values().flat_map(|phase| phase.trains.keys()).any(|group| group.is_of_unet());
+    if trained { Kind::Float } else { libtorch::kind(config.dtype) }
 }
 
 /// What the user should know of the model and the prompts.

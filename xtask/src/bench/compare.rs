@@ -166,6 +166,17 @@ fn comparisons(bench: &Bench, workers: &Workers<'_>) -> anyhow::Result<Vec<Compa
         compare("sampling", "--batch-size 1 --steps 50", vec![Baseline::plain("diffusers", Some(0.9))]),
         compare("loading", "", vec![Baseline::plain("diffusers", None), Baseline::plain(COPY, of_size).unchecked()]),
     ]);
+    if large {
+        // The largest step that the memory of a small machine holds.
+        let model = workers.make("sdxl-base")?;
+        let sdxl = |name, args: &str, target| Comparison {
+            name,
+            args: words(&format!("{args} --model {model} --batch-size 1 --resolution 256 --iterations 2")),
+            baselines: vec![Baseline::plain("diffusers and peft", Some(target))],
+        };
+        all.push(sdxl("SDXL: unet-forward", "unet-forward", 0.9));
+        all.push(sdxl("SDXL: lora-step", "lora-step", 0.9));
+    }
     if !bench.full {
         let (model, images) = (workers.make("vit-b32")?, workers.make("images")?);
         let args = format!("features --model {model} --images {images} --batch-size 32 --iterations 1 --warm-up 0");

@@ -69,7 +69,9 @@ fn files_without_one_embedding() {
         message(load_embeddings(&folder.path().join("a.pt"), &[768])).contains("in docs/methods/textual-inversion.md")
     );
     let scalar = Tensor::from(1f32);
-    assert!(message(save_embeddings(&folder.path().join("b.safetensors"), TOKEN, &scalar, &[768])).contains("shape []"));
+    assert!(
+        message(save_embeddings(&folder.path().join("b.safetensors"), TOKEN, &scalar, &[768])).contains("shape []")
+    );
     assert!(!folder.path().join("b.safetensors").exists());
 }
 

@@ -30,7 +30,8 @@ fn components(family: Family) -> Components {
     let (_, text) = weights::build(&Hollow, common::F32, |vs| ClipTextModel::new(vs, &text)).unwrap();
     let second = (family == Family::Sdxl).then(|| {
         let config = TextConfig::sdxl_second();
-        let (_, second) = weights::build(&Hollow, common::F32, |vs| ClipTextModelWithProjection::new(vs, &config)).unwrap();
+        let (_, second) =
+            weights::build(&Hollow, common::F32, |vs| ClipTextModelWithProjection::new(vs, &config)).unwrap();
         numbered(&second, 5000)
     });
     let text_encoder = numbered(&text, 4000);

@@ -31,7 +31,10 @@ fn wrong_folders_are_told_apart() {
     let temporary = tempfile::tempdir().unwrap();
     copy_folder(&root.join("tiny-sd21"), temporary.path());
     fs::create_dir(temporary.path().join("text_encoder_2")).unwrap();
-    says(temporary.path(), "is SDXL, since it has a text_encoder_2, but not complete: it has no text_encoder_2/config.json");
+    says(
+        temporary.path(),
+        "is SDXL, since it has a text_encoder_2, but not complete: it has no text_encoder_2/config.json",
+    );
     fs::remove_dir_all(temporary.path().join("text_encoder")).unwrap();
     says(temporary.path(), "is SDXL's refiner");
 }
@@ -170,8 +173,8 @@ fn embeddings_are_added_one_after_the_other_and_once_each() {
     assert!(pipeline.add_token("<three>", &narrow).unwrap_err().to_string().contains("[tokens, 32]"));
     pipeline.add_placeholder("<three>", &rows.narrow(0, 2, 1)).unwrap();
     assert_eq!(pipeline.encode_prompts(&["a <two> dog"]).unwrap().hidden_states, before);
-    let [both, named] =
-        ["a [V] <two>", "a <three> <two> <two>_1"].map(|prompt| pipeline.encode_prompts(&[prompt]).unwrap().hidden_states);
+    let [both, named] = ["a [V] <two>", "a <three> <two> <two>_1"]
+        .map(|prompt| pipeline.encode_prompts(&[prompt]).unwrap().hidden_states);
     assert_eq!(both, named);
 }
 

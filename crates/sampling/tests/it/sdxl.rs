@@ -67,7 +67,8 @@ fn what_the_unet_reads_of_prompts_and_its_gradients_are_transformers() {
     let PromptEmbeds { hidden_states, pooled } = pipeline.prompt_embeds(&[SUBJECT, PROMPTS[1]], Kind::Float).unwrap();
     let pooled = pooled.unwrap();
     let mut loss = Tensor::from(0f32);
-    for (i, (name, found)) in [("prompt_embeds", &hidden_states), ("pooled_prompt_embeds", &pooled)].iter().enumerate() {
+    for (i, (name, found)) in [("prompt_embeds", &hidden_states), ("pooled_prompt_embeds", &pooled)].iter().enumerate()
+    {
         let error = distance(found, &reference.get(name));
         assert!(error < 1e-5, "{name}: {error}");
         let weights = values(&format!("sdxl.weights.{i}"), &found.size());
