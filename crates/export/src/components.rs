@@ -123,7 +123,7 @@ impl Components {
             let network: Tensors = network.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())).collect();
             ensure!(
                 !network.is_empty(),
-                "there is no tensor {prefix}*, so this is not a whole checkpoint of Stable Diffusion 1.x or 2.x"
+                "there is no tensor {prefix}*, so this is not a whole checkpoint of Stable Diffusion 1.x, 2.x or XL"
             );
             Ok(network)
         };

@@ -14,7 +14,7 @@ pub(crate) fn renamed(
     let names = table(&tensors.keys().map(String::as_str).collect::<Vec<_>>());
     let renamed = tensors.into_iter().map(|(name, tensor)| match rename(&names, &name) {
         Some(renamed) => Ok((renamed, tensor)),
-        None => bail!("{network} has a tensor {name}, which is in no Stable Diffusion 1.x or 2.x"),
+        None => bail!("{network} has a tensor {name}, which is in no Stable Diffusion 1.x, 2.x or XL"),
     });
     renamed.collect()
 }

@@ -1,5 +1,5 @@
 //! A base model on disk: a folder in the diffusers layout, or one `.safetensors` file in the layout of the original code
-//! (LDM, "latent diffusion models"), as Stable Diffusion 1.x and 2.x are published and shared.
+//! (LDM, "latent diffusion models"), as Stable Diffusion 1.x, 2.x and XL are published and shared.
 //!
 //! ```
 //! use model_files::{BaseModel, Component, ModelOptions};

@@ -39,7 +39,7 @@ impl BaseModel {
         let named_as_file = path.extension().is_some_and(|extension| extension == "safetensors" || extension == "ckpt");
         ensure!(
             path.exists() || !named_as_file,
-            "there is no model file {shown}; name a checkpoint of Stable Diffusion 1.x or 2.x, or a folder in the diffusers \
+            "there is no model file {shown}; name a checkpoint of Stable Diffusion 1.x, 2.x or XL, or a folder in the diffusers \
              layout"
         );
         let layout = if path.is_file() {

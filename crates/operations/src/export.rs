@@ -255,8 +255,13 @@ fn lora(request: &Export, context: &Context<'_>) -> Result<Exported> {
         )
     } else {
         format!(
-            "load_lora_weights loads {file}, and load_textual_inversion {beside}; prompts then call the subject {placeholder}, as \
-             in \"a photo of a {placeholder} {category}\""
+            "load_lora_weights loads {file}, and load_textual_inversion {beside}{}; prompts then call the subject {placeholder}, as \
+             in \"a photo of a {placeholder} {category}\"",
+            if lora.sdxl.is_some() {
+                ", of which clip_l and clip_g go to one text encoder and its tokenizer each"
+            } else {
+                ""
+            }
         )
     };
     let metadata = [("modelspec.trigger_phrase", placeholder.as_str()), ("modelspec.usage_hint", &how)];

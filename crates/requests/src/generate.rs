@@ -10,7 +10,7 @@ use crate::{Compute, LoraFile, Profiling, Sampler, Seed, SingleFile, Size, bound
 /// Generate images from prompts, with a base model or a run
 #[derive(Args, Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Generate {
-    /// Model: a name, a folder in the diffusers layout, or a .safetensors checkpoint of Stable Diffusion 1.x or 2.x
+    /// Model: a name, a folder in the diffusers layout, or a .safetensors checkpoint of Stable Diffusion 1.x, 2.x or XL
     ///
     /// With --run, where the run's base model is now, if it has been moved.
     #[arg(long, required_unless_present = "run", alias = "pretrained-model-name-or-path", alias = "ckpt")]

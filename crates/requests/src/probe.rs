@@ -28,7 +28,7 @@ Inputs -> outputs by component (a ? marks what is optional):
 #[derive(Args, Debug, Clone, Serialize, Deserialize)]
 #[command(after_help = TENSORS)]
 pub struct Probe {
-    /// Model: a name, a folder in the diffusers layout, a .safetensors checkpoint of Stable Diffusion 1.x or 2.x, or the
+    /// Model: a name, a folder in the diffusers layout, a .safetensors checkpoint of Stable Diffusion 1.x, 2.x or XL, or the
     /// folder of the component itself
     #[arg(long)]
     pub model: PathBuf,

@@ -138,7 +138,7 @@ fn name(concept: &Path) -> String {
 /// What decides the configuration of a run.
 #[derive(Args, Debug, Clone, Default, Serialize, Deserialize)]
 pub struct TrainOptions {
-    /// Base model: a name, a folder in the diffusers layout, or a .safetensors checkpoint of Stable Diffusion 1.x or 2.x
+    /// Base model: a name, a folder in the diffusers layout, or a .safetensors checkpoint of Stable Diffusion 1.x, 2.x or XL
     ///
     /// With --resume, its present place.
     #[arg(long, alias = "pretrained-model-name-or-path")]

@@ -477,12 +477,11 @@ impl Pipeline {
         self.packed_bytes = most;
     }
 
-    /// 50 steps of the model's own scheduler, guidance 7.5 (SDXL 5), and the size that the model was trained for: as diffusers has it.
+    /// 50 steps of the model's own scheduler, guidance 7.5, and the size that the model was trained for.
     pub fn default_settings(&self) -> Settings {
         let latents = self.unet.config().sample_size.unwrap_or(DEFAULT_SAMPLE_SIZE);
         let size = latents * self.vae.config().downscale_factor();
-        let guidance_scale = if self.second.is_some() { 5.0 } else { 7.5 };
-        Settings { steps: 50, guidance_scale, height: size, width: size, scheduler: None, eta: None }
+        Settings { steps: 50, guidance_scale: 7.5, height: size, width: size, scheduler: None, eta: None }
     }
 
     /// What the text encoders make of some prompts.
@@ -590,6 +589,17 @@ impl Pipeline {
     pub fn check(&self, requests: &[Request], settings: &Settings) -> Result<()> {
         ensure!(!requests.is_empty(), "a batch needs at least one image");
         check_settings(settings, self.vae.config().downscale_factor())?;
+        if self.second.is_some() {
+            // What it has hardly seen even with sizes given, and generates as a detail of something larger.
+            let trained = self.default_settings().height;
+            for (name, side) in [("height", settings.height), ("width", settings.width)] {
+                ensure!(
+                    4 * side >= trained,
+                    "the {name} {side} is too small for SDXL, which was trained with images of {trained} pixels: use {} or more",
+                    trained / 4
+                );
+            }
+        }
         self.sampler(settings)?;
         self.reference.as_ref().map_or(Ok(()), |reference| reference.latents().map(|_| ()))?;
         let shape = self.latents_shape(settings);

@@ -23,6 +23,7 @@ mod prior;
 mod probe;
 mod profile;
 mod report;
+mod sdxl;
 mod single_file;
 mod table;
 mod train;
