@@ -203,7 +203,7 @@ fn fixtures_are_small_and_every_golden_has_its_generator() {
         judging.into_iter().partition(|path| path.starts_with(judge.join("examination")));
     assert!(bytes(&judging) <= 6_000_000, "its judge has {} bytes", bytes(&judging));
     assert!(bytes(&asked) <= 4_000_000, "its judge's examination has {} bytes", bytes(&asked));
-    assert!(bytes(&all) < 13_000_000, "the other fixtures have {} bytes", bytes(&all));
+    assert!(bytes(&all) < 15_000_000, "the other fixtures have {} bytes", bytes(&all));
     for path in all.iter().filter(|path| path.extension().is_some_and(|e| e == "safetensors")) {
         let model = path.strip_prefix(&fixtures).unwrap().to_str().unwrap().starts_with("tiny-");
         // In its folder or one above; what several generators read, `common.py` writes.
