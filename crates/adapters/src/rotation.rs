@@ -2,7 +2,11 @@
 
 use layers::LinearAdapter;
 use libtorch::Weight;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
+
+/// The largest blocks that are solved together on a CPU: of some 128 rows and more, LibTorch 2.11 (oneMKL) fails to decompose several
+/// matrices at once in more than one thread.
+const BATCHED: i64 = 64;
 
 /// Rotations of a layer's inputs, in blocks.
 #[derive(Debug)]
@@ -38,7 +42,11 @@ impl RotationAdapter {
         let upper = upper.view([blocks, b, b]);
         let (skew, one) = (&upper - upper.transpose(1, 2), Tensor::eye(b, to));
         // The two factors commute.
-        Tensor::linalg_solve(&(&one + &skew), &(&one - &skew), true)
+        let solve = |skew: &Tensor| Tensor::linalg_solve(&(&one + skew), &(&one - skew), true);
+        if b <= BATCHED || to.1 != Device::Cpu {
+            return solve(&skew);
+        }
+        Tensor::stack(&(0..blocks).map(|i| solve(&skew.get(i))).collect::<Vec<_>>(), 0)
     }
 
     /// COFT: shortens each S that is longer than the bound.
@@ -77,7 +85,6 @@ pub(crate) fn upper_triangle(b: i64) -> Tensor {
 mod tests {
     use golden::assert_close;
     use libtorch::random::normal;
-    use tch::Device;
 
     use super::*;
 
@@ -104,6 +111,19 @@ mod tests {
         );
         let none = RotationAdapter { triangles: Tensor::zeros([3, 15], (Kind::Float, Device::Cpu)), ..adapter };
         assert_eq!(none.merged(&weight), weight);
+    }
+
+    #[test]
+    fn large_blocks_are_rotations_too() {
+        let size = 320;
+        let triangles = (normal(1, &[4, size * (size - 1) / 2]) * 1e-2).set_requires_grad(true);
+        let adapter = RotationAdapter::new(triangles, upper_triangle(size), size, None);
+        let rotations = adapter.rotations();
+        let one = Tensor::eye(size, (Kind::Float, Device::Cpu)).expand([4, size, size], false);
+        assert_close("Q Qᵀ", &rotations.matmul(&rotations.transpose(1, 2)), &one, 1e-5);
+        rotations.square().sum(Kind::Float).backward();
+        // Of a rotation, it is always its size.
+        assert!(adapter.triangles.grad().abs().max().double_value(&[]) < 1e-4);
     }
 
     #[test]

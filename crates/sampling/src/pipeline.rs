@@ -206,10 +206,10 @@ impl Pipeline {
             shown(pooled)
         );
         ensure!(
-            unet.in_channels == unet.out_channels,
-            "the U-Net takes {} channels and predicts {}, as inpainting models do: give a model that generates images of prompts",
-            unet.in_channels,
-            unet.out_channels
+            unet.in_channels != 2 * vae.latent_channels + 1,
+            "the U-Net takes {} channels, as that of an inpainting model does, which fills in images: give a model that generates images \
+             of prompts alone",
+            unet.in_channels
         );
         ensure!(
             vae.latent_channels == unet.in_channels,

@@ -195,7 +195,10 @@ impl UNet {
             texts_count == pooled_count || texts_count == Some(&1) || pooled_count == Some(&1),
             "text embeddings have shape {texts:?} but pooled ones {pooled:?}: give one for each text, or one for all"
         );
-        self.project_text(encoder_hidden_states, Some(embedding.forward(added, encoder_hidden_states.kind())?))
+        let added = embedding.forward(added, encoder_hidden_states.kind())?;
+        // One for all texts belongs to each.
+        let rows = added.size()[0].max(texts[0]);
+        self.project_text(encoder_hidden_states, Some(added.expand([rows, -1], false)))
     }
 
     fn project_text(&self, encoder_hidden_states: &Tensor, added: Option<Tensor>) -> Result<KvCache> {

@@ -111,7 +111,7 @@ fn models_that_are_incomplete_or_of_another_family() {
     edit(&model.join("text_encoder/config.json"), "relu", "quick_gelu");
     edit(&model.join("unet/config.json"), "\"addition_embed_type\": null", "\"addition_embed_type\": \"text_time\"");
     let expected =
-        format!("the model in {shown} is not of Stable Diffusion 1.x or 2.x, which are all that can be exported");
+        format!("the model in {shown} is not of Stable Diffusion 1.x, 2.x or XL, which are all that can be exported");
     assert_eq!(both(&model), expected);
     edit(&model.join("unet/config.json"), "\"text_time\"", "null");
 
@@ -247,13 +247,13 @@ fn checkpoints_that_are_not_whole_or_of_another_kind() {
     tensors.retain(|name, _| !name.starts_with("first_stage_model."));
     assert_eq!(
         message(Components::from_ldm(&tensors)),
-        "there is no tensor first_stage_model.*, so this is not a whole checkpoint of Stable Diffusion 1.x or 2.x"
+        "there is no tensor first_stage_model.*, so this is not a whole checkpoint of Stable Diffusion 1.x, 2.x or XL"
     );
     let mut tensors = ldm();
-    tensors.insert("model.diffusion_model.label_emb.0.0.bias".to_owned(), Tensor::zeros([1], F32));
+    tensors.insert("model.diffusion_model.class_emb.0.0.bias".to_owned(), Tensor::zeros([1], F32));
     assert_eq!(
         message(Components::from_ldm(&tensors)),
-        "the U-Net has a tensor label_emb.0.0.bias, which is in no Stable Diffusion 1.x or 2.x"
+        "the U-Net has a tensor class_emb.0.0.bias, which is in no Stable Diffusion 1.x, 2.x or XL"
     );
     let name = "cond_stage_model.model.transformer.resblocks.1.attn.in_proj_bias";
     let mut tensors = ldm();
@@ -265,6 +265,6 @@ fn checkpoints_that_are_not_whole_or_of_another_kind() {
     tensors.remove(name);
     assert_eq!(
         message(Components::from_ldm(&tensors)),
-        "the text encoder has no transformer.resblocks.1.attn.in_proj_bias, so it is not that of Stable Diffusion 2.x"
+        "the text encoder has no transformer.resblocks.1.attn.in_proj_bias, so it is not that of Stable Diffusion 2.x or SDXL"
     );
 }

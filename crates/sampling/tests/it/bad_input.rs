@@ -6,7 +6,8 @@ use std::path::Path;
 use golden::{copy_folder, fixtures};
 use options::SchedulerKind;
 use sampling::{ModelFolder, Pipeline, Request, Settings};
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
+use weights::Archive;
 
 const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
 
@@ -37,6 +38,21 @@ fn wrong_folders_are_told_apart() {
     );
     fs::remove_dir_all(temporary.path().join("text_encoder")).unwrap();
     says(temporary.path(), "is SDXL's refiner");
+}
+
+#[test]
+fn inpainting_models_are_refused_by_name() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path().join("model");
+    copy_folder(&fixtures().join("tiny-sdxl"), &folder);
+    let (config, file) = (folder.join("unet/config.json"), folder.join("unet/diffusion_pytorch_model.safetensors"));
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("\"in_channels\": 4", "\"in_channels\": 9")).unwrap();
+    let mut tensors = Archive::open(&file).unwrap().tensors().unwrap();
+    let conv_in = tensors.get_mut("conv_in.weight").unwrap();
+    *conv_in = Tensor::cat(&[&*conv_in, &conv_in.zeros_like(), &conv_in.narrow(1, 0, 1)], 1);
+    weights::save(&file, &tensors).unwrap();
+    assert!(complaint(&folder).contains("takes 9 channels, as that of an inpainting model does"));
 }
 
 #[test]

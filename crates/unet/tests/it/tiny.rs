@@ -195,7 +195,20 @@ fn what_else_a_model_reads_is_asked_for_and_refused() {
     assert!(said(sdxl.unet.project_with(&sdxl.text, &short)).contains("[2, 20]"));
     let few = AddedConditions { text_embeds: added.text_embeds.copy(), time_ids: added.time_ids.narrow(1, 0, 5) };
     assert!(said(sdxl.unet.project_with(&sdxl.text, &few)).contains("[2, 5]"));
-    let one =
-        AddedConditions { text_embeds: added.text_embeds.narrow(0, 0, 1), time_ids: added.time_ids.narrow(0, 0, 1) };
-    assert!(said(sdxl.unet.project_with(&sdxl.text, &one)).contains("one for each text"));
+    let of = |rows: &[i64]| {
+        let rows = Tensor::from_slice(rows);
+        let [text_embeds, time_ids] = [&added.text_embeds, &added.time_ids].map(|xs| xs.index_select(0, &rows));
+        AddedConditions { text_embeds, time_ids }
+    };
+    assert!(said(sdxl.unet.project_with(&sdxl.text, &of(&[0, 1, 0]))).contains("one for each text"));
+    let three = sdxl.unet.project_with(&sdxl.text.narrow(0, 0, 1), &of(&[0, 1, 0])).unwrap();
+    let error = sdxl.unet.forward_cached(&sdxl.sample, &sdxl.timesteps, &three, None).unwrap_err().to_string();
+    assert!(error.contains("sizes of 3 images but latents of 2"), "{error}");
+
+    // One for all is one for each.
+    let predict = |rows: &[i64]| {
+        let text = sdxl.unet.project_with(&sdxl.text, &of(rows)).unwrap();
+        sdxl.unet.forward_cached(&sdxl.sample, &sdxl.timesteps, &text, None).unwrap()
+    };
+    assert_close("one for all", &predict(&[1]), &predict(&[1, 1]), TOLERANCE);
 }
