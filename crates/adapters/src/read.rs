@@ -16,6 +16,9 @@ pub(crate) const BUNDLED: &str = "bundle_emb.";
 /// Where diffusers' files have what peft knows of the adapter.
 pub(crate) const METADATA: &str = "lora_adapter_metadata";
 
+/// The embeddings of all tokens.
+const TABLE: &str = "text_model.embeddings.token_embedding.weight";
+
 /// A layer's tensors as they are found.
 #[derive(Default)]
 struct Found {
@@ -52,13 +55,19 @@ impl Lora {
             let tensor = archive.tensor(key)?.with_context(|| format!("{shown} has lost {key}"))?;
             ensure!(tensor.is_floating_point(), "{shown} is no LoRA: {key} does not hold floating-point numbers");
             if let Some(name) = key.strip_prefix(BUNDLED) {
+                ensure!(
+                    !name.ends_with("_out"),
+                    "{shown} has {key}, an embedding that OneTrainer learned for a text encoder's output, which has no place among its \
+                     tokens: train it without \"output embedding\""
+                );
                 let encoder = name.strip_suffix(".clip_l").map(|token| (token, 0));
                 let encoder = encoder.or_else(|| Some((name.strip_suffix(".clip_g")?, 1)));
                 let (token, encoder) =
                     encoder.unwrap_or_else(|| (name.split_once('.').map_or(name, |parts| parts.0), 0));
                 let rows = if tensor.dim() == 1 { tensor.unsqueeze(0) } else { tensor };
                 ensure!(rows.dim() == 2, "{shown} has {key} of shape {:?}, but must be [vectors, width]", rows.size());
-                embeddings.entry(token.to_owned()).or_default().insert(encoder, rows.to_kind(Kind::Float));
+                let before = embeddings.entry(token.to_owned()).or_default().insert(encoder, rows.to_kind(Kind::Float));
+                ensure!(before.is_none(), "{shown} has two embeddings of {token}, the second one as {key}");
                 continue;
             }
             let place = split(key).and_then(|(layer, part)| Some((layers.find(layer)?, part)));
@@ -91,6 +100,19 @@ impl Lora {
             };
         }
         for (token, of_encoders) in embeddings {
+            for (encoder, rows) in &of_encoders {
+                let network = if *encoder == 0 { Network::TextEncoder } else { Network::TextEncoder2 };
+                let table = networks.get(network).and_then(|parameters| parameter(parameters, TABLE));
+                if let Some(width) = table.and_then(|table| table.size().get(1).copied()) {
+                    ensure!(
+                        rows.size()[1] == width,
+                        "{shown} has an embedding of {token} of width {}, but this model's {} has {width}: use a LoRA that was trained \
+                         for the same model",
+                        rows.size()[1],
+                        network.noun()
+                    );
+                }
+            }
             let rows: Vec<&Tensor> = of_encoders.values().collect();
             let complete = of_encoders.keys().copied().eq(0..if sdxl { 2 } else { 1 });
             ensure!(

@@ -83,10 +83,31 @@ pub fn load_embeddings(path: &Path, widths: &[i64]) -> Result<(String, Tensor)> 
              model has one; use an embedding for Stable Diffusion 1.x or 2.x"
         ),
         ["clip_g", "clip_l"] => {
-            let rows = embedding_in(&archive, "clip_l and clip_g").with_context(|| shown.to_string())?;
+            for (name, width) in SDXL.iter().zip(widths) {
+                let shape = archive.shapes().find(|(known, _)| known == name).map(|(_, shape)| shape);
+                let found = shape.and_then(|shape| shape.last().copied()).unwrap_or(0);
+                ensure!(
+                    found == *width,
+                    "{name} in {shown} has width {found}, but this model's text encoder has {width}; use an embedding that was \
+                     learned for the same model"
+                );
+            }
+            let rows = embedding_in(&archive, "").with_context(|| shown.to_string())?;
             let rows = rows.with_context(|| format!("{shown} has no embedding"))?;
             check_rows(&shown.to_string(), &rows, widths.iter().sum())?;
             return Ok((name_in_prompts(path), rows.to_kind(Kind::Float)));
+        }
+        _ if names.iter().any(|name| name.ends_with("_out")) && names.len() > 1 => bail!(
+            "{shown} holds an embedding that OneTrainer learned for the output of text encoders ({}), which has no place among \
+             tokens; train it without \"output embedding\"",
+            first_few(&names)
+        ),
+        [name]
+            if widths.len() == 2 && archive.shapes().any(|(_, shape)| shape.last() == Some(&widths.iter().sum())) =>
+        {
+            bail!(
+                "{shown} holds the embeddings of {name} as a run of several subjects keeps them: give the run with --run"
+            )
         }
         _ if widths.len() == 2 => bail!(
             "{shown} holds no embedding for SDXL, which has two text encoders and needs the tensors clip_l and clip_g; use an \

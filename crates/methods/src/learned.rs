@@ -39,9 +39,6 @@ impl Learned {
     /// # Errors
     /// When the token exists already, the word is not in the vocabulary, or a prompt is too long.
     pub fn start(pipeline: &mut Pipeline, config: &TrainConfig) -> Result<Self> {
-        if config.phases.values().any(|phase| phase.trains.contains_key(&Group::TextEncoder)) {
-            pipeline.refuse_sdxl("training the text encoder (trains.text_encoder)")?;
-        }
         let placeholder = config.placeholder.clone();
         let (mut embedding, mut more) = (None, Vec::new());
         if config.new_token {

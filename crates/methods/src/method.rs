@@ -2,8 +2,8 @@
 
 use std::fmt::Debug;
 
-use anyhow::Result;
-use runs::{Phase, TrainConfig};
+use anyhow::{Result, ensure};
+use runs::{Group, Phase, TrainConfig};
 use sampling::{Pipeline, PromptEmbeds};
 use tch::{Kind, Tensor};
 use unet::{AttentionObserver, KvCache};
@@ -17,6 +17,18 @@ pub trait Method: Debug + Sync {
 
     /// Its configuration on Stable Diffusion: the values of its paper or of its authors' code.
     fn recipe(&self) -> TrainConfig;
+
+    /// Makes sure that it can learn on SDXL, which has two text encoders.
+    ///
+    /// # Errors
+    /// When it cannot.
+    fn check_sdxl(&self, config: &TrainConfig) -> Result<()> {
+        ensure!(
+            !config.phases.values().any(|phase| phase.trains.contains_key(&Group::TextEncoder)),
+            "training the text encoder (trains.text_encoder) is for Stable Diffusion 1.x and 2.x, but this model is SDXL"
+        );
+        Ok(())
+    }
 
     /// Adds to a pipeline what is to be learned, as it is before the first step: the placeholder token, and the
     /// configuration's adapter.

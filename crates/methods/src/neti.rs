@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use ::neti::{Config, Mapper, Prompts, nested_dropout};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clip::ClipTextModel;
 use libtorch::random;
 use runs::{Group, Phase, Phases, TrainConfig};
@@ -33,9 +33,15 @@ impl Method for NeTi {
         }
     }
 
+    fn check_sdxl(&self, _config: &TrainConfig) -> Result<()> {
+        bail!("the method neti is for Stable Diffusion 1.x and 2.x, but this model is SDXL")
+    }
+
     fn install(&self, pipeline: &mut Pipeline, config: &TrainConfig) -> Result<Learned> {
         check(config)?;
-        pipeline.refuse_sdxl("the method neti")?;
+        if pipeline.second.is_some() {
+            self.check_sdxl(config)?;
+        }
         ensure!(pipeline.subject().is_none(), "this pipeline has learned a subject already; load the base model again");
         let row = initial_embedding(pipeline, config, &config.concepts()[0])?;
         let norm = f64::try_from(row.norm())?;

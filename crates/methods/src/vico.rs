@@ -1,7 +1,7 @@
 //! ViCo (arXiv 2306.00971): a new token, and blocks in the U-Net's decoder that look at another photo of the subject.
 
 use ::vico::{ImageAttention, Positions};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use libtorch::random;
 use options::SchedulerKind;
 use runs::{Group, GroupConfig, Phase, Phases, Reference, TrainConfig};
@@ -38,9 +38,15 @@ impl Method for ViCo {
         config
     }
 
+    fn check_sdxl(&self, _config: &TrainConfig) -> Result<()> {
+        bail!("the method vico is for Stable Diffusion 1.x and 2.x, but this model is SDXL")
+    }
+
     fn install(&self, pipeline: &mut Pipeline, config: &TrainConfig) -> Result<Learned> {
         check(config)?;
-        pipeline.refuse_sdxl("the method vico")?;
+        if pipeline.second.is_some() {
+            self.check_sdxl(config)?;
+        }
         let seed = random::derive(config.seed, "image cross-attention", 0);
         let blocks = ImageAttention::new(&pipeline.unet, seed, pipeline.placement().1)?;
         let learned = Learned::start(pipeline, config)?;

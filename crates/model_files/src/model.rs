@@ -184,7 +184,11 @@ impl BaseModel {
     /// # Errors
     /// When `model_index.json` cannot be read.
     pub fn zeros_for_no_prompt(&self) -> Result<bool> {
-        let Some(folder) = self.folder().filter(|folder| folder.is_sdxl()) else { return Ok(self.is_sdxl()) };
+        let folder = match &self.layout {
+            Layout::Folder(folder) => Some(folder),
+            Layout::SingleFile(file) => file.config_folder(),
+        };
+        let Some(folder) = folder.filter(|folder| folder.is_sdxl()) else { return Ok(self.is_sdxl()) };
         let path = folder.index();
         let index: Map<String, Value> = if path.exists() { weights::read_config(&path)? } else { Map::new() };
         Ok(index.get("force_zeros_for_empty_prompt").and_then(Value::as_bool).unwrap_or(true))
@@ -311,5 +315,15 @@ mod tests {
         ];
         assert_eq!(files.keys().collect::<Vec<_>>(), expected);
         assert!(files.values().all(|file| file.is_file()));
+        // SDXL's are the same, the second text encoder's and the index, which says what no negative prompt means.
+        let sdxl = model.with_file_name("tiny-sdxl");
+        let files = BaseModel::open(&sdxl, &ModelOptions::default()).unwrap().files().unwrap();
+        let more = files.keys().filter(|name| !expected.contains(&name.as_str()));
+        let second = ["text_encoder_2/config.json", "text_encoder_2/model.safetensors"];
+        let tokenizer = ["merges.txt", "special_tokens_map.json", "tokenizer_config.json", "vocab.json"];
+        let tokenizer = tokenizer.map(|name| format!("tokenizer_2/{name}"));
+        let all = ["model_index.json"].into_iter().chain(second).map(str::to_owned).chain(tokenizer);
+        assert_eq!(more.cloned().collect::<Vec<_>>(), all.collect::<Vec<_>>());
+        assert!(expected.iter().all(|name| files.contains_key(*name)));
     }
 }

@@ -108,7 +108,14 @@ fn other_kind(archive: &Archive) -> Option<&'static str> {
 /// A relative of Stable Diffusion that takes more than a prompt.
 fn variant(archive: &Archive) -> Option<&'static str> {
     let any = |prefix: &str| archive.shapes().any(|(name, _)| name.starts_with(prefix));
-    // SDXL's sizes stand where others have a class.
+    if any("edm_mean") || any("edm_vpred.") {
+        return Some("an EDM checkpoint of SDXL, such as Playground 2.5, whose noise schedule is another");
+    }
+    // SDXL's sizes and pooled text stand where others have a class: 6 · 256 and 1280 numbers.
+    let label = archive.shapes().find(|(name, _)| *name == "model.diffusion_model.label_emb.0.0.weight");
+    if label.is_some_and(|(_, shape)| shape.get(1) == Some(&2816)) && !any(SDXL_OPEN_CLIP) {
+        return Some("a checkpoint of SDXL without its text encoders (conditioner.embedders.*)");
+    }
     if any("model.diffusion_model.label_emb.") && !any(SDXL_OPEN_CLIP) {
         return Some("a checkpoint whose U-Net takes a class, such as an upscaler or unCLIP");
     }

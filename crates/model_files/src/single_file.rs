@@ -40,6 +40,7 @@ impl SingleFile {
         let config_folder = options.config.as_deref().map(ModelFolder::open).transpose();
         let config_folder = config_folder.context("the folder with the configs (--model-config)")?;
         let said = Said::of(path, &archive);
+        let has = |mark: &str| archive.shapes().any(|(name, _)| name == mark);
         let family = family(&archive, text_layout);
         if let Some(folder) = config_folder.as_ref().filter(|folder| folder.is_sdxl() != (family == Family::Sdxl)) {
             let [is, is_not] = if folder.is_sdxl() { ["no SDXL", "SDXL's"] } else { ["SDXL", "of another model"] };
@@ -56,6 +57,8 @@ impl SingleFile {
                 let prediction = options.prediction_type.or(said.prediction);
                 let prediction = match (prediction, family) {
                     (Some(prediction), _) => prediction,
+                    // As those who have trained SDXL so mark it.
+                    (None, Family::Sdxl) if has("v_pred") => PredictionType::VPrediction,
                     (None, Family::V1 | Family::Sdxl) => PredictionType::Epsilon,
                     (None, Family::V2) => bail!(
                         "{} is of Stable Diffusion 2.x and does not say what its U-Net predicts: give --prediction-type \
@@ -71,9 +74,20 @@ impl SingleFile {
                     Family::V1 | Family::V2 => 512,
                 };
                 let size = said.image_size.unwrap_or(trained);
-                published(family, prediction, size)
+                let mut configs = published(family, prediction, size);
+                if has("ztsnr") {
+                    configs.scheduler.insert("rescale_betas_zero_snr".to_owned(), true.into());
+                    configs.scheduler.insert("timestep_spacing".to_owned(), "trailing".into());
+                }
+                configs
             }
         };
+        ensure!(
+            family != Family::Sdxl || options.tokenizer.is_none() || config_folder.is_some(),
+            "{} is SDXL, which has two tokenizers, of which --tokenizer names one: name a folder with both, and with the configs, by \
+             --model-config",
+            path.display()
+        );
         let own = config_folder.as_ref().map(|folder| folder.component("tokenizer")).filter(|folder| folder.is_dir());
         let tokenizer = options.tokenizer.clone().or(own);
         let mut this =
@@ -103,14 +117,12 @@ impl SingleFile {
         self.family == Family::Sdxl
     }
 
-    /// SDXL's second tokenizer: of a vocabulary of its own that in the folder with the configs.
+    /// SDXL's second tokenizer: CLIP's own, or that of the folder with the configs where the model has another vocabulary.
     pub(crate) fn second_tokenizer(&self) -> Result<Tokenizer> {
         if self.tokenizer.is_none() {
             return Ok(Tokenizer::stable_diffusion_2()?);
         }
-        let folder = self.config_folder.as_ref().context(
-            "SDXL has two tokenizers, of which --tokenizer names one: name a folder with both, and with the configs, by --model-config",
-        )?;
+        let folder = self.config_folder.as_ref().context("SDXL's second tokenizer is in no folder")?;
         Ok(Tokenizer::load(folder.component("tokenizer_2"))?)
     }
 
@@ -248,15 +260,21 @@ impl SingleFile {
             format!("{CLIP}{TEXT}{TABLE}"),
             format!("{CLIP}{TABLE}"),
             format!("{SDXL_CLIP}{TEXT}{TABLE}"),
+            format!("{SDXL_CLIP}{TABLE}"),
+            format!("{SDXL_OPEN_CLIP}token_embedding.weight"),
         ];
         let found = archive.shapes().find(|(name, _)| tables.iter().any(|table| table == name));
         let tokens = found.and_then(|(_, shape)| shape.first().copied());
         ensure!(
             tokens.is_none_or(|tokens| tokens == CLIP_TOKENS),
-            "the text encoder in {} has {} tokens, but CLIP's vocabulary has {CLIP_TOKENS}: name the folder of its tokenizer \
-             with --tokenizer",
+            "the text encoder in {} has {} tokens, but CLIP's vocabulary has {CLIP_TOKENS}: name {}",
             self.path.display(),
-            tokens.unwrap_or(0)
+            tokens.unwrap_or(0),
+            if self.is_sdxl() {
+                "a folder with its tokenizers and configs with --model-config"
+            } else {
+                "the folder of its tokenizer with --tokenizer"
+            }
         );
         Ok(())
     }
@@ -367,8 +385,18 @@ fn configs_of(folder: &ModelFolder, path: &Path, options: &ModelOptions, said: &
 
 /// A note of tensors that are no part of the model, except those that many files have and nothing computes with.
 fn passed_over(path: &Path, archive: &Archive) -> Option<String> {
-    const SCHEDULE: [&str; 8] =
-        ["alphas_", "betas", "global_step", "log_one_minus_", "logvar", "lvlb_weights", "posterior_", "sqrt_"];
+    const SCHEDULE: [&str; 10] = [
+        "alphas_",
+        "betas",
+        "global_step",
+        "log_one_minus_",
+        "logvar",
+        "lvlb_weights",
+        "posterior_",
+        "sqrt_",
+        "v_pred",
+        "ztsnr",
+    ];
     let is_known = |name: &str| {
         [UNET, VAE, CLIP, OPEN_CLIP, SDXL_CLIP, SDXL_OPEN_CLIP]
             .iter()

@@ -101,6 +101,10 @@ fn parts_and_companions_of_a_model() {
     says(&[], "is no model that is known here,");
     let label = ("model.diffusion_model.label_emb.0.0.weight", [1280, 2048].as_slice());
     says(&[unet, vae, text, label], "whose U-Net takes a class, such as an upscaler or unCLIP,");
+    let sizes = ("model.diffusion_model.label_emb.0.0.weight", [1280, 2816].as_slice());
+    says(&[unet, vae, sizes], "is a checkpoint of SDXL without its text encoders (conditioner.embedders.*),");
+    let second = ("conditioner.embedders.1.model.ln_final.weight", [1280].as_slice());
+    says(&[unet, vae, second, ("edm_mean", &[4])], "is an EDM checkpoint of SDXL, such as Playground 2.5,");
     let depth = ("model.diffusion_model.input_blocks.0.0.weight", [320, 5, 3, 3].as_slice());
     says(&[depth, vae, text], "is a depth-to-image checkpoint (5 input channels),");
 }

@@ -78,6 +78,15 @@ fn every_tensor_of_sdxls_original_file_is_a_parameter_of_its_shape() {
     assert_eq!((model.image_size().unwrap(), model.token_widths().unwrap()), (1024, vec![768, 1280]));
     assert_eq!((model.tokenizer().unwrap().pad_id(), model.second_tokenizer().unwrap().pad_id()), (49407, 0));
     assert!(model.zeros_for_no_prompt().unwrap());
+
+    // As those mark it who have trained it to predict velocity, down to no signal at all.
+    let mut shapes = original_sdxl();
+    shapes.extend(["v_pred", "ztsnr"].map(|mark| (mark.to_owned(), vec![1])));
+    let model = BaseModel::open(&hollow_in(folder.path(), &shapes, &[]), &ModelOptions::default()).unwrap();
+    let scheduler = model.scheduler().unwrap();
+    assert_eq!(scheduler.prediction_type, PredictionType::VPrediction);
+    assert!(scheduler.rescale_betas_zero_snr);
+    assert_eq!(model.notes().len(), 1, "{:?}", model.notes());
 }
 
 #[test]

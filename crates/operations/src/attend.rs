@@ -56,7 +56,7 @@ pub(crate) fn run(request: &Attend, context: &Context<'_>) -> Result<Attended> {
     for (name, phase) in &rows {
         context.check()?;
         let mut pipeline = source.pipeline(phase.is_some().then_some(name.as_str()), to)?;
-        pipeline.set_packed_bytes(compute::packed_bytes());
+        pipeline.set_packed_bytes(compute::packed_bytes(&pipeline));
         if figure.is_none() {
             context.notes(pipeline.notes());
         }

@@ -14,8 +14,13 @@ pub(crate) fn resolve(compute: Compute) -> Result<(Kind, Device)> {
 }
 
 /// The most bytes that packed copies of weights may take.
-pub(crate) fn packed_bytes() -> u64 {
-    libtorch::half_of_memory_beyond(Pipeline::RESERVED_BYTES)
+pub(crate) fn packed_bytes(pipeline: &Pipeline) -> u64 {
+    libtorch::half_of_memory_beyond(pipeline.reserved_bytes())
+}
+
+/// The same of a CLIP, beside which there may be a pipeline as large as Stable Diffusion in f32.
+pub(crate) fn packed_bytes_of_clip() -> u64 {
+    libtorch::half_of_memory_beyond(6 << 30)
 }
 
 /// What was asked for in place of the defaults.

@@ -101,7 +101,7 @@ impl<'a> Evaluation<'a> {
             );
         }
         let device = compute::resolve(self.request.compute)?.1;
-        let extractor = FeatureExtractor::open(&folder, device)?.with_packed_bytes(compute::packed_bytes());
+        let extractor = FeatureExtractor::open(&folder, device)?.with_packed_bytes(compute::packed_bytes_of_clip());
         context.notes(extractor.notes());
         let extractor = match &self.request.dino {
             Some(folder) => extractor.with_dino(DinoFeatures::open(folder, device).context("--dino")?),
@@ -126,7 +126,7 @@ impl<'a> Evaluation<'a> {
                 "base" => Pipeline::open(&self.model, to)?,
                 _ => self.run.pipeline(to)?,
             };
-            pipeline.set_packed_bytes(compute::packed_bytes());
+            pipeline.set_packed_bytes(compute::packed_bytes(&pipeline));
             context.notes(pipeline.notes());
             context.notes(gallery.prompt_notes(&pipeline)?);
             let mut progress = context.progress(format!("generating {name}, steps"));

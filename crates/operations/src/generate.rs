@@ -51,6 +51,7 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated
         })?;
     for file in &request.embeddings {
         if Archive::open(file).is_ok_and(|archive| neti::is_mapper(&archive)) {
+            pipeline.refuse_sdxl("NeTI's mapper").with_context(|| format!("--embedding {}", terminal::path(file)))?;
             let size = methods::mapper_size(&pipeline);
             let (mapper, token) = neti::Mapper::read(file, size, to.1)?;
             methods::add_mapper(&mut pipeline, &mapper, &token)
@@ -58,6 +59,7 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated
             continue;
         }
         if Archive::open(file).is_ok_and(|archive| vico::is_vico(&archive)) {
+            pipeline.refuse_sdxl("a file of ViCo").with_context(|| format!("--embedding {}", terminal::path(file)))?;
             let width = pipeline.text_encoder.config().hidden_size;
             let (blocks, token, rows) = vico::read(file, &pipeline.unet, width, to.1)?;
             methods::add_blocks(&mut pipeline, &blocks, (&token, &rows))
@@ -67,7 +69,7 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated
         let (token, rows) = ::export::load_embeddings(file, &pipeline.token_widths())?;
         pipeline.add_token(&token, &rows).with_context(|| format!("--embedding {}", terminal::path(file)))?;
     }
-    pipeline.set_packed_bytes(compute::packed_bytes());
+    pipeline.set_packed_bytes(compute::packed_bytes(&pipeline));
     tracing::trace_span!("generate/lora").in_scope(|| loras::merge(&mut pipeline, &request.loras, context))?;
     context.notes(pipeline.notes());
     if request.check {

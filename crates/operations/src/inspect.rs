@@ -40,6 +40,12 @@ pub(crate) fn run(request: &Inspect, context: &Context<'_>) -> Result<Inspected>
         .map(|row| vector(request.nearest, &run, &pipeline, &start.get(row), &learned.get(row)))
         .collect::<Result<Vec<_>>>()?;
 
+    if pipeline.second.is_some() {
+        context.note(
+            "neighbours are those of the first text encoder's embedding, lengths and cosines of both together"
+                .to_owned(),
+        );
+    }
     context.seed(request.seed);
     results.create()?;
     let images = images(request, learned, &mut pipeline, &settings, &out, context)?;

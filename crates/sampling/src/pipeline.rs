@@ -226,9 +226,10 @@ impl Pipeline {
         if let Some(SecondTextEncoder { tokenizer, text_encoder }) = &self.second {
             let (rows, known) = (tokenizer.embedding_rows(), text_encoder.text_model().config().vocab_size);
             ensure!(rows <= known, "the second tokenizer has {rows} tokens, but the second text encoder knows {known}");
+            // So that a new token gets the same ids of both.
             ensure!(
-                rows == self.tokenizer.embedding_rows(),
-                "the first tokenizer has {} tokens, but the second one {rows}",
+                rows == self.tokenizer.embedding_rows() && tokenizer.added() == self.tokenizer.added(),
+                "the first tokenizer has {} tokens, but the second one {rows}, or others were added to it",
                 self.tokenizer.embedding_rows()
             );
         }
@@ -314,6 +315,11 @@ impl Pipeline {
     /// # Errors
     /// When their width is not [`Pipeline::token_width`].
     pub fn replace_tokens(&mut self, rows: &Tensor) -> Result<()> {
+        let (size, width) = (rows.size(), self.token_width());
+        ensure!(
+            size.len() == 2 && size[1] == width,
+            "embeddings of tokens have shape {size:?}, but this model needs [tokens, {width}]"
+        );
         self.text_encoder.remove_extra_tokens();
         self.text_encoder.add_extra_columns(rows, 0)?;
         let first = self.text_encoder.config().hidden_size;
@@ -467,9 +473,12 @@ impl Pipeline {
         self.compute_dtype
     }
 
-    /// What a program does well to set aside before it gives memory to [`Pipeline::set_packed_bytes`]: Stable Diffusion in f32,
-    /// and the system.
-    pub const RESERVED_BYTES: u64 = 6 << 30;
+    /// What a program does well to set aside before it gives memory to [`Pipeline::set_packed_bytes`]: the parameters, and a gibibyte.
+    pub fn reserved_bytes(&self) -> u64 {
+        let of_one = |tensor: &Tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64;
+        let parameters = self.parameters.all().flat_map(|(_, parameters)| parameters.iter());
+        parameters.map(|(_, tensor)| of_one(tensor)).sum::<u64>() + (1 << 30)
+    }
 
     /// The most bytes that copies of the U-Net's weights, packed for faster sampling in f32 on a CPU, may take while
     /// [`Pipeline::denoise`] runs; no limit at first, which is as much as these weights take. Results differ by rounding.

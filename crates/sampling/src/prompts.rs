@@ -56,7 +56,7 @@ impl PromptEmbeds {
         Self { hidden_states: Tensor::cat(&states, 0), pooled: (!pooled.is_empty()).then(|| Tensor::cat(&pooled, 0)) }
     }
 
-    /// The one of a number.
+    /// That of one prompt, by its number.
     #[must_use]
     pub fn get(&self, index: usize) -> Self {
         self.map(|tensor| tensor.narrow(0, index as i64, 1))

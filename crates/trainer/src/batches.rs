@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use libtorch::random;
 use methods::{Batch, Method};
-use photos::{ApparentSize, Crop, Photo, PlacedPhoto};
+use photos::{ApparentSize, Crop, Photo, Place, PlacedPhoto};
 use rayon::prelude::*;
 use runs::{Phase, TrainConfig};
 use sampling::{Pipeline, SizeConditioning};
@@ -286,17 +286,22 @@ impl Photos {
 
     /// The sizes of a sample's photo and of its crop.
     fn sizes(&self, (photo, crop): &Sample) -> SizeConditioning {
+        let (width, height) = self.all[*photo].pixels.dimensions();
+        let original = [height.into(), width.into()];
         match crop {
-            Crop::Augmented(crop) => {
-                let (width, height) = self.all[*photo].pixels.dimensions();
-                SizeConditioning {
-                    original: [height.into(), width.into()],
-                    crop: [crop.top, crop.left].map(|offset| offset as i64),
-                    target: [crop.height.into(), crop.width.into()],
-                }
+            Crop::Augmented(crop) => SizeConditioning {
+                original,
+                crop: [crop.top, crop.left].map(|offset| offset as i64),
+                target: [crop.height.into(), crop.width.into()],
+            },
+            Crop::Placed(placed) => {
+                let crop = match placed.place {
+                    Place::Cropped { top, left } => [top.into(), left.into()],
+                    // All of the photo is shown.
+                    Place::Whole | Place::Pasted { .. } => [0, 0],
+                };
+                SizeConditioning { original, crop, target: [placed.side.into(); 2] }
             }
-            // The photo is whole, and the canvas as large as the image.
-            Crop::Placed(placed) => SizeConditioning::whole(placed.side.into(), placed.side.into()),
         }
     }
 
@@ -357,6 +362,25 @@ mod tests {
             }
         }
         assert_eq!(seen.len(), 3 * 2 + 1);
+    }
+
+    #[test]
+    fn sizes_are_heights_first_of_the_photo_and_tell_where_its_crop_begins() {
+        let photo = Photo::new("a.png", images::RgbImage::new(30, 20));
+        let buckets = Buckets::new([[8, 8]].into_iter());
+        let photos = Photos { all: vec![photo], subjects: vec![0], shown: 1, buckets, pixels_per_latent: 8 };
+        let crop = photos::AugmentedCrop { angle: None, flip: true, left: 3, top: 1, width: 16, height: 8 };
+        let expected = SizeConditioning { original: [20, 30], crop: [1, 3], target: [8, 16] };
+        assert_eq!(photos.sizes(&(0, crop.into())), expected);
+        for (place, crop) in [
+            (Place::Whole, [0, 0]),
+            (Place::Pasted { top: 2, left: 5 }, [0, 0]),
+            (Place::Cropped { top: 2, left: 5 }, [2, 5]),
+        ] {
+            let placed = PlacedPhoto { side: 16, flip: false, scale: 24, place };
+            let expected = SizeConditioning { original: [20, 30], crop, target: [16, 16] };
+            assert_eq!(photos.sizes(&(0, Crop::Placed(placed))), expected);
+        }
     }
 
     #[test]

@@ -93,6 +93,10 @@ impl Checked {
             false => error,
         };
         let model = base_model(&config).map_err(|error| moved(error, "base model's files", "--model"))?;
+        if model.is_sdxl() {
+            // Before gigabytes are read.
+            methods::named(&config.method)?.check_sdxl(&config)?;
+        }
         let base = ModelFingerprint::of(model.path(), model.files()?)?;
         saved.map_or(Ok(()), |saved| saved.check_base(&base, model.path()))?;
         let begun = match opening {
@@ -115,7 +119,7 @@ impl Checked {
         libtorch::set_deterministic(config.deterministic)?;
         let prior = PriorImages::of_all(&config, out, &base)?;
         let mut pipeline = Pipeline::open_with(&model, (Kind::Float, device), unet_dtype(&config))?;
-        pipeline.set_packed_bytes(libtorch::half_of_memory_beyond(Pipeline::RESERVED_BYTES));
+        pipeline.set_packed_bytes(libtorch::half_of_memory_beyond(pipeline.reserved_bytes()));
         pipeline.set_compute_dtype(libtorch::kind(config.dtype));
         if own_resolution {
             config.augmentation.resolution = u32::try_from(pipeline.default_settings().height)?;

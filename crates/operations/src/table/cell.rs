@@ -201,7 +201,8 @@ impl<'a> Bench<'a> {
         if let Some(extractor) = self.extractor.get() {
             return Ok(extractor);
         }
-        let extractor = FeatureExtractor::open(&self.judge, self.to.1)?.with_packed_bytes(compute::packed_bytes());
+        let extractor =
+            FeatureExtractor::open(&self.judge, self.to.1)?.with_packed_bytes(compute::packed_bytes_of_clip());
         context.notes(extractor.notes());
         let extractor = match self.plan.protocol {
             Protocol::TextualInversion => extractor.as_textual_inversion(),
@@ -265,7 +266,7 @@ impl<'a> Bench<'a> {
         let taken = folder.join("seconds.json");
         if gallery.missing() > 0 {
             let mut pipeline = open()?;
-            pipeline.set_packed_bytes(compute::packed_bytes());
+            pipeline.set_packed_bytes(compute::packed_bytes(&pipeline));
             context.notes(pipeline.notes());
             let start = Instant::now();
             let (all, missing) = (gallery.images().len(), gallery.missing());
