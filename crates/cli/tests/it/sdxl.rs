@@ -83,10 +83,12 @@ fn what_is_of_another_model_is_told_with_both_names() {
     let [embedding, both, lora] =
         ["embedding", "both", "lora"].map(|name| folder.join(name).with_extension("safetensors"));
     let ones = |shape: &[i64]| tch::Tensor::ones(shape, (tch::Kind::Float, tch::Device::Cpu));
-    weights::save(&embedding, [("<dog>", ones(&[1, 32]))]).unwrap();
+    weights::save(&embedding, [("<dog>", ones(&[1, 30]))]).unwrap();
     weights::save(&both, [("clip_l", ones(&[1, 12])), ("clip_g", ones(&[1, 20]))]).unwrap();
     weights::save(&lora, [("lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", ones(&[4, 32]))]).unwrap();
     let [embedding, both, lora] = [embedding, both, lora].map(|file| file.display().to_string());
+    weights::save(both.as_ref(), [("clip_l", ones(&[1, 20])), ("clip_g", ones(&[1, 12]))]).unwrap();
+    generate(&base, &["--embedding", &both], "has width 20, but this model's text encoder has 12");
     generate(&base, &["--embedding", &embedding], "holds no embedding for SDXL, which has two text encoders");
     generate(
         &other,

@@ -256,7 +256,7 @@ fn what_does_not_fit_is_no_start() {
     let dreambooth = || methods::named("dreambooth").unwrap().recipe();
     refused(lora(1, 1.0), &file, "its rank is 2 in");
     refused(lora(1, 1.0), &folder.at("first"), "\"rank\":2");
-    refused(lora(2, 2.0), &file, "[1, 31], and this run's [1, 32]");
+    refused(lora(2, 2.0), &file, "of width 31, but this model's text encoder has 32");
     refused(dreambooth(), &file, "the method dreambooth has no adapter");
     refused(dreambooth(), &folder.at("first"), "neither an embedding nor an adapter");
     refused(dreambooth(), &folder.at("first").join(layout::EMBEDDING), "set new_token to true");
