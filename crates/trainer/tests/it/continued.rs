@@ -243,8 +243,10 @@ fn what_does_not_fit_is_no_start() {
     let folder = Folder::new();
     folder.run(&folder.config(lora(2, 2.0)), "first", Opening::New, 100).unwrap();
     let file = folder.at("lora.safetensors");
-    let learned = FinishedRun::open(&folder.at("first")).unwrap().lora().unwrap().unwrap();
-    Lora { embeddings: [("<a>".to_owned(), Tensor::zeros([1, 31], (Kind::Float, Device::Cpu)))].into(), ..learned }
+    let learned = || FinishedRun::open(&folder.at("first")).unwrap().lora().unwrap().unwrap();
+    let plain = folder.at("plain.safetensors");
+    learned().write(&plain, LoraKeys::Kohya, Kind::Float, &[]).unwrap();
+    Lora { embeddings: [("<a>".to_owned(), Tensor::zeros([1, 31], (Kind::Float, Device::Cpu)))].into(), ..learned() }
         .write(&file, LoraKeys::Kohya, Kind::Float, &[])
         .unwrap();
     let refused = |config: TrainConfig, from: &Path, words: &str| {
@@ -254,10 +256,10 @@ fn what_does_not_fit_is_no_start() {
         assert!(!folder.at("refused").exists());
     };
     let dreambooth = || methods::named("dreambooth").unwrap().recipe();
-    refused(lora(1, 1.0), &file, "its rank is 2 in");
+    refused(lora(1, 1.0), &plain, "its rank is 2 in");
     refused(lora(1, 1.0), &folder.at("first"), "\"rank\":2");
     refused(lora(2, 2.0), &file, "of width 31, but this model's text encoder has 32");
-    refused(dreambooth(), &file, "the method dreambooth has no adapter");
+    refused(dreambooth(), &plain, "the method dreambooth has no adapter");
     refused(dreambooth(), &folder.at("first"), "neither an embedding nor an adapter");
     refused(dreambooth(), &folder.at("first").join(layout::EMBEDDING), "set new_token to true");
     refused(TrainConfig { vectors: 2, ..lora(2, 2.0) }, &folder.at("first"), "set vectors");
