@@ -39,9 +39,6 @@ impl Method for NeTi {
 
     fn install(&self, pipeline: &mut Pipeline, config: &TrainConfig) -> Result<Learned> {
         check(config)?;
-        if pipeline.second.is_some() {
-            self.check_sdxl(config)?;
-        }
         ensure!(pipeline.subject().is_none(), "this pipeline has learned a subject already; load the base model again");
         let row = initial_embedding(pipeline, config, &config.concepts()[0])?;
         let norm = f64::try_from(row.norm())?;

@@ -44,9 +44,6 @@ impl Method for ViCo {
 
     fn install(&self, pipeline: &mut Pipeline, config: &TrainConfig) -> Result<Learned> {
         check(config)?;
-        if pipeline.second.is_some() {
-            self.check_sdxl(config)?;
-        }
         let seed = random::derive(config.seed, "image cross-attention", 0);
         let blocks = ImageAttention::new(&pipeline.unet, seed, pipeline.placement().1)?;
         let learned = Learned::start(pipeline, config)?;

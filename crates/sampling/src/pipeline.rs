@@ -293,7 +293,7 @@ impl Pipeline {
     /// As [`Pipeline::add_placeholder`]; then the pipeline is as it was.
     pub fn add_token(&mut self, name: &str, rows: &Tensor) -> Result<()> {
         let (size, width) = (rows.size(), self.token_width());
-        let Some(SecondTextEncoder { tokenizer, text_encoder }) = &mut self.second else {
+        let Some(SecondTextEncoder { tokenizer, .. }) = &mut self.second else {
             self.text_encoder.check_extra_tokens(rows)?;
             self.tokenizer.add_placeholder(name, size[0] as usize)?;
             return self.text_encoder.add_extra_tokens(rows);
@@ -306,8 +306,15 @@ impl Pipeline {
         self.tokenizer.add_placeholder(name, size[0] as usize)?;
         // It has the same tokens, so it does not refuse either.
         tokenizer.add_placeholder(name, size[0] as usize)?;
+        self.add_columns(rows)
+    }
+
+    /// Gives each text encoder its columns of the embeddings of new tokens.
+    fn add_columns(&mut self, rows: &Tensor) -> Result<()> {
         self.text_encoder.add_extra_columns(rows, 0)?;
-        text_encoder.text_model_mut().add_extra_columns(rows, self.text_encoder.config().hidden_size)
+        let first = self.text_encoder.config().hidden_size;
+        let Some(SecondTextEncoder { text_encoder, .. }) = &mut self.second else { return Ok(()) };
+        text_encoder.text_model_mut().add_extra_columns(rows, first)
     }
 
     /// Gives the tokens that were added, of which there are as many vectors, other embeddings `rows` [vectors, width].
@@ -321,11 +328,10 @@ impl Pipeline {
             "embeddings of tokens have shape {size:?}, but this model needs [tokens, {width}]"
         );
         self.text_encoder.remove_extra_tokens();
-        self.text_encoder.add_extra_columns(rows, 0)?;
-        let first = self.text_encoder.config().hidden_size;
-        let Some(SecondTextEncoder { text_encoder, .. }) = &mut self.second else { return Ok(()) };
-        text_encoder.text_model_mut().remove_extra_tokens();
-        text_encoder.text_model_mut().add_extra_columns(rows, first)
+        if let Some(second) = &mut self.second {
+            second.text_encoder.text_model_mut().remove_extra_tokens();
+        }
+        self.add_columns(rows)
     }
 
     /// Makes the keys and values of prompts that have the conditioning's token depend on the timestep. All steps' are computed

@@ -80,6 +80,9 @@ impl Trainer {
         );
         pipeline.unet.set_gradient_checkpointing(config.gradient_checkpointing);
         let method = methods::named(&config.method)?;
+        if pipeline.second.is_some() {
+            method.check_sdxl(&config)?;
+        }
         let denoising = Denoising::new(&pipeline, &config)?;
         let learned = method.install(&mut pipeline, &config)?;
         ensure!(
