@@ -105,12 +105,14 @@ impl Kept {
         let mut last = begun;
         let mut state = lock(&self.state);
         loop {
-            state = self.ended.wait_timeout(state, every).unwrap_or_else(PoisonError::into_inner).0;
+            // A beat earlier than others may claim it, however long attempts to beat have taken.
+            let limit = every * (MISSED - 1);
+            let late = |last: Instant| last.elapsed() >= limit;
+            let wait = every.min(limit.saturating_sub(last.elapsed()));
+            state = self.ended.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
             if state.ended {
                 return;
             }
-            // A beat earlier than others may claim it.
-            let late = |last: Instant| last.elapsed() >= every * (MISSED - 1);
             let now = Instant::now();
             state.holder.beats += 1;
             let ours = || -> Result<bool> {
