@@ -53,9 +53,11 @@ pub(crate) fn run(request: &Probe, context: &Context<'_>) -> Result<Probed> {
         Component::VaeEncoder => components::vae_encoder(&place, &inputs),
         Component::VaeDecoder => components::vae_decoder(&place, &inputs),
         Component::TextEncoder => components::text_encoder(&place, &inputs),
+        Component::TextEncoder2 => components::second_text_encoder(&place, &inputs),
         Component::ClipImage => components::clip_image(&place, &inputs),
         Component::ClipText => components::clip_text(&place, &inputs),
-        Component::Tokenizer => components::tokenizer(&place, &inputs),
+        Component::Tokenizer => components::tokenizer(&place.tokenizer()?, &inputs),
+        Component::Tokenizer2 => components::tokenizer(&place.second_tokenizer()?, &inputs),
         Component::Scheduler => components::scheduler(&place, &inputs, request.scheduler, request.steps),
     })?;
     weights::save_with_metadata(&request.outputs, &outputs, &[MARK])?;

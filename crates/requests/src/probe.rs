@@ -12,15 +12,19 @@ use crate::{Compute, SingleFile};
 const TENSORS: &str = "\
 Inputs -> outputs by component (a ? marks what is optional):
 
-  unet          sample [b,4,h,w], timestep [b] or [], encoder_hidden_states [b,n,d], attention_tokens? [k]
+  unet          sample [b,4,h,w], timestep [b] or [], encoder_hidden_states [b,n,d], attention_tokens? [k];
+                of SDXL also text_embeds [b,p] and time_ids [b,6]
                 -> sample [b,4,h,w]; attention.LAYER [b,k,heads,pixels] for the token positions in attention_tokens
   vae-encoder   images [b,3,H,W] in [-1,1], noise? [b,4,H/8,W/8]
                 -> mean, logvar; latents (sampled with the noise, scaled)
   vae-decoder   latents [b,4,h,w], unscaled -> images [b,3,8h,8w]
-  text-encoder  input_ids [b,n] or inputs_embeds [b,n,d] -> last_hidden_state; pooler_output for ids
+  text-encoder  input_ids [b,n] or inputs_embeds [b,n,d]
+                -> last_hidden_state, penultimate_hidden_state (without final norm); pooler_output for ids
+  text-encoder-2  SDXL's second: input_ids [b,n] -> the same hidden states, text_embeds [b,p]
   clip-image    pixel_values [b,3,S,S] or image (bytes [H,W,3]) -> image_embeds [b,d]
   clip-text     input_ids [b,n] -> text_embeds [b,d]
   tokenizer     any tensors of bytes, each the UTF-8 text of a prompt -> input_ids [b,77] in the order of the names
+  tokenizer-2   the same by SDXL's second
   scheduler     sample [...] (initial noise times init_noise_sigma), model_outputs [calls,...], noise? [calls,...]
                 -> timesteps [calls], samples [calls,...]";
 
@@ -69,8 +73,14 @@ pub enum ProbedComponent {
     VaeEncoder,
     VaeDecoder,
     TextEncoder,
+    #[value(name = "text-encoder-2")]
+    #[serde(rename = "text-encoder-2")]
+    TextEncoder2,
     ClipImage,
     ClipText,
     Tokenizer,
+    #[value(name = "tokenizer-2")]
+    #[serde(rename = "tokenizer-2")]
+    Tokenizer2,
     Scheduler,
 }

@@ -95,6 +95,27 @@ fn text_from_bytes_to_hidden_states() {
 }
 
 #[test]
+fn of_sdxl_against_diffusers() {
+    let reference = Archive::open(&folder("unet/tiny-sdxl.safetensors")).unwrap().tensors().unwrap();
+    let names = ["sample", "encoder_hidden_states", "text_embeds", "time_ids"];
+    let mut inputs: Vec<_> = names.iter().map(|&name| (name, &reference[name])).collect();
+    inputs.push(("timestep", &reference["timesteps"]));
+    let found = run("tiny-sdxl", "unet", &inputs, &[]);
+    assert_close("sample", &found["sample"], &reference["output"], 1e-5);
+
+    // The golden file's second prompt: its first one has a token that this model lacks.
+    let reference = Archive::open(&folder("pipelines/sdxl-text.safetensors")).unwrap().tensors().unwrap();
+    let prompt = Tensor::from_slice("an oil painting of two dogs on the beach".as_bytes());
+    let encoded = ["", "-2"].map(|which| {
+        let ids = &run("tiny-sdxl", &format!("tokenizer{which}"), &[("prompt", &prompt)], &[])["input_ids"];
+        run("tiny-sdxl", &format!("text-encoder{which}"), &[("input_ids", ids)], &[])
+    });
+    let states = encoded.each_ref().map(|tensors| &tensors["penultimate_hidden_state"]);
+    assert_close("prompt_embeds", &Tensor::cat(&states, -1), &reference["prompt_embeds"].narrow(0, 1, 1), 1e-5);
+    assert_close("pooled", &encoded[1]["text_embeds"], &reference["pooled_prompt_embeds"].narrow(0, 1, 1), 1e-5);
+}
+
+#[test]
 fn clip_towers() {
     let (model, _) = clip::ClipModel::from_folder(&folder("tiny-clip"), F32).unwrap();
     let ids = Tensor::from_slice2(&[[1198i64, 320, 1199], [1198, 345, 1199]]);

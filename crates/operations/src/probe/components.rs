@@ -1,11 +1,12 @@
 //! Each component between its input and output tensors.
 
-use ::clip::{ClipTextModel, ImageProcessor};
+use ::clip::{ClipTextModel, ClipTextModelWithProjection, ImageProcessor};
 use ::options::SchedulerKind;
-use ::unet::{AttentionMaps, AttentionObserver, UNet};
+use ::unet::{AddedConditions, AttentionMaps, AttentionObserver, UNet};
 use ::vae::AutoencoderKl;
 use anyhow::Result;
 use tch::Tensor;
+use tokenizer::Tokenizer;
 
 use super::place::Place;
 use super::tensors::{Inputs, Outputs};
@@ -21,7 +22,16 @@ pub(super) fn unet(place: &Place<'_>, inputs: &Inputs) -> Result<Outputs> {
     let tokens = inputs.optional("attention_tokens").map(|tokens| Vec::<i64>::try_from(tokens.flatten(0, -1)));
     let mut maps = tokens.transpose()?.map(AttentionMaps::new);
     let observer = maps.as_mut().map(|maps| maps as &mut dyn AttentionObserver);
-    let sample = model.forward(&sample, &inputs.get("timestep")?, &text, observer)?;
+    // Only SDXL's U-Net reads them, and only SDXL's has them: each says so where they are missing or too much.
+    let sizes = inputs.optional("text_embeds").or_else(|| inputs.optional("time_ids"));
+    let text = match sizes {
+        Some(_) => {
+            let (text_embeds, time_ids) = (inputs.float("text_embeds", place.to)?, inputs.get("time_ids")?);
+            model.project_with(&text, &AddedConditions { text_embeds, time_ids })?
+        }
+        None => model.project(&text)?,
+    };
+    let sample = model.forward_cached(&sample, &inputs.get("timestep")?, &text, observer)?;
     let mut outputs = outputs([("sample", sample)]);
     for map in maps.into_iter().flat_map(|maps| maps.maps) {
         outputs.insert(format!("attention.{}", map.name), map.probabilities);
@@ -49,13 +59,28 @@ pub(super) fn vae_decoder(place: &Place<'_>, inputs: &Inputs) -> Result<Outputs>
 pub(super) fn text_encoder(place: &Place<'_>, inputs: &Inputs) -> Result<Outputs> {
     let model = place.build(ClipTextModel::new)?;
     if inputs.optional("inputs_embeds").is_some() {
-        let hidden = model.forward_embeddings(&inputs.float("inputs_embeds", place.to)?)?;
-        return Ok(outputs([("last_hidden_state", hidden)]));
+        return Ok(hidden_states(&model, &inputs.float("inputs_embeds", place.to)?)?.0);
     }
     let ids = inputs.get("input_ids")?;
-    let hidden = model.forward(&ids)?;
-    let pooled = model.pooled(&hidden, &ids)?;
-    Ok(outputs([("last_hidden_state", hidden), ("pooler_output", pooled)]))
+    let (mut outputs, last) = hidden_states(&model, &model.embed(&ids)?)?;
+    outputs.insert("pooler_output".to_owned(), model.pooled(&last, &ids)?);
+    Ok(outputs)
+}
+
+pub(super) fn second_text_encoder(place: &Place<'_>, inputs: &Inputs) -> Result<Outputs> {
+    let model = place.build(ClipTextModelWithProjection::new)?;
+    let ids = inputs.get("input_ids")?;
+    let (mut outputs, last) = hidden_states(model.text_model(), &model.text_model().embed(&ids)?)?;
+    outputs.insert("text_embeds".to_owned(), model.features_of(&last, &ids)?);
+    Ok(outputs)
+}
+
+/// What Stable Diffusion 1.x and 2.x read, and what SDXL reads; and the former again.
+fn hidden_states(model: &ClipTextModel, embeddings: &Tensor) -> Result<(Outputs, Tensor)> {
+    let penultimate = model.encode(embeddings, 1)?;
+    let last = model.forward_rest(&penultimate, 1)?;
+    let named = [("last_hidden_state", last.shallow_clone()), ("penultimate_hidden_state", penultimate)];
+    Ok((outputs(named), last))
 }
 
 pub(super) fn clip_image(place: &Place<'_>, inputs: &Inputs) -> Result<Outputs> {
@@ -75,8 +100,7 @@ pub(super) fn clip_text(place: &Place<'_>, inputs: &Inputs) -> Result<Outputs> {
     Ok(outputs([("text_embeds", model.text_features(&inputs.get("input_ids")?)?)]))
 }
 
-pub(super) fn tokenizer(place: &Place<'_>, inputs: &Inputs) -> Result<Outputs> {
-    let tokenizer = place.tokenizer()?;
+pub(super) fn tokenizer(tokenizer: &Tokenizer, inputs: &Inputs) -> Result<Outputs> {
     let ids = inputs.texts()?.iter().map(|text| Ok(tokenizer.encode(text)?.ids)).collect::<Result<Vec<_>>>()?;
     Ok(outputs([("input_ids", Tensor::from_slice2(&ids))]))
 }

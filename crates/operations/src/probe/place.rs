@@ -51,7 +51,15 @@ impl<'a> Place<'a> {
             Component::Unet => Some(model_files::Component::Unet),
             Component::VaeEncoder | Component::VaeDecoder => Some(model_files::Component::Vae),
             Component::TextEncoder => Some(model_files::Component::TextEncoder),
-            Component::Tokenizer | Component::Scheduler => None,
+            Component::TextEncoder2 => {
+                anyhow::ensure!(
+                    model.is_sdxl(),
+                    "{} is no SDXL, so it has no second text encoder",
+                    model.path().display()
+                );
+                Some(model_files::Component::TextEncoder2)
+            }
+            Component::Tokenizer | Component::Tokenizer2 | Component::Scheduler => None,
             Component::ClipImage | Component::ClipText => bail!(
                 "{} is a checkpoint of Stable Diffusion, which has no whole CLIP; name the folder of one",
                 model.path().display()
@@ -85,6 +93,13 @@ impl<'a> Place<'a> {
         }
     }
 
+    pub(super) fn second_tokenizer(&self) -> Result<Tokenizer> {
+        match &self.model {
+            Some((model, _)) => model.second_tokenizer(),
+            None => Ok(Tokenizer::load(&self.folder)?),
+        }
+    }
+
     pub(super) fn scheduler(&self) -> Result<SchedulerConfig> {
         match (&self.model, self.given_config()) {
             (Some((model, _)), None) => model.scheduler(),
@@ -104,7 +119,9 @@ fn folder(component: Component) -> &'static str {
         Component::Unet => "unet",
         Component::VaeEncoder | Component::VaeDecoder => "vae",
         Component::TextEncoder => "text_encoder",
+        Component::TextEncoder2 => "text_encoder_2",
         Component::Tokenizer => "tokenizer",
+        Component::Tokenizer2 => "tokenizer_2",
         Component::Scheduler => "scheduler",
         Component::ClipImage | Component::ClipText => ".",
     }
