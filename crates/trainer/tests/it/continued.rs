@@ -1,44 +1,15 @@
 //! Runs that go on from what others have learned: longer ones, and ones that start from an embedding or a LoRA.
 
-use std::cell::Cell;
 use std::fs;
 use std::path::Path;
 
 use adapters::Lora;
-use golden::fixtures;
 use options::{Adapter, LoraKeys, LoraTargets};
-use runs::{ConfigLayers, FurtherConcept, Prior, TrainConfig, layout, read_log};
+use runs::{FurtherConcept, Prior, TrainConfig, layout, read_log};
 use tch::{Device, Kind, Tensor};
-use trainer::{FinishedRun, Opening, Outcome, Session};
-use weights::Archive;
+use trainer::{FinishedRun, Opening, Outcome};
 
-use crate::common::{self, Folder};
-
-impl Folder {
-    fn config(&self, config: TrainConfig) -> TrainConfig {
-        let mut config = TrainConfig {
-            model: fixtures().join("tiny-sd21"),
-            concept: self.at("photos"),
-            category: "cat".to_owned(),
-            augmentation: common::config().augmentation,
-            prior: None,
-            ..config
-        };
-        config.validation.steps = 2;
-        config
-    }
-
-    /// Runs, until it has seen `stop` steps.
-    fn run(&self, config: &TrainConfig, name: &str, opening: Opening<'_>, stop: usize) -> anyhow::Result<Outcome> {
-        let seen = Cell::new(0);
-        let session = Session::open(ConfigLayers::new(config)?, &self.at(name), Device::Cpu, opening)?;
-        session.run(&|| seen.get() >= stop, &mut |event| {
-            if matches!(event, trainer::Event::Step { .. }) {
-                seen.set(seen.get() + 1);
-            }
-        })
-    }
-}
+use crate::common::{self, Folder, same, tensors};
 
 /// The attention phase and the whole U-Net, so that one repeats what the other has trained.
 fn steps(last: usize) -> TrainConfig {
@@ -47,14 +18,6 @@ fn steps(last: usize) -> TrainConfig {
     config.phases[1].steps = 1;
     config.phases[2].steps = last;
     config
-}
-
-fn tensors(file: &Path) -> Vec<(String, Tensor)> {
-    Archive::open(file).unwrap().tensors().unwrap().into_iter().collect()
-}
-
-fn same(a: &Path, b: &Path) -> bool {
-    tensors(a).iter().zip(tensors(b)).all(|((_, a), (_, b))| a.equal(&b))
 }
 
 fn losses(run: &Path) -> Vec<Vec<(String, f64)>> {

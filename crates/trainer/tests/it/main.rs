@@ -10,6 +10,7 @@ mod methods;
 mod options;
 mod resume;
 mod resume_methods;
+mod sdxl;
 mod session;
 mod stop;
 mod trajectory;

@@ -1,5 +1,6 @@
 //! Every method: a run that was stopped anywhere and resumed ends in the same bits as one that was not.
 
+use methods::Method;
 use runs::{FurtherConcept, Prior, TrainConfig};
 use trainer::{Checkpoint, Trainer};
 
@@ -22,50 +23,68 @@ fn config(recipe: TrainConfig) -> TrainConfig {
     config
 }
 
-#[test]
-fn every_method_resumes_to_the_same_bits() {
-    let recipes = methods::ALL.map(|method| (method, method.recipe()));
+fn of_two_subjects(recipe: TrainConfig) -> TrainConfig {
     let further = FurtherConcept {
         concept: "dogs".into(),
         category: "dog".to_owned(),
         placeholder: "<new2>".to_owned(),
         initial_word: None,
     };
-    let method: &dyn methods::Method = &methods::CustomDiffusion;
-    let several = TrainConfig { more_concepts: vec![further], ..method.recipe() };
-    for (method, recipe) in recipes.into_iter().chain([(method, several)]) {
-        let config = config(recipe);
-        let (trainer, mut batches) = common::start(config.clone());
-        let before = learned(&trainer);
-        let mut losses = Vec::new();
-        run_to_end(&trainer, &mut batches, trainer.start(0).unwrap(), &mut losses);
-        let expected = learned(&trainer);
-        assert!(before.iter().zip(&expected).any(|((_, a), (_, b))| !a.equal(b)), "{} learns", method.name());
+    TrainConfig { more_concepts: vec![further], ..recipe }
+}
 
-        let last = config.phases.len() - 1;
-        let folder = tempfile::tempdir().unwrap();
-        let (trainer, mut batches) = common::start(config.clone());
-        let mut seen = Vec::new();
-        for number in 0..=last {
-            let mut phase_run = trainer.start(number).unwrap();
-            for _ in 0..if number == last { 1 } else { STEPS } {
-                let report = phase_run.step(&trainer, &mut batches).unwrap().wait().unwrap();
-                seen.extend(report.losses.iter().map(|(_, loss)| *loss));
-            }
-            if number == last {
-                phase_run.save(&trainer, &folder.path().join("last-00001")).unwrap();
-            } else {
-                phase_run.finish(&trainer).unwrap();
-            }
+#[test]
+fn every_method_resumes_to_the_same_bits() {
+    for method in methods::ALL {
+        resumes_to_the_same_bits("tiny-sd21", config(method.recipe()));
+    }
+    resumes_to_the_same_bits("tiny-sd21", of_two_subjects(config(methods::CustomDiffusion.recipe())));
+}
+
+#[test]
+fn so_does_every_method_of_sdxl() {
+    let learns = |method: &&dyn Method| method.check_sdxl(&config(method.recipe())).is_ok();
+    let methods: Vec<_> = methods::ALL.into_iter().filter(learns).collect();
+    assert_eq!(methods.len(), methods::ALL.len() - 2, "NeTI and ViCo are for Stable Diffusion 1.x and 2.x");
+    for method in methods {
+        resumes_to_the_same_bits("tiny-sdxl", config(method.recipe()));
+    }
+    // Its recipe has prior preservation.
+    resumes_to_the_same_bits("tiny-sdxl", of_two_subjects(config(methods::CustomDiffusion.recipe())));
+}
+
+fn resumes_to_the_same_bits(model: &str, config: TrainConfig) {
+    let method = config.method.clone();
+    let (trainer, mut batches) = common::start_on(model, config.clone());
+    let before = learned(&trainer);
+    let mut losses = Vec::new();
+    run_to_end(&trainer, &mut batches, trainer.start(0).unwrap(), &mut losses);
+    let expected = learned(&trainer);
+    assert!(before.iter().zip(&expected).any(|((_, a), (_, b))| !a.equal(b)), "{method} learns");
+
+    let last = config.phases.len() - 1;
+    let folder = tempfile::tempdir().unwrap();
+    let (trainer, mut batches) = common::start_on(model, config.clone());
+    let mut seen = Vec::new();
+    for number in 0..=last {
+        let mut phase_run = trainer.start(number).unwrap();
+        for _ in 0..if number == last { 1 } else { STEPS } {
+            let report = phase_run.step(&trainer, &mut batches).unwrap().wait().unwrap();
+            seen.extend(report.losses.iter().map(|(_, loss)| *loss));
         }
-        drop((trainer, batches));
-        let (trainer, mut batches) = common::start(config);
-        let checkpoint = Checkpoint::latest(folder.path()).unwrap().unwrap();
-        run_to_end(&trainer, &mut batches, trainer.resume(&checkpoint).unwrap(), &mut seen);
-        assert_eq!(seen, losses, "{}", method.name());
-        for ((name, found), (_, expected)) in learned(&trainer).iter().zip(&expected) {
-            assert!(found.equal(expected), "{}: {name} differs", method.name());
+        if number == last {
+            phase_run.save(&trainer, &folder.path().join("last-00001")).unwrap();
+        } else {
+            phase_run.finish(&trainer).unwrap();
         }
+    }
+    drop((trainer, batches));
+    let (trainer, mut batches) = common::start_on(model, config);
+    let checkpoint = Checkpoint::latest(folder.path()).unwrap().unwrap();
+    run_to_end(&trainer, &mut batches, trainer.resume(&checkpoint).unwrap(), &mut seen);
+    assert_eq!(seen, losses, "{method}");
+    for ((name, found), (_, expected)) in learned(&trainer).iter().zip(&expected) {
+        assert!(found.equal(expected), "{method}: {name} differs");
     }
 }
 

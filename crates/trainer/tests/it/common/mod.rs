@@ -1,16 +1,18 @@
 //! A small run: three photos by formula, the tiny model, three steps a phase.
 #![allow(dead_code, clippy::unwrap_used)]
 
+use std::cell::Cell;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use golden::fixtures;
 use images::RgbImage;
 use photos::{Augmentation, Photo};
-use runs::TrainConfig;
+use runs::{ConfigLayers, TrainConfig};
 use sampling::Pipeline;
 use tch::{Device, Kind, Tensor};
-use trainer::{Batches, PhaseRun, PhotoBatches, Trainer};
+use trainer::{Batches, Opening, Outcome, PhaseRun, PhotoBatches, Session, Trainer};
+use weights::Archive;
 
 pub(crate) fn config() -> TrainConfig {
     let mut config = TrainConfig {
@@ -50,12 +52,56 @@ impl Folder {
     pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
+
+    /// The tiny model, unless the configuration names one, and small crops.
+    pub(crate) fn config(&self, config: TrainConfig) -> TrainConfig {
+        let tiny = || fixtures().join("tiny-sd21");
+        let mut config = TrainConfig {
+            model: if config.model.as_os_str().is_empty() { tiny() } else { config.model.clone() },
+            concept: self.at("photos"),
+            category: "cat".to_owned(),
+            augmentation: self::config().augmentation,
+            prior: None,
+            ..config
+        };
+        config.validation.steps = 2;
+        config
+    }
+
+    /// Runs, until it has seen `stop` steps.
+    pub(crate) fn run(
+        &self,
+        config: &TrainConfig,
+        name: &str,
+        opening: Opening<'_>,
+        stop: usize,
+    ) -> anyhow::Result<Outcome> {
+        let seen = Cell::new(0);
+        let session = Session::open(ConfigLayers::new(config)?, &self.at(name), Device::Cpu, opening)?;
+        session.run(&|| seen.get() >= stop, &mut |event| {
+            if matches!(event, trainer::Event::Step { .. }) {
+                seen.set(seen.get() + 1);
+            }
+        })
+    }
+}
+
+pub(crate) fn tensors(file: &Path) -> Vec<(String, Tensor)> {
+    Archive::open(file).unwrap().tensors().unwrap().into_iter().collect()
+}
+
+pub(crate) fn same(a: &Path, b: &Path) -> bool {
+    tensors(a).iter().zip(tensors(b)).all(|((_, a), (_, b))| a.equal(&b))
 }
 
 pub(crate) fn start(config: TrainConfig) -> (Trainer, PhotoBatches) {
+    start_on("tiny-sd21", config)
+}
+
+pub(crate) fn start_on(model: &str, config: TrainConfig) -> (Trainer, PhotoBatches) {
     // More threads only wait for each other in so small a model.
     tch::set_num_threads(1);
-    let pipeline = Pipeline::from_folder(&fixtures().join("tiny-sd21"), (Kind::Float, Device::Cpu)).unwrap();
+    let pipeline = Pipeline::from_folder(&fixtures().join(model), (Kind::Float, Device::Cpu)).unwrap();
     let of_all = || vec![photos(); config.concepts().len()];
     let prior = if config.prior.is_some() { of_all() } else { Vec::new() };
     let batches = PhotoBatches::new(&config, &pipeline, of_all(), prior).unwrap();
