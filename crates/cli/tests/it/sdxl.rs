@@ -70,6 +70,25 @@ fn what_was_learned_generates_the_same_in_every_form() {
     equals("of-file", &of_whole, &[&["--prompt", prompt], &files[..]].concat());
 }
 
+/// As kohya's scripts write it: the U-Net's layers by the original code's names, a convolution among them, and both text encoders'.
+#[test]
+fn a_lora_made_elsewhere_generates_diffusers_image() {
+    let temporary = tempfile::tempdir().unwrap();
+    let reference = Archive::open(&fixtures().join("pipelines/sdxl-lora.safetensors")).unwrap().tensors().unwrap();
+    let lora = format!("{}:0.7", fixtures().join("pipelines/sdxl-lora-file.safetensors").display());
+    for (name, more) in [("without", &[][..]), ("image", &["--lora", &lora])] {
+        let out = temporary.path().join(name);
+        let (base, out_folder) = (sdxl(), out.display().to_string());
+        let image = ["--prompt", "an oil painting of two dogs on the beach", "--seed", "3", "--steps", "4"];
+        let size = ["--guidance-scale", "5", "--height", "64", "--width", "64", "--device", "cpu"];
+        succeed(&[&["generate", "--model", &base, "--out", &out_folder], &image[..], &size, more].concat());
+        let found = image::open(out.join("0000-seed3.png")).unwrap().to_rgb8();
+        let expected: Vec<u8> = Vec::try_from(reference[name].flatten(0, -1)).unwrap();
+        let worst = found.as_raw().iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        assert!(worst <= 1 && found.as_raw().len() == expected.len(), "{name} differs by {worst}");
+    }
+}
+
 #[test]
 fn what_is_of_another_model_is_told_with_both_names() {
     let temporary = tempfile::tempdir().unwrap();
