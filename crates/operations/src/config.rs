@@ -127,6 +127,7 @@ fn over(options: &TrainOptions, mut layers: ConfigLayers) -> Result<ConfigLayers
         ("masks", options.photos.masks.then(|| Value::Object(Map::new()))),
         ("masks.unmasked_weight", options.photos.unmasked_weight.map(Value::from)),
         ("buckets", options.photos.buckets.then(|| Value::from(true))),
+        ("cache_latents", options.photos.cache_latents.map(Value::from)),
         ("dtype", options.dtype.map(|dtype| Value::from(dtype.name()))),
         ("gradient_checkpointing", options.gradient_checkpointing.then(|| Value::from(true))),
         ("deterministic", options.deterministic.then(|| Value::from(true))),

@@ -297,6 +297,11 @@ pub struct PhotoFlags {
     #[arg(long, visible_alias = "enable-bucket", alias = "aspect-ratio-bucketing")]
     #[serde(default)]
     pub buckets: bool,
+    /// Train on N augmented crops of each photo, whose latents are kept, in place of new crops at each step
+    ///
+    /// A step saves the VAE's encoding. The authors' code draws new crops.
+    #[arg(long, value_name = "N")]
+    pub cache_latents: Option<u32>,
 }
 
 /// What people change most of AttnDreamBooth's phases.

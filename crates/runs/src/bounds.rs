@@ -91,6 +91,9 @@ impl TrainConfig {
         if let Some(Masks { unmasked_weight }) = &self.masks {
             limits::within("masks.unmasked_weight", *unmasked_weight, 0.0..=1.0, "a white mask weighs 1")?;
         }
+        if let Some(crops) = self.cache_latents {
+            limits::within("cache_latents", crops, 1..=1024, "it is the number of crops of each photo")?;
+        }
         for (key, is_set) in [("masks", self.masks.is_some()), ("buckets", self.buckets)] {
             ensure!(
                 !is_set || self.sizes.is_none(),

@@ -69,6 +69,10 @@ pub struct TrainConfig {
     /// Crops keep the aspect ratios of their photos, in shapes of about the area of a square of `augmentation.resolution`; all of a
     /// batch have one shape.
     pub buckets: bool,
+    /// Draw so many augmented crops of each photo once and keep their latents, rather than encode new crops at each step; the authors'
+    /// code draws new ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_latents: Option<u32>,
     /// Masks of the subject beside the photos, or their alpha channels: how much the loss counts where.
     pub masks: Option<Masks>,
     /// Show photos small, whole or enlarged, with a loss under a mask, as Custom Diffusion does: in place of crops.
@@ -282,6 +286,7 @@ impl TrainConfig {
             regularizer: RegularizerConfig::default(),
             augmentation: Augmentation::default(),
             buckets: false,
+            cache_latents: None,
             masks: None,
             sizes: None,
             dtype: Dtype::Fp32,

@@ -113,7 +113,7 @@ impl PhotoBatches {
             config: config.clone(),
             photos: Arc::clone(&photos),
             prompts,
-            latents: LatentCache::new(LatentEncoder::new(pipeline, config)?),
+            latents: LatentCache::new(LatentEncoder::new(pipeline, config)?, config.cache_latents.is_some()),
             timesteps: pipeline.scheduler.num_train_timesteps as i64,
             method: methods::named(&config.method)?,
             layers: pipeline.unet.cross_attention_layers().len(),
@@ -277,6 +277,7 @@ impl Photos {
             None => self.cropped(config, seed, photo, bucket.shape),
             Some(sizes) => {
                 let (side, flip_p) = (config.augmentation.resolution, config.augmentation.flip_p);
+                let seed = crop_seed(config, seed, photo);
                 Crop::Placed(sizes.augmentation.sample(seed, side, side / self.pixels_per_latent, flip_p))
             }
         };
@@ -308,8 +309,16 @@ impl Photos {
     /// A random crop of a photo.
     fn cropped(&self, config: &TrainConfig, seed: u64, photo: usize, shape: [u32; 2]) -> Crop {
         let (width, height) = self.all[photo].pixels.dimensions();
-        config.augmentation.sample_shape(seed, width, height, shape).into()
+        config.augmentation.sample_shape(crop_seed(config, seed, photo), width, height, shape).into()
     }
+}
+
+/// Where crops come again (`cache_latents`), that of one of a photo's, chosen by `seed`; else `seed` itself.
+fn crop_seed(config: &TrainConfig, seed: u64, photo: usize) -> u64 {
+    config.cache_latents.map_or(seed, |crops| {
+        let number = seed % u64::from(crops);
+        random::derive(config.seed, "cached crops", key(photo, number as usize))
+    })
 }
 
 /// A batch of a phase.
@@ -381,6 +390,31 @@ mod tests {
             let expected = SizeConditioning { original: [20, 30], crop, target: [16, 16] };
             assert_eq!(photos.sizes(&(0, Crop::Placed(placed))), expected);
         }
+    }
+
+    #[test]
+    fn of_cached_crops_each_photo_has_as_many_as_asked_for() {
+        let photo = Photo::new("a.png", images::RgbImage::new(90, 70));
+        let buckets = Buckets::new([[64, 64]; 2].into_iter());
+        let photos = Photos { all: vec![photo; 2], subjects: vec![0; 2], shown: 2, buckets, pixels_per_latent: 8 };
+        let seen = |config: &TrainConfig| {
+            let mut seen = [Vec::<Crop>::new(), Vec::new()];
+            let steps = config.phases.values().enumerate().flat_map(|(number, phase)| {
+                (0..20).map(move |step| (phase, BatchIndex { phase: number, step, part: 0 }))
+            });
+            for (photo, crop) in steps.flat_map(|(phase, index)| photos.choose_subject(config, phase, index)) {
+                if !seen[photo].contains(&crop) {
+                    seen[photo].push(crop);
+                }
+            }
+            seen
+        };
+        let config = TrainConfig { cache_latents: Some(5), ..TrainConfig::paper() };
+        let crops = seen(&config);
+        assert_eq!(crops.each_ref().map(Vec::len), [5, 5]);
+        assert!(!crops[1].contains(&crops[0][0]), "each photo has its own");
+        assert_ne!(seen(&TrainConfig { seed: 1, ..config.clone() }), crops);
+        assert!(seen(&TrainConfig { cache_latents: None, ..config })[0].len() > 100);
     }
 
     #[test]

@@ -41,6 +41,15 @@ fn every_method_resumes_to_the_same_bits() {
     resumes_to_the_same_bits("tiny-sd21", of_two_subjects(config(methods::CustomDiffusion.recipe())));
 }
 
+/// Latents that are kept are those that are encoded anew by a run that resumes.
+#[test]
+fn cached_latents_are_those_of_new_ones() {
+    for method in ["dreambooth", "custom-diffusion", "vico"] {
+        let config = config(methods::named(method).unwrap().recipe());
+        resumes_to_the_same_bits("tiny-sd21", TrainConfig { cache_latents: Some(1), ..config });
+    }
+}
+
 #[test]
 fn so_does_every_method_of_sdxl() {
     let learns = |method: &&dyn Method| method.check_sdxl(&config(method.recipe())).is_ok();
