@@ -248,13 +248,22 @@ impl Rows<'_> {
                 }
             }
         }
+        ensure!(
+            records.iter().flat_map(|record| &record.scores.prompts).any(|prompt| !beyond.contains(&prompt.prompt)),
+            "the base model obeys no prompt, so that none counts: leave kinds out of obeyed_by_base, or choose other prompts"
+        );
         Ok(beyond)
     }
 
     fn row(&self, system: System) -> Result<Row> {
         let records: Vec<&CellRecord> = self.records(system).map(|(_, record)| record).collect();
         let first = records.first().context("a row has no cells")?;
-        let kinds = first.scores.kinds.iter().map(|kind| kind.kind.as_str());
+        // Of some kinds the base model may obey no prompt.
+        let counts = |kind: &&str| {
+            let prompts = records.iter().flat_map(|record| &record.scores.prompts);
+            prompts.filter(|prompt| prompt.kind == **kind).any(|prompt| !self.left_out.contains(&prompt.prompt))
+        };
+        let kinds = first.scores.kinds.iter().map(|kind| kind.kind.as_str()).filter(counts);
         let kind = |kind: &str| {
             Ok(KindRow {
                 kind: kind.to_owned(),
@@ -440,6 +449,19 @@ pub(crate) mod tests {
         assert_eq!(table.left_out, ["a {} 3"]);
         let obeyed: Vec<f64> = table.rows[1..].iter().map(|row| row.obeyed.unwrap().mean).collect();
         assert_eq!(obeyed, [1.0, 0.0, 0.0]);
+        // Where it obeys none of a kind, the kind is left out, and where there is no other, it is said.
+        let nothing = |cell: &Cell<'_>| {
+            let mut record = read(cell)?;
+            let images = record.iter_mut().flat_map(|record| &mut record.scores.prompts);
+            images.flat_map(|prompt| &mut prompt.images).for_each(|image| image.scores.obeyed = Some(0.0));
+            Ok(record)
+        };
+        let table = Table::of(&plan, nothing).unwrap();
+        assert_eq!(table.left_out, ["a {} 1", "a {} 3"]);
+        assert_eq!(table.rows[2].kinds.iter().map(|kind| kind.kind.as_str()).collect::<Vec<_>>(), ["place"]);
+        plan.obeyed_by_base.push("place".to_owned());
+        let error = Table::of(&plan, nothing).unwrap_err().to_string();
+        assert!(error.contains("the base model obeys no prompt"), "{error}");
         plan.obeyed_by_base.clear();
         assert_eq!(Table::of(&plan, read).unwrap().rows[1].obeyed.unwrap().mean, 0.75);
     }
