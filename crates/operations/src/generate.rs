@@ -85,12 +85,7 @@ impl Generator {
 }
 
 /// Generates the images of a request, and writes them.
-fn write(
-    request: &Generate,
-    model: &mut LoadedModel,
-    profiler: Profiler,
-    context: &Context<'_>,
-) -> Result<Generated> {
+fn write(request: &Generate, model: &mut LoadedModel, profiler: Profiler, context: &Context<'_>) -> Result<Generated> {
     context.notes(&model.notes);
     let pipeline = &mut model.pipeline;
     context.notes(pipeline.notes());
@@ -218,6 +213,7 @@ fn entry(request: &Generate, image: &Request, settings: &Settings, pipeline: &Pi
         run: path(&request.run),
         model: path(&request.model),
         loras: request.loras.iter().map(ToString::to_string).collect(),
+        lora_scale: request.lora_scale,
         latents: path(&request.latents),
         reference: path(&request.reference),
         embeddings: request.embeddings.iter().filter_map(|file| path(&Some(file.clone()))).collect(),

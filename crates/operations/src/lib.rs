@@ -128,7 +128,9 @@ pub fn execute(command: &Command, context: &Context<'_>) -> Result<Outcome> {
         Command::Pretrain(request) => Outcome::Pretrain(Box::new(pretrain(request, context)?)),
         Command::Bench(request) => Outcome::Bench(bench(request)?),
         Command::Weights(request) => Outcome::Weights(weights(request, context)?),
-        Command::Generator => anyhow::bail!("command lines are read by the program, which has them from standard input"),
+        Command::Generator => {
+            anyhow::bail!("command lines are read by the program, which has them from standard input")
+        }
         Command::Studio(_) => anyhow::bail!("the studio is served by the program, whose commands it starts"),
         Command::Completions { .. } => anyhow::bail!("completions are printed by the program that is completed"),
     })

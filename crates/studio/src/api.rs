@@ -51,7 +51,7 @@ pub(crate) async fn jobs(State(studio): State<Arc<Studio>>) -> Json<Value> {
             "images": images, "progress": job.progress, "time": job.time,
         })
     };
-    Json(studio.workers.jobs(|jobs| jobs.all().iter().map(job).collect()))
+    Json(studio.queue.jobs(|jobs| jobs.all().iter().map(job).collect()))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -154,6 +154,13 @@ const PATHS: &[(&str, &str, &str, &[&str])] = &[
     ("get", "/beside", "Images side by side", &["image"]),
     ("get", "/images/{source}/{file}", "An image", &[]),
     ("get", "/images/{source}/{file}/about", "The page of an image with its parameters", &[]),
+    ("get", "/delete", "The page that asks whether something is to be deleted", &["target*"]),
+    (
+        "post",
+        "/delete",
+        "Delete run:NAME, photos:NAME, image:SOURCE/FILE or export:RUN/FILE, unless it is in use",
+        &["target*"],
+    ),
     ("get", "/compare", "The page to choose runs to compare", &[]),
     ("get", "/compare/runs", "Runs side by side", &["run*"]),
     ("get", "/compare/study", "A blind study of runs", &["run*"]),
@@ -185,6 +192,9 @@ const TEACHING: &[&str] = &[
     "dtype",
     "gradient_checkpointing",
     "validate_every",
+    "attention",
+    "captions",
+    "masks",
     "set",
 ];
 

@@ -207,6 +207,14 @@ impl Jobs {
         self.change(|saved| saved.jobs.retain(|job| job.id != id))
     }
 
+    /// Takes all jobs of a run out that are over.
+    ///
+    /// # Errors
+    /// As [`Jobs::add`].
+    pub(crate) fn forget(&mut self, run: &Name) -> Result<()> {
+        self.change(|saved| saved.jobs.retain(|job| !job.state.is_over() || job.run.as_ref() != Some(run)))
+    }
+
     /// Puts a training before or behind its neighbour in the queue.
     ///
     /// # Errors

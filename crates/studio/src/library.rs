@@ -7,9 +7,10 @@
 //! | `RUNS/.studio/images/MODEL/` | images of a base model |
 //! | `RUNS/.studio/plans/NUMBER.png` | the contact sheet of what is planned |
 //! | `RUNS/.studio/exports/RUN/` | files for other programs |
+//! | `RUNS/.studio/deleted/` | what is being deleted |
 //! | `RUNS/.studio/jobs.json`, `token` | the queue; what opens the page |
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -67,9 +68,10 @@ impl FromStr for Source {
     }
 }
 
-/// The images of a folder, as its log was when it was read.
+/// The images of a folder, as its log and the folder were when they were read.
 struct Images {
     length: u64,
+    changed: Option<SystemTime>,
     entries: Arc<Vec<ImageEntry>>,
 }
 
@@ -110,8 +112,12 @@ impl Library {
     /// When the folder cannot be made, or a model is not found.
     pub(crate) fn open(runs: &Path, models: &[PathBuf]) -> Result<Self> {
         let failed = || format!("cannot use the folder of runs {}", runs.display());
-        for folder in ["photos", "images", "plans", "exports"] {
+        for folder in ["photos", "images", "plans", "exports", "deleted"] {
             fs::create_dir_all(runs.join(".studio").join(folder)).with_context(failed)?;
+        }
+        // What a studio that was killed has not finished.
+        for entry in fs::read_dir(runs.join(".studio/deleted")).with_context(failed)?.flatten() {
+            remove(&entry.path()).with_context(failed)?;
         }
         let runs = fs::canonicalize(runs).with_context(failed)?;
         let models = self::models(models)?;
@@ -224,6 +230,41 @@ impl Library {
         self.own("exports").join(run.as_str())
     }
 
+    /// One of a run's files for other programs, which may be a folder.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn export(&self, run: &Name, file: &Name) -> Result<PathBuf> {
+        let path = self.exports(run).join(file.as_str());
+        ensure!(path.exists(), "there is no file {:?} of {run}", file.as_str());
+        Ok(path)
+    }
+
+    /// Moves something to where nobody looks for it; it is whole until then, and gone afterwards. Returns where it is.
+    ///
+    /// # Errors
+    /// When it cannot be moved.
+    pub(crate) fn put_away(&self, path: &Path) -> Result<PathBuf> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).context("the system gives no random numbers for a name")?;
+        let away = self.own("deleted").join(hex::encode(random));
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        fs::rename(path, &away).with_context(|| format!("{name} cannot be deleted"))?;
+        Ok(away)
+    }
+
+    /// Deletes a file, or a folder with all that is in it; of links only themselves.
+    ///
+    /// # Errors
+    /// When it is not in the folder of runs, or cannot be deleted.
+    pub(crate) fn delete(&self, path: &Path) -> Result<()> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let failed = || format!("{name} cannot be deleted");
+        let folder = fs::canonicalize(path.parent().unwrap_or(path)).with_context(failed)?;
+        ensure!(folder.starts_with(&self.runs), "{name} is outside the folder of runs");
+        remove(path).with_context(failed)
+    }
+
     /// The folder that a source's images go into.
     ///
     /// # Errors
@@ -275,19 +316,36 @@ impl Library {
         Ok(GalleryImage { source: source.clone(), entry: entry.clone() })
     }
 
-    /// The images in a folder by its log, which is read again when it has grown.
+    /// The images in a folder by its log, without those whose files were deleted; both are read again when they have changed.
     fn entries(&self, folder: &Path) -> Result<Arc<Vec<ImageEntry>>> {
         let length = fs::metadata(folder.join(layout::IMAGE_LOG)).map_or(0, |metadata| metadata.len());
+        let changed = fs::metadata(folder).and_then(|metadata| metadata.modified()).ok();
         let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(images) = images.get(folder).filter(|images| images.length == length) {
+        if let Some(images) = images.get(folder).filter(|images| images.length == length && images.changed == changed) {
             return Ok(images.entries.clone());
         }
         let mut entries = read_images(folder)?;
+        let files: HashSet<String> = names(folder).into_iter().map(String::from).collect();
         // No record leads out of its folder.
-        entries.retain(|entry| entry.file.parse::<Name>().is_ok());
+        entries.retain(|entry| files.contains(&entry.file));
         let entries = Arc::new(entries);
-        images.insert(folder.to_owned(), Images { length, entries: entries.clone() });
+        images.insert(folder.to_owned(), Images { length, changed, entries: entries.clone() });
         Ok(entries)
+    }
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    if fs::symlink_metadata(path)?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+}
+
+/// The bytes of a file, or of all files in a folder; links are not followed.
+pub(crate) fn bytes(path: &Path) -> u64 {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => {
+            fs::read_dir(path).into_iter().flatten().flatten().map(|entry| bytes(&entry.path())).sum()
+        }
+        Ok(found) => found.len(),
+        Err(_) => 0,
     }
 }
 

@@ -47,7 +47,11 @@ fn load(request: &Generate, to: (Kind, Device), context: &Context<'_>) -> Result
         tracing::trace_span!("generate/load").in_scope(|| match (&request.run, &request.model) {
             (Some(folder), model) => {
                 let run = models::finished(folder, model.as_deref())?;
-                Ok((run.pipeline(to)?, run.config.validation))
+                let pipeline = match request.lora_scale {
+                    Some(scale) => run.pipeline_with_lora_scale(to, scale).context("--lora-scale")?,
+                    None => run.pipeline(to)?,
+                };
+                Ok((pipeline, run.config.validation))
             }
             (None, Some(model)) => {
                 let pipeline = Pipeline::open(&models::open(model, &request.single_file, context)?, to)?;
@@ -124,9 +128,9 @@ impl ModelKey {
         let named = request.loras.iter().map(|lora| lora.path.clone()).chain(request.embeddings.clone());
         let of_base = base.files()?.into_values().chain([base.path().join(layout::MODEL_CONFIG)]);
         let files = of_base.chain(of_run).chain(named).chain(request.reference.clone());
-        let Generate { model, run, loras, embeddings, reference, compute, single_file, .. } = request;
+        let Generate { model, run, loras, lora_scale, embeddings, reference, compute, single_file, .. } = request;
         Ok(Self {
-            request: json!([model, run, loras, embeddings, reference, compute, single_file]),
+            request: json!([model, run, loras, lora_scale, embeddings, reference, compute, single_file]),
             files: files.map(|file| (file.clone(), state(&file))).collect(),
         })
     }

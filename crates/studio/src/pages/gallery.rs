@@ -8,6 +8,7 @@ use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use super::deletion::{self, Target};
 use super::generate::Generating;
 use crate::answer::{Answer, Failure, Page, blocking};
 use crate::files;
@@ -87,6 +88,7 @@ pub(crate) async fn about(State(studio): State<Arc<Studio>>, Path((source, file)
                         }
                         a class="button" href=(same.url()) { "Use these values" }
                         a class="button" href=(image.url()) download=(image.entry.file) { "Download" }
+                        @if let Ok(file) = image.entry.file.parse() { (deletion::link(&Target::Image(image.source.clone(), file))) }
                     }
                 }
             }
@@ -107,6 +109,7 @@ fn facts(image: &GalleryImage) -> Markup {
         ("guidance scale", entry.guidance_scale.to_string()),
         ("scheduler", entry.scheduler.clone()),
         ("size", format!("{} x {}", entry.width, entry.height)),
+        ("scale of the run's LoRA", entry.lora_scale.map_or(String::new(), |scale| scale.to_string())),
         (
             "LoRA",
             entry.loras.iter().map(|lora| lora.rsplit('/').next().unwrap_or_default()).collect::<Vec<_>>().join(", "),

@@ -41,10 +41,20 @@ train)
   touch "$out/curves.png"
   rm "$out/.lock"
   echo '{"event":"result","result":{"command":"train"}}' ;;
-generate)
-  echo "$(cat "$run/log.jsonl" 2>/dev/null | wc -l) steps, $(cat "$run/.lock" 2>/dev/null | wc -l) processes" >> "$root/generated"
-  sleep 0.1
-  echo '{"event":"result","result":{"command":"generate"}}' ;;
+generator)
+  echo $$ > "$root/generator"
+  while read -r line; do
+    echo "$line" >> "$root/calls"
+    run="$(echo "$line" | grep -o '"--run=[^"]*' | cut -d= -f2)"
+    echo "$(cat "$run/log.jsonl" 2>/dev/null | wc -l) steps, $(cat "$run/.lock" 2>/dev/null | wc -l) processes" >> "$root/generated"
+    case "$line" in
+    *crash*) echo "no more memory" >&2; kill -9 $$ ;;
+    *slow*) sleep 5 ;;
+    *wrong*) echo '{"event":"error","text":"error: a wrong prompt","exit_code":2}'; continue ;;
+    esac
+    sleep 0.1
+    echo '{"event":"result","result":{"command":"generate"}}'
+  done ;;
 *) echo "no such command" >&2; exit 1 ;;
 esac
 "#;
