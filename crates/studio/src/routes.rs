@@ -14,6 +14,7 @@ use crate::answer::Failure;
 use crate::api;
 use crate::files;
 use crate::name::Name;
+use crate::openapi;
 use crate::pages::{attention, compare, deletion, exports, gallery, generate, home, photos, plan, run, teach};
 use crate::sdapi;
 use crate::studio::Studio;
@@ -65,7 +66,7 @@ pub(crate) fn router(studio: Arc<Studio>, access: Access) -> Router {
         .route("/api/runs", get(api::runs))
         .route("/api/jobs", get(api::jobs))
         .route("/api/images", get(api::images))
-        .route("/openapi.json", get(api::openapi))
+        .route("/openapi.json", get(openapi::page))
         .route("/favicon.ico", get(async || StatusCode::NO_CONTENT))
         .route("/assets/style.css", get(files::style))
         .route("/assets/report.js", get(files::report_script))

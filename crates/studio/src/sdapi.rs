@@ -20,9 +20,9 @@ use serde_json::{Map, Value, json};
 use crate::answer::{Failure, blocking};
 use crate::files;
 use crate::jobs::{Job, Kind, State as JobState};
-use crate::library::Source;
 use crate::pages::generate::Generating;
 use crate::queue::Intent;
+use crate::source::Source;
 use crate::studio::Studio;
 
 /// The schedulers by A1111's names.

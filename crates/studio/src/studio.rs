@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::library::{Library, Source};
+use crate::library::Library;
 use crate::live::Live;
 use crate::queue::Queue;
+use crate::source::Source;
 
 /// The studio behind its pages.
 pub(crate) struct Studio {

@@ -12,9 +12,10 @@ use runs::Lock;
 use serde::Deserialize;
 
 use crate::answer::{Answer, Failure, Page, blocking, see};
-use crate::library::{Source, bytes};
+use crate::folder::bytes;
 use crate::name::{Name, encoded};
 use crate::run_state::{Doing, RunState};
+use crate::source::Source;
 use crate::studio::Studio;
 
 /// What can be deleted, as pages name it: `run:NAME`, `photos:NAME`, `image:SOURCE/FILE`, `export:RUN/FILE`.
@@ -102,15 +103,15 @@ impl Target {
                     ensure!(Lock::holder(&path).is_none(), "the run {run} is being trained: stop it first");
                     // Whoever would begin with it now is refused, until it has gone.
                     let _lock = Lock::take(&path)?;
-                    library.put_away(&path)
+                    library.trash.put_away(&path)
                 };
                 let is_of = |job: &crate::jobs::Job| job.run.as_ref() == Some(run) || named(job);
                 let mut away = vec![queue.without_jobs(is_of, delete)?];
                 queue.forget(run)?;
                 if library.exports(run).exists() {
-                    away.push(library.put_away(&library.exports(run))?);
+                    away.push(library.trash.put_away(&library.exports(run))?);
                 }
-                away.iter().try_for_each(|away| library.delete(away))
+                away.iter().try_for_each(|away| library.trash.delete(away))
             }
             Self::Photos(photos) => {
                 for run in library.runs() {
@@ -120,16 +121,16 @@ impl Target {
                         "the run {run} learns from the photos {photos} and is not finished"
                     );
                 }
-                let away = queue.without_jobs(named, || library.put_away(&path))?;
-                library.delete(&away)
+                let away = queue.without_jobs(named, || library.trash.put_away(&path))?;
+                library.trash.delete(&away)
             }
-            Self::Image(..) => library.delete(&path),
+            Self::Image(..) => library.trash.delete(&path),
             Self::Export(run, _) => {
                 let exporting = |job: &crate::jobs::Job| {
                     named(job) || job.kind == crate::jobs::Kind::Export && job.run.as_ref() == Some(run)
                 };
-                let away = queue.without_jobs(exporting, || library.put_away(&path))?;
-                library.delete(&away)
+                let away = queue.without_jobs(exporting, || library.trash.put_away(&path))?;
+                library.trash.delete(&away)
             }
         }
     }

@@ -10,8 +10,8 @@ use maud::{Markup, html};
 use super::deletion::{self, Target};
 use crate::answer::{Answer, Failure, blocking, see};
 use crate::files;
+use crate::folder::names;
 use crate::jobs::{Job, Kind};
-use crate::library;
 use crate::name::Name;
 use crate::parts::button;
 use crate::request;
@@ -28,7 +28,7 @@ const EXPORTS: [(&str, &str, &str, &[&str]); 4] = [
 /// The formats, and what is there.
 pub(super) fn section(studio: &Studio, run: &Name) -> Markup {
     let (url, folder) = (run.url(), studio.library.exports(run));
-    let exported = library::names(&folder);
+    let exported = names(&folder);
     html! {
         section {
             h2 { "For other programs" }

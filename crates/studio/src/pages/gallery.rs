@@ -12,9 +12,11 @@ use super::deletion::{self, Target};
 use super::generate::Generating;
 use crate::answer::{Answer, Failure, Page, blocking};
 use crate::files;
-use crate::library::{self, GalleryImage, Source};
+use crate::folder::inside;
+use crate::library::GalleryImage;
 use crate::name::encoded;
 use crate::parts::{self, ago, select};
+use crate::source::Source;
 use crate::studio::Studio;
 
 /// Images of one page.
@@ -135,7 +137,7 @@ pub(crate) async fn image(
     blocking(move || {
         let image = find(&studio, &source, &file)?;
         let folder = studio.library.images_folder(&image.source)?;
-        let path = library::inside(&folder, &image.entry.file).map_err(Failure::not_found)?;
+        let path = inside(&folder, &image.entry.file).map_err(Failure::not_found)?;
         files::image(&path).map_err(Failure::not_found)
     })
     .await?

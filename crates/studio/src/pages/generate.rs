@@ -12,11 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::answer::{Answer, Page, blocking, see, sentence, visible};
 use crate::jobs::{Job, Kind, State as JobState};
-use crate::library::{GalleryImage, Library, Source};
+use crate::library::{GalleryImage, Library};
 use crate::live::Parts;
 use crate::name::encoded;
 use crate::parts::{self, field, number, select};
 use crate::request;
+use crate::source::Source;
 use crate::studio::Studio;
 
 /// Characters of a prompt: far more than CLIP reads.

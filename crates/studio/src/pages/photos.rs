@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use axum::extract::multipart::{Field, Multipart};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -17,7 +17,7 @@ use photos::{Options, PhotoFolder};
 use super::deletion::{self, Target};
 use crate::answer::{Answer, Failure, blocking, see};
 use crate::files;
-use crate::library;
+use crate::folder::{inside, names};
 use crate::name::Name;
 use crate::parts::field;
 use crate::studio::Studio;
@@ -109,8 +109,10 @@ pub(crate) async fn add(State(studio): State<Arc<Studio>>, mut form: Multipart) 
         // Every photo is decoded once, so that whatever is wrong is said now.
         let read = PhotoFolder::open(staging.path()).map_err(|error| without_place(&error, staging.path()))?;
         // A file whose photo does not come with it is a mistake.
-        let alone: Vec<&str> = read.skipped.iter().filter_map(|skipped| skipped.path.file_name()?.to_str()).collect();
-        ensure!(alone.is_empty(), "there is no photo of this name for {}", alone.join(", "));
+        let mut alone = read.skipped.iter().filter_map(|skipped| skipped.path.file_name()?.to_str());
+        if let Some(caption) = alone.find(|name| is_caption(name)) {
+            bail!("there is no photo of this name for {caption}");
+        }
         ensure!(!folder.exists(), "there are photos called {:?} already: choose another name", name.as_str());
         fs::rename(staging.keep(), &folder).context("the photos cannot be stored")
     })
@@ -211,7 +213,7 @@ pub(super) struct Beside {
 
 impl Beside {
     pub(super) fn of(folder: &FilePath) -> Self {
-        let names = library::names(folder);
+        let names = names(folder);
         let small = Options { max_short_side: Some(256), ..Options::default() };
         let mut beside = Self::default();
         if names.iter().any(|name| is_caption(name.as_str())) {
@@ -242,7 +244,7 @@ pub(crate) async fn thumbnail(
     Path((set, file)): Path<(Name, String)>,
 ) -> Answer<Response> {
     blocking(move || {
-        let photo = library::inside(&studio.library.photos(&set)?, &file)?;
+        let photo = inside(&studio.library.photos(&set)?, &file)?;
         files::thumbnail(&photo)
     })
     .await?
@@ -252,8 +254,8 @@ pub(crate) async fn thumbnail(
 pub(crate) async fn first(State(studio): State<Arc<Studio>>, Path(set): Path<Name>) -> Answer<Response> {
     blocking(move || {
         let folder = studio.library.photos(&set)?;
-        let first = library::names(&folder).into_iter().next().context("there are no photos")?;
-        files::thumbnail(&library::inside(&folder, first.as_str())?)
+        let first = names(&folder).into_iter().next().context("there are no photos")?;
+        files::thumbnail(&inside(&folder, first.as_str())?)
     })
     .await?
     .map_err(Failure::not_found)

@@ -13,14 +13,15 @@ use super::deletion::{self, Target};
 use super::exports;
 use crate::answer::{Answer, Failure, Page, blocking, see, sentence, visible};
 use crate::files;
+use crate::folder::inside;
 use crate::jobs::{Job, Kind};
-use crate::library::{self, Source};
 use crate::live::Parts;
 use crate::name::{Name, encoded};
 use crate::parts::{self, bar, button, duration};
 use crate::queue::Intent;
 use crate::request;
 use crate::run_state::{Doing, RunState};
+use crate::source::Source;
 use crate::studio::Studio;
 
 /// Points of a plot, at most: more than a screen shows.
@@ -261,7 +262,7 @@ pub(crate) async fn sample(
 
 /// An image in a run's folder.
 pub(super) async fn file(studio: Arc<Studio>, name: Name, folder: &'static str, file: String) -> Answer<Response> {
-    let image = move || files::image(&library::inside(&studio.library.known_run(&name)?.join(folder), &file)?);
+    let image = move || files::image(&inside(&studio.library.known_run(&name)?.join(folder), &file)?);
     blocking(image).await?.map_err(Failure::not_found)
 }
 

@@ -136,6 +136,9 @@ fn configure(studio: &Studio, asked: &Teaching) -> Result<Markup> {
     let PhotoFolder { photos, notes, .. } =
         PhotoFolder::open_with(&folder, &Options { max_short_side: Some(256), ..Options::default() })?;
     let beside = Beside::of(&folder);
+    // The switches say it.
+    let used = !beside.captions.is_empty() || beside.masks > 0;
+    let unused = |note: &&String| !used || !["captions (", "masks ("].iter().any(|start| note.starts_with(start));
     let switch = |id: &str, label: &str, on: bool| {
         html! {
             div class="field check" {
@@ -167,7 +170,7 @@ fn configure(studio: &Studio, asked: &Teaching) -> Result<Markup> {
                     ul { @for (photo, caption) in photos.iter().zip(&beside.captions) { li { b { (photo.name()) } ": " (caption) } } }
                 }
             }
-            @for note in notes.iter().filter(|note| !note.contains("--captions") && !note.contains("--masks")).chain(&beside.notes) { p class="note" { (sentence(note)) } }
+            @for note in notes.iter().filter(unused).chain(&beside.notes) { p class="note" { (sentence(note)) } }
         }
         section {
             h2 { "What to learn" }
