@@ -73,8 +73,8 @@ pub(crate) struct Job {
     /// What is taken otherwise than a user may expect.
     #[serde(default)]
     pub(crate) notes: Vec<String>,
-    /// The images that it has made.
-    #[serde(default)]
+    /// The images that it has made: for whoever waits for them. A thousand are not written again with every change of the list.
+    #[serde(skip)]
     pub(crate) images: Vec<PathBuf>,
     /// What the program gave as its result.
     #[serde(default)]

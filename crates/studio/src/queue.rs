@@ -65,7 +65,9 @@ impl Running {
 struct Inner {
     jobs: Jobs,
     running: HashMap<u64, Running>,
+    /// Devices that wait for a job, and those of them that keep a model.
     idle: usize,
+    keeping: usize,
     stopping: bool,
 }
 
@@ -88,7 +90,7 @@ pub(crate) struct Queue {
 
 impl Queue {
     pub(crate) fn new(jobs: Jobs) -> Self {
-        let inner = Inner { jobs, running: HashMap::new(), idle: 0, stopping: false };
+        let inner = Inner { jobs, running: HashMap::new(), idle: 0, keeping: 0, stopping: false };
         Self { inner: Mutex::new(inner), wake: Condvar::new(), changes: watch::Sender::new(0) }
     }
 
@@ -238,16 +240,20 @@ impl Queue {
         self.wake.notify_all();
     }
 
-    /// Waits for a job, until the studio stops, or until this time.
-    pub(crate) fn take(&self, until: Option<Instant>) -> Taken {
+    /// Waits for a job, until the studio stops, or until the time that a device keeps a model for. A device that keeps one is the first to
+    /// be given images.
+    pub(crate) fn take(&self, kept_until: Option<Instant>) -> Taken {
         let mut inner = self.lock();
+        let keeps = kept_until.is_some();
         inner.idle += 1;
+        inner.keeping += usize::from(keeps);
         let taken = loop {
             if inner.stopping {
                 break Taken::End;
             }
-            let mut wait = until.map(|until| until.saturating_duration_since(Instant::now()));
-            if let Some(job) = inner.jobs.next().cloned() {
+            let mut wait = kept_until.map(|until| until.saturating_duration_since(Instant::now()));
+            let is_for_this = |job: &&Job| keeps || inner.keeping == 0 || job.kind != Kind::Generate;
+            if let Some(job) = inner.jobs.next().filter(is_for_this).cloned() {
                 if inner.jobs.update(job.id, |job| job.state = State::Running).is_ok() {
                     break Taken::Job(Box::new(job));
                 }
@@ -262,6 +268,7 @@ impl Queue {
             };
         };
         inner.idle -= 1;
+        inner.keeping -= usize::from(keeps);
         if let Taken::Job(job) = &taken {
             inner.running.insert(job.id, Running::default());
             drop(inner);

@@ -1,6 +1,8 @@
 //! Deleting a run, an image, photos or an exported file, after a question.
 
 use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -8,11 +10,12 @@ use anyhow::{Context, Error, Result, bail, ensure};
 use axum::extract::{Form, Query, State};
 use axum::response::Redirect;
 use maud::{Markup, html};
-use runs::Lock;
+use runs::{Lock, TrainConfig};
 use serde::Deserialize;
 
 use crate::answer::{Answer, Failure, Page, blocking, see};
 use crate::folder::bytes;
+use crate::jobs::{Job, Kind};
 use crate::name::{Name, encoded};
 use crate::run_state::{Doing, RunState};
 use crate::source::Source;
@@ -77,7 +80,7 @@ impl Target {
     }
 
     /// Where it is on the disk.
-    fn path(&self, studio: &Studio) -> Result<std::path::PathBuf> {
+    fn path(&self, studio: &Studio) -> Result<PathBuf> {
         let library = &studio.library;
         match self {
             Self::Run(name) => library.known_run(name),
@@ -96,7 +99,7 @@ impl Target {
         let place = path.display().to_string();
         let (queue, library) = (&studio.queue, &studio.library);
         // A job names it, or is of the run.
-        let named = |job: &crate::jobs::Job| job.arguments.iter().any(|argument| argument.contains(&place));
+        let named = |job: &Job| job.arguments.iter().any(|argument| argument.contains(&place));
         match self {
             Self::Run(run) => {
                 let delete = || {
@@ -105,7 +108,7 @@ impl Target {
                     let _lock = Lock::take(&path)?;
                     library.trash.put_away(&path)
                 };
-                let is_of = |job: &crate::jobs::Job| job.run.as_ref() == Some(run) || named(job);
+                let is_of = |job: &Job| job.run.as_ref() == Some(run) || named(job);
                 let mut away = vec![queue.without_jobs(is_of, delete)?];
                 queue.forget(run)?;
                 if library.exports(run).exists() {
@@ -117,7 +120,7 @@ impl Target {
                 for run in library.runs() {
                     let Ok(state) = RunState::of(studio, &run) else { continue };
                     ensure!(
-                        state.doing == Doing::Finished || state.config.concept != path,
+                        state.doing == Doing::Finished || !learns_from(&state.config, &path),
                         "the run {run} learns from the photos {photos} and is not finished"
                     );
                 }
@@ -126,9 +129,7 @@ impl Target {
             }
             Self::Image(..) => library.trash.delete(&path),
             Self::Export(run, _) => {
-                let exporting = |job: &crate::jobs::Job| {
-                    named(job) || job.kind == crate::jobs::Kind::Export && job.run.as_ref() == Some(run)
-                };
+                let exporting = |job: &Job| named(job) || job.kind == Kind::Export && job.run.as_ref() == Some(run);
                 let away = queue.without_jobs(exporting, || library.trash.put_away(&path))?;
                 library.trash.delete(&away)
             }
@@ -136,9 +137,16 @@ impl Target {
     }
 }
 
+/// Whether a run's photos are in a folder, however that is called there.
+fn learns_from(config: &TrainConfig, folder: &Path) -> bool {
+    let further = config.more_concepts.iter().map(|further| &further.concept);
+    let mut all = std::iter::once(&config.concept).chain(further);
+    all.any(|photos| fs::canonicalize(photos).as_deref().unwrap_or(photos).starts_with(folder))
+}
+
 /// A link to the question.
 pub(super) fn link(target: &Target) -> Markup {
-    html! { a class="delete" href={ "/delete?target=" (encoded(&target.to_string())) } aria-label={ "Delete " (target.shown()) } { "Delete" } }
+    html! { a class="delete" href={ "/delete?target=" (encoded(&target.to_string())) } aria-label={ "Delete " (target.shown()) } { @if matches!(target, Target::Run(_)) { "Delete this run" } @else { "Delete" } } }
 }
 
 #[derive(Debug, Deserialize)]
@@ -151,16 +159,20 @@ pub(crate) async fn page(State(studio): State<Arc<Studio>>, Query(asked): Query<
     blocking(move || {
         let target: Target = asked.target.parse().map_err(Failure::not_found)?;
         let path = target.path(&studio).map_err(Failure::not_found)?;
-        let size = bytes(&path) as f64 / 1e6;
+        let size = match bytes(&path) as f64 {
+            bytes @ 1e9.. => format!("{:.1} GB", bytes / 1e9),
+            bytes @ 1e6.. => format!("{:.1} MB", bytes / 1e6),
+            bytes => format!("{:.1} kB", bytes / 1e3),
+        };
         let body = html! {
             section {
                 p { @match &target {
                     Target::Run(_) => "All of it goes: what was learned, its images, its scores, and its files for other programs.",
                     Target::Photos(_) => "Runs that have learned from them stay, but can no longer be scored beside them.",
-                    Target::Image(..) => "Contact sheets of several images that it is part of stay in the folder.",
+                    Target::Image(..) => "A grid of several images that it is part of stays in the folder.",
                     Target::Export(..) => "It can be made again from the run.",
                 } }
-                p { (format!("{size:.1} MB are freed. ")) "It cannot be undone." }
+                p { (size) " are freed. " "It cannot be undone." }
                 @if let Target::Image(source, file) = &target {
                     img class="preview" src={ "/images/" (encoded(&source.to_string())) "/" (file.url()) } alt={ "The image " (file) };
                 }

@@ -39,7 +39,6 @@ fn body(studio: &Studio, name: &Name) -> Answer {
         div id="samples" { (samples) }
         div id="sheet" { (sheet) }
         div id="use" { (uses) }
-        @if studio.library.run(name).is_some() { p { (deletion::link(&Target::Run(name.clone()))) " this run" } }
     };
     let live = Some(format!("/runs/{}/events", name.url()));
     Ok(Page { title: name.to_string(), here: "Runs", live, lead: html! {}, body })
@@ -186,7 +185,7 @@ fn samples(name: &Name, folder: &FilePath) -> Result<Markup> {
     })
 }
 
-/// What can be done with a finished run.
+/// What can be done with a run, most of it when it is finished.
 fn uses(studio: &Studio, state: &RunState, folder: &FilePath) -> Markup {
     let url = state.name.url();
     let jobs = jobs_of(studio, &state.name);
@@ -206,6 +205,7 @@ fn uses(studio: &Studio, state: &RunState, folder: &FilePath) -> Markup {
             }
             (exports::section(studio, &state.name))
         }
+        p class="buttons" { (deletion::link(&Target::Run(state.name.clone()))) }
     }
 }
 

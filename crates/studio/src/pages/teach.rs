@@ -18,6 +18,9 @@ use crate::parts::{field, number, select};
 use crate::request;
 use crate::studio::Studio;
 
+/// Steps between images that are looked at, where nobody says otherwise: they cost a few per cent of the time.
+const EVERY: &str = "50";
+
 /// What is chosen on the page.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -136,6 +139,7 @@ fn configure(studio: &Studio, asked: &Teaching) -> Result<Markup> {
     let PhotoFolder { photos, notes, .. } =
         PhotoFolder::open_with(&folder, &Options { max_short_side: Some(256), ..Options::default() })?;
     let beside = Beside::of(&folder);
+    let every = if asked.validate_every.is_empty() { EVERY } else { &asked.validate_every };
     // The switches say it.
     let used = !beside.captions.is_empty() || beside.masks > 0;
     let unused = |note: &&String| !used || !["captions (", "masks ("].iter().any(|start| note.starts_with(start));
@@ -182,7 +186,7 @@ fn configure(studio: &Studio, asked: &Teaching) -> Result<Markup> {
                 (field("category", "Class noun", "What the subject is, in one word: dog", &html! { input id="category" name="category" value=(asked.category) required maxlength="60" autocomplete="off" aria-describedby="category-hint"; }))
                 (select("model", "Base model", "", &named(&models), &asked.model))
                 (select("method", "Method", "How it is learned", &named(&requests::METHODS), method))
-                (select("preset", "Preset", "Of the method attndreambooth", &or_default(&["paper", "fast"], "the model's own, or the paper's"), &asked.preset))
+                (select("preset", "Preset", "Of attndreambooth; by default the model's own, else the paper's", &or_default(&["paper", "fast"], "default"), &asked.preset))
                 @if !beside.captions.is_empty() { (switch("captions", "Learn each photo with its caption", !asked.captions.is_empty())) }
                 @if beside.masks > 0 { (switch("masks", &format!("Let the loss count under the masks ({} of {} photos)", beside.masks, photos.len()), !asked.masks.is_empty())) }
                 (field("name", "Name of the run", "Empty: after the photos", &html! { input id="name" name="name" value=(asked.name) maxlength="60" autocomplete="off" placeholder=(set); }))
@@ -193,11 +197,11 @@ fn configure(studio: &Studio, asked: &Teaching) -> Result<Markup> {
                         (number("batch_size", "Batch size", "", &asked.batch_size, "1"))
                         (number("resolution", "Resolution", "Pixels", &asked.resolution, "8"))
                         (number("seed", "Seed", "-1 for a random one", &asked.seed, "1"))
-                        (number("validate_every", "Images every N steps", "0 for none", &asked.validate_every, "1"))
+                        (number("validate_every", "Images every N steps", "0 for none", every, "1"))
                         (select("dtype", "Precision", "", &or_default(&["fp32", "tf32", "bf16"], "default"), &asked.dtype))
-                        (switch("attention", "With an attention map of [V]", !asked.attention.is_empty()))
+                        (switch("attention", "With an attention map of [V]", !asked.attention.is_empty() || asked.validate_every.is_empty()))
                         (switch("gradient_checkpointing", "Gradient checkpointing (less memory, slower)", !asked.gradient_checkpointing.is_empty()))
-                        (field("set", "Single values", "Lines such as phases.unet.learning_rate=1e-6", &html! { textarea id="set" name="set" rows="3" spellcheck="false" { (asked.set) } }))
+                        div class="wide" { (field("set", "Single values", "Lines such as phases.unet.learning_rate=1e-6", &html! { textarea id="set" name="set" rows="3" spellcheck="false" { (asked.set) } })) }
                     }
                 }
                 div class="buttons wide" {

@@ -42,7 +42,7 @@ fn what_is_in_use_stays_and_the_rest_goes() {
     }
     let question = client.get("/delete?target=export%3Aa%2Fa-lora.safetensors").text();
     assert!(
-        question.contains("Delete the file a-lora.safetensors?") && question.contains("0.0 MB are freed"),
+        question.contains("Delete the file a-lora.safetensors?") && question.contains("0.0 kB are freed"),
         "{question}"
     );
     assert!(exports.join("a-lora.safetensors").exists(), "a question deletes nothing");
@@ -74,7 +74,7 @@ fn photos_of_a_run_that_is_not_finished_stay() {
     let photos = fs::canonicalize(place.path("runs/.studio/photos/set")).unwrap();
     let record = place.read("config.json");
     let mut record: serde_json::Value = serde_json::from_str(&record).unwrap();
-    record["concept"] = photos.display().to_string().into();
+    record["config"]["concept"] = photos.display().to_string().into();
     fs::create_dir(place.path("runs/b")).unwrap();
     fs::write(place.path("runs/b/config.json"), record.to_string()).unwrap();
     let (status, text) = delete(client, "photos:set");

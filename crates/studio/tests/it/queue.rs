@@ -235,3 +235,18 @@ fn a_process_that_crashes_or_is_stopped_takes_nothing_along() {
     generate(&place, client, "a cat");
     assert_eq!(generators(&place), (4, true));
 }
+
+#[test]
+fn of_several_devices_the_one_that_keeps_a_model_is_given_the_next_image() {
+    let place = Place::new();
+    let studio = place.open_with_devices(3);
+    for _ in 0..6 {
+        generate(&place, &studio.client, "a cat");
+    }
+    assert_eq!(generators(&place), (1, true));
+    // While that one is at work, another does the next.
+    for prompt in ["a slow cat", "a dog"] {
+        studio.client.post("/generate", &[("source", "model:some-model"), ("prompt", prompt)]);
+    }
+    until("there is another", || generators(&place).0 == 2);
+}

@@ -99,8 +99,13 @@ impl Place {
     }
 
     pub(crate) fn open(&self) -> Studio {
+        self.open_with_devices(1)
+    }
+
+    pub(crate) fn open_with_devices(&self, count: usize) -> Studio {
         let mut request = requests::Studio::new(self.path("runs"));
         request.port = 0;
+        request.devices = vec![request.devices[0]; count];
         request.models = vec![self.path("some-model")];
         let server = studio::Server::open(&request, &self.program(), &[]).unwrap();
         let client = Client::new(server.url());
