@@ -32,6 +32,7 @@ mod name;
 mod openapi;
 mod pages;
 mod parts;
+mod photo_names;
 mod process;
 mod queue;
 mod request;

