@@ -119,6 +119,20 @@ impl Adapters {
         Ok(libtorch::catch(|| tch::no_grad(copy))?)
     }
 
+    /// Multiplies what LoRA changes by `scale`: its B, for good.
+    ///
+    /// # Errors
+    /// When the adapters are none of LoRA, or LibTorch refuses.
+    pub fn scale(&self, scale: f64) -> Result<()> {
+        ensure!(matches!(self.config, Adapter::Lora { .. }), "the adapters are none of LoRA, which alone has a scale");
+        let multiply = || {
+            for (_, adapter) in self.low_rank() {
+                let _ = adapter.up.shallow_clone().g_mul_scalar_(scale);
+            }
+        };
+        Ok(libtorch::catch(|| tch::no_grad(multiply))?)
+    }
+
     /// The layers with LoRA: each with A, B and alpha.
     pub(crate) fn low_rank(&self) -> impl Iterator<Item = (&LinearSite, &LowRankAdapter)> {
         self.layers.iter().filter_map(|(site, learned)| match learned {

@@ -3,6 +3,7 @@
 //! Invariants: computes nothing and decides nothing; every failure is one sentence on standard error; nothing but `terminal`
 //! writes there.
 
+mod generator;
 mod interrupt;
 mod progress;
 mod show;
@@ -75,6 +76,9 @@ fn execute(command: &Command, show: &Show, stop: Stop) -> Result<()> {
     }
     if let Command::Studio(request) = command {
         return serve(request, show, &stop);
+    }
+    if matches!(command, Command::Generator) {
+        return generator::answer_all(show, &stop);
     }
     let events = |event| show.event(event);
     let outcome: Outcome = operations::execute(command, &Context::new(&events, stop))?;

@@ -133,6 +133,7 @@ fn a_subject_is_taught_and_used(chromium: &Path) {
         document.querySelector('#teaching details').open = true;
         document.getElementById('batch_size').value = '2';
         document.getElementById('validate_every').value = '8';
+        document.getElementById('attention').checked = true;
         document.getElementById('set').value = `phases.embedding.steps=3
             phases.cross_attention.steps=3
             phases.unet.steps=60
@@ -148,7 +149,10 @@ fn a_subject_is_taught_and_used(chromium: &Path) {
 
     // It is watched; the studio is killed in the middle, and another goes on.
     browser.wait("a loss has arrived", "return document.querySelectorAll('#losses svg').length > 0;");
-    browser.wait("an image has arrived", "return document.querySelectorAll('#samples img').length > 0;");
+    browser.wait(
+        "an image has arrived, and where [V] acts in it",
+        "return [...document.querySelectorAll('#samples img')].some((image) => image.alt.startsWith('Where [V] acts'));",
+    );
     sound(&mut browser, "training");
     assert_eq!(browser.errors(), [""; 0]);
     studio.kill();
@@ -250,6 +254,19 @@ fn a_subject_is_taught_and_used(chromium: &Path) {
     assert!(generated.status.success());
     let bytes = BASE64_STANDARD.decode(image.as_str().unwrap()).unwrap();
     assert!(bytes == fs::read(direct.join("0000-seed7.png")).unwrap(), "byte by byte");
+
+    // What is deleted has gone, after a question.
+    browser.open(&format!("http://127.0.0.1:{port}/gallery"));
+    let count = "return document.querySelectorAll('.choosable').length;";
+    let images = browser.run(count).as_u64().unwrap();
+    browser.click(".choosable figure a");
+    browser.wait("it is open", "return !!document.querySelector('a.delete');");
+    browser.click("a.delete");
+    browser.wait("it is asked", "return !!document.getElementById('delete');");
+    sound(&mut browser, "delete");
+    browser.click("#delete");
+    browser.wait("the gallery is there", "return location.pathname === '/gallery';");
+    assert_eq!(browser.run(count), images - 1);
 
     // The report is alone with itself.
     browser.open(&format!("http://127.0.0.1:{port}/runs/penguin/report"));

@@ -1,5 +1,8 @@
 //! `generate`: prompts to PNG files.
 
+mod model;
+
+use std::fmt;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -9,7 +12,6 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use image::codecs::jpeg::JpegEncoder;
 use images::{Grid, RgbImage};
-use photos::{Options, Photo};
 use requests::Generate;
 use runs::{ImageEntry, ImageFolder};
 use sampling::{Pipeline, Request, Settings};
@@ -19,8 +21,10 @@ use weights::Archive;
 
 use crate::compute::{self, scheduler_name};
 use crate::context::{Context, Event};
+use crate::memory::guarded;
+use crate::models;
 use crate::profiling::Profiler;
-use crate::{loras, models};
+use model::{LoadedModel, ModelKey};
 
 /// What was generated.
 #[derive(Debug, Clone, Serialize)]
@@ -37,52 +41,62 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated
     let request = &Generate { model: models::located(request.model.as_deref())?, ..request.clone() };
     let to = compute::resolve(request.compute)?;
     let profiler = Profiler::start(request.profiling, to.1);
-    let (mut pipeline, source, validation) =
-        tracing::trace_span!("generate/load").in_scope(|| match (&request.run, &request.model) {
-            (Some(folder), model) => {
-                let run = models::finished(folder, model.as_deref())?;
-                Ok((run.pipeline(to)?, folder, run.config.validation))
-            }
-            (None, Some(model)) => {
-                let pipeline = Pipeline::open(&models::open(model, &request.single_file, context)?, to)?;
-                Ok((pipeline, model, models::validation(model)?))
-            }
-            (None, None) => bail!("give a model with --model, or a training run with --run"),
-        })?;
-    for file in &request.embeddings {
-        if Archive::open(file).is_ok_and(|archive| neti::is_mapper(&archive)) {
-            pipeline.refuse_sdxl("NeTI's mapper").with_context(|| format!("--embedding {}", terminal::path(file)))?;
-            let size = methods::mapper_size(&pipeline);
-            let (mapper, token) = neti::Mapper::read(file, size, to.1)?;
-            methods::add_mapper(&mut pipeline, &mapper, &token)
-                .with_context(|| format!("--embedding {}", terminal::path(file)))?;
-            continue;
-        }
-        if Archive::open(file).is_ok_and(|archive| vico::is_vico(&archive)) {
-            pipeline.refuse_sdxl("a file of ViCo").with_context(|| format!("--embedding {}", terminal::path(file)))?;
-            let width = pipeline.text_encoder.config().hidden_size;
-            let (blocks, token, rows) = vico::read(file, &pipeline.unet, width, to.1)?;
-            methods::add_blocks(&mut pipeline, &blocks, (&token, &rows))
-                .with_context(|| format!("--embedding {}", terminal::path(file)))?;
-            continue;
-        }
-        let (token, rows) = ::export::load_embeddings(file, &pipeline.token_widths())?;
-        pipeline.add_token(&token, &rows).with_context(|| format!("--embedding {}", terminal::path(file)))?;
+    write(request, &mut LoadedModel::load(request, to, context)?, profiler, context)
+}
+
+/// Generates images for one request after another, and keeps the model of the last one in memory for the next.
+///
+/// The images are those of [`generate`](crate::generate()), byte by byte.
+#[derive(Default)]
+pub struct Generator {
+    kept: Option<(ModelKey, LoadedModel)>,
+}
+
+impl fmt::Debug for Generator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Generator").field("keeps_a_model", &self.kept.is_some()).finish()
     }
-    pipeline.set_packed_bytes(compute::packed_bytes(&pipeline));
-    tracing::trace_span!("generate/lora").in_scope(|| loras::merge(&mut pipeline, &request.loras, context))?;
+}
+
+impl Generator {
+    /// As [`generate`](crate::generate()); the model is loaded where it is not the last one, or where one of its files has changed.
+    ///
+    /// # Errors
+    /// As [`generate`](crate::generate()); then no model is kept.
+    pub fn generate(&mut self, request: &Generate, context: &Context<'_>) -> Result<Generated> {
+        guarded(|| self.run(request, context))
+    }
+
+    fn run(&mut self, request: &Generate, context: &Context<'_>) -> Result<Generated> {
+        let request = &Generate { model: models::located(request.model.as_deref())?, ..request.clone() };
+        let to = compute::resolve(request.compute)?;
+        let profiler = Profiler::start(request.profiling, to.1);
+        let key = ModelKey::of(request, context)?;
+        // Another model goes before this one is loaded.
+        let kept = self.kept.take().filter(|(kept, _)| *kept == key);
+        let mut model = match kept {
+            Some((_, model)) => model,
+            None => LoadedModel::load(request, to, context)?,
+        };
+        let generated = write(request, &mut model, profiler, context)?;
+        self.kept = Some((key, model));
+        Ok(generated)
+    }
+}
+
+/// Generates the images of a request, and writes them.
+fn write(request: &Generate, model: &mut LoadedModel, profiler: Profiler, context: &Context<'_>) -> Result<Generated> {
+    context.notes(&model.notes);
+    let pipeline = &mut model.pipeline;
     context.notes(pipeline.notes());
     if request.check {
-        check_finite(&pipeline).with_context(|| format!("--check of {}", source.display()))?;
+        let source = request.run.as_ref().or(request.model.as_ref()).map(|path| path.display().to_string());
+        check_finite(pipeline).with_context(|| format!("--check of {}", source.unwrap_or_default()))?;
     }
     let default = pipeline.default_settings();
-    if let Some(path) = &request.reference {
-        let shown = || format!("--reference {}", terminal::path(path));
-        let photo = Photo::open(path, &Options::default()).with_context(shown)?;
-        pipeline.set_reference(&photo.square(u32::try_from(default.height)?)).with_context(shown)?;
-    }
     let [height, width] = request.size.or(default.height);
-    let settings = compute::settings(&request.sampler, &validation.sampler(&Settings { height, width, ..default }));
+    let settings =
+        compute::settings(&request.sampler, &model.validation.sampler(&Settings { height, width, ..default }));
     let images = images_of(request)?;
     pipeline.check(&images, &settings)?;
     for prompt in request.prompts.iter().chain([&request.negative_prompt]) {
@@ -108,8 +122,8 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated
         })?;
         let _span = tracing::trace_span!("generate/save").entered();
         for (image, pixels) in chunk.iter().zip(made) {
-            let parameters = parameters(request, image, &settings, &pipeline);
-            let number = folder.add(&pixels, &parameters, entry(request, image, &settings, &pipeline))?;
+            let parameters = parameters(request, image, &settings, pipeline);
+            let number = folder.add(&pixels, &parameters, entry(request, image, &settings, pipeline))?;
             let file = generated.folder.join(ImageFolder::file_name(number, image.seed));
             context.image(file.clone());
             generated.images.push(file);
@@ -199,6 +213,7 @@ fn entry(request: &Generate, image: &Request, settings: &Settings, pipeline: &Pi
         run: path(&request.run),
         model: path(&request.model),
         loras: request.loras.iter().map(ToString::to_string).collect(),
+        lora_scale: request.lora_scale,
         latents: path(&request.latents),
         reference: path(&request.reference),
         embeddings: request.embeddings.iter().filter_map(|file| path(&Some(file.clone()))).collect(),

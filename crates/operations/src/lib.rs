@@ -65,7 +65,7 @@ pub use config::Configured;
 pub use context::{Context, Deferral, Event, Interrupted, Stop, is_interruption};
 pub use evaluate::Evaluated;
 pub use export::Exported;
-pub use generate::Generated;
+pub use generate::{Generated, Generator};
 pub use inspect::Inspected;
 pub use judge::Agreement;
 pub use merge::Merged;
@@ -128,6 +128,9 @@ pub fn execute(command: &Command, context: &Context<'_>) -> Result<Outcome> {
         Command::Pretrain(request) => Outcome::Pretrain(Box::new(pretrain(request, context)?)),
         Command::Bench(request) => Outcome::Bench(bench(request)?),
         Command::Weights(request) => Outcome::Weights(weights(request, context)?),
+        Command::Generator => {
+            anyhow::bail!("command lines are read by the program, which has them from standard input")
+        }
         Command::Studio(_) => anyhow::bail!("the studio is served by the program, whose commands it starts"),
         Command::Completions { .. } => anyhow::bail!("completions are printed by the program that is completed"),
     })

@@ -159,10 +159,13 @@ fn adaptive_length(config: &TrainConfig, record: Option<&StopRecord>) -> Option<
 /// The prompts at the end, and on the way there.
 fn samples(run: &Run) -> Result<Option<Markup>> {
     let mut frames = Vec::new();
-    for Sample { path, time } in runs::samples(run.folder())? {
+    for Sample { path, time, attention } in runs::samples(run.folder())? {
         let name = time.as_ref().map_or_else(|| "at the end".to_owned(), when);
-        let figure = figure(&Image::open(&run.inside(path)?, GRID)?, &format!("Samples, {name}"), "");
-        frames.push((name, figure));
+        let shown =
+            |path, what: &str| Ok(figure(&Image::open(&run.inside(path)?, GRID)?, &format!("{what}, {name}"), ""));
+        let grid: Result<Markup> = shown(path, "Samples");
+        let (grid, map) = (grid?, attention.map(|path| shown(path, "Where [V] acts")).transpose()?);
+        frames.push((name, html! { (grid) @if let Some(map) = map { (map) } }));
     }
     Ok((!frames.is_empty()).then(|| slider("samples-at", "Samples", &frames)))
 }

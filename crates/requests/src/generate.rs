@@ -25,6 +25,9 @@ pub struct Generate {
     #[arg(long = "lora", value_name = "FILE[:SCALE]")]
     #[serde(default)]
     pub loras: Vec<LoraFile>,
+    /// Scale of the LoRA that the run in --run has learned, in place of 1; 0 is without it
+    #[arg(long, value_name = "SCALE", requires = "run", value_parser = scale, allow_negative_numbers = true)]
+    pub lora_scale: Option<f64>,
     /// Prompt; can be repeated
     #[arg(long = "prompt", value_name = "PROMPT", required = true)]
     pub prompts: Vec<String>,
@@ -88,6 +91,10 @@ pub struct Generate {
     #[command(flatten)]
     #[serde(flatten)]
     pub single_file: SingleFile,
+}
+
+fn scale(text: &str) -> Result<f64, String> {
+    bounded::within(-100.0..=100.0, "what the LoRA changes is multiplied by it")(text)
 }
 
 fn one() -> u32 {

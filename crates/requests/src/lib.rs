@@ -122,6 +122,13 @@ pub enum Command {
     Merge(Merge),
     Weights(Weights),
     Studio(Studio),
+    /// Generate images for one request after another, and keep the model in memory for the next
+    ///
+    /// Each line of standard input is the command line of a `generate` as a JSON array of its words. With --json each is answered by
+    /// its events, the last of which is a result or an error. It ends with its input.
+    #[command(hide = true)]
+    #[serde(skip)]
+    Generator,
     Config(Box<Config>),
     Probe(Probe),
     Pretrain(Pretrain),

@@ -212,6 +212,9 @@ impl Default for Prior {
 pub struct Validation {
     /// Generate validation images every N steps; 0 for none.
     pub every: usize,
+    /// With them, where the subject acts in an image of the first prompt that names it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub attention: bool,
     /// Prompts, in which `[V]` stands for the placeholder token and `[category]` for the class noun.
     pub prompts: Vec<String>,
     /// Seed of each prompt's image.
@@ -234,7 +237,17 @@ impl Default for Validation {
     fn default() -> Self {
         let prompts = vec!["a photo of a [V] [category]".to_owned()];
         let results = "ours24".to_owned();
-        Self { every: 0, prompts, seed: 0, steps: 25, guidance_scale: 7.5, scheduler: None, eta: None, results }
+        Self {
+            every: 0,
+            attention: false,
+            prompts,
+            seed: 0,
+            steps: 25,
+            guidance_scale: 7.5,
+            scheduler: None,
+            eta: None,
+            results,
+        }
     }
 }
 

@@ -44,6 +44,9 @@ pub struct ImageEntry {
     /// LoRA files with their scales, as `FILE:SCALE`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub loras: Vec<String>,
+    /// The scale of the run's own LoRA, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora_scale: Option<f64>,
     /// The file of the initial noise, where it was named.
     pub latents: Option<PathBuf>,
     /// The files of embeddings that were named.

@@ -21,6 +21,11 @@ pub struct SampleTime {
 }
 
 impl SampleTime {
+    /// The name of the file that shows where the subject acts in an image.
+    pub fn attention_file(&self) -> String {
+        format!("{self}-attention.png")
+    }
+
     /// Reads the stem of a file's name.
     pub fn parse(stem: &str) -> Option<Self> {
         let [number, phase, step] = stem.splitn(3, '-').collect::<Vec<_>>().try_into().ok()?;
@@ -41,6 +46,8 @@ pub struct Sample {
     pub path: PathBuf,
     /// When it was generated; none at the end of the run.
     pub time: Option<SampleTime>,
+    /// Of the same time: where the subject acts in an image ([`SampleTime::attention_file`]), where that was asked for.
+    pub attention: Option<PathBuf>,
 }
 
 /// The validation images of a run, in the order of its steps, and last those at its end.
@@ -51,10 +58,11 @@ pub fn samples(run: &Path) -> Result<Vec<Sample>> {
     let on_the_way = entries(&run.join(layout::VALIDATION))?.into_iter().filter_map(|path| {
         let png = path.extension().is_some_and(|extension| extension == "png");
         let time = path.file_stem().and_then(|stem| stem.to_str()).and_then(SampleTime::parse)?;
-        png.then_some(Sample { path, time: Some(time) })
+        let attention = Some(path.with_file_name(time.attention_file())).filter(|file| file.is_file());
+        png.then_some(Sample { path, time: Some(time), attention })
     });
     let end = Some(run.join(layout::SAMPLES)).filter(|path| path.is_file());
-    Ok(on_the_way.chain(end.map(|path| Sample { path, time: None })).collect())
+    Ok(on_the_way.chain(end.map(|path| Sample { path, time: None, attention: None })).collect())
 }
 
 /// The subject beside the base model (`comparison/comparison.json`).
@@ -107,10 +115,21 @@ mod tests {
         let time = |number, phase: &str, step| SampleTime { number, phase: phase.to_owned(), step };
         let times = [time(1, "embedding", 40), time(2, "cross_attention", 5), time(2, "cross_attention", 40)];
         let files = times.iter().rev().map(|time| format!("validation/{time}.png"));
-        for file in files.chain(["validation/other.png", "validation/1-a-1.txt", "samples.png"].map(str::to_owned)) {
+        for file in files.chain(
+            [
+                "validation/other.png",
+                "validation/1-embedding-00040-attention.png",
+                "validation/1-a-1.txt",
+                "samples.png",
+            ]
+            .map(str::to_owned),
+        ) {
             std::fs::write(run.path().join(file), "").unwrap();
         }
-        let found: Vec<_> = samples(run.path()).unwrap().into_iter().map(|sample| sample.time).collect();
+        let found = samples(run.path()).unwrap();
+        let attention = run.path().join("validation/1-embedding-00040-attention.png");
+        assert_eq!(found.iter().filter_map(|sample| sample.attention.clone()).collect::<Vec<_>>(), [attention]);
+        let found: Vec<_> = found.into_iter().map(|sample| sample.time).collect();
         assert_eq!(found, times.map(Some).into_iter().chain([None]).collect::<Vec<_>>());
     }
 }

@@ -40,14 +40,18 @@ if (upload) {
   const shown = document.getElementById('chosen-photos');
   const show = () => {
     for (const image of shown.children) URL.revokeObjectURL(image.src);
-    shown.replaceChildren(...[...files.files].slice(0, 50).map((file) => {
+    // What is no image is a caption.
+    const images = [...files.files].filter((file) => !/\.(txt|caption)$/i.test(file.name));
+    shown.replaceChildren(...images.slice(0, 50).map((file) => {
       const image = new Image();
       image.src = URL.createObjectURL(file);
       image.alt = file.name;
       return image;
     }));
-    const count = files.files.length;
-    document.getElementById('chosen').textContent = count === 1 ? '1 photo' : `${count} photos`;
+    const counted = (count, what) => (count === 1 ? `1 ${what}` : `${count} ${what}s`);
+    const captions = files.files.length - images.length;
+    const text = counted(images.length, 'image') + (captions > 0 ? `, ${counted(captions, 'caption')}` : '');
+    document.getElementById('chosen').textContent = text;
   };
   files.addEventListener('change', show);
   for (const name of ['dragover', 'dragleave', 'drop']) {

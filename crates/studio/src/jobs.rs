@@ -73,8 +73,8 @@ pub(crate) struct Job {
     /// What is taken otherwise than a user may expect.
     #[serde(default)]
     pub(crate) notes: Vec<String>,
-    /// The images that it has made.
-    #[serde(default)]
+    /// The images that it has made: for whoever waits for them. A thousand are not written again with every change of the list.
+    #[serde(skip)]
     pub(crate) images: Vec<PathBuf>,
     /// What the program gave as its result.
     #[serde(default)]
@@ -205,6 +205,14 @@ impl Jobs {
     /// As [`Jobs::add`].
     pub(crate) fn remove(&mut self, id: u64) -> Result<()> {
         self.change(|saved| saved.jobs.retain(|job| job.id != id))
+    }
+
+    /// Takes all jobs of a run out that are over.
+    ///
+    /// # Errors
+    /// As [`Jobs::add`].
+    pub(crate) fn forget(&mut self, run: &Name) -> Result<()> {
+        self.change(|saved| saved.jobs.retain(|job| !job.state.is_over() || job.run.as_ref() != Some(run)))
     }
 
     /// Puts a training before or behind its neighbour in the queue.

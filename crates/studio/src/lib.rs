@@ -22,17 +22,26 @@ mod access;
 mod answer;
 mod api;
 mod files;
+mod folder;
+mod image_logs;
 mod jobs;
 mod library;
 mod live;
+mod models;
 mod name;
+mod openapi;
 mod pages;
 mod parts;
+mod photo_names;
+mod process;
+mod queue;
 mod request;
 mod routes;
 mod run_state;
 mod sdapi;
+mod source;
 mod studio;
+mod trash;
 mod workers;
 
 use std::net::{SocketAddr, TcpListener};
@@ -49,14 +58,16 @@ use access::Access;
 use jobs::Jobs;
 use library::Library;
 use live::Live;
+use process::Program;
+use queue::Queue;
 use studio::Studio;
-use workers::{Program, Workers};
+use workers::Workers;
 
 /// A studio that listens.
 pub struct Server {
     listener: TcpListener,
     url: String,
-    studio: Arc<Studio>,
+    workers: Workers,
     router: Router,
     /// One studio at a time has a folder of runs.
     _lock: Lock,
@@ -77,14 +88,13 @@ impl Server {
             .with_context(|| format!("cannot listen on {address}; choose another with --port, or 0 for any"))?;
         listener.set_nonblocking(true)?;
         let access = Access::open(&library.own("token"), listener.local_addr()?)?;
-        let jobs = Jobs::open(&library.own("jobs.json"))?;
-        let workers =
-            Workers::start(Program { path: program.to_owned(), options }, library.folder(), jobs, &request.devices)?;
-        let studio =
-            Arc::new(Studio { library, workers, live: Arc::new(Live::default()), checkpoint: Mutex::default() });
+        let queue = Arc::new(Queue::new(Jobs::open(&library.own("jobs.json"))?));
+        let program = Program { path: program.to_owned(), options };
+        let workers = Workers::start(program, library.folder(), &queue, &request.devices)?;
+        let studio = Arc::new(Studio { library, queue, live: Arc::new(Live::default()), checkpoint: Mutex::default() });
         let url = access.url();
-        let router = routes::router(studio.clone(), access);
-        Ok(Self { listener, url, studio, router, _lock: lock })
+        let router = routes::router(studio, access);
+        Ok(Self { listener, url, workers, router, _lock: lock })
     }
 
     /// The address to open, with the token.
@@ -114,7 +124,7 @@ impl Server {
         });
         // Pages that are open must not keep it.
         runtime.shutdown_background();
-        self.studio.workers.stop();
+        self.workers.stop();
         served
     }
 }

@@ -7,71 +7,24 @@
 //! | `RUNS/.studio/images/MODEL/` | images of a base model |
 //! | `RUNS/.studio/plans/NUMBER.png` | the contact sheet of what is planned |
 //! | `RUNS/.studio/exports/RUN/` | files for other programs |
+//! | `RUNS/.studio/deleted/` | what is being deleted |
 //! | `RUNS/.studio/jobs.json`, `token` | the queue; what opens the page |
 
 use std::collections::HashMap;
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use anyhow::{Context, Error, Result, bail, ensure};
-use hub::{Hub, ModelKind};
-use runs::{ImageEntry, LogReader, holds_run, layout, read_images};
+use anyhow::{Context, Result, ensure};
+use runs::{ImageEntry, LogReader, holds_run, layout};
 
+use crate::folder::names;
+use crate::image_logs::ImageLogs;
+use crate::models::{self, Model};
 use crate::name::Name;
-
-/// A base model that pages offer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Model {
-    pub(crate) name: Name,
-    /// A folder or a file.
-    pub(crate) path: PathBuf,
-}
-
-/// What images are generated with, as pages name it: `run:NAME` or `model:NAME`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Source {
-    Run(Name),
-    Model(Name),
-}
-
-impl Source {
-    pub(crate) fn name(&self) -> &Name {
-        match self {
-            Self::Run(name) | Self::Model(name) => name,
-        }
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Run(name) => write!(f, "run:{name}"),
-            Self::Model(name) => write!(f, "model:{name}"),
-        }
-    }
-}
-
-impl FromStr for Source {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        match text.split_once(':') {
-            Some(("run", name)) => Ok(Self::Run(name.parse()?)),
-            Some(("model", name)) => Ok(Self::Model(name.parse()?)),
-            _ => bail!("{:?} is neither run:NAME nor model:NAME", terminal::shortened(text)),
-        }
-    }
-}
-
-/// The images of a folder, as its log was when it was read.
-struct Images {
-    length: u64,
-    entries: Arc<Vec<ImageEntry>>,
-}
+use crate::source::Source;
+use crate::trash::Trash;
 
 /// Whether a folder holds a run, by its `config.json` as it was when that was read.
 struct Known {
@@ -99,7 +52,8 @@ pub(crate) struct Library {
     runs: PathBuf,
     models: Vec<Model>,
     known: Mutex<HashMap<PathBuf, Known>>,
-    images: Mutex<HashMap<PathBuf, Images>>,
+    images: ImageLogs,
+    pub(crate) trash: Trash,
     logs: Mutex<HashMap<PathBuf, LogReader>>,
 }
 
@@ -114,8 +68,10 @@ impl Library {
             fs::create_dir_all(runs.join(".studio").join(folder)).with_context(failed)?;
         }
         let runs = fs::canonicalize(runs).with_context(failed)?;
-        let models = self::models(models)?;
-        Ok(Self { runs, models, known: Mutex::default(), images: Mutex::default(), logs: Mutex::default() })
+        let models = models::find(models)?;
+        let trash = Trash::open(runs.join(".studio/deleted"), &runs)?;
+        let (known, images, logs) = (Mutex::default(), ImageLogs::default(), Mutex::default());
+        Ok(Self { runs, models, known, images, trash, logs })
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -224,6 +180,16 @@ impl Library {
         self.own("exports").join(run.as_str())
     }
 
+    /// One of a run's files for other programs, which may be a folder.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn export(&self, run: &Name, file: &Name) -> Result<PathBuf> {
+        let path = self.exports(run).join(file.as_str());
+        ensure!(path.exists(), "there is no file {:?} of {run}", file.as_str());
+        Ok(path)
+    }
+
     /// The folder that a source's images go into.
     ///
     /// # Errors
@@ -254,7 +220,7 @@ impl Library {
         let sources = of.map_or_else(|| self.sources(), |source| vec![source.clone()]);
         let mut all: Vec<(f64, Source, Arc<Vec<ImageEntry>>, usize)> = Vec::new();
         for source in sources {
-            let entries = self.entries(&self.images_folder(&source)?)?;
+            let entries = self.images.of(&self.images_folder(&source)?)?;
             all.extend((0..entries.len()).map(|at| (entries[at].time, source.clone(), entries.clone(), at)));
         }
         all.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| b.3.cmp(&a.3)));
@@ -269,78 +235,11 @@ impl Library {
     /// # Errors
     /// When there is none.
     pub(crate) fn image(&self, source: &Source, file: &str) -> Result<GalleryImage> {
-        let entries = self.entries(&self.images_folder(source)?)?;
+        let entries = self.images.of(&self.images_folder(source)?)?;
         let found = entries.iter().find(|entry| entry.file == file);
         let entry = found.with_context(|| format!("there is no image {:?} of {source}", terminal::shortened(file)))?;
         Ok(GalleryImage { source: source.clone(), entry: entry.clone() })
     }
-
-    /// The images in a folder by its log, which is read again when it has grown.
-    fn entries(&self, folder: &Path) -> Result<Arc<Vec<ImageEntry>>> {
-        let length = fs::metadata(folder.join(layout::IMAGE_LOG)).map_or(0, |metadata| metadata.len());
-        let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(images) = images.get(folder).filter(|images| images.length == length) {
-            return Ok(images.entries.clone());
-        }
-        let mut entries = read_images(folder)?;
-        // No record leads out of its folder.
-        entries.retain(|entry| entry.file.parse::<Name>().is_ok());
-        let entries = Arc::new(entries);
-        images.insert(folder.to_owned(), Images { length, entries: entries.clone() });
-        Ok(entries)
-    }
-}
-
-/// The names in a folder that are no hidden ones, sorted.
-pub(crate) fn names(folder: &Path) -> Vec<Name> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut names: Vec<Name> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    names.sort();
-    names
-}
-
-/// A file that is really in a folder, as no name or link may lead to another.
-///
-/// # Errors
-/// When it is not there, or elsewhere.
-pub(crate) fn inside(folder: &Path, file: &str) -> Result<PathBuf> {
-    let missing = || format!("there is no file {:?}", terminal::shortened(file));
-    let path = fs::canonicalize(folder.join(file)).with_context(missing)?;
-    let folder = fs::canonicalize(folder).with_context(missing)?;
-    ensure!(path.starts_with(&folder) && path.is_file(), missing());
-    Ok(path)
-}
-
-/// The models that were named, those in the folder of models that are there as a whole, and other models in that folder.
-fn models(named: &[PathBuf]) -> Result<Vec<Model>> {
-    let hub = Hub::from_env()?;
-    let mut models: Vec<Model> = Vec::new();
-    let mut add = |path: PathBuf| {
-        let Ok(path) = fs::canonicalize(path) else { return };
-        let name = path.file_name().and_then(|name| name.to_str()?.parse::<Name>().ok());
-        if let Some(name) = name.filter(|name| models.iter().all(|model| model.name != *name)) {
-            models.push(Model { name, path });
-        }
-    };
-    for model in named {
-        let found = if model.exists() {
-            model.clone()
-        } else {
-            hub.resolve(&model.to_string_lossy(), ModelKind::Diffusion)?.path
-        };
-        add(found);
-    }
-    for name in names(hub.models()) {
-        let path = hub.models().join(name.as_str());
-        let is_file = path.is_file() && path.extension().is_some_and(|end| end == "safetensors");
-        // A download that is not complete lacks files.
-        let known = hub.list()?.into_iter().find(|listed| listed.model.name == name.as_str());
-        let complete = known.is_none_or(|listed| listed.present == listed.model.files.len());
-        if is_file || path.join("model_index.json").is_file() && complete {
-            add(path);
-        }
-    }
-    Ok(models)
 }
 
 #[cfg(test)]
@@ -358,16 +257,6 @@ mod tests {
     }
 
     #[test]
-    fn sources_are_names() {
-        for text in ["run:my-dog", "model:sd2.1-base"] {
-            assert_eq!(text.parse::<Source>().unwrap().to_string(), text);
-        }
-        for text in ["", "run:", "run:../x", "model:/etc", "file:x", "my-dog", "run:.studio"] {
-            assert!(text.parse::<Source>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
     fn only_what_is_known_is_found() {
         let (folder, library) = library();
         let name = |name: &str| name.parse::<Name>().unwrap();
@@ -381,18 +270,6 @@ mod tests {
         assert!(library.new_run(&name("no-run")).is_ok());
         fs::write(library.folder().join("no-run/file"), "").unwrap();
         assert!(library.new_run(&name("no-run")).unwrap_err().to_string().contains("choose another name"));
-    }
-
-    #[test]
-    fn no_link_leads_out_of_a_folder() {
-        let (folder, library) = library();
-        fs::write(folder.path().join("secret"), "").unwrap();
-        std::os::unix::fs::symlink(folder.path().join("secret"), library.folder().join("link")).unwrap();
-        fs::write(library.folder().join("file"), "").unwrap();
-        assert!(inside(library.folder(), "file").is_ok());
-        for file in ["link", "../secret", "missing", "", ".", ".studio"] {
-            assert!(inside(library.folder(), file).is_err(), "{file}");
-        }
     }
 
     #[test]

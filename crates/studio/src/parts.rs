@@ -6,7 +6,8 @@ use maud::{Markup, html};
 
 use crate::answer::sentence;
 use crate::jobs::{Job, Kind, State};
-use crate::library::{GalleryImage, Source};
+use crate::library::GalleryImage;
+use crate::source::Source;
 use crate::studio::Studio;
 
 /// A labelled field of a form; `input` has the same `id`.

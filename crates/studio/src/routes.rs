@@ -14,7 +14,8 @@ use crate::answer::Failure;
 use crate::api;
 use crate::files;
 use crate::name::Name;
-use crate::pages::{compare, gallery, generate, home, run, teach};
+use crate::openapi;
+use crate::pages::{attention, compare, deletion, exports, gallery, generate, home, photos, plan, run, teach};
 use crate::sdapi;
 use crate::studio::Studio;
 
@@ -30,14 +31,14 @@ pub(crate) fn router(studio: Arc<Studio>, access: Access) -> Router {
         .route("/jobs/{id}/resume", post(home::resume))
         .route("/jobs/{id}/advance", post(home::advance))
         .route("/teach", get(teach::page))
-        .route("/photos", post(teach::add_photos).layer(DefaultBodyLimit::max(teach::MOST_UPLOAD)))
-        .route("/photos/{set}/first.jpg", get(teach::first_photo))
-        .route("/photos/{set}/thumbnails/{file}", get(teach::thumbnail))
-        .route("/plans", post(teach::plan))
-        .route("/plans/{id}", get(teach::planned))
+        .route("/photos", post(photos::add).layer(DefaultBodyLimit::max(photos::MOST_UPLOAD)))
+        .route("/photos/{set}/first.jpg", get(photos::first))
+        .route("/photos/{set}/thumbnails/{file}", get(photos::thumbnail))
+        .route("/plans", post(plan::check))
+        .route("/plans/{id}", get(plan::page))
         .route("/plans/{id}/events", get(plan_events))
-        .route("/plans/{id}/sheet.png", get(teach::planned_sheet))
-        .route("/plans/{id}/start", post(teach::start_planned))
+        .route("/plans/{id}/sheet.png", get(plan::sheet))
+        .route("/plans/{id}/start", post(plan::start))
         .route("/runs", post(teach::start))
         .route("/runs/{name}", get(run::page))
         .route("/runs/{name}/events", get(run_events))
@@ -48,23 +49,24 @@ pub(crate) fn router(studio: Arc<Studio>, access: Access) -> Router {
         .route("/runs/{name}/samples/{file}", get(run::sample))
         .route("/runs/{name}/report", get(run::report))
         .route("/runs/{name}/scores", post(run::scores))
-        .route("/runs/{name}/attention", get(run::attention).post(run::attend))
+        .route("/runs/{name}/attention", get(attention::page).post(attention::attend))
         .route("/runs/{name}/attention/events", get(attention_events))
-        .route("/runs/{name}/attention/{file}", get(run::attention_file))
-        .route("/runs/{name}/exports/{file}", get(run::download).post(run::export))
+        .route("/runs/{name}/attention/{file}", get(attention::file))
+        .route("/runs/{name}/exports/{file}", get(exports::download).post(exports::export))
         .route("/generate", get(generate::page).post(generate::generate))
         .route("/generate/events", get(generate_events))
         .route("/gallery", get(gallery::page))
         .route("/beside", get(gallery::beside))
         .route("/images/{source}/{file}", get(gallery::image))
         .route("/images/{source}/{file}/about", get(gallery::about))
+        .route("/delete", get(deletion::page).post(deletion::delete))
         .route("/compare", get(compare::page))
         .route("/compare/runs", get(compare::runs))
         .route("/compare/study", get(compare::study))
         .route("/api/runs", get(api::runs))
         .route("/api/jobs", get(api::jobs))
         .route("/api/images", get(api::images))
-        .route("/openapi.json", get(api::openapi))
+        .route("/openapi.json", get(openapi::page))
         .route("/favicon.ico", get(async || StatusCode::NO_CONTENT))
         .route("/assets/style.css", get(files::style))
         .route("/assets/report.js", get(files::report_script))
@@ -84,7 +86,7 @@ async fn home_events(State(studio): State<Arc<Studio>>) -> impl IntoResponse {
 
 async fn plan_events(State(studio): State<Arc<Studio>>, Path(id): Path<u64>) -> impl IntoResponse {
     let shown = studio.clone();
-    studio.live.follow(&format!("plan {id}"), Arc::new(move || teach::live(&shown, id)))
+    studio.live.follow(&format!("plan {id}"), Arc::new(move || plan::live(&shown, id)))
 }
 
 async fn run_events(State(studio): State<Arc<Studio>>, Path(name): Path<Name>) -> impl IntoResponse {
@@ -94,7 +96,7 @@ async fn run_events(State(studio): State<Arc<Studio>>, Path(name): Path<Name>) -
 
 async fn attention_events(State(studio): State<Arc<Studio>>, Path(name): Path<Name>) -> impl IntoResponse {
     let shown = studio.clone();
-    studio.live.follow(&format!("attention {name}"), Arc::new(move || run::live_attention(&shown, &name)))
+    studio.live.follow(&format!("attention {name}"), Arc::new(move || attention::live(&shown, &name)))
 }
 
 async fn generate_events(State(studio): State<Arc<Studio>>) -> impl IntoResponse {

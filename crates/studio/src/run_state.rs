@@ -62,7 +62,7 @@ impl RunState {
         })?;
         let ended = StopRecord::read(&folder)?.is_some_and(|record| record.ending.is_some());
         let steps = if ended { done } else { config.steps() as u64 };
-        let job = studio.workers.jobs(|jobs| jobs.last_training(name).cloned());
+        let job = studio.queue.jobs(|jobs| jobs.last_training(name).cloned());
         let complete = folder.join(layout::CURVES).is_file()
             && (config.keep_checkpoint || !folder.join(layout::CHECKPOINTS).exists());
         let doing = match job.as_ref().map(|job| job.state) {

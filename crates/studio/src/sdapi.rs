@@ -20,10 +20,10 @@ use serde_json::{Map, Value, json};
 use crate::answer::{Failure, blocking};
 use crate::files;
 use crate::jobs::{Job, Kind, State as JobState};
-use crate::library::Source;
 use crate::pages::generate::Generating;
+use crate::queue::Intent;
+use crate::source::Source;
 use crate::studio::Studio;
-use crate::workers::Intent;
 
 /// The schedulers by A1111's names.
 const SAMPLERS: [(&str, SchedulerKind); 6] = [
@@ -177,7 +177,7 @@ async fn txt2img(State(studio): State<Arc<Studio>>, Json(body): Json<Value>) -> 
     let generating = asked.asked(chosen(&studio))?;
     let at_work = studio.clone();
     let queued = generating.clone();
-    let id = blocking(move || at_work.workers.add(queued.job(&at_work.library)?)).await??;
+    let id = blocking(move || at_work.queue.add(queued.job(&at_work.library)?)).await??;
     let job = done(&studio, id).await;
     if job.state == JobState::Failed {
         return Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, job.said).into());
@@ -187,10 +187,10 @@ async fn txt2img(State(studio): State<Arc<Studio>>, Json(body): Json<Value>) -> 
 
 /// Waits until a job is over. One that was stopped has gone, and is as it was seen last.
 async fn done(studio: &Studio, id: u64) -> Job {
-    let mut changes = studio.workers.changes();
+    let mut changes = studio.queue.changes();
     let mut last = None;
     loop {
-        match studio.workers.jobs(|jobs| jobs.get(id).cloned()) {
+        match studio.queue.jobs(|jobs| jobs.get(id).cloned()) {
             Some(job) if job.state.is_over() => return job,
             Some(job) => last = Some(job),
             None => break,
@@ -259,7 +259,7 @@ async fn samplers() -> Json<Value> {
 
 async fn progress(State(studio): State<Arc<Studio>>) -> Json<Value> {
     let running = |job: &&Job| job.kind == Kind::Generate && job.state == JobState::Running;
-    let (job, waiting) = studio.workers.jobs(|jobs| {
+    let (job, waiting) = studio.queue.jobs(|jobs| {
         let waiting =
             jobs.all().iter().filter(|job| job.kind == Kind::Generate && job.state == JobState::Waiting).count();
         (jobs.all().iter().find(running).cloned(), waiting)
@@ -280,8 +280,8 @@ async fn progress(State(studio): State<Arc<Studio>>) -> Json<Value> {
 async fn interrupt(State(studio): State<Arc<Studio>>) -> Reply {
     blocking(move || -> Result<()> {
         let running = |job: &&Job| job.kind == Kind::Generate && job.state == JobState::Running;
-        let ids: Vec<u64> = studio.workers.jobs(|jobs| jobs.all().iter().filter(running).map(|job| job.id).collect());
-        ids.into_iter().try_for_each(|id| studio.workers.end(id, Intent::Stop))
+        let ids: Vec<u64> = studio.queue.jobs(|jobs| jobs.all().iter().filter(running).map(|job| job.id).collect());
+        ids.into_iter().try_for_each(|id| studio.queue.end(id, Intent::Stop))
     })
     .await??;
     Ok(Json(json!({})))

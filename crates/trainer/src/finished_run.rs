@@ -201,7 +201,15 @@ impl FinishedRun {
     /// # Errors
     /// As [`FinishedRun::base_model`], or when a file is damaged.
     pub fn pipeline(&self, to: (Kind, Device)) -> Result<Pipeline> {
-        self.load(to, self.files())
+        self.load(to, self.files(), None)
+    }
+
+    /// The same with what the run's LoRA changes multiplied by `scale`: none of it at 0, all of it at 1.
+    ///
+    /// # Errors
+    /// As [`FinishedRun::pipeline`], or when the run has learned no LoRA.
+    pub fn pipeline_with_lora_scale(&self, to: (Kind, Device), scale: f64) -> Result<Pipeline> {
+        self.load(to, self.files(), Some(scale))
     }
 
     /// The run's LoRA as it was trained; none where the run has trained no LoRA, or more of the U-Net than that.
@@ -246,7 +254,7 @@ impl FinishedRun {
     /// # Errors
     /// When the base model is gone, a file is damaged or absent, or the run has no such phase.
     pub fn pipeline_after(&self, phase: Option<&str>, to: (Kind, Device)) -> Result<Pipeline> {
-        let Some(name) = phase else { return self.load(to, Vec::new()) };
+        let Some(name) = phase else { return self.load(to, Vec::new(), None) };
         let phases = &self.config.phases;
         let number = phases.get_index_of(name).with_context(|| format!("the run has no phase {name:?}"))?;
         if number + 1 == phases.len() {
@@ -262,11 +270,11 @@ impl FinishedRun {
             }
         };
         let groups = groups_until(&self.config, number);
-        self.load(to, groups.into_iter().map(|group| (group, file(group))).collect())
+        self.load(to, groups.into_iter().map(|group| (group, file(group))).collect(), None)
     }
 
-    /// The base model with groups from these files of the run.
-    fn load(&self, to: (Kind, Device), groups: Vec<(Group, PathBuf)>) -> Result<Pipeline> {
+    /// The base model with groups from these files of the run, and what LoRA changes multiplied by a scale.
+    fn load(&self, to: (Kind, Device), groups: Vec<(Group, PathBuf)>, lora_scale: Option<f64>) -> Result<Pipeline> {
         let untrained = !groups.iter().any(|(group, _)| *group == Group::Adapter);
         let (mut pipeline, learned) = self.unsettled(to, groups)?;
         if untrained {
@@ -274,6 +282,12 @@ impl FinishedRun {
             pipeline.remove_reference_conditioning();
         }
         reference::restore(&mut pipeline, &self.folder)?;
+        if let Some(scale) = lora_scale {
+            let run = terminal::path(&self.folder);
+            let lora = learned.adapters.as_ref().filter(|_| matches!(self.config.adapter, Some(Adapter::Lora { .. })));
+            lora.with_context(|| format!("the run in {run} has learned no LoRA whose scale could be set"))?
+                .scale(scale)?;
+        }
         methods::named(&self.config.method)?.settle(&mut pipeline, &learned)?;
         Ok(pipeline)
     }

@@ -55,6 +55,7 @@ mod start;
 mod step_logger;
 mod stop_rule;
 mod stopping;
+mod subject_attention;
 mod text_alignment;
 
 pub use batches::{BatchIndex, Batches, PhotoBatches};

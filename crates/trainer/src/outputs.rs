@@ -121,12 +121,16 @@ impl Outputs {
             .try_for_each(|group| checkpoint::restore(&trainer.parameters(group), &self.folder.join(Self::file(group))))
     }
 
+    /// The file in `validation/` with the subject's attention at one step of a phase.
+    pub(crate) fn attention_file(&self, trainer: &Trainer, number: usize, step: usize) -> Result<PathBuf> {
+        Ok(self.folder.join(layout::VALIDATION).join(time(trainer, number, step)?.attention_file()))
+    }
+
     /// `validation/`: the prompts at one step of a phase. Returns notes on images that cannot be generated.
     pub(crate) fn validation(&self, trainer: &Trainer, number: usize, step: usize) -> Result<Vec<String>> {
         let folder = self.folder.join(layout::VALIDATION);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let time = SampleTime { number: number as u64 + 1, phase: trainer.phase(number)?.0.to_owned(), step };
-        grid_of_prompts(trainer, &folder.join(format!("{time}.png")))
+        grid_of_prompts(trainer, &folder.join(format!("{}.png", time(trainer, number, step)?)))
     }
 
     /// `curves.png`: the losses over all steps of the log, and what `stop` has measured.
@@ -142,6 +146,11 @@ impl Outputs {
     pub(crate) fn samples(&self, trainer: &Trainer) -> Result<Vec<String>> {
         grid_of_prompts(trainer, &self.folder.join(layout::SAMPLES))
     }
+}
+
+/// A step of a phase, of which `number` counts from 0.
+fn time(trainer: &Trainer, number: usize, step: usize) -> Result<SampleTime> {
+    Ok(SampleTime { number: number as u64 + 1, phase: trainer.phase(number)?.0.to_owned(), step })
 }
 
 pub(crate) fn make_parent(path: &Path) -> Result<()> {

@@ -21,7 +21,7 @@ use crate::step_logger::StepLogger;
 use crate::stopping::{self, Stopping};
 use crate::text_alignment::TextAlignment;
 use crate::{BatchIndex, Checkpoint, LaunchedStep, PhaseRun, PhotoBatches, Trainer};
-use crate::{extension, init_from, memory, reference, space, start};
+use crate::{extension, init_from, memory, reference, space, start, subject_attention};
 
 /// How a run begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -360,7 +360,14 @@ impl Session {
             let ended = number + 1 == phases && at_end && !self.trainer.config.keep_checkpoint;
             let saving = (due && !ended) || asked;
             if validating {
-                let look = || self.outputs.validation(&self.trainer, number, done);
+                let look = || -> Result<Vec<String>> {
+                    let mut notes = self.outputs.validation(&self.trainer, number, done)?;
+                    if self.trainer.config.validation.attention {
+                        let file = self.outputs.attention_file(&self.trainer, number, done)?;
+                        notes.extend(subject_attention::write(&self.trainer, &file)?);
+                    }
+                    Ok(notes)
+                };
                 tell(&tracing::trace_span!("train/validation").in_scope(look)?, watch);
             }
             if saving {

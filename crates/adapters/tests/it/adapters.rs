@@ -230,3 +230,33 @@ fn what_does_not_fit_is_refused_with_both_sides() {
     let error = adapters.load(&tensors).unwrap_err().to_string();
     assert_eq!(error, "the adapters have other, which this U-Net has no place for");
 }
+
+/// diffusers' `scale` of a LoRA: W + scale · alpha / r · B A, whose part beside W is linear in it.
+#[test]
+fn a_scale_multiplies_what_lora_changes() {
+    let merged = |scale: Option<f64>| {
+        let (mut unet, parameters) = tiny("tiny-sd21");
+        let adapters = Adapters::install(&mut unet, &lora(2, LoraTargets::Attention), 0).unwrap();
+        stir(&adapters);
+        if let Some(scale) = scale {
+            adapters.scale(scale).unwrap();
+        }
+        unet.merge_adapters();
+        let name = "mid_block.attentions.0.transformer_blocks.0.attn2.to_q.weight";
+        let (_, weight) = parameters.iter().find(|(found, _)| *found == name).unwrap();
+        weight.copy()
+    };
+    let (none, whole, half, reversed) = (merged(Some(0.0)), merged(None), merged(Some(0.5)), merged(Some(-1.0)));
+    let (_, parameters) = tiny("tiny-sd21");
+    let name = "mid_block.attentions.0.transformer_blocks.0.attn2.to_q.weight";
+    let base = parameters.iter().find(|(found, _)| *found == name).unwrap().1.copy();
+    assert_eq!(none, base, "bit by bit");
+    assert_eq!(merged(Some(1.0)), whole, "likewise");
+    assert_close("half", &half, &(&base + (&whole - &base) * 0.5), 1e-6);
+    assert_close("reversed", &reversed, &(&base - (&whole - &base)), 1e-6);
+    assert!((&whole - &base).abs().max().double_value(&[]) > 1e-3);
+
+    let (mut unet, _) = tiny("tiny-sd21");
+    let rotations = Adapters::install(&mut unet, &Adapter::oft(), 0).unwrap();
+    assert!(rotations.scale(0.5).unwrap_err().to_string().contains("none of LoRA"));
+}

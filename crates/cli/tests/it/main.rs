@@ -10,6 +10,7 @@ mod export;
 mod finite;
 mod folders;
 mod generate;
+mod generator;
 mod inspect;
 mod interface;
 mod interrupts;

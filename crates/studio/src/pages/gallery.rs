@@ -8,12 +8,15 @@ use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use super::deletion::{self, Target};
 use super::generate::Generating;
 use crate::answer::{Answer, Failure, Page, blocking};
 use crate::files;
-use crate::library::{self, GalleryImage, Source};
+use crate::folder::inside;
+use crate::library::GalleryImage;
 use crate::name::encoded;
 use crate::parts::{self, ago, select};
+use crate::source::Source;
 use crate::studio::Studio;
 
 /// Images of one page.
@@ -87,6 +90,7 @@ pub(crate) async fn about(State(studio): State<Arc<Studio>>, Path((source, file)
                         }
                         a class="button" href=(same.url()) { "Use these values" }
                         a class="button" href=(image.url()) download=(image.entry.file) { "Download" }
+                        @if let Ok(file) = image.entry.file.parse() { (deletion::link(&Target::Image(image.source.clone(), file))) }
                     }
                 }
             }
@@ -107,6 +111,7 @@ fn facts(image: &GalleryImage) -> Markup {
         ("guidance scale", entry.guidance_scale.to_string()),
         ("scheduler", entry.scheduler.clone()),
         ("size", format!("{} x {}", entry.width, entry.height)),
+        ("scale of the run's LoRA", entry.lora_scale.map_or(String::new(), |scale| scale.to_string())),
         (
             "LoRA",
             entry.loras.iter().map(|lora| lora.rsplit('/').next().unwrap_or_default()).collect::<Vec<_>>().join(", "),
@@ -132,7 +137,7 @@ pub(crate) async fn image(
     blocking(move || {
         let image = find(&studio, &source, &file)?;
         let folder = studio.library.images_folder(&image.source)?;
-        let path = library::inside(&folder, &image.entry.file).map_err(Failure::not_found)?;
+        let path = inside(&folder, &image.entry.file).map_err(Failure::not_found)?;
         files::image(&path).map_err(Failure::not_found)
     })
     .await?

@@ -6,17 +6,18 @@ use anyhow::{Context, Result, ensure};
 use axum::extract::{Form, Query, State};
 use axum::response::Redirect;
 use maud::{Markup, html};
-use options::SchedulerKind;
+use options::{Adapter, SchedulerKind};
 use runs::ImageEntry;
 use serde::{Deserialize, Serialize};
 
 use crate::answer::{Answer, Page, blocking, see, sentence, visible};
 use crate::jobs::{Job, Kind, State as JobState};
-use crate::library::{GalleryImage, Library, Source};
+use crate::library::{GalleryImage, Library};
 use crate::live::Parts;
 use crate::name::encoded;
 use crate::parts::{self, field, number, select};
 use crate::request;
+use crate::source::Source;
 use crate::studio::Studio;
 
 /// Characters of a prompt: far more than CLIP reads.
@@ -40,6 +41,7 @@ pub(crate) struct Generating {
     pub(crate) width: String,
     pub(crate) height: String,
     pub(crate) lora: String,
+    /// Of that LoRA, or else of the run's own.
     pub(crate) lora_scale: String,
     /// Also without what was learned, from the same noise.
     pub(crate) base: String,
@@ -112,6 +114,8 @@ impl Generating {
                 self.lora_scale.trim().parse().context("the scale of a LoRA is a number")?
             };
             arguments.push(format!("--lora={}:{scale}", path.display()));
+        } else if matches!(source, Source::Run(_)) {
+            arguments.extend(request::given(&[("lora-scale", &self.lora_scale)]));
         }
         request::check(&arguments)?;
         let run = match source {
@@ -134,7 +138,8 @@ impl Generating {
             .first()
             .and_then(|lora| lora.rsplit_once(':'))
             .map(|(path, scale)| (path.to_owned(), scale.to_owned()));
-        let (lora, lora_scale) = lora.unwrap_or_default();
+        let own = || image.entry.lora_scale.map_or(String::new(), |scale| scale.to_string());
+        let (lora, lora_scale) = lora.unwrap_or_else(|| (String::new(), own()));
         Self {
             source: image.source.to_string(),
             prompt,
@@ -205,9 +210,9 @@ pub(crate) async fn page(State(studio): State<Arc<Studio>>, Query(asked): Query<
                     (number("previews", "Previews", "On the way to an image; each costs some time", if asked.previews.is_empty() { "3" } else { &asked.previews }, "1"))
                     (number("width", "Width", "Pixels", &asked.width, "8"))
                     (number("height", "Height", "Pixels", &asked.height, "8"))
-                    @if loras.len() > 1 {
-                        (select("lora", "LoRA", "", &loras, &asked.lora))
-                        (number("lora_scale", "LoRA scale", "", &asked.lora_scale, "any"))
+                    @if loras.len() > 1 { (select("lora", "LoRA", "", &loras, &asked.lora)) }
+                    @if loras.len() > 1 || learned_lora(&studio) {
+                        (number("lora_scale", "LoRA scale", "Of this LoRA, or of the one that the run has learned; 0 is without it", &asked.lora_scale, "any"))
                     }
                     div class="field check" {
                         input id="base" name="base" type="checkbox" value="1" checked[!asked.base.is_empty()];
@@ -230,6 +235,14 @@ pub(crate) async fn page(State(studio): State<Arc<Studio>>, Query(asked): Query<
     })
 }
 
+/// Whether any run has learned a LoRA.
+fn learned_lora(studio: &Studio) -> bool {
+    studio.library.runs().iter().filter_map(|name| studio.library.run(name)).any(|folder| {
+        runs::SavedRun::read(&folder)
+            .is_ok_and(|saved| matches!(saved.record.config.adapter, Some(Adapter::Lora { .. })))
+    })
+}
+
 /// What the page follows.
 pub(crate) fn live(studio: &Studio) -> Parts {
     let newest = newest(studio).unwrap_or_else(|error| html! { p role="alert" { (sentence(&format!("{error:#}"))) } });
@@ -238,7 +251,7 @@ pub(crate) fn live(studio: &Studio) -> Parts {
 
 fn jobs(studio: &Studio) -> Markup {
     let shown = |job: &&Job| job.kind == Kind::Generate && job.state != JobState::Done;
-    let mut jobs: Vec<Job> = studio.workers.jobs(|jobs| jobs.all().iter().filter(shown).cloned().collect());
+    let mut jobs: Vec<Job> = studio.queue.jobs(|jobs| jobs.all().iter().filter(shown).cloned().collect());
     let failed = jobs.iter().filter(|job| job.state == JobState::Failed).count();
     // Of those that have failed the last ones are of interest.
     let mut old = failed.saturating_sub(3);
@@ -252,7 +265,7 @@ fn jobs(studio: &Studio) -> Markup {
 
 fn newest(studio: &Studio) -> Result<Markup> {
     let (images, _) = studio.library.gallery(None, 0, NEWEST)?;
-    let noted: Vec<String> = studio.workers.jobs(|jobs| {
+    let noted: Vec<String> = studio.queue.jobs(|jobs| {
         let last = jobs.all().iter().rfind(|job| job.kind == Kind::Generate && job.state == JobState::Done);
         last.map(|job| job.notes.clone()).unwrap_or_default()
     });
@@ -279,7 +292,7 @@ pub(crate) async fn generate(State(studio): State<Arc<Studio>>, Form(mut asked):
         let of_base = if base { asked.base_job(&studio.library)? } else { None };
         let job = asked.job(&studio.library)?;
         for job in of_base.into_iter().chain([job]) {
-            studio.workers.add(job)?;
+            studio.queue.add(job)?;
         }
         Ok(shown.url())
     })

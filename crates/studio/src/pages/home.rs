@@ -10,9 +10,9 @@ use crate::answer::{Answer, Page, blocking, see, visible};
 use crate::jobs::{self, Job, Kind};
 use crate::live::Parts;
 use crate::parts;
+use crate::queue::Intent;
 use crate::run_state::RunState;
 use crate::studio::Studio;
-use crate::workers::Intent;
 
 /// Finished and failed jobs that are shown.
 const RECENT: usize = 8;
@@ -34,7 +34,7 @@ pub(crate) fn live(studio: &Studio) -> Parts {
 
 fn queue(studio: &Studio) -> Markup {
     let (active, recent): (Vec<Job>, Vec<Job>) =
-        studio.workers.jobs(|jobs| jobs.all().to_vec()).into_iter().partition(|job| !job.state.is_over());
+        studio.queue.jobs(|jobs| jobs.all().to_vec()).into_iter().partition(|job| !job.state.is_over());
     let (first, trainings): (Vec<Job>, Vec<Job>) = active.into_iter().partition(|job| job.kind != Kind::Train);
     html! {
         @if !first.is_empty() || !trainings.is_empty() {
@@ -90,8 +90,8 @@ pub(crate) async fn stop(state: State<Arc<Studio>>, id: Path<u64>) -> Answer<Red
 
 async fn end(State(studio): State<Arc<Studio>>, Path(id): Path<u64>, intent: Intent) -> Answer<Redirect> {
     blocking(move || {
-        let over = studio.workers.jobs(|jobs| jobs.get(id).is_some_and(|job| job.state.is_over()));
-        if over { studio.workers.dismiss(id) } else { studio.workers.end(id, intent) }
+        let over = studio.queue.jobs(|jobs| jobs.get(id).is_some_and(|job| job.state.is_over()));
+        if over { studio.queue.dismiss(id) } else { studio.queue.end(id, intent) }
     })
     .await??;
     Ok(see("/"))
@@ -99,14 +99,14 @@ async fn end(State(studio): State<Arc<Studio>>, Path(id): Path<u64>, intent: Int
 
 pub(crate) async fn resume(State(studio): State<Arc<Studio>>, Path(id): Path<u64>) -> Answer<Redirect> {
     blocking(move || {
-        let run = studio.workers.jobs(|jobs| jobs.get(id).and_then(|job| job.run.clone()));
-        run.map_or(Ok(()), |run| studio.workers.resume(&run))
+        let run = studio.queue.jobs(|jobs| jobs.get(id).and_then(|job| job.run.clone()));
+        run.map_or(Ok(()), |run| studio.queue.resume(&run))
     })
     .await??;
     Ok(see("/"))
 }
 
 pub(crate) async fn advance(State(studio): State<Arc<Studio>>, Path(id): Path<u64>) -> Answer<Redirect> {
-    blocking(move || studio.workers.advance(id)).await??;
+    blocking(move || studio.queue.advance(id)).await??;
     Ok(see("/"))
 }

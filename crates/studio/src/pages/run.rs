@@ -3,24 +3,26 @@
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
-use axum::extract::{Form, Path, State};
+use anyhow::{Context, Result};
+use axum::extract::{Path, State};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use maud::{Markup, PreEscaped, html};
-use runs::{Attention, Entry, Sample, layout};
-use serde::Deserialize;
+use runs::{Entry, Sample, layout};
 
+use super::deletion::{self, Target};
+use super::exports;
 use crate::answer::{Answer, Failure, Page, blocking, see, sentence, visible};
 use crate::files;
+use crate::folder::inside;
 use crate::jobs::{Job, Kind};
-use crate::library::{self, Source};
 use crate::live::Parts;
 use crate::name::{Name, encoded};
-use crate::parts::{self, bar, button, duration, field, number};
+use crate::parts::{self, bar, button, duration};
+use crate::queue::Intent;
 use crate::request;
 use crate::run_state::{Doing, RunState};
+use crate::source::Source;
 use crate::studio::Studio;
-use crate::workers::Intent;
 
 /// Points of a plot, at most: more than a screen shows.
 const POINTS: usize = 400;
@@ -55,7 +57,7 @@ pub(crate) fn live(studio: &Studio, name: &Name) -> Parts {
 /// alone.
 fn content(studio: &Studio, name: &Name) -> Answer<[Markup; 6]> {
     let Some(folder) = studio.library.run(name) else {
-        let job = studio.workers.jobs(|jobs| jobs.last_training(name).cloned());
+        let job = studio.queue.jobs(|jobs| jobs.last_training(name).cloned());
         let job = job.ok_or_else(|| Failure::not_found(format!("there is no run {:?}", name.as_str())))?;
         let mut parts = [(); 6].map(|()| html! {});
         parts[0] = parts::job(&job);
@@ -158,12 +160,17 @@ fn samples(name: &Name, folder: &FilePath) -> Result<Markup> {
         Some(time) => format!("phase {}, {}, step {}", time.number, time.phase.replace('_', " "), time.step),
         None => "at the end".to_owned(),
     };
-    let url = |sample: &Sample| {
-        let file = sample.path.file_name().unwrap_or_default().to_string_lossy();
+    let url = |path: &FilePath| {
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
         format!("/runs/{}/samples/{}", name.url(), encoded(&file))
     };
     let figure = |sample: &Sample| {
-        parts::figure(&url(sample), &format!("Samples of {name}, {}", when(sample)), &html! { (when(sample)) })
+        html! {
+            (parts::figure(&url(&sample.path), &format!("Samples of {name}, {}", when(sample)), &html! { (when(sample)) }))
+            @if let Some(map) = &sample.attention {
+                (parts::figure(&url(map), &format!("Where [V] acts, {}", when(sample)), &html! { "Where [V] and the class noun act, with their share of the attention" }))
+            }
+        }
     };
     Ok(html! {
         @if let Some((last, earlier)) = samples.split_last() {
@@ -178,19 +185,10 @@ fn samples(name: &Name, folder: &FilePath) -> Result<Markup> {
     })
 }
 
-/// The formats that a run is exported in: a word for the address, for people, the file's name, and the program's options.
-const EXPORTS: [(&str, &str, &str, &[&str]); 4] = [
-    ("diffusers", "Folder for diffusers", "", &["--format=diffusers"]),
-    ("single-file", "Single file (A1111, ComfyUI)", ".safetensors", &["--format=single-file", "--dtype=fp16"]),
-    ("lora", "LoRA", "-lora.safetensors", &["--format=lora", "--dtype=fp16"]),
-    ("embedding", "Embedding", "-embedding-only.safetensors", &["--format=embedding"]),
-];
-
-/// What can be done with a finished run.
+/// What can be done with a run, most of it when it is finished.
 fn uses(studio: &Studio, state: &RunState, folder: &FilePath) -> Markup {
     let url = state.name.url();
     let jobs = jobs_of(studio, &state.name);
-    let exported = library::names(&studio.library.exports(&state.name));
     html! {
         @if !jobs.is_empty() { section { h2 { "Jobs" } @for job in &jobs { (parts::job(job)) } } }
         @if parts::is_learned(folder) {
@@ -205,27 +203,19 @@ fn uses(studio: &Studio, state: &RunState, folder: &FilePath) -> Markup {
                 (button(&format!("/runs/{url}/scores"), "Score it with CLIP", ""))
                 p class="note" { "The scores are in the report when they are there." }
             }
-            section {
-                h2 { "For other programs" }
-                div class="buttons" { @for (format, name, ..) in EXPORTS { (button(&format!("/runs/{url}/exports/{format}"), name, "")) } }
-                @if !exported.is_empty() {
-                    h3 { "Downloads" }
-                    ul { @for file in &exported {
-                        li { a href={ "/runs/" (url) "/exports/" (file.url()) } download { (file) @if studio.library.exports(&state.name).join(file.as_str()).is_dir() { ".tar" } } }
-                    } }
-                }
-            }
+            (exports::section(studio, &state.name))
         }
+        p class="buttons" { (deletion::link(&Target::Run(state.name.clone()))) }
     }
 }
 
-fn jobs_of(studio: &Studio, run: &Name) -> Vec<Job> {
+pub(super) fn jobs_of(studio: &Studio, run: &Name) -> Vec<Job> {
     let shown = |job: &&Job| {
         job.run.as_ref() == Some(run)
             && !matches!(job.kind, Kind::Train | Kind::Plan)
             && job.state != crate::jobs::State::Done
     };
-    studio.workers.jobs(|jobs| jobs.all().iter().filter(shown).cloned().collect())
+    studio.queue.jobs(|jobs| jobs.all().iter().filter(shown).cloned().collect())
 }
 
 pub(crate) async fn pause(state: State<Arc<Studio>>, name: Path<Name>) -> Answer<Redirect> {
@@ -239,8 +229,8 @@ pub(crate) async fn stop(state: State<Arc<Studio>>, name: Path<Name>) -> Answer<
 async fn end(State(studio): State<Arc<Studio>>, Path(name): Path<Name>, intent: Intent) -> Answer<Redirect> {
     let url = format!("/runs/{}", name.url());
     let there = blocking(move || -> Result<bool> {
-        let id = studio.workers.jobs(|jobs| jobs.training(&name).map(|job| job.id));
-        studio.workers.end(id.context("this run is not in the queue")?, intent)?;
+        let id = studio.queue.jobs(|jobs| jobs.training(&name).map(|job| job.id));
+        studio.queue.end(id.context("this run is not in the queue")?, intent)?;
         Ok(studio.library.run(&name).is_some())
     })
     .await??;
@@ -252,7 +242,7 @@ pub(crate) async fn resume(State(studio): State<Arc<Studio>>, Path(name): Path<N
     let url = format!("/runs/{}", name.url());
     blocking(move || {
         studio.library.known_run(&name)?;
-        studio.workers.resume(&name)
+        studio.queue.resume(&name)
     })
     .await??;
     Ok(see(url))
@@ -270,16 +260,9 @@ pub(crate) async fn sample(
     self::file(studio, name, folder, file.to_string()).await
 }
 
-pub(crate) async fn attention_file(
-    State(studio): State<Arc<Studio>>,
-    Path((name, file)): Path<(Name, Name)>,
-) -> Answer<Response> {
-    self::file(studio, name, layout::ATTENTION, file.to_string()).await
-}
-
 /// An image in a run's folder.
-async fn file(studio: Arc<Studio>, name: Name, folder: &'static str, file: String) -> Answer<Response> {
-    let image = move || files::image(&library::inside(&studio.library.known_run(&name)?.join(folder), &file)?);
+pub(super) async fn file(studio: Arc<Studio>, name: Name, folder: &'static str, file: String) -> Answer<Response> {
+    let image = move || files::image(&inside(&studio.library.known_run(&name)?.join(folder), &file)?);
     blocking(image).await?.map_err(Failure::not_found)
 }
 
@@ -300,146 +283,7 @@ pub(crate) async fn scores(State(studio): State<Arc<Studio>>, Path(name): Path<N
             arguments.push(format!("--prompts={set}"));
         }
         request::check(&arguments)?;
-        studio.workers.add(Job::new(Kind::Evaluate, format!("Score {name}"), Some(name), arguments))
-    })
-    .await??;
-    Ok(see(url))
-}
-
-pub(crate) async fn export(
-    State(studio): State<Arc<Studio>>,
-    Path((name, format)): Path<(Name, String)>,
-) -> Answer<Redirect> {
-    let url = format!("/runs/{}", name.url());
-    blocking(move || -> Result<()> {
-        let run = studio.library.known_run(&name)?;
-        let (_, _, ending, options) =
-            EXPORTS.into_iter().find(|(known, ..)| *known == format).context("there is no such format")?;
-        let folder = studio.library.exports(&name);
-        std::fs::create_dir_all(&folder).context("the file cannot be written")?;
-        let out = folder.join(format!("{name}{ending}"));
-        ensure!(
-            !out.exists(),
-            "{} is there already: download it",
-            out.file_name().unwrap_or_default().to_string_lossy()
-        );
-        let mut arguments =
-            vec!["export".to_owned(), format!("--run={}", run.display()), format!("--out={}", out.display())];
-        arguments.extend(options.iter().map(|option| (*option).to_owned()));
-        request::check(&arguments)?;
-        studio.workers.add(Job::new(Kind::Export, format!("Export {name} ({format})"), Some(name), arguments))?;
-        Ok(())
-    })
-    .await??;
-    Ok(see(url))
-}
-
-pub(crate) async fn download(
-    State(studio): State<Arc<Studio>>,
-    Path((name, file)): Path<(Name, Name)>,
-) -> Answer<Response> {
-    let path = studio.library.exports(&name).join(file.as_str());
-    blocking(move || files::download(&path, file.as_str())).await?.map_err(Failure::not_found)
-}
-
-/// What is asked for on the page of attention maps.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Attending {
-    prompt: String,
-    seed: String,
-    steps: String,
-    phases: String,
-}
-
-pub(crate) async fn attention(State(studio): State<Arc<Studio>>, Path(name): Path<Name>) -> Answer {
-    blocking(move || {
-        let folder = studio.library.known_run(&name).map_err(Failure::not_found)?;
-        let state = RunState::of(&studio, &name)?;
-        let lead = html! { p { "Where each word of a prompt acts. " a href={ "/runs/" (name.url()) } { "Back to the run" } } };
-        let body = html! {
-            section {
-                h2 { "Prompt" }
-                form method="post" action={ "/runs/" (name.url()) "/attention" } class="form" {
-                    (field("prompt", "Prompt", "With [V] for the subject", &html! { input id="prompt" name="prompt" required maxlength="1000" value=(format!("a [V] {} on the beach", state.config.category)); }))
-                    (number("seed", "Seed", "", "0", "1"))
-                    (number("steps", "Steps", "", "25", "1"))
-                    div class="field check" { input id="phases" name="phases" type="checkbox" value="1"; label for="phases" { "Base model and each phase" } }
-                    div class="buttons wide" { button class="main" type="submit" { "Show" } }
-                }
-            }
-            div id="attending" { (attending(&studio, &name)) }
-            div id="maps" { (maps(&name, &folder)?) }
-        };
-        Ok(Page { title: format!("Attention of {name}"), here: "Runs", live: Some(format!("/runs/{}/attention/events", name.url())), lead, body })
-    })
-    .await?
-}
-
-/// What the page of attention maps follows.
-pub(crate) fn live_attention(studio: &Studio, name: &Name) -> Parts {
-    let maps = studio
-        .library
-        .known_run(name)
-        .and_then(|folder| maps(name, &folder))
-        .unwrap_or_else(|error| html! { p role="alert" { (format!("{error:#}")) } });
-    vec![("attending".into(), visible(attending(studio, name))), ("maps".into(), visible(maps))]
-}
-
-fn attending(studio: &Studio, name: &Name) -> Markup {
-    let jobs: Vec<Job> = jobs_of(studio, name).into_iter().filter(|job| job.kind == Kind::Attend).collect();
-    html! { @if !jobs.is_empty() { section { @for job in &jobs { (parts::job(job)) } } } }
-}
-
-/// The last maps: a word under the pointer, or with the focus, shows its own.
-fn maps(name: &Name, folder: &FilePath) -> Result<Markup> {
-    let folder = folder.join(layout::ATTENTION);
-    let Some(record) = Attention::read(&folder)? else { return Ok(html! {}) };
-    // Files that are made anew have their old names.
-    let made = std::fs::metadata(folder.join(layout::ATTENTION_RECORD)).and_then(|of| of.modified());
-    let made = made.ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or_default().as_millis();
-    let url =
-        |file: &FilePath| format!("/runs/{}/attention/{}?made={made}", name.url(), encoded(&file.to_string_lossy()));
-    Ok(html! {
-        section {
-            h2 { "Maps" }
-            div class="attention" {
-                p class="words" { "Point at a word: "
-                    @for (at, word) in record.words.iter().enumerate() { button type="button" data-word=(at) aria-pressed="false" { (word.word) } " " }
-                }
-                div class="tiles" {
-                    @for row in &record.rows {
-                        figure {
-                            img src=(url(&row.image)) alt={ (record.arguments.prompt) ", " (row.title) };
-                            @for (at, overlay) in row.overlays.iter().enumerate() {
-                                img src=(url(&overlay.file)) alt={ "Where " (overlay.word) " acts, " (row.title) } data-word=(at) hidden;
-                            }
-                            figcaption { (row.title) @for (at, overlay) in row.overlays.iter().enumerate() { span data-word=(at) hidden { ": " (overlay.word) ", mean share " (format!("{:.3}", overlay.mean)) } } }
-                        }
-                    }
-                }
-            }
-        }
-    })
-}
-
-pub(crate) async fn attend(
-    State(studio): State<Arc<Studio>>,
-    Path(name): Path<Name>,
-    Form(asked): Form<Attending>,
-) -> Answer<Redirect> {
-    let url = format!("/runs/{}/attention", name.url());
-    blocking(move || -> Result<u64> {
-        let run = studio.library.known_run(&name)?;
-        let mut arguments =
-            vec!["attend".to_owned(), format!("--run={}", run.display()), format!("--prompt={}", asked.prompt.trim())];
-        arguments.extend(request::given(&[("seed", &asked.seed), ("steps", &asked.steps)]));
-        if !asked.phases.is_empty() {
-            arguments.push("--phases".to_owned());
-        }
-        request::check(&arguments)?;
-        let title = format!("Attention of {name}: {}", terminal::shortened(&asked.prompt));
-        studio.workers.add(Job::new(Kind::Attend, title, Some(name), arguments))
+        studio.queue.add(Job::new(Kind::Evaluate, format!("Score {name}"), Some(name), arguments))
     })
     .await??;
     Ok(see(url))

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod client;
+mod deletion;
 mod pages;
 mod queue;
 mod safety;

@@ -98,3 +98,45 @@ fn what_is_wrong_with_a_request_is_a_sentence() {
     let text = studio.client.get("/no-such-page").text();
     assert_eq!(said(&text), "There is no such page.");
 }
+
+#[test]
+fn captions_and_masks_come_with_their_photos() {
+    let place = Place::new();
+    let studio = place.open();
+    let client = &studio.client;
+    let good = photo(&place.path("good.png"), 1);
+    let alone = client.upload("alone", &[("a.png", &good), ("b.txt", b"a [V] dog")]);
+    assert!(alone.status == 422 && said(&alone.text()).contains("b.txt"), "{}", said(&alone.text()));
+    let files: [(&str, &[u8]); 5] = [
+        ("b.txt", b"a [V] dog on a <sofa>"),
+        ("a.png", &good),
+        ("b.png", &good),
+        ("a-masklabel.png", &good),
+        ("a.txt", b"a [V] dog"),
+    ];
+    assert_eq!(client.upload("rex", &files).status, 303);
+    let page = client.get("/teach?photos=rex").text();
+    for words in ["a [V] dog on a &lt;sofa&gt;", "name=\"captions\"", "under the masks (1 of 2 photos)"] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+    assert!(!page.contains("are not used"), "{page}");
+    let form = [
+        ("photos", "rex"),
+        ("category", "dog"),
+        ("model", "some-model"),
+        ("captions", "1"),
+        ("masks", "1"),
+        ("attention", "1"),
+    ];
+    assert_eq!(client.post("/runs", &form).status, 303);
+    until("it is started", || !place.read("calls").is_empty());
+    assert!(
+        place.read("calls").contains("--captions --masks --set=validation.attention=true"),
+        "{}",
+        place.read("calls")
+    );
+    // Where one photo has none, captions cannot be used, and it is said why.
+    client.upload("half", &[("a.png", &good), ("b.png", &good), ("a.txt", b"a [V] dog")]);
+    let page = client.get("/teach?photos=half").text();
+    assert!(!page.contains("name=\"captions\"") && page.contains("02-b.png"), "{page}");
+}

@@ -1,6 +1,7 @@
 //! The queue: one job at a time, trainings that give way, and a studio that ends in the middle.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -165,4 +166,87 @@ fn runs_of_the_command_line_appear() {
     assert!(program.status.success());
     assert!(studio.client.get("/").text().contains("by-hand"));
     assert!(is(&studio.client, "by-hand", "finished"));
+}
+
+/// Generates an image, and waits for it.
+fn generate(place: &Place, client: &Client, prompt: &str) {
+    let before = place.read("generated").lines().count();
+    assert_eq!(client.post("/generate", &[("source", "model:some-model"), ("prompt", prompt)]).status, 303);
+    until("it is generated", || {
+        place.read("generated").lines().count() > before && !client.get("/").text().contains("<h2>Queue</h2>")
+    });
+}
+
+/// How many processes have generated images so far, and whether the last one is still there.
+fn generators(place: &Place) -> (usize, bool) {
+    let started = place.read("calls").lines().filter(|call| *call == "--json generator").count();
+    (started, Path::new("/proc").join(place.read("generator").trim()).exists())
+}
+
+#[test]
+fn a_process_with_its_model_is_kept_between_images_and_gives_way_to_a_training() {
+    let place = Place::new();
+    let studio = place.open();
+    let client = &studio.client;
+    photos(&place, client);
+    for prompt in ["a cat", "a wrong cat", "a dog"] {
+        generate(&place, client, prompt);
+        assert_eq!(generators(&place), (1, true), "{prompt}");
+    }
+    assert!(client.get("/").text().contains("A wrong prompt."));
+    start(client, "a");
+    until("the training is on its way", || place.steps("a") > 0);
+    assert_eq!(generators(&place), (1, false));
+    until("it is finished", || is(client, "a", "finished"));
+    generate(&place, client, "a cat");
+    assert_eq!(generators(&place), (2, true));
+    drop(studio);
+    assert_eq!(generators(&place), (2, false), "nothing outlives a studio that ends");
+}
+
+#[test]
+fn a_process_that_crashes_or_is_stopped_takes_nothing_along() {
+    let place = Place::new();
+    let studio = place.open();
+    let client = &studio.client;
+    generate(&place, client, "a cat");
+    generate(&place, client, "a crash");
+    let page = client.get("/").text();
+    assert!(page.contains("Its process was ended by signal 9: no more memory."), "{page}");
+    generate(&place, client, "a cat");
+    assert_eq!(generators(&place), (2, true));
+    // Ended by somebody while it had nothing to do: nobody need know.
+    let id = place.read("generator");
+    Command::new("kill").args(["-9", id.trim()]).status().unwrap();
+    until("it has ended", || {
+        !client.get("/").text().is_empty()
+            && fs::read_to_string(format!("/proc/{}/stat", id.trim())).is_ok_and(|stat| stat.contains(" Z "))
+    });
+    generate(&place, client, "a cat");
+    assert_eq!(generators(&place), (3, true));
+    assert_eq!(client.get("/").text().matches("badge failed").count(), 1);
+    client.post("/generate", &[("source", "model:some-model"), ("prompt", "a slow cat")]);
+    until("it is asked", || place.read("calls").contains("slow"));
+    let jobs = client.get("/api/jobs").text();
+    let jobs: serde_json::Value = serde_json::from_str(&jobs).unwrap();
+    let id = jobs.as_array().unwrap().last().unwrap()["id"].clone();
+    client.post(&format!("/jobs/{id}/stop"), &[]);
+    until("it has gone", || !client.get("/").text().contains("a slow cat"));
+    generate(&place, client, "a cat");
+    assert_eq!(generators(&place), (4, true));
+}
+
+#[test]
+fn of_several_devices_the_one_that_keeps_a_model_is_given_the_next_image() {
+    let place = Place::new();
+    let studio = place.open_with_devices(3);
+    for _ in 0..6 {
+        generate(&place, &studio.client, "a cat");
+    }
+    assert_eq!(generators(&place), (1, true));
+    // While that one is at work, another does the next.
+    for prompt in ["a slow cat", "a dog"] {
+        studio.client.post("/generate", &[("source", "model:some-model"), ("prompt", prompt)]);
+    }
+    until("there is another", || generators(&place).0 == 2);
 }

@@ -6,7 +6,7 @@ use crate::client::Client;
 use crate::stand_in::{Place, photo};
 
 /// Everything that changes something, with a form that would do.
-const CHANGES: [(&str, &str); 14] = [
+const CHANGES: [(&str, &str); 15] = [
     ("/runs", "photos=set&category=dog&model=some-model"),
     ("/plans", "photos=set&category=dog&model=some-model"),
     ("/plans/1/start", ""),
@@ -20,6 +20,7 @@ const CHANGES: [(&str, &str); 14] = [
     ("/runs/dog/exports/lora", ""),
     ("/runs/dog/attention", "prompt=x"),
     ("/generate", "source=model:some-model&prompt=x"),
+    ("/delete", "target=photos:set"),
     ("/sdapi/v1/interrupt", ""),
 ];
 

@@ -41,10 +41,20 @@ train)
   touch "$out/curves.png"
   rm "$out/.lock"
   echo '{"event":"result","result":{"command":"train"}}' ;;
-generate)
-  echo "$(cat "$run/log.jsonl" 2>/dev/null | wc -l) steps, $(cat "$run/.lock" 2>/dev/null | wc -l) processes" >> "$root/generated"
-  sleep 0.1
-  echo '{"event":"result","result":{"command":"generate"}}' ;;
+generator)
+  echo $$ > "$root/generator"
+  while read -r line; do
+    echo "$line" >> "$root/calls"
+    run="$(echo "$line" | grep -o '"--run=[^"]*' | cut -d= -f2)"
+    echo "$(cat "$run/log.jsonl" 2>/dev/null | wc -l) steps, $(cat "$run/.lock" 2>/dev/null | wc -l) processes" >> "$root/generated"
+    case "$line" in
+    *crash*) echo "no more memory" >&2; kill -9 $$ ;;
+    *slow*) sleep 5 ;;
+    *wrong*) echo '{"event":"error","text":"error: a wrong prompt","exit_code":2}'; continue ;;
+    esac
+    sleep 0.1
+    echo '{"event":"result","result":{"command":"generate"}}'
+  done ;;
 *) echo "no such command" >&2; exit 1 ;;
 esac
 "#;
@@ -89,8 +99,13 @@ impl Place {
     }
 
     pub(crate) fn open(&self) -> Studio {
+        self.open_with_devices(1)
+    }
+
+    pub(crate) fn open_with_devices(&self, count: usize) -> Studio {
         let mut request = requests::Studio::new(self.path("runs"));
         request.port = 0;
+        request.devices = vec![request.devices[0]; count];
         request.models = vec![self.path("some-model")];
         let server = studio::Server::open(&request, &self.program(), &[]).unwrap();
         let client = Client::new(server.url());

@@ -66,3 +66,36 @@ fn what_is_only_looked_at_ends_no_run_and_photos_are_noted() {
     assert!(!out.join("samples.png").exists() && !out.join("validation/1-embedding-00002.png").exists());
     assert!(out.join("unet/diffusion_pytorch_model.safetensors").exists());
 }
+
+#[test]
+fn maps_of_the_subject_are_made_on_the_way_and_change_nothing() {
+    tch::set_num_threads(1);
+    let folder = tempfile::tempdir().unwrap();
+    let concept = folder.path().join("photos");
+    fs::create_dir(&concept).unwrap();
+    for photo in common::photos() {
+        photo.pixels.save(concept.join(&photo.path)).unwrap();
+    }
+    let learned = |name: &str, attention: &str| {
+        let out = folder.path().join(name);
+        let mut layers = ConfigLayers::new(&common::config()).unwrap();
+        layers.put("model", json!(fixtures().join("tiny-sd21"))).unwrap();
+        layers.put("concept", json!(concept)).unwrap();
+        for (key, value) in [("every", "2"), ("steps", "2"), ("attention", attention)] {
+            layers.set(&format!("validation.{key}"), value).unwrap();
+        }
+        let session = Session::open(layers, &out, Device::Cpu, Opening::New).unwrap();
+        assert_eq!(session.run(&|| false, &mut |_| {}).unwrap(), Outcome::Finished);
+        let files = ["learned_embeds.safetensors", "validation/1-embedding-00002.png", "samples.png"];
+        (runs::samples(&out).unwrap(), files.map(|file| fs::read(out.join(file)).unwrap()))
+    };
+    let ((without, expected), (with, found)) = (learned("without", "false"), learned("with", "true"));
+    assert!(expected == found, "the run and its images are the same");
+    assert!(without.iter().all(|sample| sample.attention.is_none()));
+    // At step 2 of 3 of each phase.
+    let maps: Vec<_> = with.iter().filter_map(|sample| sample.attention.as_ref()).collect();
+    assert_eq!(maps.len(), 3);
+    // The image, and it under the maps of [V] and of the class noun.
+    let (map, sample) = (image::open(maps[0]).unwrap(), image::open(&with[0].path).unwrap());
+    assert!(map.width() > 2 * sample.width() && map.height() == sample.height(), "{map:?}");
+}
