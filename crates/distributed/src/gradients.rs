@@ -67,6 +67,11 @@ impl Gradients {
         self.group.sum(values)
     }
 
+    /// Whether this is a process alone.
+    pub fn are_local(&self) -> bool {
+        self.several.is_none()
+    }
+
     /// How many buckets were begun with during the last backward pass, and how many there are.
     pub fn beside(&self) -> (usize, usize) {
         self.several.as_ref().map_or((0, 0), |(_, reducer)| reducer.beside())
