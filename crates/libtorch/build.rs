@@ -3,7 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 7] = [
     "shim/shim.cpp",
     "shim/checkpoint.cpp",
     "shim/packed.cpp",

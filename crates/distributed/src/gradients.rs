@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use anyhow::{Result, ensure};
 use libtorch::Reducer;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::Group;
 use crate::group::Several;
@@ -13,7 +13,7 @@ use crate::group::Several;
 const BUCKET_BYTES: usize = 25 << 20;
 
 /// Adds up the gradients of parameters over the processes of a group, in buckets, beside the backward pass: all but in the first step,
-/// which shows which parameters have gradients, and in which order these are complete. Does nothing for a process alone.
+/// which shows which parameters have gradients, and in which order these are complete. On GPUs by NCCL. Does nothing for a process alone.
 #[derive(Debug)]
 pub struct Gradients {
     several: Option<(Rc<Several>, Reducer)>,
@@ -37,7 +37,8 @@ impl Gradients {
     /// As [`Gradients::new`].
     pub fn with_buckets(group: &Group, parameters: &[&Tensor], bytes: usize) -> Result<Self> {
         let reducer = |several: &Rc<Several>| {
-            let reducer = several.with(|processes| Ok(Reducer::new(processes, parameters, bytes)?))?;
+            let device = parameters.first().map_or(Device::Cpu, |parameter| parameter.device());
+            let reducer = several.on(device, |processes| Ok(Reducer::new(processes, parameters, bytes)?))?;
             anyhow::Ok((Rc::clone(several), reducer))
         };
         let several = group.several().map(reducer).transpose()?;
@@ -79,10 +80,10 @@ impl Gradients {
 
     /// Rank 0's order of the parameters that have gradients, and behind them those that have some elsewhere.
     fn agree(&self, order: &[i64]) -> Result<Vec<i64>> {
-        let mut has = Tensor::zeros([self.parameters as i64], (Kind::Int64, tch::Device::Cpu));
+        let mut has = Tensor::zeros([self.parameters as i64], (Kind::Int64, Device::Cpu));
         let _ = has.index_fill_(0, &Tensor::from_slice(order), 1);
         self.group.sum(&has)?;
-        let first = Tensor::full([self.parameters as i64], -1, (Kind::Int64, tch::Device::Cpu));
+        let first = Tensor::full([self.parameters as i64], -1, (Kind::Int64, Device::Cpu));
         first.narrow(0, 0, order.len() as i64).copy_(&Tensor::from_slice(order));
         self.group.take_from_first(&first)?;
         let mut agreed: Vec<i64> = Vec::<i64>::try_from(&first)?.into_iter().filter(|index| *index >= 0).collect();

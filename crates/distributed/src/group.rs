@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use libtorch::{Pending, Processes, Store};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use crate::Environment;
 use crate::heartbeat::Heartbeat;
@@ -34,8 +34,11 @@ pub(crate) struct Several {
     rank: usize,
     size: usize,
     store: Store,
-    /// Forgotten where processes have not taken leave: the end of an operation that nobody answers is not waited for.
+    /// For what they tell each other, on the CPU. Forgotten where processes have not taken leave: the end of an operation that nobody
+    /// answers is not waited for.
     processes: RefCell<Option<Processes>>,
+    /// For gradients on GPUs, once there are any.
+    on_gpus: RefCell<Option<Processes>>,
     heartbeat: RefCell<Option<Heartbeat>>,
     /// How many texts were exchanged.
     exchanged: Cell<usize>,
@@ -78,6 +81,7 @@ impl Group {
             size,
             store,
             processes: RefCell::new(Some(processes)),
+            on_gpus: RefCell::default(),
             heartbeat: RefCell::new(Some(heartbeat)),
             exchanged: Cell::new(0),
         }))))
@@ -190,7 +194,7 @@ impl Group {
         };
         several.store.add("left", 1)?;
         all("left", several.size);
-        drop(several.processes.take());
+        drop((several.processes.take(), several.on_gpus.take()));
         match several.rank {
             0 => all("gone", several.size - 1),
             _ => drop(several.store.add("gone", 1)),
@@ -209,6 +213,19 @@ impl Several {
         let processes = self.processes.borrow();
         let processes = processes.as_ref().context("the processes have taken leave of each other")?;
         work(processes).map_err(|error| self.lost(&error))
+    }
+
+    /// The same with those that add up tensors on a device, which must be connected by all at once the first time.
+    pub(crate) fn on<T>(&self, device: Device, work: impl FnOnce(&Processes) -> Result<T>) -> Result<T> {
+        let Device::Cuda(index) = device else { return self.with(work) };
+        if self.on_gpus.borrow().is_none() {
+            let connect = || Processes::nccl(&self.store, self.rank, self.size, index, ALL_HERE);
+            let connected =
+                connect().with_context(|| format!("rank {} of {} on cuda:{index}", self.rank, self.size))?;
+            self.on_gpus.replace(Some(connected));
+        }
+        let processes = self.on_gpus.borrow();
+        work(processes.as_ref().context("the processes have taken leave of each other")?)
     }
 
     /// Waits until something that has begun has ended, or a process is lost.
@@ -255,7 +272,7 @@ impl Several {
 
 impl Drop for Several {
     fn drop(&mut self) {
-        std::mem::forget(self.processes.take());
+        std::mem::forget((self.processes.take(), self.on_gpus.take()));
         std::mem::forget(self.heartbeat.take());
     }
 }

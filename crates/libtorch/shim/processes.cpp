@@ -83,7 +83,11 @@ void shim_store_free(SharedStore* store) {
 }
 
 char* shim_store_set(const SharedStore* store, const char* key, const uint8_t* value, size_t length) {
-  return protect([&] { (*store)->set(key, std::vector<uint8_t>(value, value + length)); });
+  return protect([&] {
+    (*store)->set(key, std::vector<uint8_t>(value, value + length));
+    // c10d does not wait until the server has it; what is asked afterwards is answered afterwards.
+    (*store)->check({key});
+  });
 }
 
 // Null where there is no such key; else from `malloc`.

@@ -2,12 +2,15 @@
 
 use std::ffi::{CString, c_int};
 use std::ptr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tch::Tensor;
 
 use crate::Error;
 use crate::shim::{self, CGroup, CPending, CStore, check};
+
+/// The bytes of NCCL's `ncclUniqueId`.
+const NCCL_ID: usize = 128;
 
 /// Keys and values that processes share, over TCP (c10d's `TCPStore`). Threads take turns.
 #[derive(Debug)]
@@ -107,6 +110,37 @@ impl Processes {
         let mut group = ptr::null_mut();
         // Safety: the store outlives the call, which writes a group unless it fails.
         unsafe { check(shim::shim_gloo_new(store.0, rank, size, milliseconds(timeout), &mut group))? };
+        Ok(Self(group))
+    }
+
+    /// The same for f32 and i64 tensors on each one's CUDA device, by NCCL, which is opened now. Written against NCCL's C
+    /// interface, and not run yet.
+    ///
+    /// # Errors
+    /// When there is no NCCL, or two processes have one GPU.
+    pub fn nccl(store: &Store, rank: usize, size: usize, device: usize, timeout: Duration) -> Result<Self, Error> {
+        const KEY: &str = "nccl";
+        let mut id = [0u8; NCCL_ID];
+        if rank == 0 {
+            // Safety: there is room for all of its bytes.
+            unsafe { check(shim::shim_nccl_id(id.as_mut_ptr().cast()))? };
+            store.set(KEY, &id)?;
+        }
+        let until = Instant::now() + timeout;
+        let given = loop {
+            match store.get(KEY)? {
+                Some(given) => break given,
+                None if Instant::now() > until => return Err(Error::Torch("rank 0 has not opened NCCL".to_owned())),
+                None => std::thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        let short = |_| Error::Torch("rank 0 has another NCCL".to_owned());
+        let id: [u8; NCCL_ID] = given.try_into().map_err(short)?;
+        let [rank, size] = [rank, size].map(|n| c_int::try_from(n).unwrap_or(c_int::MAX));
+        let device = i8::try_from(device).unwrap_or(i8::MAX);
+        let mut group = ptr::null_mut();
+        // Safety: all outlive the call, which reads as many bytes and writes a group unless it fails.
+        unsafe { check(shim::shim_nccl_new(id.as_ptr().cast(), rank, size, device, &mut group))? };
         Ok(Self(group))
     }
 

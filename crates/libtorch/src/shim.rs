@@ -157,6 +157,14 @@ unsafe extern "C" {
         milliseconds: i64,
         group: *mut *mut CGroup,
     ) -> *mut c_char;
+    pub(crate) fn shim_nccl_id(id: *mut c_char) -> *mut c_char;
+    pub(crate) fn shim_nccl_new(
+        id: *const c_char,
+        rank: c_int,
+        size: c_int,
+        device: i8,
+        group: *mut *mut CGroup,
+    ) -> *mut c_char;
     pub(crate) fn shim_group_free(group: *mut CGroup);
     pub(crate) fn shim_group_sum(
         group: *const CGroup,

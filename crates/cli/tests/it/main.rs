@@ -21,6 +21,7 @@ mod moved;
 mod notes;
 mod prior;
 mod probe;
+mod processes;
 mod profile;
 mod report;
 mod sdxl;
