@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 const SOURCES: [&str; 7] = [
     "shim/shim.cpp",
     "shim/checkpoint.cpp",
+    "shim/nccl.cpp",
     "shim/packed.cpp",
     "shim/processes.cpp",
     "shim/random.cpp",

@@ -168,11 +168,16 @@ impl Group {
         (0..several.size).map(of).collect()
     }
 
-    /// Tells the others why this process ends before its time, as far as they can be told.
-    pub fn tell_failure(&self, reason: &str) {
-        if let Some(several) = &self.0 {
-            let _ = several.store.set(&failure(several.rank), reason.as_bytes());
-        }
+    /// Does something as one of the processes: why it fails is told to the others, who otherwise know only that this one is gone.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub fn telling<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        work().inspect_err(|error| {
+            if let Some(several) = self.0.as_ref().filter(|_| !error.is::<Lost>()) {
+                let _ = several.store.set(&failure(several.rank), format!("{error:#}").as_bytes());
+            }
+        })
     }
 
     /// Ends the group where all processes have come to its end: afterwards each may end when it likes.

@@ -75,8 +75,7 @@ fn play(role: &str) -> Result<()> {
             Command::new("kill").args(["-STOP", &std::process::id().to_string()]).status()?;
         }
         "fail" if group.rank() == 1 => {
-            group.tell_failure("the disk is full");
-            return Ok(());
+            return group.telling(|| anyhow::bail!("the disk is full"));
         }
         _ => {
             group.any([false])?;
@@ -183,9 +182,9 @@ fn a_process_that_dies_ends_the_others_with_a_sentence() {
 }
 
 fn what_a_process_says_at_its_end_is_passed_on() {
-    // Rank 1 leaves while the others ask it something.
+    // Rank 1 ends while the others ask it something.
     let mut ends = ends(start("fail", 3, &[0, 1, 2]));
-    assert_eq!(ends.remove(1).0, Some(0));
+    assert_eq!(ends.remove(1), (Some(2), "the disk is full".to_owned()));
     for (code, said) in ends {
         assert!(said.contains("rank 1 has ended: the disk is full"), "{said}");
         assert_eq!(code, Some(2));

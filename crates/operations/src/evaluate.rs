@@ -60,10 +60,14 @@ pub(crate) fn run(request: &Evaluate, context: &Context<'_>) -> Result<Option<Ev
         ..request.clone()
     };
     let processes = context.connect()?;
+    processes.telling(|| run_among(request, &processes, context))
+}
+
+fn run_among(request: &Evaluate, processes: &Group, context: &Context<'_>) -> Result<Option<Evaluated>> {
     let mut evaluation = Evaluation::prepare(request, context)?;
     // Rank 0 alone scores.
     let extractor = processes.leads().then(|| evaluation.extractor(context)).transpose()?;
-    evaluation.generate_among(&processes, context)?;
+    evaluation.generate_among(processes, context)?;
     processes.leave()?;
     let Some(extractor) = extractor else { return Ok(None) };
     let (scores, record) = evaluation.score(&extractor, context)?;

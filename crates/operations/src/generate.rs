@@ -37,6 +37,10 @@ pub struct Generated {
 /// None in a process that has generated for rank 0, which writes.
 pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Option<Generated>> {
     let processes = context.connect()?;
+    processes.telling(|| run_among(request, &processes, context))
+}
+
+fn run_among(request: &Generate, processes: &Group, context: &Context<'_>) -> Result<Option<Generated>> {
     let request = &Generate {
         model: models::located(request.model.as_deref())?,
         compute: Compute { device: context.device(request.compute.device), ..request.compute },
@@ -119,7 +123,7 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Option<Ge
             [] => Vec::new(),
             own => pipeline.generate_with_previews(own, &settings, previews, &mut on_step)?,
         };
-        let made = gathered(&processes, chunk.len(), made, [height, width])?;
+        let made = gathered(processes, chunk.len(), made, [height, width])?;
         let Some(folder) = &mut folder else { continue };
         let _span = tracing::trace_span!("generate/save").entered();
         for (image, pixels) in chunk.iter().zip(made) {
@@ -143,12 +147,13 @@ pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Option<Ge
 }
 
 /// All images of a batch of so many, of which each process has `made` its share.
-fn gathered(processes: &Group, all: usize, made: Vec<RgbImage>, [height, width]: [usize; 2]) -> Result<Vec<RgbImage>> {
+fn gathered(processes: &Group, all: usize, made: Vec<RgbImage>, size: [i64; 2]) -> Result<Vec<RgbImage>> {
     if processes.size() == 1 {
         return Ok(made);
     }
+    let [height, width] = [u32::try_from(size[0])?, u32::try_from(size[1])?];
     let own = processes.share(all);
-    let bytes = height * width * 3;
+    let bytes = height as usize * width as usize * 3;
     let mut pixels = vec![0u8; all * bytes];
     for (image, place) in made.iter().zip(pixels[own.start * bytes..].chunks_exact_mut(bytes)) {
         place.copy_from_slice(image.as_raw());
@@ -157,8 +162,7 @@ fn gathered(processes: &Group, all: usize, made: Vec<RgbImage>, [height, width]:
     let sum = Tensor::from_slice(&pixels);
     processes.sum(&sum)?;
     let image = |pixels: &[u8]| {
-        let [width, height] = [width, height].map(u32::try_from);
-        RgbImage::from_raw(width?, height?, pixels.to_vec()).context("an image has other sizes than were asked for")
+        RgbImage::from_raw(width, height, pixels.to_vec()).context("an image has other sizes than were asked for")
     };
     Vec::<u8>::try_from(&sum)?.chunks_exact(bytes).map(image).collect()
 }

@@ -50,7 +50,7 @@ mod table;
 mod train;
 mod weights;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use memory::guarded;
 use requests::Command;
 use serde::Serialize;

@@ -11,7 +11,7 @@ use tch::Device;
 use crate::event::Outcome;
 use crate::memory;
 use crate::prior::PriorImages;
-use crate::session::{Checked, Opening, telling};
+use crate::session::{Checked, Opening};
 use crate::{Checkpoint, PhotoBatches, Share, Trainer};
 
 /// A process of several but rank 0, whose run it takes part in: the same model, its own samples of each batch, and all gradients.
@@ -47,7 +47,7 @@ impl Follower {
             let Checked { trainer, photos, prior, learned, .. } = checked;
             Ok(Self { trainer, photos, prior, checkpoint, learned })
         };
-        telling(processes, prepare)
+        processes.telling(prepare)
     }
 
     /// Takes part in the run to its last step, or until any process is asked to stop.
@@ -56,7 +56,7 @@ impl Follower {
     /// As [`Session::run`](crate::Session::run).
     pub fn run(self, stop: &dyn Fn() -> bool) -> Result<Outcome> {
         let processes = self.trainer.processes.clone();
-        telling(&processes, || {
+        processes.telling(|| {
             let outcome = self.learn(stop).map_err(memory::explain)?;
             processes.leave()?;
             Ok(outcome)

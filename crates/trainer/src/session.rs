@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use distributed::{Group as Processes, Lost};
+use distributed::Group as Processes;
 use options::Dtype;
 use photos::{Photo, PhotoFolder};
 use runs::{ConfigLayers, Group, Masks, ModelFingerprint, RunFolder, RunRecord, SavedRun, TrainConfig, layout};
@@ -197,15 +197,6 @@ fn check_same_everywhere(record: &RunRecord, processes: &Processes) -> Result<()
     Ok(())
 }
 
-/// What a process of several does as part of them: why it fails is told to the others, who otherwise know only that it is gone.
-pub(crate) fn telling<T>(processes: &Processes, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    work().inspect_err(|error| {
-        if !error.is::<Lost>() {
-            processes.tell_failure(&format!("{error:#}"));
-        }
-    })
-}
-
 impl Session {
     /// Prepares a run: everything that can be wrong is found out here, before anything slow.
     ///
@@ -228,7 +219,7 @@ impl Session {
         processes: &Processes,
     ) -> Result<Self> {
         let prepare = || Self::prepare(layers, out, device, opening, processes).map_err(memory::explain);
-        telling(processes, prepare)
+        processes.telling(prepare)
     }
 
     fn prepare(
@@ -290,7 +281,7 @@ impl Session {
     /// A loss that is not a number, lack of memory or disk; the last checkpoint stays good.
     pub fn run(self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -> Result<Outcome> {
         let processes = self.trainer.processes.clone();
-        telling(&processes, || self.phases(stop, watch).map_err(memory::explain))
+        processes.telling(|| self.phases(stop, watch).map_err(memory::explain))
     }
 
     fn phases(mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -> Result<Outcome> {

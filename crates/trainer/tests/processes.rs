@@ -25,7 +25,9 @@ const STEPS: usize = 20;
 /// Neither two nor three divide it.
 const BATCH: usize = 5;
 
-/// Losses and gradients of the first step, relative to their norms: rounding of f32 (6e-8) in sums of other orders.
+/// Losses and gradients of the first step, relative to their norms: rounding of f32 (6e-8) in sums of other orders. Gradients in which
+/// roundings grow, such as those that have come through the text encoder, may be off by as much as they are for one process that
+/// starts a rounding away.
 const FIRST: f64 = 1e-6;
 
 /// How much farther from each other than two runs of one process, one of which starts a rounding away, may runs be whose steps
@@ -182,19 +184,24 @@ fn several_processes_learn_what_one_learns() {
     }
     learn_all(folders[0].path(), &Group::alone(), false);
     learn_all(folders[1].path(), &Group::alone(), true);
+    let mut wrong = Vec::new();
     for (name, _, _) in cases() {
         let [one, rounded, two, three] = [0, 1, 2, 3].map(|i: usize| {
             let file = folders[i].path().join(format!("{name}.safetensors"));
             BTreeMap::from_iter(Archive::open(&file).unwrap().tensors().unwrap())
         });
-        let drift = distance(&rounded, &one, "change.");
+        let [drift, first_drift] = ["change.", "gradient."].map(|kind| distance(&rounded, &one, kind));
         for (size, several) in [(2, two), (3, three)] {
             let [first, gradients, change] =
                 ["first", "gradient.", "change."].map(|kind| distance(&several, &one, kind));
             println!(
-                "{name}, {size} processes: losses {first:.1e}, gradients {gradients:.1e}, change {change:.1e} of {drift:.1e}"
+                "{name}, {size} processes: losses {first:.1e}, gradients {gradients:.1e} of {first_drift:.1e}, change {change:.1e} of \
+                 {drift:.1e}"
             );
-            assert!(first < FIRST && gradients < FIRST && change < FARTHER * drift, "{name}, {size} processes");
+            if !(first < FIRST && gradients < FIRST.max(first_drift) && change < FARTHER * drift) {
+                wrong.push(format!("{name}, {size} processes"));
+            }
         }
     }
+    assert!(wrong.is_empty(), "{wrong:?}");
 }
