@@ -3,6 +3,16 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+const SOURCES: [&str; 7] = [
+    "shim/shim.cpp",
+    "shim/checkpoint.cpp",
+    "shim/nccl.cpp",
+    "shim/packed.cpp",
+    "shim/processes.cpp",
+    "shim/random.cpp",
+    "shim/reducer.cpp",
+];
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=shim");
@@ -18,10 +28,14 @@ fn main() {
         .cpp(true)
         .std("c++17")
         .include(root.join("include"))
+        // Gloo's headers, which LibTorch needs and comes without: shim/gloo/gloo/README.md.
+        .flag("-idirafter")
+        .flag("shim/gloo")
+        .include(root.join("include/torch/csrc/api/include"))
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
         .warnings(false)
         // LibTorch's headers are most of it; our own lines only forward.
         .opt_level(1)
-        .files(["shim/shim.cpp", "shim/checkpoint.cpp", "shim/packed.cpp", "shim/random.cpp"])
+        .files(SOURCES)
         .compile("shim");
 }

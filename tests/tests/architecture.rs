@@ -10,7 +10,7 @@ use std::process::Command;
 const LAYERS: [&[&str]; 16] = [
     &["options", "terminal", "limits", "atomic", "fingerprint", "profile", "cuda_standin"],
     &["json", "libtorch"],
-    &["hub", "lease", "weights", "scheduler", "tokenizer", "images", "scenes", "prompts", "statistics"],
+    &["hub", "lease", "distributed", "weights", "scheduler", "tokenizer", "images", "scenes", "prompts", "statistics"],
     &["model_files", "photos", "requests"],
     &["golden", "layers", "optimizer", "runs", "export", "subjects"],
     &["tables"],

@@ -13,6 +13,7 @@ use std::panic::{self, AssertUnwindSafe};
 
 use anyhow::{Context as _, Result};
 use clap::{CommandFactory, FromArgMatches};
+use distributed::Environment;
 use operations::{Context, Outcome, Stop};
 use requests::{Cli, Command};
 use show::Show;
@@ -80,8 +81,15 @@ fn execute(command: &Command, show: &Show, stop: Stop) -> Result<()> {
     if matches!(command, Command::Generator) {
         return generator::answer_all(show, &stop);
     }
-    let events = |event| show.event(event);
-    let outcome: Outcome = operations::execute(command, &Context::new(&events, stop))?;
+    let environment = Environment::read(&|name| std::env::var(name).ok())?;
+    // Of several processes, rank 0 speaks for all as long as all is well.
+    let speaks = environment.as_ref().is_none_or(|environment| environment.rank == 0);
+    let events = |event| {
+        if speaks {
+            show.event(event);
+        }
+    };
+    let outcome: Outcome = operations::execute(command, &Context::new(&events, stop).among(environment))?;
     show.outcome(&outcome)
 }
 

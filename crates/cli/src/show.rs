@@ -78,6 +78,9 @@ impl Show {
     /// A command has ended well.
     pub(crate) fn outcome(&self, outcome: &Outcome) -> Result<()> {
         self.progress.take();
+        if matches!(outcome, Outcome::Shared) {
+            return Ok(());
+        }
         if self.global.json {
             json_line(&json!({ "event": "result", "result": outcome }));
             return Ok(());
@@ -168,7 +171,7 @@ impl Show {
             Outcome::Bench(Benched::Measured(measurement)) => {
                 terminal::output!("{}", serde_json::to_string(measurement)?);
             }
-            Outcome::Bench(Benched::Made(_)) => {}
+            Outcome::Bench(Benched::Made(_)) | Outcome::Shared => {}
         }
         Ok(())
     }

@@ -20,16 +20,21 @@ fn main() -> ExitCode {
     let required = env::var_os("REQUIRE_SLURM").is_some_and(|value| !value.is_empty());
     let found = ["slurmctld", "slurmd", "munged", "sbatch"].into_iter().all(|name| program(name).is_some());
     let is_root = Path::new("/proc/self").metadata().is_ok_and(|this| std::os::unix::fs::MetadataExt::uid(&this) == 0);
-    let test = move || match (found && is_root, required) {
-        (true, _) => {
-            a_stopped_task_goes_on_and_a_cancelled_one_does_not();
-            Ok(Completion::Completed)
-        }
-        (false, true) => Err(format!("REQUIRE_SLURM is set, but {NO_SLURM}").into()),
-        (false, false) => Ok(Completion::ignored_with(NO_SLURM)),
-    };
-    let trial = Trial::ignorable_test("a_stopped_task_goes_on_and_a_cancelled_one_does_not", test);
-    libtest_mimic::run(&Arguments::from_args(), vec![trial]).exit_code()
+    let tests: [(&str, fn()); 2] = [
+        ("a_stopped_task_goes_on_and_a_cancelled_one_does_not", a_stopped_task_goes_on_and_a_cancelled_one_does_not),
+        ("the_tasks_of_a_job_learn_one_subject", the_tasks_of_a_job_learn_one_subject),
+    ];
+    let trials = tests.map(|(name, test)| {
+        Trial::ignorable_test(name, move || match (found && is_root, required) {
+            (true, _) => {
+                test();
+                Ok(Completion::Completed)
+            }
+            (false, true) => Err(format!("REQUIRE_SLURM is set, but {NO_SLURM}").into()),
+            (false, false) => Ok(Completion::ignored_with(NO_SLURM)),
+        })
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.into()).exit_code()
 }
 
 /// A program on the PATH, or where daemons are.
@@ -247,4 +252,52 @@ fn a_stopped_task_goes_on_and_a_cancelled_one_does_not() {
     assert!(steps_in(&log) < 60);
     let said = fs::read_to_string(folder.join(format!("attndreambooth-{job}_3.log"))).unwrap();
     assert!(said.contains("the same command continues it"), "{said}");
+}
+
+/// Two processes, which are stopped, queued again and end.
+fn the_tasks_of_a_job_learn_one_subject() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    plan(folder);
+    let cluster = Cluster::start(folder);
+    let batch = fixtures().parent().unwrap().join("deploy/slurm/parallel.sbatch");
+    let model = fixtures().join("tiny-sd21").display().to_string();
+    // The machine has no GPU and little memory; all else is as the file has it.
+    let here = ["--parsable", "--ntasks-per-node=2", "--gpus-per-task=0", "--mem-per-cpu=0", "--cpus-per-task=1"];
+    let train = "train --method textual-inversion --steps 60 --batch-size 3 --resolution 64 --results none --validate-every 0 \
+                 --concept photos --category cat --out run --device cpu --model";
+    let train: Vec<&str> = train.split_whitespace().collect();
+    let job = cluster
+        .command("sbatch", &[&here[..], &[batch.to_str().unwrap()], &train, &[&model]].concat())
+        .env("ATTNDREAMBOOTH", env!("CARGO_BIN_EXE_attndreambooth"))
+        .env("OMP_NUM_THREADS", "1")
+        .env("XDG_CACHE_HOME", folder.join("cache"))
+        .output()
+        .unwrap();
+    assert!(job.status.success(), "{job:?}");
+    let job = String::from_utf8(job.stdout).unwrap().trim().to_owned();
+    let said = || fs::read_to_string(folder.join(format!("attndreambooth-{job}.log"))).unwrap_or_default();
+    let log = folder.join("run/log.jsonl");
+    let steps = || fs::read_to_string(&log).map_or(0, |text| text.lines().count());
+    let happens = |what: &str, happens: &dyn Fn() -> bool| {
+        cluster.wait(what, || {
+            assert!(!said().contains("error:"), "{}", said());
+            happens()
+        });
+    };
+    happens("the first steps", &|| steps() > 4);
+    assert_eq!(cluster.output("scancel", &["--signal=TERM", "--full", &job]), "");
+    let state = || cluster.output("squeue", &["-h", "--jobs", &job, "--format", "%T %r"]);
+    happens("the job in the queue again", &|| state().contains("PENDING BeginTime"));
+    assert!((5..60).contains(&steps()), "{} steps", steps());
+    cluster.output("scontrol", &["update", &format!("jobid={job}"), "StartTime=now"]);
+    happens("an empty queue", &|| cluster.output("squeue", &["-h"]).is_empty());
+    assert!(folder.join("run/learned_embeds.safetensors").exists(), "{}", said());
+    assert_eq!(said().matches("each batch is shared by 2 processes").count(), 2, "{}", said());
+    let text = fs::read_to_string(&log).unwrap();
+    let numbers: Vec<u64> = text
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].as_u64().unwrap())
+        .collect();
+    assert_eq!(numbers, (1..=60).collect::<Vec<u64>>());
 }

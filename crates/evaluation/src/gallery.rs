@@ -6,6 +6,7 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use distributed::Group;
 use prompts::PlannedImage;
 use runs::{GalleryConfig, layout};
 use sampling::{Pipeline, Request, Settings, Step};
@@ -105,6 +106,20 @@ impl Gallery {
         batch_size: usize,
         on_step: &mut dyn FnMut(GalleryProgress),
     ) -> Result<()> {
+        self.generate_among(&Group::alone(), pipeline, batch_size, on_step)
+    }
+
+    /// The same by several processes, which share the images. They have looked at the folder before any of them has written there.
+    ///
+    /// # Errors
+    /// As [`Gallery::generate`], or when another process is lost.
+    pub fn generate_among(
+        &mut self,
+        processes: &Group,
+        pipeline: &Pipeline,
+        batch_size: usize,
+        on_step: &mut dyn FnMut(GalleryProgress),
+    ) -> Result<()> {
         let settings = Settings { scheduler: Some(self.config.scheduler), ..self.config.settings.clone() };
         let missing = self.missing_images();
         let Some(first) = missing.first() else { return Ok(()) };
@@ -114,12 +129,19 @@ impl Gallery {
         }
         fs::create_dir_all(&self.folder)
             .with_context(|| format!("cannot make the folder {}", self.folder.display()))?;
-        let lock = runs::Lock::take(&self.folder)?;
-        self.note = lock.note().map(str::to_owned);
+        // Rank 0 holds the folder for all.
+        let lock = processes.leads().then(|| runs::Lock::take(&self.folder)).transpose()?;
+        self.note = lock.as_ref().and_then(|lock| lock.note()).map(str::to_owned);
         // Another process may have generated some since this one looked.
         self.look()?;
-        let missing = self.missing_images();
-        self.config.write(&self.folder)?;
+        if processes.leads() {
+            self.config.write(&self.folder)?;
+        }
+        processes.wait()?;
+        // By their numbers, in all processes the same.
+        let is_own = |index: &&usize| **index % processes.size() == processes.rank();
+        let missing: Vec<&PlannedImage> =
+            self.missing.iter().filter(is_own).map(|&index| &self.images[index]).collect();
         let batches = missing.chunks(batch_size.max(1));
         let count = batches.len();
         for (batch, images) in batches.enumerate() {
@@ -130,6 +152,7 @@ impl Gallery {
                 images::save_generated(&self.path(image), &pixels, &[(PARAMETERS, &self.parameters(image))])?;
             }
         }
+        processes.wait()?;
         self.missing.clear();
         Ok(())
     }

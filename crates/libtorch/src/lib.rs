@@ -9,6 +9,7 @@
 //! - [`fused_adamw`], [`grad_norm`], [`scale_all`], [`clear_grads`]: all parameters of a model in one call.
 //! - [`set_tf32`], [`set_deterministic`], [`peak_memory`], [`keep_freed_memory`]: LibTorch's switches and gauges.
 //! - [`Weight`], [`Frozen`]: layers' weights, kept in the layout that a CPU computes with.
+//! - [`Store`], [`Processes`], [`Reducer`]: what several processes share, and gradients added up over them (c10d).
 //! - [`checkpoint`]: computing activations again in the backward pass instead of keeping them.
 //!
 //! What `tch` lacks goes through a small C++ shim (`shim/`), which uses `libtorch_cpu` and `libc10` alone.
@@ -39,7 +40,9 @@ mod foreach;
 mod mapped;
 mod memory;
 mod packed;
+mod processes;
 pub mod random;
+mod reducer;
 mod shim;
 mod switches;
 mod transfer;
@@ -57,6 +60,8 @@ pub use memory::{
 };
 pub use options::{DeviceChoice, Dtype};
 pub use packed::{Frozen, Weight};
+pub use processes::{Pending, Processes, Store};
+pub use reducer::Reducer;
 pub use switches::{set_deterministic, set_tf32};
 pub use transfer::{Download, upload};
 

@@ -1,6 +1,6 @@
 //! The C functions of `shim/`.
 
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 
 use tch::{TchError, Tensor};
@@ -27,6 +27,30 @@ pub(crate) struct CGenerator {
 /// C++'s `c10::Event`.
 #[repr(C)]
 pub(crate) struct CudaEvent {
+    _private: [u8; 0],
+}
+
+/// C++'s `c10::intrusive_ptr<c10d::Store>`.
+#[repr(C)]
+pub(crate) struct CStore {
+    _private: [u8; 0],
+}
+
+/// C++'s `std::shared_ptr<Group>`, of shim/group.h.
+#[repr(C)]
+pub(crate) struct CGroup {
+    _private: [u8; 0],
+}
+
+/// C++'s `std::shared_ptr<Pending>`, likewise.
+#[repr(C)]
+pub(crate) struct CPending {
+    _private: [u8; 0],
+}
+
+/// C++'s `std::shared_ptr<Reducer>`, of shim/reducer.cpp.
+#[repr(C)]
+pub(crate) struct CReducer {
     _private: [u8; 0],
 }
 
@@ -105,6 +129,70 @@ unsafe extern "C" {
     pub(crate) fn shim_event_record(device: i8, event: *mut *mut CudaEvent) -> *mut c_char;
     pub(crate) fn shim_event_wait(event: *const CudaEvent) -> *mut c_char;
     pub(crate) fn shim_event_free(event: *mut CudaEvent);
+    pub(crate) fn shim_store_new(
+        host: *const c_char,
+        port: u16,
+        serves: bool,
+        milliseconds: i64,
+        store: *mut *mut CStore,
+    ) -> *mut c_char;
+    pub(crate) fn shim_store_free(store: *mut CStore);
+    pub(crate) fn shim_store_set(
+        store: *const CStore,
+        key: *const c_char,
+        value: *const u8,
+        length: usize,
+    ) -> *mut c_char;
+    pub(crate) fn shim_store_get(
+        store: *const CStore,
+        key: *const c_char,
+        value: *mut *mut u8,
+        length: *mut usize,
+    ) -> *mut c_char;
+    pub(crate) fn shim_store_add(store: *const CStore, key: *const c_char, by: i64, sum: *mut i64) -> *mut c_char;
+    pub(crate) fn shim_gloo_new(
+        store: *const CStore,
+        rank: c_int,
+        size: c_int,
+        milliseconds: i64,
+        group: *mut *mut CGroup,
+    ) -> *mut c_char;
+    pub(crate) fn shim_nccl_id(id: *mut c_char) -> *mut c_char;
+    pub(crate) fn shim_nccl_new(
+        id: *const c_char,
+        rank: c_int,
+        size: c_int,
+        device: i8,
+        group: *mut *mut CGroup,
+    ) -> *mut c_char;
+    pub(crate) fn shim_group_free(group: *mut CGroup);
+    pub(crate) fn shim_group_sum(
+        group: *const CGroup,
+        tensor: *const C_tensor,
+        pending: *mut *mut CPending,
+    ) -> *mut c_char;
+    pub(crate) fn shim_group_broadcast(
+        group: *const CGroup,
+        tensor: *const C_tensor,
+        from: c_int,
+        pending: *mut *mut CPending,
+    ) -> *mut c_char;
+    pub(crate) fn shim_pending_wait(pending: *const CPending, milliseconds: i64, ended: *mut bool) -> *mut c_char;
+    pub(crate) fn shim_pending_free(pending: *mut CPending);
+    pub(crate) fn shim_reducer_new(
+        group: *const CGroup,
+        parameters: *const *const C_tensor,
+        count: usize,
+        bucket_length: i64,
+        reducer: *mut *mut CReducer,
+    ) -> *mut c_char;
+    pub(crate) fn shim_reducer_free(reducer: *mut CReducer);
+    pub(crate) fn shim_reducer_begin(reducer: *const CReducer) -> *mut c_char;
+    pub(crate) fn shim_reducer_order(reducer: *const CReducer, order: *mut i64, count: *mut usize) -> *mut c_char;
+    pub(crate) fn shim_reducer_arrange(reducer: *const CReducer, order: *const i64, count: usize) -> *mut c_char;
+    pub(crate) fn shim_reducer_launch_rest(reducer: *const CReducer) -> *mut c_char;
+    pub(crate) fn shim_reducer_wait(reducer: *const CReducer, milliseconds: i64, ended: *mut bool) -> *mut c_char;
+    pub(crate) fn shim_reducer_beside(reducer: *const CReducer, beside: *mut usize, all: *mut usize);
     pub(crate) fn shim_checkpoint(
         inputs: *const *const C_tensor,
         input_count: usize,

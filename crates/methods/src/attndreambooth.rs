@@ -46,12 +46,12 @@ impl Method for AttnDreamBooth {
         let mut terms = step.diffusion(&prediction)?;
         let _span = tracing::trace_span!("train/loss").entered();
         let options = step.config.regularizer;
-        let sum = options.batch == regularizer::Batch::Sum && !options.divide_by_accumulation;
-        terms.push(LossTerm {
-            name: "attention",
-            value: regularizer.finish()?.loss,
-            reduction: if sum { Reduction::Sum } else { Reduction::Mean },
-        });
+        let [of_samples, of_batches] = match (options.batch, options.divide_by_accumulation) {
+            (regularizer::Batch::Mean, _) => [Reduction::Mean; 2],
+            (regularizer::Batch::Sum, true) => [Reduction::Sum, Reduction::Mean],
+            (regularizer::Batch::Sum, false) => [Reduction::Sum; 2],
+        };
+        terms.push(LossTerm { name: "attention", value: regularizer.finish()?.loss, of_samples, of_batches });
         Ok(terms)
     }
 }

@@ -2,12 +2,12 @@
 
 use tch::Tensor;
 
-/// How the terms of a step's batches become one where gradients are accumulated.
+/// How several terms become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reduction {
-    /// The term is a mean over samples: the step's is the mean over its batches.
+    /// By their mean.
     Mean,
-    /// The term is a sum over samples: the step's is the sum over its batches.
+    /// By their sum.
     Sum,
 }
 
@@ -18,16 +18,18 @@ pub struct LossTerm {
     pub name: &'static str,
     /// With its weight: of shape [], f32, on the autograd graph.
     pub value: Tensor,
-    /// How it adds up over the batches of a step.
-    pub reduction: Reduction,
+    /// How those of a batch's samples have become it: by this it is put together where several processes share a batch.
+    pub of_samples: Reduction,
+    /// How those of the batches of a step become one where gradients are accumulated.
+    pub of_batches: Reduction,
 }
 
 impl LossTerm {
     /// The name of the diffusion loss of the subject's samples.
     pub const DIFFUSION: &str = "diffusion";
 
-    /// A term that is a mean over samples.
+    /// A term that is a mean over samples, however many batches have them.
     pub fn mean(name: &'static str, value: Tensor) -> Self {
-        Self { name, value, reduction: Reduction::Mean }
+        Self { name, value, of_samples: Reduction::Mean, of_batches: Reduction::Mean }
     }
 }

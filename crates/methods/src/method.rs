@@ -68,7 +68,7 @@ pub trait Method: Debug + Sync {
     }
 
     /// What is drawn at random for a batch of so many of the subject's samples, for a U-Net of so many cross-attention layers; all
-    /// of it derives from the seed, which no other batch has. Mostly nothing.
+    /// of it derives from the seed, which no other batch has. The samples are its last dimension. Mostly nothing.
     fn draw(&self, _seed: u64, _layers: usize, _samples: usize) -> Option<Tensor> {
         None
     }

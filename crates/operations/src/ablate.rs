@@ -120,7 +120,8 @@ fn one(request: &Ablate, subject: &AblatedSubject, variant: Variant, seed: u64, 
         compute: Compute { device: request.device, ..Compute::default() },
         ..Evaluate::new(&run)
     };
-    let evaluated = evaluate::run(&evaluation, context);
+    let evaluated =
+        evaluate::run(&evaluation, context).and_then(|evaluated| evaluated.context("rank 0 has the scores"));
     let record = evaluated.with_context(|| format!("evaluation of {}", terminal::path(&run)))?.record;
     Ok(Run { variant, subject: subject.name.clone(), seed, record, images })
 }

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
+use distributed::{Environment, Group};
+use options::DeviceChoice;
 use requests::Seed;
 use runs::{Evaluation, Measurement};
 use serde::Serialize;
@@ -91,12 +93,42 @@ pub struct Context<'a> {
     events: &'a dyn Fn(Event),
     stop: Stop,
     noted: RefCell<BTreeSet<String>>,
+    environment: Option<Environment>,
 }
 
 impl<'a> Context<'a> {
     /// `events` is called in the thread of the operation.
     pub fn new(events: &'a dyn Fn(Event), stop: Stop) -> Self {
-        Self { events, stop, noted: RefCell::default() }
+        Self { events, stop, noted: RefCell::default(), environment: None }
+    }
+
+    /// The same for one of several processes, which do an operation together.
+    #[must_use]
+    pub fn among(self, environment: Option<Environment>) -> Self {
+        Self { environment, ..self }
+    }
+
+    /// This process's place among several.
+    pub(crate) fn environment(&self) -> Option<&Environment> {
+        self.environment.as_ref()
+    }
+
+    /// All processes that do this operation, once they are there.
+    ///
+    /// # Errors
+    /// As [`Group::connect`].
+    pub(crate) fn connect(&self) -> Result<Group> {
+        self.environment.as_ref().map_or(Ok(Group::alone()), Group::connect)
+    }
+
+    /// Of several processes on a machine with GPUs each takes its own, unless it is told which.
+    pub(crate) fn device(&self, choice: DeviceChoice) -> DeviceChoice {
+        match (&self.environment, choice) {
+            (Some(environment), DeviceChoice::Auto) if libtorch::cuda_unavailable().is_none() => {
+                DeviceChoice::Cuda(environment.local_rank)
+            }
+            _ => choice,
+        }
     }
 
     /// What tells that the operation is to stop.

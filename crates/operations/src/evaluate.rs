@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use attributes::Reader;
+use distributed::Group;
 use evaluation::{
     DinoFeatures, FeatureExtractor, Gallery, GeneratedImage, Masks, Reference, clip_name, evaluate_images, find_clip,
 };
@@ -51,13 +52,26 @@ pub(crate) struct Evaluation<'a> {
     candidates: Vec<Candidate>,
 }
 
-pub(crate) fn run(request: &Evaluate, context: &Context<'_>) -> Result<Evaluated> {
+/// None in a process that has generated its share for rank 0, which scores.
+pub(crate) fn run(request: &Evaluate, context: &Context<'_>) -> Result<Option<Evaluated>> {
     context.seed(request.seed);
+    let request = &Evaluate {
+        compute: requests::Compute { device: context.device(request.compute.device), ..request.compute },
+        ..request.clone()
+    };
+    let processes = context.connect()?;
+    processes.telling(|| run_among(request, &processes, context))
+}
+
+fn run_among(request: &Evaluate, processes: &Group, context: &Context<'_>) -> Result<Option<Evaluated>> {
     let mut evaluation = Evaluation::prepare(request, context)?;
-    let extractor = evaluation.extractor(context)?;
-    evaluation.generate(context)?;
+    // Rank 0 alone scores.
+    let extractor = processes.leads().then(|| evaluation.extractor(context)).transpose()?;
+    evaluation.generate_among(processes, context)?;
+    processes.leave()?;
+    let Some(extractor) = extractor else { return Ok(None) };
     let (scores, record) = evaluation.score(&extractor, context)?;
-    Ok(Evaluated { scores, record })
+    Ok(Some(Evaluated { scores, record }))
 }
 
 impl<'a> Evaluation<'a> {
@@ -115,6 +129,12 @@ impl<'a> Evaluation<'a> {
 
     /// Generates what is missing.
     pub(crate) fn generate(&mut self, context: &Context<'_>) -> Result<()> {
+        self.generate_among(&Group::alone(), context)
+    }
+
+    fn generate_among(&mut self, processes: &Group, context: &Context<'_>) -> Result<()> {
+        // All have looked at what is there.
+        processes.wait()?;
         let to = compute::resolve(self.request.compute)?;
         for Candidate { name, gallery, .. } in &mut self.candidates {
             context.check()?;
@@ -130,14 +150,19 @@ impl<'a> Evaluation<'a> {
             context.notes(pipeline.notes());
             context.notes(gallery.prompt_notes(&pipeline)?);
             let mut progress = context.progress(format!("generating {name}, steps"));
-            gallery.generate(&pipeline, self.request.size.batch_size.max(1) as usize, &mut |drawing| {
-                let total = (drawing.batches * drawing.step.total) as u64;
-                progress.step(total, format!("batch {}/{}", drawing.batch, drawing.batches));
-            })?;
+            gallery.generate_among(
+                processes,
+                &pipeline,
+                self.request.size.batch_size.max(1) as usize,
+                &mut |drawing| {
+                    let total = (drawing.batches * drawing.step.total) as u64;
+                    progress.step(total, format!("batch {}/{}", drawing.batch, drawing.batches));
+                },
+            )?;
             context.notes(gallery.note());
         }
         // Last, so that nothing is made by what cannot be generated; till then the folder is known by its images.
-        self.results.create()
+        if processes.leads() { self.results.create() } else { Ok(()) }
     }
 
     /// Each candidate's name and its images, in the order of the prompts.

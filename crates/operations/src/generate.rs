@@ -10,11 +10,12 @@ use std::time::SystemTime;
 use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use distributed::Group;
 use image::codecs::jpeg::JpegEncoder;
 use images::{Grid, RgbImage};
-use requests::Generate;
+use requests::{Compute, Generate};
 use runs::{ImageEntry, ImageFolder};
-use sampling::{Pipeline, Request, Settings};
+use sampling::{Pipeline, Request, Settings, Step};
 use serde::Serialize;
 use tch::Tensor;
 use weights::Archive;
@@ -37,11 +38,21 @@ pub struct Generated {
     pub grids: Vec<PathBuf>,
 }
 
-pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Generated> {
-    let request = &Generate { model: models::located(request.model.as_deref())?, ..request.clone() };
+/// None in a process that has generated for rank 0, which writes.
+pub(crate) fn run(request: &Generate, context: &Context<'_>) -> Result<Option<Generated>> {
+    let processes = context.connect()?;
+    processes.telling(|| run_among(request, &processes, context))
+}
+
+fn run_among(request: &Generate, processes: &Group, context: &Context<'_>) -> Result<Option<Generated>> {
+    let request = &Generate {
+        model: models::located(request.model.as_deref())?,
+        compute: Compute { device: context.device(request.compute.device), ..request.compute },
+        ..request.clone()
+    };
     let to = compute::resolve(request.compute)?;
     let profiler = Profiler::start(request.profiling, to.1);
-    write(request, &mut LoadedModel::load(request, to, context)?, profiler, context)
+    write(request, &mut LoadedModel::load(request, to, context)?, profiler, (processes, context))
 }
 
 /// Generates images for one request after another, and keeps the model of the last one in memory for the next.
@@ -78,14 +89,20 @@ impl Generator {
             Some((_, model)) => model,
             None => LoadedModel::load(request, to, context)?,
         };
-        let generated = write(request, &mut model, profiler, context)?;
+        let generated = write(request, &mut model, profiler, (&Group::alone(), context))?;
+        let generated = generated.context("a process alone has written nothing")?;
         self.kept = Some((key, model));
         Ok(generated)
     }
 }
 
-/// Generates the images of a request, and writes them.
-fn write(request: &Generate, model: &mut LoadedModel, profiler: Profiler, context: &Context<'_>) -> Result<Generated> {
+/// Generates the images of a request, and writes them: rank 0, where there are several processes.
+fn write(
+    request: &Generate,
+    model: &mut LoadedModel,
+    profiler: Profiler,
+    (processes, context): (&Group, &Context<'_>),
+) -> Result<Option<Generated>> {
     context.notes(&model.notes);
     let pipeline = &mut model.pipeline;
     context.notes(pipeline.notes());
@@ -104,9 +121,10 @@ fn write(request: &Generate, model: &mut LoadedModel, profiler: Profiler, contex
     }
     context.seed(request.seed);
     let out = folder(request);
-    let mut folder = ImageFolder::open(&out)?;
+    let mut folder = processes.leads().then(|| ImageFolder::open(&out)).transpose()?;
 
-    let batch_size = request.size.batch_size.max(1) as usize;
+    // Of each batch every process has its share.
+    let batch_size = request.size.batch_size.max(1) as usize * processes.size();
     let batches = images.len().div_ceil(batch_size) as u64;
     let mut progress = context.progress("steps");
     let columns = columns(request.prompts.len(), request.images as usize);
@@ -117,9 +135,16 @@ fn write(request: &Generate, model: &mut LoadedModel, profiler: Profiler, contex
         context.check()?;
         let mut preview = |image: RgbImage| context.tell(Event::Preview { jpeg: jpeg(&image) });
         let previews = (request.previews as usize, &mut preview as &mut dyn FnMut(RgbImage));
-        let made = pipeline.generate_with_previews(chunk, &settings, previews, &mut |step| {
+        let own = &chunk[processes.share(chunk.len())];
+        let mut on_step = |step: Step| {
             progress.step(batches * step.total as u64, format!("batch {}/{batches}", batch + 1));
-        })?;
+        };
+        let made = match own {
+            [] => Vec::new(),
+            own => pipeline.generate_with_previews(own, &settings, previews, &mut on_step)?,
+        };
+        let made = gathered(processes, chunk.len(), made, [height, width])?;
+        let Some(folder) = &mut folder else { continue };
         let _span = tracing::trace_span!("generate/save").entered();
         for (image, pixels) in chunk.iter().zip(made) {
             let parameters = parameters(request, image, &settings, pipeline);
@@ -129,14 +154,37 @@ fn write(request: &Generate, model: &mut LoadedModel, profiler: Profiler, contex
             generated.images.push(file);
             grid.push(pixels, format!("{} (seed {})", image.prompt, image.seed), number);
             if grid.images == MOST_IN_GRID / columns * columns {
-                generated.grids.extend(grid.write(&folder)?.map(|grid| generated.folder.join(grid)));
+                generated.grids.extend(grid.write(folder)?.map(|grid| generated.folder.join(grid)));
             }
         }
     }
+    processes.leave()?;
+    let Some(folder) = folder else { return Ok(None) };
     let last = tracing::trace_span!("generate/save").in_scope(|| grid.write(&folder))?;
     generated.grids.extend(last.map(|grid| generated.folder.join(grid)));
     profiler.finish(&generated.folder, context)?;
-    Ok(generated)
+    Ok(Some(generated))
+}
+
+/// All images of a batch of so many, of which each process has `made` its share.
+fn gathered(processes: &Group, all: usize, made: Vec<RgbImage>, size: [i64; 2]) -> Result<Vec<RgbImage>> {
+    if processes.size() == 1 {
+        return Ok(made);
+    }
+    let [height, width] = [u32::try_from(size[0])?, u32::try_from(size[1])?];
+    let own = processes.share(all);
+    let bytes = height as usize * width as usize * 3;
+    let mut pixels = vec![0u8; all * bytes];
+    for (image, place) in made.iter().zip(pixels[own.start * bytes..].chunks_exact_mut(bytes)) {
+        place.copy_from_slice(image.as_raw());
+    }
+    // What is another's is 0 here.
+    let sum = Tensor::from_slice(&pixels);
+    processes.sum(&sum)?;
+    let image = |pixels: &[u8]| {
+        RgbImage::from_raw(width, height, pixels.to_vec()).context("an image has other sizes than were asked for")
+    };
+    Vec::<u8>::try_from(&sum)?.chunks_exact(bytes).map(image).collect()
 }
 
 /// A preview in base64; none in practice that cannot be encoded.

@@ -50,7 +50,7 @@ mod table;
 mod train;
 mod weights;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use memory::guarded;
 use requests::Command;
 use serde::Serialize;
@@ -101,6 +101,8 @@ pub enum Outcome {
     Probe(Probed),
     Pretrain(Box<Pretrained>),
     Bench(Benched),
+    /// This process has done its share for rank 0, whose outcome it is.
+    Shared,
 }
 
 /// Does what a command asks for.
@@ -108,13 +110,36 @@ pub enum Outcome {
 /// # Errors
 /// As the function of the command's name.
 pub fn execute(command: &Command, context: &Context<'_>) -> Result<Outcome> {
+    if let Some(environment) = context.environment() {
+        let shared = match command {
+            Command::Train(request) => !request.dry_run && request.batch.is_none(),
+            Command::Generate(_) => true,
+            Command::Evaluate(request) => !request.check_judge,
+            _ => false,
+        };
+        anyhow::ensure!(
+            shared,
+            "WORLD_SIZE is {}, but only the training of one subject, `generate` and `evaluate` are done by several processes \
+             together: unset RANK and WORLD_SIZE; subjects and cells are shared out by --index and --shard",
+            environment.size
+        );
+    }
     Ok(match command {
         Command::Train(request) if request.dry_run => Outcome::Plan(plan(request, context)?),
         Command::Train(request) if request.batch.is_some() => Outcome::Batch(train_batch(request, context)?),
-        Command::Train(request) => Outcome::Train(train(request, context)?),
-        Command::Generate(request) => Outcome::Generate(generate(request, context)?),
+        Command::Train(request) => match guarded(|| train::run(request, context))? {
+            Some(trained) => Outcome::Train(trained),
+            None => Outcome::Shared,
+        },
+        Command::Generate(request) => match guarded(|| generate::run(request, context))? {
+            Some(generated) => Outcome::Generate(generated),
+            None => Outcome::Shared,
+        },
         Command::Evaluate(request) if request.check_judge => Outcome::CheckJudge(Box::new(check_judge(request)?)),
-        Command::Evaluate(request) => Outcome::Evaluate(Box::new(evaluate(request, context)?)),
+        Command::Evaluate(request) => match guarded(|| evaluate::run(request, context))? {
+            Some(evaluated) => Outcome::Evaluate(Box::new(evaluated)),
+            None => Outcome::Shared,
+        },
         Command::Ablate(request) => Outcome::Ablate(Box::new(ablate(request, context)?)),
         Command::Table(request) => Outcome::Table(table(request, context)?),
         Command::Attend(request) => Outcome::Attend(attend(request, context)?),
@@ -142,7 +167,7 @@ pub fn execute(command: &Command, context: &Context<'_>) -> Result<Outcome> {
 /// [`Interrupted`] when it was asked to stop, with a checkpoint saved; else what is wrong with the configuration, the photos, the
 /// model or the folder, or lack of memory or disk.
 pub fn train(request: &requests::Train, context: &Context<'_>) -> Result<Trained> {
-    guarded(|| train::run(request, context))
+    guarded(|| train::run(request, context)?.context("rank 0 has the run"))
 }
 
 /// Learns each subject of a file in a run of its own, as far as that has not been done; processes and machines that share the folder
@@ -172,7 +197,7 @@ pub fn plan(request: &requests::Train, context: &Context<'_>) -> Result<Planned>
 /// # Errors
 /// [`Interrupted`], with all finished images written; or an unusable model, run, prompt or folder.
 pub fn generate(request: &requests::Generate, context: &Context<'_>) -> Result<Generated> {
-    guarded(|| generate::run(request, context))
+    guarded(|| generate::run(request, context)?.context("rank 0 has the images"))
 }
 
 /// What the judge of a base model can see of pictures whose captions are known.
@@ -188,7 +213,7 @@ pub fn check_judge(request: &requests::Evaluate) -> Result<ExaminedJudge> {
 /// # Errors
 /// As [`generate`]; a folder that holds images of another configuration, or a CLIP that cannot be used.
 pub fn evaluate(request: &requests::Evaluate, context: &Context<'_>) -> Result<Evaluated> {
-    guarded(|| evaluate::run(request, context))
+    guarded(|| evaluate::run(request, context)?.context("rank 0 has the scores"))
 }
 
 /// Trains and evaluates every variant of the method for every subject and seed, as far as that has not been done.

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use distributed::Group;
 use options::DeviceChoice;
 use prompts::PromptSet;
 use requests::{NO_RESULTS, Share, Train};
 use runs::{Ending, ModelFingerprint, Stop, TrainConfig};
 use serde::Serialize;
 use tch::Device;
-use trainer::{FinishedRun, Opening, Rehearsal, Session};
+use trainer::{FinishedRun, Follower, Opening, Rehearsal, Session};
 
 use crate::context::{Context, Event, Interrupted};
 use crate::evaluate::scoring_clip;
@@ -114,15 +115,21 @@ fn check_results(config: &TrainConfig) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn run(request: &Train, context: &Context<'_>) -> Result<Trained> {
+/// None in a process that has learned with rank 0, whose run it is.
+pub(crate) fn run(request: &Train, context: &Context<'_>) -> Result<Option<Trained>> {
     ensure!(!request.dry_run, "a dry run is a plan, and trains nothing");
     check_share(request)?;
     let run = request.folder();
-    learn(request, &run, context)?;
+    let processes = context.connect()?;
+    if !processes.leads() {
+        follow(request, &run, &processes, context)?;
+        return Ok(None);
+    }
+    lead(request, &run, &processes, context)?;
     let finished = FinishedRun::open(&run)?;
     let shown = finished.config.validation.results != NO_RESULTS;
     let results = shown.then(|| results::show(&run, &finished.config.validation, request.device, context));
-    Ok(Trained { run, results: results.transpose()? })
+    Ok(Some(Trained { run, results: results.transpose()? }))
 }
 
 /// Everything but the results of the finished run.
@@ -130,12 +137,28 @@ pub(crate) fn run(request: &Train, context: &Context<'_>) -> Result<Trained> {
 /// # Errors
 /// [`Interrupted`] where it was asked to stop.
 pub(crate) fn learn(request: &Train, out: &Path, context: &Context<'_>) -> Result<()> {
-    let device = libtorch::resolve(request.device)?;
+    lead(request, out, &Group::alone(), context)
+}
+
+/// What the other processes do that learn with rank 0: nothing of it is shown, or written.
+fn follow(request: &Train, out: &Path, processes: &Group, context: &Context<'_>) -> Result<()> {
+    let device = libtorch::resolve(context.device(request.device))?;
+    let layers = config::of_train(request, out)?;
+    let follower = Follower::open(layers, out, device, opening(request), processes)?;
+    let _deferral = context.stop().defer();
+    match follower.run(&|| context.stop().asked())? {
+        trainer::Outcome::Finished => Ok(()),
+        trainer::Outcome::Stopped => Err(Interrupted("rank 0 has saved the progress".to_owned()).into()),
+    }
+}
+
+fn lead(request: &Train, out: &Path, processes: &Group, context: &Context<'_>) -> Result<()> {
+    let device = libtorch::resolve(context.device(request.device))?;
     request.options.seed.map(|seed| context.seed(seed));
     let profiler = Profiler::start(request.profiling, device);
     let config = config::of_train(request, out)?.finish()?;
     check_results(&config)?;
-    let open = || Session::open(config::of_train(request, out)?, out, device, opening(request));
+    let open = || Session::open_leading(config::of_train(request, out)?, out, device, opening(request), processes);
     let session = tracing::trace_span!("train/load").in_scope(open)?;
     context.message(match (device, request.device) {
         (Device::Cpu, DeviceChoice::Auto) => {
@@ -144,6 +167,9 @@ pub(crate) fn learn(request: &Train, out: &Path, context: &Context<'_>) -> Resul
         (Device::Cpu, _) => "computing on the CPU, as asked".to_owned(),
         (device, _) => format!("computing on {device:?} in {}", config.dtype),
     });
+    if processes.size() > 1 {
+        context.message(format!("each batch is shared by {} processes", processes.size()));
+    }
     context.notes(session.notes());
     let mut deferral = Some(context.stop().defer());
     let mut prior = context.progress("images of the class noun");

@@ -63,6 +63,38 @@ pub struct RunRecord {
     pub extends: Option<Extends>,
 }
 
+impl RunRecord {
+    /// What another process that is to take part in this run has otherwise, wherever its files are; none where nothing differs.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn difference(&self, other: &Self) -> Result<Option<String>> {
+        let values = differences(&without_paths(self)?, &without_paths(other)?);
+        if !values.is_empty() {
+            return Ok(Some(format!("another configuration ({})", values.join("; "))));
+        }
+        if self.base_model.sha256 != other.base_model.sha256 {
+            return Ok(Some(format!("another base model ({} is not {})", other.base_model.name, self.base_model.name)));
+        }
+        let photos = |record: &'_ Self| -> Vec<SavedPhoto> {
+            std::iter::once(&record.photos).chain(&record.more_photos).flatten().cloned().collect()
+        };
+        let (ours, theirs) = (photos(self), photos(other));
+        if ours.len() != theirs.len() {
+            return Ok(Some(format!("other photos ({} instead of {})", theirs.len(), ours.len())));
+        }
+        // Whatever the files are called.
+        let differs = |(ours, theirs): &(&SavedPhoto, &SavedPhoto)| {
+            (&ours.sha256, &ours.caption, &ours.mask) != (&theirs.sha256, &theirs.caption, &theirs.mask)
+        };
+        let other = ours.iter().zip(&theirs).find(differs);
+        Ok(other.map(|(ours, theirs)| match ours.sha256 == theirs.sha256 {
+            true => format!("another caption or mask of {}", theirs.file),
+            false => format!("other photos ({} in place of {})", theirs.file, ours.file),
+        }))
+    }
+}
+
 /// A finished run that a longer one goes on from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extends {
@@ -300,5 +332,38 @@ mod tests {
         assert_eq!((&moved.record, &moved.versions), (&record(config.clone()), &saved.versions));
         let error = saved.check_same(&record(TrainConfig { seed: 1, ..config })).unwrap_err().to_string();
         assert!(error.contains("configuration: config.seed was 0, is 1; leave"), "{error}");
+    }
+
+    #[test]
+    fn what_another_process_has_otherwise_is_named_and_where_it_is_does_not_matter() {
+        let photo = |file: &str, sha256: &str| SavedPhoto {
+            file: file.to_owned(),
+            sha256: sha256.to_owned(),
+            ..SavedPhoto::default()
+        };
+        let config = |path: &str, seed: u64| TrainConfig { model: path.into(), seed, ..TrainConfig::paper() };
+        let model = |sha256: &str| ModelFingerprint {
+            name: "sd".to_owned(),
+            sha256: [("unet".to_owned(), sha256.to_owned())].into(),
+        };
+        let of = |config: TrainConfig, base_model, photos: Vec<SavedPhoto>| RunRecord {
+            config,
+            base_model,
+            photos,
+            ..RunRecord::default()
+        };
+        let ours = of(config("/a", 0), model("1"), vec![photo("a.png", "2")]);
+        let says = |other: &RunRecord| ours.difference(other).unwrap();
+        assert_eq!(says(&of(config("/b", 0), model("1"), vec![photo("b.png", "2")])), None);
+        let said = says(&of(config("/a", 5), model("1"), vec![photo("a.png", "2")]));
+        assert_eq!(said.unwrap(), "another configuration (config.seed was 0, is 5)");
+        let said = says(&of(config("/a", 0), model("3"), vec![photo("a.png", "2")]));
+        assert_eq!(said.unwrap(), "another base model (sd is not sd)");
+        let said = says(&of(config("/a", 0), model("1"), vec![photo("b.png", "4")]));
+        assert_eq!(said.unwrap(), "other photos (b.png in place of a.png)");
+        assert_eq!(says(&of(config("/a", 0), model("1"), Vec::new())).unwrap(), "other photos (0 instead of 1)");
+        let captioned = SavedPhoto { caption: Some("a cat".to_owned()), ..photo("a.png", "2") };
+        let said = says(&of(config("/a", 0), model("1"), vec![captioned]));
+        assert_eq!(said.unwrap(), "another caption or mask of a.png");
     }
 }

@@ -1,5 +1,6 @@
 //! Batches from photos, each determined by (seed, phase, step).
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -18,6 +19,7 @@ use crate::order::{key, permutation};
 use crate::phases::phase;
 use crate::prefetcher::Prefetcher;
 use crate::prompts::Prompts;
+use crate::share::Share;
 
 /// Which batch: all its randomness derives from this and the seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +88,8 @@ struct Maker {
     method: &'static dyn Method,
     /// Cross-attention layers of the U-Net.
     layers: usize,
+    /// What it makes of each batch.
+    share: Share,
 }
 
 impl PhotoBatches {
@@ -99,6 +103,20 @@ impl PhotoBatches {
         pipeline: &Pipeline,
         photos: Vec<Vec<Photo>>,
         prior: Vec<Vec<Photo>>,
+    ) -> Result<Self> {
+        Self::shared(config, pipeline, photos, prior, Share::WHOLE)
+    }
+
+    /// The same of batches that several processes share: each has its own samples of the very same batches.
+    ///
+    /// # Errors
+    /// As [`PhotoBatches::new`].
+    pub fn shared(
+        config: &TrainConfig,
+        pipeline: &Pipeline,
+        photos: Vec<Vec<Photo>>,
+        prior: Vec<Vec<Photo>>,
+        share: Share,
     ) -> Result<Self> {
         let shown = photos.iter().map(Vec::len).sum();
         let prompts = Prompts::of_photos(config, &photos)?;
@@ -117,6 +135,7 @@ impl PhotoBatches {
             timesteps: pipeline.scheduler.num_train_timesteps as i64,
             method: methods::named(&config.method)?,
             layers: pipeline.unet.cross_attention_layers().len(),
+            share,
         };
         let source = match pipeline.placement().1 {
             Device::Cpu => Source::Inline(Box::new(maker)),
@@ -160,18 +179,20 @@ impl Maker {
     fn batch(&mut self, index: BatchIndex) -> Result<Batch> {
         let _span = tracing::trace_span!("batches/batch").entered();
         let (_, phase) = phase(&self.config, index.phase)?;
-        let samples = self.photos.choose(&self.config, phase, index);
+        let all = self.photos.choose(&self.config, phase, index);
+        let own = Own { share: self.share, batch: phase.batch_size, all: all.len() };
+        let samples = own.of(&all);
         let moments = self.latents.moments(&self.photos.all, &samples)?;
         let looks = self.config.reference.is_some();
-        let references = looks.then(|| self.photos.choose_references(&self.config, phase, index, &samples));
+        let references = looks.then(|| own.of(&self.photos.choose_references(&self.config, phase, index, &all)));
         let references = references.map(|chosen| self.latents.moments(&self.photos.all, &chosen)).transpose()?;
-        let size = moments.size()[0];
         let number = index.number(phase);
         let seed = |purpose| random::derive(self.config.seed, purpose, key(index.phase, number));
         let first = number * phase.batch_size;
-        let seeds = (first..first + phase.batch_size)
-            .map(|sample| random::derive(self.config.seed, "prompts", key(index.phase, sample)));
-        let (subject, class) = samples.split_at(phase.batch_size);
+        let shown = own.subject();
+        let seeds =
+            shown.clone().map(|sample| random::derive(self.config.seed, "prompts", key(index.phase, first + sample)));
+        let (subject, class) = samples.split_at(shown.len());
         let subject_of = |(photo, _): &Sample| self.photos.subjects[*photo];
         let sources = subject.iter().map(|sample| self.prompts.source(sample.0, subject_of(sample)));
         let seeds: Vec<(usize, u64)> = sources.zip(seeds).collect();
@@ -182,10 +203,12 @@ impl Maker {
         let _span = tracing::trace_span!("batches/noise").entered();
         libtorch::catch(|| {
             // Means and logarithms of variances, half of the channels each.
-            let shape = moments.chunk(2, 1)[0].size();
+            let mut shape = moments.chunk(2, 1)[0].size();
+            shape[0] = all.len() as i64;
             let device = self.latents.encoder.device();
-            let normal = |purpose| libtorch::upload(&random::normal(seed(purpose), &shape), device);
-            let timesteps = random::integers(seed("timesteps"), self.timesteps, &[size]);
+            // Drawn for all samples, whoever has them.
+            let normal = |purpose| libtorch::upload(&own.rows(random::normal(seed(purpose), &shape)), device);
+            let timesteps = own.rows(random::integers(seed("timesteps"), self.timesteps, &shape[..1]));
             let sample = |moments: &Tensor, purpose| self.latents.encoder.sample(moments, &normal(purpose));
             Ok(Batch {
                 latents: sample(&moments, "posterior")?,
@@ -196,7 +219,10 @@ impl Maker {
                 sizes: samples.iter().map(|sample| self.photos.sizes(sample)).collect(),
                 prompts,
                 class_prompts,
-                drawn: self.method.draw(seed("method"), self.layers, phase.batch_size),
+                drawn: self
+                    .method
+                    .draw(seed("method"), self.layers, phase.batch_size)
+                    .map(|drawn| own.columns_of_subject(drawn)),
             })
         })?
     }
@@ -220,6 +246,43 @@ impl Maker {
         let cells: Vec<f32> = samples.par_iter().filter_map(cells).collect::<Vec<_>>().concat();
         let mask = (!cells.is_empty()).then(|| Tensor::from_slice(&cells).reshape([-1, 1, height, width]))?;
         Some(libtorch::upload(&mask, device))
+    }
+}
+
+/// A process's own samples of a batch: some of the subject's, and where there are class images the same of those behind.
+struct Own {
+    share: Share,
+    /// The samples of the subject in all.
+    batch: usize,
+    /// All samples.
+    all: usize,
+}
+
+impl Own {
+    fn subject(&self) -> Range<usize> {
+        self.share.samples(self.batch)
+    }
+
+    fn each(&self) -> impl Iterator<Item = Range<usize>> {
+        let subject = self.subject();
+        (0..self.all / self.batch).map(move |half| half * self.batch + subject.start..half * self.batch + subject.end)
+    }
+
+    fn of(&self, all: &[Sample]) -> Vec<Sample> {
+        self.each().flat_map(|own| all[own].to_vec()).collect()
+    }
+
+    fn rows(&self, all: Tensor) -> Tensor {
+        if self.share.is_whole() {
+            return all;
+        }
+        let parts: Vec<Tensor> = self.each().map(|own| all.narrow(0, own.start as i64, own.len() as i64)).collect();
+        Tensor::cat(&parts, 0)
+    }
+
+    fn columns_of_subject(&self, all: Tensor) -> Tensor {
+        let own = self.subject();
+        if self.share.is_whole() { all } else { all.narrow(-1, own.start as i64, own.len() as i64).contiguous() }
     }
 }
 

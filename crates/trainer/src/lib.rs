@@ -25,6 +25,8 @@
 //! # anyhow::Ok(())
 //! ```
 //!
+//! Several processes (`distributed`) share each batch: rank 0 is the [`Session`], which alone writes, and each other one a [`Follower`].
+//!
 //! Invariants: all randomness of a step derives from (seed, phase, step); a phase changes the groups that it trains and nothing
 //! else, never the VAE; trained parameters are f32; a run's base model and photos are told by their contents, not by where they
 //! are. Knows nothing of terminals.
@@ -36,6 +38,7 @@ mod event;
 mod extension;
 mod finished_run;
 mod fixed_batch;
+mod follower;
 mod init_from;
 mod latent_cache;
 mod latents;
@@ -50,6 +53,7 @@ mod prompts;
 mod reference;
 mod rehearsal;
 mod session;
+mod share;
 mod space;
 mod start;
 mod step_logger;
@@ -62,8 +66,10 @@ pub use batches::{BatchIndex, Batches, PhotoBatches};
 pub use checkpoint::{Checkpoint, PendingCheckpoint, State};
 pub use event::{Event, Outcome};
 pub use finished_run::FinishedRun;
+pub use follower::Follower;
 pub use latents::LatentEncoder;
 pub use memory::NeedsMemory;
 pub use phase_run::{LaunchedStep, PhaseRun, StepReport, Trainer};
 pub use rehearsal::Rehearsal;
 pub use session::{Opening, Session, unet_dtype};
+pub use share::Share;

@@ -1,18 +1,20 @@
 //! One phase: what it trains, its optimisers, its steps.
 
 use anyhow::{Context, Result, bail, ensure};
+use distributed::{Gradients, Group as Processes};
 use libtorch::Download;
 use methods::{Batch, Denoising, Learned, LossTerm, Method, Reduction, Step};
 use optimizer::{AdamW, Ema, EmaConfig};
 use runs::{Group, Phase, TrainConfig};
 use sampling::{Pipeline, PromptEmbeds};
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::batches::{BatchIndex, Batches};
 use crate::checkpoint::{Checkpoint, File, PendingCheckpoint, State};
 use crate::phases::{groups_until, phase};
 use crate::prompts::{PromptStates, Prompts};
+use crate::share::Share;
 
 /// A loss that a working model is far from: one that knows nothing has a diffusion loss of about 1.
 const DIVERGED: f64 = 1e3;
@@ -28,6 +30,9 @@ pub struct Trainer {
     pub pipeline: Pipeline,
     /// What the method has added to it.
     pub learned: Learned,
+    /// The processes that share its batches; one alone, unless that is set before a phase starts. Batches must be those of
+    /// [`PhotoBatches::shared`](crate::PhotoBatches::shared).
+    pub processes: Processes,
     denoising: Denoising,
 }
 
@@ -65,6 +70,7 @@ pub struct PhaseRun {
     groups: Vec<(Group, AdamW)>,
     ema: Option<Ema>,
     states: PromptStates,
+    gradients: Gradients,
 }
 
 impl Trainer {
@@ -93,7 +99,8 @@ impl Trainer {
         if config.captions.is_none() {
             Prompts::new(&config)?.check(&pipeline, &config, method)?;
         }
-        let trainer = Self { config, method, pipeline, learned, denoising };
+        let processes = Processes::alone();
+        let trainer = Self { config, method, pipeline, learned, processes, denoising };
         for (name, phase) in &trainer.config.phases {
             for group in phase.trains.keys() {
                 ensure!(
@@ -143,7 +150,7 @@ impl Trainer {
         let optimizer = |group: &Group| Ok((*group, AdamW::new(self.parameters(*group), &self.config.optimizer)?));
         let groups = phase.trains.keys().map(optimizer).collect::<Result<_>>()?;
         let ema = self.averaged(phase).map(|ema| Ema::new(self.parameters(Group::Unet), ema)).transpose()?;
-        Ok(PhaseRun { number, done, groups, ema, states: PromptStates::new(&self.config, phase) })
+        self.phase_run((number, done), groups, ema)
     }
 
     /// Resumes from a checkpoint.
@@ -165,13 +172,19 @@ impl Trainer {
         let groups = phase.trains.keys().map(optimizer).collect::<Result<_>>()?;
         let load = |ema| Ema::load(self.parameters(Group::Unet), ema, &checkpoint.file(Checkpoint::EMA));
         let ema = self.averaged(phase).map(load).transpose()?;
-        Ok(PhaseRun {
-            number,
-            done: checkpoint.state.step,
-            groups,
-            ema,
-            states: PromptStates::new(&self.config, phase),
-        })
+        self.phase_run((number, checkpoint.state.step), groups, ema)
+    }
+
+    fn phase_run(
+        &self,
+        (number, done): (usize, usize),
+        groups: Vec<(Group, AdamW)>,
+        ema: Option<Ema>,
+    ) -> Result<PhaseRun> {
+        let states = PromptStates::new(&self.config, self.phase(number)?.1);
+        let parameters: Vec<&Tensor> = self.trained(number)?.into_iter().map(|(_, parameter)| parameter).collect();
+        let gradients = Gradients::new(&self.processes, &parameters)?;
+        Ok(PhaseRun { number, done, groups, ema, states, gradients })
     }
 
     /// What is averaged: the whole U-Net, where a phase trains it.
@@ -250,12 +263,15 @@ impl PhaseRun {
         self.groups.iter_mut().try_for_each(|(_, optimizer)| optimizer.zero_grad())?;
         trainer.method.constrain(&trainer.learned)?;
         for part in 0..parts {
+            if part + 1 == parts {
+                self.gradients.last_pass()?;
+            }
             let index = BatchIndex { phase: self.number, step: self.done, part };
             let batch = tracing::trace_span!("train/batch").in_scope(|| batches.batch(index))?;
             let losses = self.backward(trainer, phase, &batch, &mut names)?;
             sums = Some(libtorch::catch(|| sums.map_or_else(|| losses.shallow_clone(), |sums| sums + &losses))?);
         }
-        let losses = sums.context("gradient_accumulation is 0")?;
+        let losses = self.add_up(sums.context("gradient_accumulation is 0")?)?;
         let norms = self.clip(trainer.config.max_grad_norm, phase)?;
         let (diverged, shown) = libtorch::catch(|| {
             // Comparing NaN gives false.
@@ -280,6 +296,19 @@ impl PhaseRun {
             gradient_norm: f64::NAN,
         };
         Ok(LaunchedStep { report, shown: Download::new(&shown)? })
+    }
+
+    /// The losses [terms] and the gradients of all processes, where several share the batches.
+    fn add_up(&mut self, losses: Tensor) -> Result<Tensor> {
+        if self.gradients.are_local() {
+            return Ok(losses);
+        }
+        let _span = tracing::trace_span!("train/add_up_gradients").entered();
+        // A handful of numbers go by way of the CPU, as what else processes tell each other.
+        let device = losses.device();
+        let sums = libtorch::catch(|| losses.to_device(Device::Cpu))?;
+        self.gradients.finish(&sums)?;
+        Ok(libtorch::upload(&sums, device))
     }
 
     /// The norms of the gradients: of those that are limited, all together, and of those that are not.
@@ -313,9 +342,13 @@ impl PhaseRun {
             let states = self.states.of(&trainer.pipeline, batch)?;
             let losses = trainer.losses(phase, batch, &states)?;
             let parts = phase.gradient_accumulation as f64;
-            let part = |term: &LossTerm| match term.reduction {
-                Reduction::Mean => &term.value / parts,
-                Reduction::Sum => term.value.shallow_clone(),
+            let share = Share::of(&trainer.processes);
+            let part = |term: &LossTerm| {
+                let part = match term.of_batches {
+                    Reduction::Mean => &term.value / parts,
+                    Reduction::Sum => term.value.shallow_clone(),
+                };
+                if share.is_whole() { part } else { part * share.weight(phase.batch_size, term.of_samples) }
             };
             *names = losses.iter().map(|term| term.name).collect();
             let terms: Vec<Tensor> = losses.iter().map(part).collect();

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use distributed::Group;
 use libtorch::random;
 use photos::{Photo, PhotoFolder, Rejected};
 use runs::{ModelFingerprint, Prior, TrainConfig, layout};
@@ -77,8 +78,8 @@ impl PriorImages {
         config.validation.sampler(&Settings { steps: prior.steps, ..pipeline.default_settings() })
     }
 
-    /// Generates what is missing with the base model, until `stop` says so. Returns whether all is
-    /// there.
+    /// Generates what is missing with the base model, until `stop` says so in any process. Returns whether all is
+    /// there. Where there are several processes, each generates some.
     ///
     /// Each image is generated alone, from a seed of its own: it is the same whichever were there before.
     ///
@@ -88,12 +89,32 @@ impl PriorImages {
         &mut self,
         pipeline: &Pipeline,
         config: &TrainConfig,
+        processes: &Group,
+        stop: &dyn Fn() -> bool,
+        watch: &mut dyn FnMut(Event),
+    ) -> Result<bool> {
+        let asked = self.generate_own(pipeline, config, processes, stop, watch)?;
+        if processes.any([asked])?[0] {
+            return Ok(false);
+        }
+        if self.missing() > 0 {
+            self.found = photos_in(&self.folder)?.photos;
+        }
+        Ok(true)
+    }
+
+    /// This process's share; returns whether it was asked to stop.
+    fn generate_own(
+        &self,
+        pipeline: &Pipeline,
+        config: &TrainConfig,
+        processes: &Group,
         stop: &dyn Fn() -> bool,
         watch: &mut dyn FnMut(Event),
     ) -> Result<bool> {
         let files = (0..self.generated).map(|index| (index, self.folder.join(name(index))));
         let prompt = &self.prompt;
-        let Some(prior) = &config.prior else { return Ok(true) };
+        let Some(prior) = &config.prior else { return Ok(false) };
         let settings = Self::settings(pipeline, config, prior);
         let seed = |index: usize| random::derive(config.seed, "prior pictures", index as u64);
         let scheduler = settings.scheduler.map(|kind| format!(", Sampler: {kind}"));
@@ -122,8 +143,11 @@ impl PriorImages {
                 parameters(index),
             );
         }
+        // By their numbers: what another process has found may be less.
+        let is_own = |(index, _): &(usize, PathBuf)| index % processes.size() == processes.rank();
+        let missing: Vec<_> = missing.into_iter().filter(is_own).collect();
         if missing.is_empty() {
-            return Ok(true);
+            return Ok(false);
         }
         fs::create_dir_all(&self.folder).with_context(|| format!("cannot make {}", self.folder.display()))?;
         let total = self.generated as u64;
@@ -131,7 +155,7 @@ impl PriorImages {
         watch(Event::Prior { done: before, images: total });
         for (done, (index, file)) in (before + 1..).zip(missing) {
             if stop() {
-                return Ok(false);
+                return Ok(true);
             }
             let request = Request::new(prompt, seed(index));
             let images = pipeline.generate(&[request], &settings, &mut |_| {})?;
@@ -140,8 +164,7 @@ impl PriorImages {
             }
             watch(Event::Prior { done, images: total });
         }
-        self.found = photos_in(&self.folder)?.photos;
-        Ok(true)
+        Ok(false)
     }
 
     /// The user's own images and as many generated ones as are configured: another run may have put more into the folder.

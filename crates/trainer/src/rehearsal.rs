@@ -41,7 +41,8 @@ impl Rehearsal {
     }
 
     fn rehearse(layers: ConfigLayers, out: &Path, device: Device, opening: Opening<'_>) -> Result<Self> {
-        let Checked { trainer, photos, prior, alignment, mut notes, .. } = Checked::new(layers, out, device, opening)?;
+        let Checked { trainer, photos, prior, alignment, mut notes, .. } =
+            Checked::new(layers, out, device, opening, &distributed::Group::alone())?;
         // Images of the class noun may not be there yet; of others, a step takes as long.
         let prior = if prior.is_empty() { Vec::new() } else { photos.clone() };
         notes.extend(measuring(&trainer, alignment, &photos)?);

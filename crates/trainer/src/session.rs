@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use distributed::Group as Processes;
 use options::Dtype;
 use photos::{Photo, PhotoFolder};
 use runs::{ConfigLayers, Group, Masks, ModelFingerprint, RunFolder, RunRecord, SavedRun, TrainConfig, layout};
@@ -20,7 +21,7 @@ use crate::prompts::Prompts;
 use crate::step_logger::StepLogger;
 use crate::stopping::{self, Stopping};
 use crate::text_alignment::TextAlignment;
-use crate::{BatchIndex, Checkpoint, LaunchedStep, PhaseRun, PhotoBatches, Trainer};
+use crate::{BatchIndex, Checkpoint, LaunchedStep, PhaseRun, PhotoBatches, Share, Trainer};
 use crate::{extension, init_from, memory, reference, space, start, subject_attention};
 
 /// How a run begins.
@@ -58,27 +59,37 @@ pub struct Session {
 
 /// A run that has been checked, of which nothing is written yet.
 pub(crate) struct Checked {
-    /// What is resumed, and the hold on its folder.
-    started: Option<(SavedRun, RunFolder)>,
+    /// What is resumed.
+    saved: Option<SavedRun>,
+    /// The hold on its folder, of the process that writes there.
+    held: Option<RunFolder>,
     pub(crate) trainer: Trainer,
     pub(crate) photos: Vec<Vec<Photo>>,
     pub(crate) prior: Vec<PriorImages>,
     pub(crate) alignment: Option<TextAlignment>,
     record: RunRecord,
     outputs: Outputs,
-    learned: bool,
+    pub(crate) learned: bool,
     pub(crate) notes: Vec<String>,
 }
 
 impl Checked {
-    /// As [`Session::open`].
-    pub(crate) fn new(layers: ConfigLayers, out: &Path, device: Device, opening: Opening<'_>) -> Result<Self> {
+    /// As [`Session::open`]. Several processes have made sure that they are about to learn the same, before any of them has
+    /// written anything.
+    pub(crate) fn new(
+        layers: ConfigLayers,
+        out: &Path,
+        device: Device,
+        opening: Opening<'_>,
+        processes: &Processes,
+    ) -> Result<Self> {
         let resume = opening == Opening::Resumed;
-        let started = if resume { Some((SavedRun::read(out)?, RunFolder::resume(out)?)) } else { None };
-        if !resume {
+        let resumed = resume.then(|| SavedRun::read(out)).transpose()?;
+        let held = (resume && processes.leads()).then(|| RunFolder::resume(out)).transpose()?;
+        if !resume && processes.leads() {
             runs::vacant(out, &[])?;
         }
-        let saved = started.as_ref().map(|(saved, _)| saved);
+        let saved = resumed.as_ref();
         let own_resolution = !layers.has("augmentation.resolution");
         let mut config = layers.finish()?;
         config.validate()?;
@@ -127,6 +138,7 @@ impl Checked {
         let alignment =
             TextAlignment::of_config(&config, device).map_err(|error| moved(error, "CLIP", "--stop-clip"))?;
         let mut trainer = Trainer::new(config, pipeline)?;
+        trainer.processes = processes.clone();
         reference::give(&mut trainer.pipeline, &photos[0])?;
         outputs::check(&trainer)?;
 
@@ -158,13 +170,31 @@ impl Checked {
         if let Some(saved) = saved {
             saved.check_same(&record)?;
         }
+        check_same_everywhere(&record, processes)?;
         let outputs = Outputs::new(out);
         let learned = resume && outputs.learned(&trainer.config);
-        if !learned {
+        if !learned && processes.leads() {
             notes.extend(space::check(&trainer, &prior, out)?);
         }
-        Ok(Self { started, trainer, photos, prior, alignment, record, outputs, learned, notes })
+        Ok(Self { saved: resumed, held, trainer, photos, prior, alignment, record, outputs, learned, notes })
     }
+}
+
+/// Makes sure that all processes are about to learn the same.
+fn check_same_everywhere(record: &RunRecord, processes: &Processes) -> Result<()> {
+    if processes.size() == 1 {
+        return Ok(());
+    }
+    let records = processes.exchange(&serde_json::to_string(record)?)?;
+    let first: RunRecord = serde_json::from_str(&records[0])?;
+    for (rank, other) in records.iter().enumerate().skip(1) {
+        if let Some(difference) = first.difference(&serde_json::from_str(other)?)? {
+            bail!(
+                "rank {rank} has {difference} than rank 0: start all processes with the same command, model and photos"
+            );
+        }
+    }
+    Ok(())
 }
 
 impl Session {
@@ -174,14 +204,35 @@ impl Session {
     /// An unusable configuration, model or photo; a folder that is in use, or holds another run or something else; a resumed
     /// run whose configuration, model or photos have changed, wherever they are now; lack of memory or disk.
     pub fn open(layers: ConfigLayers, out: &Path, device: Device, opening: Opening<'_>) -> Result<Self> {
-        Self::prepare(layers, out, device, opening).map_err(memory::explain)
+        Self::open_leading(layers, out, device, opening, &Processes::alone())
     }
 
-    fn prepare(layers: ConfigLayers, out: &Path, device: Device, opening: Opening<'_>) -> Result<Self> {
-        let Checked { started, trainer, photos, prior, alignment, record, outputs, learned, mut notes } =
-            Checked::new(layers, out, device, opening)?;
+    /// The same as rank 0 of several processes, which alone writes; the others are each a [`Follower`](crate::Follower).
+    ///
+    /// # Errors
+    /// As [`Session::open`]; when another process is about to learn something else, or is lost.
+    pub fn open_leading(
+        layers: ConfigLayers,
+        out: &Path,
+        device: Device,
+        opening: Opening<'_>,
+        processes: &Processes,
+    ) -> Result<Self> {
+        let prepare = || Self::prepare(layers, out, device, opening, processes).map_err(memory::explain);
+        processes.telling(prepare)
+    }
+
+    fn prepare(
+        layers: ConfigLayers,
+        out: &Path,
+        device: Device,
+        opening: Opening<'_>,
+        processes: &Processes,
+    ) -> Result<Self> {
+        let Checked { saved, held, trainer, photos, prior, alignment, record, outputs, learned, mut notes } =
+            Checked::new(layers, out, device, opening, processes)?;
         let checkpoints = out.join(layout::CHECKPOINTS);
-        let folder = match started {
+        let folder = match saved.zip(held) {
             Some((saved, folder)) => {
                 // It is found there the next time.
                 saved.record_moves(&trainer.config, &folder)?;
@@ -214,6 +265,8 @@ impl Session {
             checkpoint.check(&trainer.config)?;
         }
         let checkpoints = CheckpointWriter::new(checkpoints);
+        // What the others read is there.
+        processes.wait()?;
         Ok(Self { checkpoints, folder, config, trainer, photos, prior, alignment, outputs, checkpoint, learned, notes })
     }
 
@@ -227,20 +280,24 @@ impl Session {
     /// # Errors
     /// A loss that is not a number, lack of memory or disk; the last checkpoint stays good.
     pub fn run(self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -> Result<Outcome> {
-        let outcome = self.phases(stop, watch);
-        outcome.map_err(memory::explain)
+        let processes = self.trainer.processes.clone();
+        processes.telling(|| self.phases(stop, watch).map_err(memory::explain))
     }
 
     fn phases(mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -> Result<Outcome> {
+        let processes = self.trainer.processes.clone();
         if self.learned {
             // What came afterwards may be missing.
             self.outputs.restore(&self.trainer)?;
         } else if !self.learn(stop, watch)? {
             self.checkpoints.finish()?;
+            // They stay till then: whoever has started all of them may end them when the first one ends.
+            processes.leave()?;
             return Ok(Outcome::Stopped);
         }
         // No checkpoint matters any more, not one that could not be written either.
         let _ = self.checkpoints.finish();
+        processes.leave()?;
         watch(Event::Learned);
         if stop() {
             return Ok(Outcome::Stopped);
@@ -260,9 +317,9 @@ impl Session {
 
     /// Returns whether all phases were finished.
     fn learn(&mut self, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -> Result<bool> {
-        let Trainer { config, pipeline, .. } = &self.trainer;
+        let Trainer { config, pipeline, processes, .. } = &self.trainer;
         for images in &mut self.prior {
-            let generate = || images.generate(pipeline, config, stop, watch);
+            let generate = || images.generate(pipeline, config, processes, stop, watch);
             if !tracing::trace_span!("train/class_images").in_scope(generate)? {
                 return Ok(false);
             }
@@ -275,7 +332,7 @@ impl Session {
             Stopping::open(&self.trainer, alignment, &photos, self.folder.path(), state)
         };
         let mut stopping = tracing::trace_span!("train/measure").in_scope(measure)?;
-        let mut batches = PhotoBatches::new(config, pipeline, photos, prior)?;
+        let mut batches = PhotoBatches::shared(config, pipeline, photos, prior, Share::of(processes))?;
         let first = BatchIndex { phase: 0, step: 0, part: 0 };
         let crops = batches.crops(first)?;
         tracing::trace_span!("train/outputs").in_scope(|| self.outputs.contact_sheet(&crops))?;
@@ -340,7 +397,9 @@ impl Session {
         record.restart_clock();
         let mut launched = None;
         let has_ended = |stopping: &Option<&mut Stopping>| stopping.as_ref().is_some_and(|stopping| stopping.ended());
-        while phase_run.done() < steps && !has_ended(&stopping) {
+        // The others hear of it: it is measured here alone.
+        let [mut ended] = self.trainer.processes.any([has_ended(&stopping)])?;
+        while phase_run.done() < steps && !ended {
             // What the step before has shown is read while the device is at this one.
             let before = launched.replace(phase_run.step(&self.trainer, batches)?);
             self.report(before, record, watch)?;
@@ -354,11 +413,12 @@ impl Session {
                 self.report(launched.take(), record, watch)?;
             }
             self.measure(phase_run, stopping.as_deref_mut(), watch)?;
-            let asked = stop();
+            let asked;
+            [asked, ended] = self.trainer.processes.any([stop(), has_ended(&stopping)])?;
             // The last phase ends with what was learned itself, which is written next.
-            let at_end = done == steps || has_ended(&stopping);
-            let ended = number + 1 == phases && at_end && !self.trainer.config.keep_checkpoint;
-            let saving = (due && !ended) || asked;
+            let at_end = done == steps || ended;
+            let last = number + 1 == phases && at_end && !self.trainer.config.keep_checkpoint;
+            let saving = (due && !last) || asked;
             if validating {
                 let look = || -> Result<Vec<String>> {
                     let mut notes = self.outputs.validation(&self.trainer, number, done)?;

@@ -22,6 +22,7 @@ mod moved;
 mod notes;
 mod prior;
 mod probe;
+mod processes;
 mod profile;
 mod report;
 mod sdxl;
