@@ -54,8 +54,8 @@ pub fn fetch(url: &str, cache: &Path, bounds: &Bounds, told: &mut dyn FnMut(usiz
         return Ok(folder);
     }
     let url = store.url();
-    let own = cache.join(hex::encode(&Sha256::digest(url)[..8]));
-    let last = url.rsplit('/').next().filter(|last| is_name(last)).unwrap_or("files");
+    let own = cache.join(file_name(url));
+    let last = last(url);
     let target = own.join(last);
     fs::create_dir_all(&own).with_context(|| format!("cannot make {}", own.display()))?;
     let lock = File::create(own.join(".lock")).with_context(|| format!("cannot write into {}", own.display()))?;
@@ -89,7 +89,7 @@ pub fn fetch(url: &str, cache: &Path, bounds: &Bounds, told: &mut dyn FnMut(usiz
     let path = |name: &str| if is_single { target.clone() } else { target.join(name) };
     let mut missing = Vec::new();
     for object in &objects {
-        ensure!(is_single || is_path(&object.name), "{url} has a file called {:?}, which is no name here", object.name);
+        ensure!(is_single || is_inside(&object.name), "{url} has a file called {:?}, which is no name here", object.name);
         let here = fs::metadata(path(&object.name)).is_ok_and(|here| here.is_file() && here.len() == object.size);
         if !here || record.files.get(&object.name) != Some(&Version::of(object)) {
             missing.push(object);
@@ -98,7 +98,7 @@ pub fn fetch(url: &str, cache: &Path, bounds: &Bounds, told: &mut dyn FnMut(usiz
     let gone: Vec<String> =
         record.files.keys().filter(|name| objects.iter().all(|object| object.name != **name)).cloned().collect();
     for name in gone {
-        if is_path(&name) {
+        if is_inside(&name) {
             let _ = fs::remove_file(path(&name));
         }
         record.files.remove(&name);
@@ -114,15 +114,20 @@ pub fn fetch(url: &str, cache: &Path, bounds: &Bounds, told: &mut dyn FnMut(usiz
     Ok(target)
 }
 
-fn is_name(name: &str) -> bool {
-    is_path(name) && !name.contains('/')
+/// A name for a folder here of what is at a URL, as `rex-90abcdef12345678`.
+pub fn file_name(url: &str) -> String {
+    format!("{}-{}", last(url), hex::encode(&Sha256::digest(url)[..8]))
 }
 
-/// Whether it stays in the folder that it is joined to.
-fn is_path(name: &str) -> bool {
-    let normal = |part: Component<'_>| matches!(part, Component::Normal(part) if part.len() < 250);
+fn last(url: &str) -> &str {
+    url.rsplit('/').next().filter(|last| is_inside(last)).unwrap_or("files")
+}
+
+/// Whether the name of a file stays in the folder that it is joined to.
+pub fn is_inside(name: &str) -> bool {
+    let is_normal = |part: Component<'_>| matches!(part, Component::Normal(part) if part.len() < 250);
     !name.is_empty()
         && !name.contains(['\\', '\0'])
-        && Path::new(name).components().all(normal)
+        && Path::new(name).components().all(is_normal)
         && !name.starts_with('/')
 }

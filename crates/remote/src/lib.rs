@@ -32,6 +32,6 @@ mod leases;
 mod store;
 
 pub use address::is_url;
-pub use inputs::{Bounds, fetch};
+pub use inputs::{Bounds, fetch, file_name, is_inside};
 pub use leases::Leases;
-pub use store::{Object, Patience, Store};
+pub use store::{Object, Patience, Store, random};

@@ -408,7 +408,10 @@ fn object(meta: &ObjectMeta) -> Object {
 }
 
 /// A name that nobody else has.
-pub(crate) fn random() -> Result<String> {
+///
+/// # Errors
+/// When the system has no random numbers.
+pub fn random() -> Result<String> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("the system has no random numbers: {error}"))?;
     Ok(hex::encode(bytes))
