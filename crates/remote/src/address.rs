@@ -14,7 +14,7 @@ use object_store::{
 };
 use url::Url;
 
-use crate::store::Patience;
+use crate::patience::Patience;
 
 /// Whether this is a URL and no path.
 pub fn is_url(path: &Path) -> bool {
@@ -66,7 +66,7 @@ impl Address {
         let retry = RetryConfig {
             backoff: BackoffConfig {
                 init_backoff: Duration::from_millis(200),
-                max_backoff: patience.answer,
+                max_backoff: Duration::from_secs(8),
                 base: 2.0,
             },
             max_retries: patience.retries,

@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use lease::{Entry, Holder, Place};
 use serde::Serialize;
 
-use crate::store::{Object, Patience, Store, random};
+use crate::patience::Patience;
+use crate::store::{Object, Store, random};
 
 const PREFIX: &str = "lease-";
 const SUFFIX: &str = ".json";

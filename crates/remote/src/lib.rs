@@ -29,9 +29,11 @@ mod address;
 mod failure;
 mod inputs;
 mod leases;
+mod patience;
 mod store;
 
 pub use address::is_url;
 pub use inputs::{Bounds, fetch, file_name, is_inside};
 pub use leases::Leases;
-pub use store::{Object, Patience, Store, random};
+pub use patience::Patience;
+pub use store::{Object, Store, random};

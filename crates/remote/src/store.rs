@@ -15,6 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::address::Address;
 use crate::failure::failure;
+use crate::patience::Patience;
 
 /// Larger files go in parts of at least this size, several at a time.
 const PART: u64 = 8 << 20;
@@ -25,24 +26,6 @@ const PARTS_AT_A_TIME: usize = 4;
 const MOST_AT_ONCE: u64 = 1 << 30;
 /// Files of a listing.
 const MOST_LISTED: usize = 1_000_000;
-
-/// How long a server is asked again that refuses for the moment, or does not answer.
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// How often at most.
-    pub retries: usize,
-    /// How long in all.
-    pub total: Duration,
-    /// The wait for an answer, or for more of it.
-    pub answer: Duration,
-}
-
-impl Patience {
-    /// For files.
-    pub const LONG: Self = Self { retries: 8, total: Duration::from_secs(120), answer: Duration::from_secs(60) };
-    /// For heartbeats: two requests take less than a heartbeat, so that a worker knows in time that it has lost its lease.
-    pub const SHORT: Self = Self { retries: 3, total: Duration::from_secs(2), answer: Duration::from_secs(2) };
-}
 
 /// A file in a [`Store`].
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -22,6 +22,7 @@ mod notes;
 mod prior;
 mod probe;
 mod profile;
+mod remote;
 mod report;
 mod sdxl;
 mod single_file;

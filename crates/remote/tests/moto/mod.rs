@@ -123,14 +123,26 @@ impl Moto {
 
     /// A request past the proxy, without a body; returns the whole answer.
     pub(crate) fn raw(&self, method: &str, target: &str) -> String {
+        self.request(method, target, &[])
+    }
+
+    /// Puts a file there.
+    pub(crate) fn put(&self, target: &str, bytes: &[u8]) {
+        let answer = self.request("PUT", target, bytes);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    fn request(&self, method: &str, target: &str, body: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.direct).unwrap();
         let authorization = format!("AWS4-HMAC-SHA256 Credential={KEY}/20260101/us-east-1/s3/aws4_request");
         write!(
             stream,
-            "{method} {target} HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\nAuthorization: {authorization}\r\nConnection: close\r\n\r\n",
-            self.direct
+            "{method} {target} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\nAuthorization: {authorization}\r\nConnection: close\r\n\r\n",
+            self.direct,
+            body.len()
         )
         .unwrap();
+        stream.write_all(body).unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
         String::from_utf8_lossy(&answer).into_owned()
