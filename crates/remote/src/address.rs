@@ -115,7 +115,7 @@ impl Address {
                 let options = options.with_allow_http(true);
                 Box::new(HttpBuilder::new().with_url(host).with_client_options(options).with_retry(retry).build()?)
             }
-            _ => Box::new(LocalFileSystem::new()),
+            _ => Box::new(LocalFileSystem::new().with_fsync(true)),
         })
     }
 }

@@ -76,6 +76,11 @@ fn kind(error: &object_store::Error) -> Option<HttpErrorKind> {
     None
 }
 
+/// Whether an answer was lost or broke off, which the crate does not ask for again where it has begun.
+pub(crate) fn is_cut(error: &object_store::Error) -> bool {
+    matches!(kind(error), Some(HttpErrorKind::Interrupted | HttpErrorKind::Decode | HttpErrorKind::Timeout))
+}
+
 /// The last cause, without what could be a signature in a URL.
 fn innermost(error: &object_store::Error) -> String {
     let mut last: &dyn std::error::Error = error;

@@ -14,7 +14,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, P
 use tokio::runtime::{Builder, Runtime};
 
 use crate::address::Address;
-use crate::failure::failure;
+use crate::failure::{failure, is_cut};
 use crate::patience::Patience;
 
 /// Larger files go in parts of at least this size, several at a time.
@@ -24,6 +24,8 @@ const MOST_PARTS: u64 = 9_000;
 const PARTS_AT_A_TIME: usize = 4;
 /// What is sent as one where a server takes no parts.
 const MOST_AT_ONCE: u64 = 1 << 30;
+/// The wait before a request whose answer was cut.
+const PAUSE: Duration = Duration::from_millis(500);
 /// Files of a listing.
 const MOST_LISTED: usize = 1_000_000;
 
@@ -47,6 +49,7 @@ pub struct Store {
     store: Arc<dyn ObjectStore>,
     prefix: Key,
     is_folder: bool,
+    patience: Patience,
     known: Arc<Mutex<Option<Known>>>,
 }
 
@@ -89,6 +92,7 @@ impl Store {
             store: store.into(),
             is_folder: address.scheme == ObjectStoreScheme::Local,
             prefix: address.path,
+            patience,
             known: Arc::default(),
         })
     }
@@ -195,7 +199,7 @@ impl Store {
     /// When the server does not take it.
     pub fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let key = self.key(name)?;
-        let put = runtime()?.block_on(self.store.put(&key, Bytes::copy_from_slice(bytes).into()));
+        let put = self.ask(|| self.store.put(&key, Bytes::copy_from_slice(bytes).into()))?;
         put.map(|_| ()).map_err(|error| failure(&format!("cannot write {}/{name}", self.address), &error))
     }
 
@@ -214,7 +218,10 @@ impl Store {
     /// When the server does not say.
     pub fn look(&self, name: &str) -> Result<Option<Object>> {
         let key = self.key(name)?;
-        match runtime()?.block_on(self.store.head(&key)) {
+        if key.as_ref().is_empty() {
+            return Ok(None);
+        }
+        match self.ask(|| self.store.head(&key))? {
             Ok(meta) => Ok(Some(Object { name: name.to_owned(), ..object(&meta) })),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(failure(&format!("cannot look at {}/{name}", self.address), &error)),
@@ -258,8 +265,8 @@ impl Store {
                 if self.address.starts_with("http") { ", for a plain web server gives single files alone" } else { "" };
             failure(&format!("cannot list {}{plain}", self.address), &error)
         };
-        let listed = self.store.list(Some(&self.prefix)).take(MOST_LISTED + 1).try_collect::<Vec<_>>();
-        let found = match runtime()?.block_on(listed) {
+        let list = || self.store.list(Some(&self.prefix)).take(MOST_LISTED + 1).try_collect::<Vec<_>>();
+        let found = match self.ask(list)? {
             Err(object_store::Error::NotFound { .. }) => return Ok(Vec::new()),
             found => found.map_err(failed)?,
         };
@@ -328,22 +335,38 @@ impl Store {
     }
 
     fn put_new(&self, key: &Key, bytes: &[u8]) -> object_store::Result<()> {
-        let put = self.store.put_opts(key, Bytes::copy_from_slice(bytes).into(), PutMode::Create.into());
-        let runtime = runtime().map_err(|error| object_store::Error::Generic { store: "", source: error.into() })?;
-        runtime.block_on(put).map(|_| ())
+        let put = || self.store.put_opts(key, Bytes::copy_from_slice(bytes).into(), PutMode::Create.into());
+        let put = self.ask(put).map_err(|error| object_store::Error::Generic { store: "", source: error.into() })?;
+        put.map(|_| ())
     }
 
     fn bytes(&self, key: &Key, most: u64) -> Result<Option<Vec<u8>>> {
-        let read = async {
+        let read = || async {
             let found = self.store.get(key).await?;
             let size = found.meta.size;
             Ok(if size <= most { Ok(found.bytes().await?) } else { Err(size) })
         };
-        match runtime()?.block_on(read) {
+        match self.ask(read)? {
             Ok(Ok(bytes)) => Ok(Some(bytes.into())),
             Ok(Err(size)) => anyhow::bail!("it has {size} bytes, more than the {most} that are read"),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(failure("from the server", &error)),
+        }
+    }
+
+    /// Asks once more where an answer was cut: the crate does so before an answer begins, and within some.
+    fn ask<T, F: Future<Output = object_store::Result<T>>>(
+        &self,
+        request: impl Fn() -> F,
+    ) -> Result<object_store::Result<T>> {
+        let begun = Instant::now();
+        loop {
+            let answer = runtime()?.block_on(request());
+            let again = answer.as_ref().is_err_and(is_cut) && begun.elapsed() < self.patience.total;
+            if !again {
+                return Ok(answer);
+            }
+            std::thread::sleep(PAUSE);
         }
     }
 

@@ -109,6 +109,12 @@ fn what_fails_for_the_moment_is_asked_again(server: &Moto, url: &str, local: &Pa
     server.rule("GET", "large", Fault::Answer(503, "SlowDown"), 1);
     store.download("large", &local.join("back"), 1 << 30).unwrap();
     assert!(fs::read(local.join("back")).unwrap() == bytes);
+    // The crate asks no more for a listing that has begun.
+    server.rule("GET", "list-type", Fault::CutAnswer, 2);
+    assert_eq!(store.list().unwrap().len(), 1);
+    server.rule("HEAD", "large", Fault::LoseAnswer, 1);
+    assert!(store.look("large").unwrap().is_some());
+    server.rule("PUT", "small", Fault::LoseAnswer, 1);
     server.rule("PUT", "small", Fault::Answer(503, "SlowDown"), 3);
     store.replace("small", b"x").unwrap();
     assert_eq!(store.read("small", 9).unwrap().as_deref(), Some(&b"x"[..]));

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::thread;
 
@@ -94,4 +96,41 @@ fn a_full_or_closed_folder_is_named_in_a_sentence() {
     assert!(error.starts_with("cannot upload ") && !error.contains('\n'), "{error}");
     let bounds = Bounds { files: 1, bytes: 1, endings: &[] };
     assert_eq!(fetch(&url(&file), folder.path(), &bounds, &mut |_, _| {}).unwrap(), file);
+}
+
+/// A server as there are everywhere: it gives one file, and no listing.
+fn web_server(bytes: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let mut head = [0; 4096];
+            let read = client.read(&mut head).unwrap_or(0);
+            let line = String::from_utf8_lossy(&head[..read]).lines().next().unwrap_or_default().to_owned();
+            let found = line.contains("/models/a.safetensors ");
+            let (status, length) = if found { ("200 OK", bytes.len()) } else { ("404 Not Found", 0) };
+            let _ = write!(client, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+            if line.starts_with("GET") && found {
+                let _ = client.write_all(bytes);
+            }
+        }
+    });
+    format!("http://{address}/models")
+}
+
+#[test]
+fn a_plain_web_server_gives_single_files() {
+    let cache = tempfile::tempdir().unwrap();
+    let url = web_server(b"weights");
+    let bounds = Bounds { files: 9, bytes: 7, endings: &["safetensors"] };
+    let mut told = Vec::new();
+    let mut get = |name: &str, bounds: &Bounds| {
+        fetch(&format!("{url}/{name}"), cache.path(), bounds, &mut |files, bytes| told.push((files, bytes)))
+    };
+    let file = get("a.safetensors", &bounds).unwrap();
+    assert_eq!((file.file_name().unwrap().to_str(), fs::read(&file).unwrap()), (Some("a.safetensors"), b"weights".to_vec()));
+    assert!(get("a.safetensors", &Bounds { bytes: 6, ..bounds }).unwrap_err().to_string().contains("more than the"));
+    let error = format!("{:#}", get("folder", &bounds).unwrap_err());
+    assert!(error.contains("folder") && !error.contains('\n'), "{error}");
+    assert_eq!(told, [(1, 7)]);
 }
