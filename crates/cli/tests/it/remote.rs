@@ -26,25 +26,36 @@ fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
 }
 
-/// All files below a folder by their names in it, but for leases and locks; of a cell without what it took.
+/// All files below a folder by their names in it, but for leases and locks; JSON without what it took and where it was made.
 fn results(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let name = |path: &Path| path.strip_prefix(folder).unwrap().display().to_string();
     let all = contents(folder).into_iter().map(|(path, bytes)| (name(&path), bytes));
     let kept = all.filter(|(name, _)| !name.starts_with(".leases") && !name.ends_with(".lock"));
-    kept.map(|(name, bytes)| match name.ends_with("cell.json") {
+    kept.map(|(name, bytes)| match name.ends_with(".json") {
         true => {
-            let mut cell: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
-            cell["generate_seconds"] = 0.into();
-            for key in ["train_seconds", "peak_memory"] {
-                if let Some(value) = cell["cost"].get_mut(key) {
-                    *value = 0.into();
-                }
-            }
-            (name, cell.to_string().into_bytes())
+            let mut value = serde_json::from_slice(&bytes).unwrap();
+            forget(&mut value);
+            (name, value.to_string().into_bytes())
         }
         false => (name, bytes),
     })
     .collect()
+}
+
+fn forget(value: &mut serde_json::Value) {
+    // The whole of seconds.json.
+    if value.is_number() {
+        *value = 0.into();
+    }
+    if let Some(object) = value.as_object_mut() {
+        for key in ["seconds", "generate_seconds", "train_seconds", "peak_memory", "run", "out", "model"] {
+            let is_plain = object.get(key).is_some_and(|value| !value.is_object());
+            if is_plain {
+                object.remove(key);
+            }
+        }
+        object.values_mut().filter(|value| value.is_object()).for_each(forget);
+    }
 }
 
 #[test]
