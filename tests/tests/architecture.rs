@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 16] = [
     &["options", "terminal", "limits", "atomic", "fingerprint", "profile", "cuda_standin"],
     &["json", "libtorch"],
     &["hub", "lease", "distributed", "weights", "scheduler", "tokenizer", "images", "scenes", "prompts", "statistics"],
-    &["model_files", "photos", "requests"],
+    &["model_files", "photos", "remote", "requests"],
     &["golden", "layers", "optimizer", "runs", "export", "subjects"],
     &["tables"],
     &["vae", "clip", "unet", "attributes"],
@@ -98,7 +98,7 @@ fn dependencies_point_one_way() {
 }
 
 /// Crates that are built, and used, where there is no LibTorch.
-const WITHOUT_LIBTORCH: [&str; 23] = [
+const WITHOUT_LIBTORCH: [&str; 24] = [
     "atomic",
     "fingerprint",
     "hub",
@@ -110,6 +110,7 @@ const WITHOUT_LIBTORCH: [&str; 23] = [
     "photos",
     "profile",
     "prompts",
+    "remote",
     "report",
     "requests",
     "runs",

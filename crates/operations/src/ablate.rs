@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use evaluation::{across_runs, paired_differences};
 use images::Grid;
 use requests::{Ablate, AblatedSubject, AblationVariant as Variant, Compute, Evaluate, NO_RESULTS, Train};
-use runs::{Ablation, AblationRow, AcrossRuns, Evaluation, PromptScores, ResultsFolder};
+use runs::{Ablation, AblationRow, AcrossRuns, Evaluation, PromptScores, ResultsFolder, SavedRun};
 use serde::Serialize;
 use statistics::Bootstrap;
 use trainer::FinishedRun;
@@ -101,7 +101,7 @@ fn one(request: &Ablate, subject: &AblatedSubject, variant: Variant, seed: u64, 
     let expected = config::layers(&options, None)?.finish()?;
     let (model, concept) = (Some(expected.model.clone()), options.concept.clone());
     match FinishedRun::open(&run) {
-        Ok(finished) if finished.is_complete() => same_run::check(expected, finished, &run)?,
+        Ok(finished) if finished.is_complete() => same_run::check(expected, &SavedRun::read(&run)?, &run)?,
         _ => {
             let resume = run.join("config.json").exists();
             let request = Train { options, resume, device: request.device, ..Train::default() };

@@ -9,7 +9,7 @@ use runs::{ConfigLayers, SavedRun, TrainConfig, config_schema, layout};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::models;
+use crate::{inputs, models};
 
 /// What was to be printed.
 #[derive(Debug, Clone, Serialize)]
@@ -109,10 +109,11 @@ fn over(options: &TrainOptions, mut layers: ConfigLayers) -> Result<ConfigLayers
     // What a run says of itself is true wherever it is read.
     let path = |path: &Option<PathBuf>| path.as_deref().map(absolute);
     let number = |number: Option<usize>| number.map(Value::from);
+    let concept = options.concept.as_deref().map(|concept| inputs::photos(concept, None)).transpose()?;
     let flags = [
         ("method", options.method.clone().map(Value::from)),
         ("model", path(&models::located(options.model.as_deref())?)),
-        ("concept", path(&options.concept)),
+        ("concept", path(&concept)),
         ("init_from", path(&options.init_from)),
         ("category", options.category.clone().map(Value::from)),
         ("seed", options.seed.map(|seed| Value::from(seed.get()))),

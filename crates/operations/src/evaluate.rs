@@ -22,7 +22,7 @@ use statistics::Bootstrap;
 use trainer::FinishedRun;
 
 use crate::context::{Context, Event};
-use crate::{compute, models};
+use crate::{compute, inputs, models};
 
 /// A scored evaluation.
 #[derive(Debug, Clone, Serialize)]
@@ -89,7 +89,7 @@ impl<'a> Evaluation<'a> {
         let model = run.base_model()?;
         let photos = match &request.concept {
             Some(concept) => {
-                let found = PhotoFolder::open(concept).context("the photos to compare with (--concept)")?;
+                let found = PhotoFolder::open(&inputs::photos(concept, Some(context))?).context("the photos to compare with (--concept)")?;
                 context.notes(found.notes);
                 found.photos
             }

@@ -6,14 +6,19 @@ use anyhow::Result;
 use hub::{Hub, ModelKind};
 use model_files::BaseModel;
 use options::ModelOptions;
+use remote::is_url;
 use requests::SingleFile;
 use runs::{ConfigLayers, TrainConfig, Validation, Versions};
 use trainer::FinishedRun;
 
 use crate::context::Context;
+use crate::inputs;
 
-/// The folder or file that a model's name means. A path, there or not, means itself.
+/// The folder or file that a model's name means. A path, there or not, means itself; what is at a URL is downloaded.
 pub(crate) fn locate(model: &Path, kind: ModelKind) -> Result<PathBuf> {
+    if is_url(model) {
+        return inputs::model(model, None);
+    }
     let name = model.to_string_lossy();
     let is_path =
         model.is_absolute() || name.starts_with('.') || model.extension().is_some_and(|end| end == "safetensors");
@@ -31,6 +36,8 @@ pub(crate) fn located(model: Option<&Path>) -> Result<Option<PathBuf>> {
 /// Opens a model; notes how it is read.
 pub(crate) fn open(model: &Path, single_file: &SingleFile, context: &Context<'_>) -> Result<BaseModel> {
     let SingleFile { tokenizer, prediction_type, model_config } = single_file.clone();
+    // Said before it takes its time.
+    let model = &inputs::model(model, Some(context))?;
     let model = BaseModel::open(
         &locate(model, ModelKind::Diffusion)?,
         &ModelOptions { tokenizer, prediction_type, config: model_config },

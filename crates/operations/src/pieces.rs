@@ -5,14 +5,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
-use lease::{Claim, EVERY, Holder, Lease, MISSED};
+use lease::{Claim, EVERY, Holder, MISSED};
 use requests::{Pieces, Share};
 
-use crate::context::{Context, Interrupted};
+use crate::context::{Context, Event, Interrupted};
+use crate::destination::{Destination, Saver};
 use crate::memory::guarded;
-
-/// Where the leases are, in the folder of all pieces.
-const LEASES: &str = ".leases";
 
 /// A piece of work.
 pub(crate) trait Piece {
@@ -21,6 +19,19 @@ pub(crate) trait Piece {
 
     /// Where it is, as seen from the folder of all pieces.
     fn place(&self) -> PathBuf;
+
+    /// The file in its place that is written last and says that it is done.
+    fn marker(&self) -> &'static str;
+
+    /// The folder of its run, as seen from its place.
+    fn run(&self) -> PathBuf;
+
+    /// Refuses a piece that is done and was made by something else than what is asked for. `folder` has its marker and nothing else,
+    /// `shown` is where that comes from.
+    ///
+    /// # Errors
+    /// Names what differs.
+    fn check(&self, folder: &Path, shown: &Path) -> Result<()>;
 
     /// Whether nothing is left to do.
     ///
@@ -69,7 +80,14 @@ pub(crate) fn part(kind: &str, all: usize, share: Share) -> Result<Pieces> {
 /// # Errors
 /// Lists all that failed, after the others are done. What [`Piece::is_done`] refuses; [`Interrupted`], also where the only piece is
 /// somebody else's.
-pub(crate) fn work<P: Piece>(kind: &str, all: &[P], part: &Pieces, out: &Path, context: &Context<'_>) -> Result<usize> {
+pub(crate) fn work<P: Piece>(
+    kind: &str,
+    all: &[P],
+    part: &Pieces,
+    out: &Destination,
+    context: &Context<'_>,
+) -> Result<usize> {
+    out.announce(context)?;
     let chosen: Vec<(usize, &P)> = all.iter().enumerate().filter(|(number, _)| part.has(*number)).collect();
     let (mut done, mut failed, mut theirs) = (0, Vec::new(), Vec::new());
     for (number, piece) in &chosen {
@@ -123,23 +141,29 @@ fn attempt<P: Piece>(
     kind: &str,
     piece: &P,
     (number, all): (usize, usize),
-    out: &Path,
+    out: &Destination,
     context: &Context<'_>,
 ) -> Result<Attempt> {
-    if piece.is_done()? {
+    if is_done(piece, out)? {
         piece.tidy()?;
         return Ok(Attempt::Done);
     }
-    let stop = context.stop().clone();
-    let _lease = match Lease::of_folder(&out.join(LEASES).join(piece.place()), move || stop.lose())? {
+    let (place, stop) = (piece.place(), context.stop().clone());
+    let _lease = match out.claim(&place, move || stop.lose())? {
         Claim::Ours(lease) => lease,
         Claim::Theirs { holder, alive } => return Ok(Attempt::Theirs(holder, alive)),
     };
-    let name = piece.name();
     // It may have been finished meanwhile.
+    if is_done(piece, out)? {
+        piece.tidy()?;
+        return Ok(Attempt::Done);
+    }
+    // What goes to a URL may be done here and not be there.
     if !piece.is_done()? {
+        let name = piece.name();
         context.message(format!("{kind} {number} of {all}: {name}"));
-        match guarded(|| piece.work(context)) {
+        let saver = out.saver(&place, &piece.run())?;
+        match guarded(|| saved(piece, saver.as_ref(), context)) {
             Ok(()) => {}
             Err(error) if crate::is_interruption(&error) => {
                 return Err(Interrupted("what was done is kept; the same command continues it".to_owned()).into());
@@ -152,5 +176,45 @@ fn attempt<P: Piece>(
         }
     }
     piece.tidy()?;
+    out.deliver(&place, piece.marker(), context)?;
     Ok(Attempt::Done)
+}
+
+/// Whether a piece is done and where its results go.
+fn is_done<P: Piece>(piece: &P, out: &Destination) -> Result<bool> {
+    if !out.is_remote() {
+        return piece.is_done();
+    }
+    let place = piece.place();
+    let Some(folder) = out.delivered(&place, piece.marker())? else { return Ok(false) };
+    piece.check(&folder, &out.out().join(&place))?;
+    out.forget(&place)?;
+    Ok(true)
+}
+
+/// Does a piece, from the checkpoint that another worker has uploaded, and uploads its own.
+fn saved<P: Piece>(piece: &P, saver: Option<&Saver>, context: &Context<'_>) -> Result<()> {
+    let Some(saver) = saver else { return piece.work(context) };
+    if saver.restore()? {
+        context.message(format!("{} goes on from a checkpoint that was uploaded", piece.name()));
+    }
+    // The training goes on without it, and the next checkpoint is uploaded again.
+    let look = || {
+        if let Err(error) = saver.look() {
+            context.note(format!("a checkpoint of {} is not uploaded: {error:#}", piece.name()));
+        }
+    };
+    let tell = |event: Event| match event {
+        Event::Note { text } => context.note(text),
+        Event::Step { .. } => {
+            context.tell(event);
+            look();
+        }
+        _ => context.tell(event),
+    };
+    let worked = piece.work(&Context::new(&tell, context.stop().clone()));
+    if worked.as_ref().is_err_and(crate::is_interruption) {
+        look();
+    }
+    worked
 }

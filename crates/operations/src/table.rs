@@ -9,14 +9,14 @@ use ::report::StudyOptions;
 use anyhow::{Context as _, Result, ensure};
 use photos::PhotoFolder;
 use requests::{Keep, Share, Table as Request, TableAction, TableFolder, TableFormat, Train};
-use runs::ResultsFolder;
 use sampling::{Pipeline, Settings};
 use serde::Serialize;
 use tables::{Cell, CellRecord, Format, System, Table, TablePlan, cells};
 
 use crate::context::Context;
+use crate::destination::Destination;
 use crate::pieces::{self, Piece};
-use crate::{compare, compute, train};
+use crate::{compare, compute, inputs, train};
 use cell::Bench;
 
 /// What has become of a table.
@@ -27,14 +27,14 @@ pub enum Tabled {
     Planned(TablePlanned),
     /// Cells that were computed.
     Computed {
-        /// The folder of all cells.
+        /// The folder of all cells, or its URL.
         folder: PathBuf,
         /// Those that are done now, of those that were asked for.
         done: usize,
     },
     /// What is done so far.
     Collected {
-        /// The folder with table.json and table.html.
+        /// The folder with table.json and table.html, or its URL.
         folder: PathBuf,
         /// The table in the form that was asked for.
         #[serde(skip)]
@@ -50,7 +50,7 @@ pub enum Tabled {
 /// What a table takes.
 #[derive(Debug, Clone, Serialize)]
 pub struct TablePlanned {
-    /// The folder of all cells.
+    /// The folder of all cells, or its URL.
     pub folder: PathBuf,
     /// The cells, each with whether it is done.
     pub cells: Vec<(String, bool)>,
@@ -65,14 +65,14 @@ pub struct TablePlanned {
 pub(crate) fn run(request: &Request, context: &Context<'_>) -> Result<Tabled> {
     match &request.action {
         TableAction::Plan { table, device } => {
-            let (plan, folder) = open(table)?;
-            let bench = Bench::open(&plan, &folder, *device, context)?;
-            Ok(Tabled::Planned(planned(&bench, context)?))
+            let (plan, out) = open(table, false)?;
+            let bench = Bench::open(&plan, &out.markers(CellRecord::FILE)?, *device, context)?;
+            Ok(Tabled::Planned(planned(&bench, out.out(), context)?))
         }
         TableAction::Run { table, share, keep, device } => {
-            let (plan, folder) = open(table)?;
-            let bench = Bench::open(&plan, &folder, *device, context)?;
-            computed(&bench, *share, *keep, context)
+            let (plan, out) = open(table, share.upload_checkpoints)?;
+            let bench = Bench::open(&plan, out.folder(), *device, context)?;
+            computed(&bench, &out, *share, *keep, context)
         }
         TableAction::Collect { table, format, answers } => collected(table, *format, answers, context),
         TableAction::Study { table, questions, seed } => {
@@ -82,14 +82,14 @@ pub(crate) fn run(request: &Request, context: &Context<'_>) -> Result<Tabled> {
     }
 }
 
-/// The plan, and the folder of its cells.
-fn open(table: &TableFolder) -> Result<(TablePlan, PathBuf)> {
+/// The plan, and where its cells are.
+fn open(table: &TableFolder, upload_checkpoints: bool) -> Result<(TablePlan, Destination)> {
     let plan = TablePlan::read(&table.plan)?;
-    let folder = table.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&plan.name));
-    Ok((plan, folder))
+    let out = table.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&plan.name));
+    Ok((plan, Destination::new(&out, upload_checkpoints)?))
 }
 
-fn planned(bench: &Bench<'_>, context: &Context<'_>) -> Result<TablePlanned> {
+fn planned(bench: &Bench<'_>, out: &Path, context: &Context<'_>) -> Result<TablePlanned> {
     let (plan, device) = (bench.plan, bench.device);
     let all = cells(plan);
     let done = all.iter().map(|cell| Ok((cell.name(), bench.done(cell)?.is_some()))).collect::<Result<Vec<_>>>()?;
@@ -113,7 +113,7 @@ fn planned(bench: &Bench<'_>, context: &Context<'_>) -> Result<TablePlanned> {
         System::Method(method) => seconds[method].1 + seconds[method].2,
     };
     let left = all.iter().zip(&done).filter(|(_, (_, done))| !done).map(|(cell, _)| of(cell)).sum();
-    Ok(TablePlanned { folder: bench.out.clone(), cells: done, seconds, left, largest_cell })
+    Ok(TablePlanned { folder: out.to_owned(), cells: done, seconds, left, largest_cell })
 }
 
 /// What generating the images of a run takes with the base model, by two of its denoising steps.
@@ -132,12 +132,18 @@ fn seconds_per_image(bench: &Bench<'_>) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64() / STEPS as f64 * whole.steps as f64 * images as f64)
 }
 
-fn computed(bench: &Bench<'_>, share: Share, keep: Keep, context: &Context<'_>) -> Result<Tabled> {
+fn computed(
+    bench: &Bench<'_>,
+    out: &Destination,
+    share: Share,
+    keep: Keep,
+    context: &Context<'_>,
+) -> Result<Tabled> {
     let all: Vec<CellWork<'_>> = cells(bench.plan).into_iter().map(|cell| CellWork { bench, cell, keep }).collect();
     let part = pieces::part("cell", all.len(), share)?;
-    ResultsFolder::check(&bench.out, "table", &["table.json"])?.create()?;
-    let done = pieces::work("cell", &all, &part, &bench.out, context)?;
-    Ok(Tabled::Computed { folder: bench.out.clone(), done })
+    out.create("table", &["table.json"])?;
+    let done = pieces::work("cell", &all, &part, out, context)?;
+    Ok(Tabled::Computed { folder: out.out().to_owned(), done })
 }
 
 /// A cell to compute.
@@ -154,6 +160,18 @@ impl Piece for CellWork<'_> {
 
     fn place(&self) -> PathBuf {
         self.cell.folder(Path::new(""))
+    }
+
+    fn marker(&self) -> &'static str {
+        CellRecord::FILE
+    }
+
+    fn run(&self) -> PathBuf {
+        cell::RUN.into()
+    }
+
+    fn check(&self, folder: &Path, shown: &Path) -> Result<()> {
+        self.bench.read(&self.cell, folder, shown).map(|_| ())
     }
 
     fn is_done(&self) -> Result<bool> {
@@ -174,13 +192,19 @@ impl Piece for CellWork<'_> {
 
 /// A page that asks people which images are better.
 fn asked(table: &TableFolder, options: &StudyOptions) -> Result<Tabled> {
-    let (plan, folder) = open(table)?;
+    let (plan, out) = open(table, false)?;
+    ensure!(
+        !out.is_remote(),
+        "a study shows images, which are at {} and not here: copy them into a folder, and give that as --out",
+        out.out().display()
+    );
+    let folder = out.folder().to_owned();
     let made = Table::read(&folder)?.with_context(|| {
         format!("{} has no table.json: `table collect` makes it of the cells that are done", folder.display())
     })?;
     let first = |subject: &tables::Subject| -> Result<PathBuf> {
         let photos =
-            PhotoFolder::open(&subject.photos).with_context(|| format!("the subject {}", subject.name))?.photos;
+            PhotoFolder::open(&inputs::photos(&subject.photos, None)?).with_context(|| format!("the subject {}", subject.name))?.photos;
         Ok(photos.into_iter().next().context("a folder of photos has none")?.path)
     };
     let photos = plan.subjects.iter().map(first).collect::<Result<Vec<_>>>()?;
@@ -190,9 +214,9 @@ fn asked(table: &TableFolder, options: &StudyOptions) -> Result<Tabled> {
 }
 
 fn collected(table: &TableFolder, format: TableFormat, answers: &[PathBuf], context: &Context<'_>) -> Result<Tabled> {
-    let (plan, folder) = open(table)?;
+    let (plan, out) = open(table, false)?;
+    let folder = out.markers(CellRecord::FILE)?;
     ensure!(folder.is_dir(), "{} is not there: `table run` computes the cells first", folder.display());
-    let results = ResultsFolder::check(&folder, "table", &["table.json"])?;
     let of = cell::of_table(&plan)?;
     let record = |cell: &Cell<'_>| {
         let cell_folder = cell.folder(&folder);
@@ -210,9 +234,10 @@ fn collected(table: &TableFolder, format: TableFormat, answers: &[PathBuf], cont
     };
     let made = Table::of(&plan, record)?;
     let tally = if answers.is_empty() { None } else { Some(compare::tally(answers, context)?) };
-    results.create()?;
+    out.create("table", &["table.json"])?;
     made.write(&folder)?;
     atomic::write(&folder.join("table.html"), ::report::table_page(&made, &plan, &folder, tally.as_ref())?)?;
+    out.upload(&folder, &["table.json", "table.html"])?;
     let text = match format {
         TableFormat::Text => made.show(Format::Text),
         TableFormat::Md => made.show(Format::Markdown),
@@ -220,5 +245,5 @@ fn collected(table: &TableFolder, format: TableFormat, answers: &[PathBuf], cont
         TableFormat::Csv => made.show(Format::Csv),
         TableFormat::Json => serde_json::to_string_pretty(&made)? + "\n",
     };
-    Ok(Tabled::Collected { folder, text })
+    Ok(Tabled::Collected { folder: out.out().to_owned(), text })
 }

@@ -16,7 +16,7 @@ use crate::context::{Context, Event, Interrupted};
 use crate::evaluate::scoring_clip;
 use crate::profiling::Profiler;
 use crate::results::FinishedResults;
-use crate::{config, results};
+use crate::{config, inputs, results};
 
 /// A finished run.
 #[derive(Debug, Clone, Serialize)]
@@ -82,7 +82,7 @@ pub(crate) fn plan(request: &Train, context: &Context<'_>) -> Result<Planned> {
 
 /// One run cannot be shared out.
 fn check_share(request: &Train) -> Result<()> {
-    ensure!(request.share == Share::default(), "--index and --shard choose subjects of a batch: give --batch as well");
+    ensure!(request.share == Share::default(), "--index, --shard and --upload-checkpoints are of a batch: give --batch as well");
     Ok(())
 }
 
@@ -156,6 +156,7 @@ fn lead(request: &Train, out: &Path, processes: &Group, context: &Context<'_>) -
     let device = libtorch::resolve(context.device(request.device))?;
     request.options.seed.map(|seed| context.seed(seed));
     let profiler = Profiler::start(request.profiling, device);
+    inputs::of_options(&request.options, context)?;
     let config = config::of_train(request, out)?.finish()?;
     check_results(&config)?;
     let open = || Session::open_leading(config::of_train(request, out)?, out, device, opening(request), processes);

@@ -93,7 +93,10 @@ pub struct TableFolder {
     /// Plan of the table, a TOML file
     #[arg(value_name = "PLAN")]
     pub plan: PathBuf,
-    /// Folder of the cells and the table; unset, runs/NAME after the plan's name
+    /// Folder of the cells and the table, or a URL (s3://, gs://, az://, file://); unset, runs/NAME after the plan's name
+    ///
+    /// Results at a URL are computed in a folder here, named by ATTNDREAMBOOTH_WORK or in the user's cache, and uploaded when they are
+    /// done. Credentials are read from the environment, such as AWS_ACCESS_KEY_ID.
     #[arg(long, value_name = "FOLDER", alias = "output-dir")]
     pub out: Option<PathBuf>,
 }

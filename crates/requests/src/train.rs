@@ -67,7 +67,8 @@ pub struct Train {
     ///
     /// A subject has photos, a category and where these do not tell it a name, and any option of train under its name in JSON
     /// (learning_rate). Options on the command line hold for all others. Finished runs are skipped, interrupted ones resumed, and one
-    /// that fails does not stop the others; processes and machines that share --out share the work. --out is runs/FILE where unset.
+    /// that fails does not stop the others; processes and machines that share --out share the work. --out is runs/FILE where unset,
+    /// and may be a URL (s3://, gs://, az://, file://): runs are then made in a folder here and uploaded when they are finished.
     #[arg(
         long,
         value_name = "FILE",

@@ -8,9 +8,6 @@ use anyhow::{Context, Result, bail};
 
 use crate::folder::foreign;
 
-/// Says which command writes into a folder.
-const MARK: &str = ".attndreambooth";
-
 /// A folder for the results of a command: new, empty, or one that the same command has made, so that nothing is replaced
 /// that it has not written.
 #[derive(Debug)]
@@ -20,6 +17,9 @@ pub struct ResultsFolder {
 }
 
 impl ResultsFolder {
+    /// The file that says which command writes into a folder.
+    pub const MARK: &str = ".attndreambooth";
+
     /// Looks whether `command` may write into the folder; nothing is written. `made` are files, relative to the folder,
     /// of which the command alone makes one: they tell its folders of earlier versions, which have no mark.
     ///
@@ -54,12 +54,12 @@ impl ResultsFolder {
         fs::create_dir_all(&self.path).with_context(|| format!("cannot create the folder {}", self.path.display()))?;
         match self.mark()? {
             Some(_) => Ok(()),
-            None => atomic::write(&self.path.join(MARK), format!("{}\n", self.command)),
+            None => atomic::write(&self.path.join(Self::MARK), format!("{}\n", self.command)),
         }
     }
 
     fn mark(&self) -> Result<Option<String>> {
-        let path = self.path.join(MARK);
+        let path = self.path.join(Self::MARK);
         if !path.is_file() {
             return Ok(None);
         }
@@ -88,7 +88,7 @@ mod tests {
         assert!(error.contains(r#"has results of "attend""#), "{error}");
 
         // Of an earlier version, or somebody else's.
-        fs::remove_file(path.join(MARK)).unwrap();
+        fs::remove_file(path.join(ResultsFolder::MARK)).unwrap();
         let error = check("attend", &["attend.json"]).unwrap_err().to_string();
         assert!(error.contains(r#"(it has "grid.png")"#), "{error}");
         check("attend", &["none", "grid.png"]).unwrap().create().unwrap();

@@ -9,9 +9,6 @@ use serde_json::Value;
 
 use crate::Cell;
 
-/// The file in a cell's folder that says it is done.
-const FILE: &str = "cell.json";
-
 /// A cell that is done (`cell.json`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CellRecord {
@@ -55,12 +52,15 @@ pub struct Cost {
 }
 
 impl CellRecord {
+    /// The file in a cell's folder that says it is done.
+    pub const FILE: &str = "cell.json";
+
     /// The record in a cell's folder, if it is done.
     ///
     /// # Errors
     /// When the file is damaged, or of a cell of another plan.
     pub fn read(folder: &Path, cell: &Cell<'_>) -> Result<Option<Self>> {
-        let path = folder.join(FILE);
+        let path = folder.join(Self::FILE);
         if !path.exists() {
             return Ok(None);
         }
@@ -83,7 +83,7 @@ impl CellRecord {
     /// When the file cannot be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self).context("a cell cannot be written as JSON")?;
-        atomic::write(&folder.join(FILE), text + "\n")
+        atomic::write(&folder.join(Self::FILE), text + "\n")
     }
 
     /// Refuses a record that other values have made.

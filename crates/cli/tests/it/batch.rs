@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 use crate::common::{contents, model, photos, refuses, stderr, text, wait_for_steps};
 
 /// Names of subjects, each with photos of its own.
-const NAMES: [&str; 3] = ["rex", "tom", "ada"];
+pub(crate) const NAMES: [&str; 3] = ["rex", "tom", "ada"];
 
-fn subjects(folder: &Path) -> String {
+pub(crate) fn subjects(folder: &Path) -> String {
     let mut file = "photos,category,batch_size\n".to_owned();
     for name in NAMES {
         photos(&folder.join(name));
@@ -21,7 +21,7 @@ fn subjects(folder: &Path) -> String {
 }
 
 /// The embedding alone, in `steps` steps.
-fn line(folder: &Path, steps: &str, more: &[&str]) -> Vec<String> {
+pub(crate) fn line(folder: &Path, steps: &str, more: &[&str]) -> Vec<String> {
     let (file, out) = (text(&folder.join("subjects.csv")), text(&folder.join("out")));
     let words = ["train", "--batch", &file, "--out", &out, "--model", &model(), "--method", "textual-inversion"];
     let options =
@@ -29,7 +29,7 @@ fn line(folder: &Path, steps: &str, more: &[&str]) -> Vec<String> {
     words.iter().chain(&options).chain(more).map(|&word| word.to_owned()).collect()
 }
 
-fn command(line: &[String]) -> Command {
+pub(crate) fn command(line: &[String]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_attndreambooth"));
     command.args(line).env("OMP_NUM_THREADS", "1").env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
     command.stdout(Stdio::null()).stderr(Stdio::piped());

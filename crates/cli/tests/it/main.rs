@@ -24,6 +24,7 @@ mod prior;
 mod probe;
 mod processes;
 mod profile;
+mod remote;
 mod report;
 mod sdxl;
 mod single_file;

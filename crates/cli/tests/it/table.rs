@@ -8,7 +8,7 @@ use golden::fixtures;
 use crate::common::{photos, refuses, succeed, text};
 
 /// Two methods of a step each, one subject, two prompts.
-fn plan(folder: &Path, steps: usize) -> String {
+pub(crate) fn plan(folder: &Path, steps: usize) -> String {
     photos(&folder.join("photos"));
     fs::write(folder.join("prompts.txt"), "a {} on the beach\na {} in space\n").unwrap();
     let [model, judge] = ["tiny-sd21", "tiny-clip"].map(|name| text(&fixtures().join(name)));

@@ -26,10 +26,12 @@ use trainer::FinishedRun;
 
 use crate::context::Context;
 use crate::evaluate::scoring_clip;
-use crate::{attend, compute, config, inspect, models, train};
+use crate::{attend, compute, config, inputs, inspect, models, train};
 
 /// Prompts whose first images are kept for the figure, and shown to the cell's attention.
 const FIGURE_PROMPTS: usize = 8;
+/// The folder of a cell's run.
+pub(super) const RUN: &str = "run";
 /// Images that are generated at once.
 const BATCH: usize = 4;
 
@@ -93,9 +95,14 @@ impl<'a> Bench<'a> {
     /// The cell's record, if it is done.
     pub(super) fn done(&self, cell: &Cell<'_>) -> Result<Option<CellRecord>> {
         let folder = self.folder(cell);
-        let record = CellRecord::read(&folder, cell)?;
+        self.read(cell, &folder, &folder)
+    }
+
+    /// The same of a record in any folder, which comes from `shown`.
+    pub(super) fn read(&self, cell: &Cell<'_>, folder: &Path, shown: &Path) -> Result<Option<CellRecord>> {
+        let record = CellRecord::read(folder, cell)?;
         if let Some(record) = &record {
-            record.check(&self.made_by(cell)?, &self.judge_sha256, &folder)?;
+            record.check(&self.made_by(cell)?, &self.judge_sha256, shown)?;
         }
         Ok(record)
     }
@@ -143,7 +150,8 @@ impl<'a> Bench<'a> {
             return Ok(photos);
         }
         let subject = &self.plan.subjects[cell.subject];
-        let found = PhotoFolder::open(&subject.photos).with_context(|| format!("the subject {}", subject.name))?;
+        let photos = inputs::photos(&subject.photos, None)?;
+        let found = PhotoFolder::open(&photos).with_context(|| format!("the subject {}", subject.name))?;
         let (paths, sha256) = found.photos.into_iter().map(|photo| (photo.path, photo.sha256)).unzip();
         Ok(read.get_or_init(|| Photos { paths, sha256 }))
     }
@@ -162,7 +170,7 @@ impl<'a> Bench<'a> {
                 (scores, seconds, None, None)
             }
             System::Method(_) => {
-                let run = folder.join("run");
+                let run = folder.join(RUN);
                 let cost = self.learn(cell, &run, context)?;
                 let finished = FinishedRun::open(&run)?;
                 if let Some(stopped_by) = finished.stop_clip() {
@@ -309,6 +317,7 @@ impl<'a> Bench<'a> {
     /// Pictures of the subject as the prompts ask for it, if the plan has some.
     fn pictures(&self, cell: &Cell<'_>) -> Result<Option<Vec<GeneratedImage>>> {
         let Some(folder) = &self.plan.subjects[cell.subject].real else { return Ok(None) };
+        let folder = inputs::photos(folder, None)?;
         let picture = |image: &PlannedImage| {
             let path = folder.join(image.file_name());
             ensure!(path.exists(), "{} is not there: each image of the plan has a real picture", path.display());
@@ -363,8 +372,8 @@ impl<'a> Bench<'a> {
         let folder = self.folder(cell);
         let leftover: &[&str] = match keep {
             Keep::Everything => &[],
-            Keep::Images => &["run"],
-            Keep::Scores => &["run", "images", "seconds.json"],
+            Keep::Images => &[RUN],
+            Keep::Scores => &[RUN, "images", "seconds.json"],
         };
         for name in leftover {
             let path = folder.join(name);
