@@ -141,9 +141,11 @@ fn two_workers_share_a_table_in_a_bucket(server: &Moto, folder: &Path) {
     }
     let lines = server.calm();
     // Each worker has read the weights once, for all of its cells.
-    let weights = lines.iter().filter(|line| line.starts_with("GET") && line.contains("unet") && line.contains(".safetensors"));
+    let weights =
+        lines.iter().filter(|line| line.starts_with("GET") && line.contains("unet") && line.contains(".safetensors"));
     assert!((2..=3).contains(&weights.clone().count()), "{:?}", weights.collect::<Vec<_>>());
-    let cells: Vec<String> = names(server, "shared/cells").into_iter().filter(|name| name.ends_with("cell.json")).collect();
+    let cells: Vec<String> =
+        names(server, "shared/cells").into_iter().filter(|name| name.ends_with("cell.json")).collect();
     assert_eq!(cells.len(), 3, "{cells:?}");
     assert!(names(server, "shared/.probe").is_empty());
     // A cell was begun by one of them.
@@ -171,14 +173,17 @@ fn what_cannot_be_uploaded_is_kept_and_uploaded_later(server: &Moto, folder: &Pa
     let plan = plan(folder, "kept", &model, "photos");
     let url = format!("s3://{BUCKET}/kept");
     let work = folder.join("work");
-    let run = || program(server, &work, &["table", "run", &plan, "--out", &url, "--device", "cpu", "--index", "2"]).output();
+    let run =
+        || program(server, &work, &["table", "run", &plan, "--out", &url, "--device", "cpu", "--index", "2"]).output();
     // A wrong key, before anything is computed.
-    let wrong = program(server, &work, &["table", "run", &plan, "--out", &url]).env("AWS_ACCESS_KEY_ID", "AKIAOTHER").output();
+    let wrong =
+        program(server, &work, &["table", "run", &plan, "--out", &url]).env("AWS_ACCESS_KEY_ID", "AKIAOTHER").output();
     let refused = said(&wrong.unwrap(), 2);
     assert!(refused.contains("the server does not accept the credentials of the environment"), "{refused}");
     assert!(files(&work).iter().all(|path| !path.ends_with("cell.json")));
 
-    for (code, words) in [("AccessDenied", "(HTTP 403, AccessDenied)"), ("QuotaExceeded", "(HTTP 403, QuotaExceeded)")] {
+    for (code, words) in [("AccessDenied", "(HTTP 403, AccessDenied)"), ("QuotaExceeded", "(HTTP 403, QuotaExceeded)")]
+    {
         server.rule("PUT", "figures", Fault::Answer(403, code), usize::MAX);
         let kept = said(&run().unwrap(), 2);
         server.calm();

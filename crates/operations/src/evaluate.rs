@@ -89,7 +89,8 @@ impl<'a> Evaluation<'a> {
         let model = run.base_model()?;
         let photos = match &request.concept {
             Some(concept) => {
-                let found = PhotoFolder::open(&inputs::photos(concept, Some(context))?).context("the photos to compare with (--concept)")?;
+                let found = PhotoFolder::open(&inputs::photos(concept, Some(context))?)
+                    .context("the photos to compare with (--concept)")?;
                 context.notes(found.notes);
                 found.photos
             }

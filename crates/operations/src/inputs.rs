@@ -29,7 +29,8 @@ pub(crate) fn work_folder() -> Result<PathBuf> {
         return std::path::absolute(Path::new(&named)).with_context(|| format!("{VARIABLE} is no path"));
     }
     let user = etcetera::base_strategy::Xdg::new().ok();
-    let cache = user.with_context(|| format!("there is no home to keep files in: {VARIABLE} names a folder"))?.cache_dir();
+    let cache =
+        user.with_context(|| format!("there is no home to keep files in: {VARIABLE} names a folder"))?.cache_dir();
     Ok(cache.join("attndreambooth/work"))
 }
 

@@ -132,13 +132,7 @@ fn seconds_per_image(bench: &Bench<'_>) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64() / STEPS as f64 * whole.steps as f64 * images as f64)
 }
 
-fn computed(
-    bench: &Bench<'_>,
-    out: &Destination,
-    share: Share,
-    keep: Keep,
-    context: &Context<'_>,
-) -> Result<Tabled> {
+fn computed(bench: &Bench<'_>, out: &Destination, share: Share, keep: Keep, context: &Context<'_>) -> Result<Tabled> {
     let all: Vec<CellWork<'_>> = cells(bench.plan).into_iter().map(|cell| CellWork { bench, cell, keep }).collect();
     let part = pieces::part("cell", all.len(), share)?;
     out.create("table", &["table.json"])?;
@@ -203,8 +197,9 @@ fn asked(table: &TableFolder, options: &StudyOptions) -> Result<Tabled> {
         format!("{} has no table.json: `table collect` makes it of the cells that are done", folder.display())
     })?;
     let first = |subject: &tables::Subject| -> Result<PathBuf> {
-        let photos =
-            PhotoFolder::open(&inputs::photos(&subject.photos, None)?).with_context(|| format!("the subject {}", subject.name))?.photos;
+        let photos = PhotoFolder::open(&inputs::photos(&subject.photos, None)?)
+            .with_context(|| format!("the subject {}", subject.name))?
+            .photos;
         Ok(photos.into_iter().next().context("a folder of photos has none")?.path)
     };
     let photos = plan.subjects.iter().map(first).collect::<Result<Vec<_>>>()?;

@@ -82,7 +82,10 @@ pub(crate) fn plan(request: &Train, context: &Context<'_>) -> Result<Planned> {
 
 /// One run cannot be shared out.
 fn check_share(request: &Train) -> Result<()> {
-    ensure!(request.share == Share::default(), "--index, --shard and --upload-checkpoints are of a batch: give --batch as well");
+    ensure!(
+        request.share == Share::default(),
+        "--index, --shard and --upload-checkpoints are of a batch: give --batch as well"
+    );
     Ok(())
 }
 

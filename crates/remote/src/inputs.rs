@@ -89,7 +89,11 @@ pub fn fetch(url: &str, cache: &Path, bounds: &Bounds, told: &mut dyn FnMut(usiz
     let path = |name: &str| if is_single { target.clone() } else { target.join(name) };
     let mut missing = Vec::new();
     for object in &objects {
-        ensure!(is_single || is_inside(&object.name), "{url} has a file called {:?}, which is no name here", object.name);
+        ensure!(
+            is_single || is_inside(&object.name),
+            "{url} has a file called {:?}, which is no name here",
+            object.name
+        );
         let here = fs::metadata(path(&object.name)).is_ok_and(|here| here.is_file() && here.len() == object.size);
         if !here || record.files.get(&object.name) != Some(&Version::of(object)) {
             missing.push(object);

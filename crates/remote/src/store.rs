@@ -86,7 +86,9 @@ impl Store {
         let address = Address::parse(url)?;
         let _entered = runtime()?.enter();
         let shown = address.url.as_str().trim_end_matches('/').to_owned();
-        let store = address.connect(patience).map_err(|error| failure(&format!("cannot use {shown}"), &error))?;
+        let store = address
+            .connect(patience)
+            .map_err(|error| failure(&format!("cannot use {shown} by what the environment says of it"), &error))?;
         Ok(Self {
             address: shown,
             store: store.into(),

@@ -112,11 +112,7 @@ pub fn vacant(path: &Path, expected: &[&str]) -> Result<()> {
 /// The first name in a folder, in order, that is not `expected` and not what killed processes leave.
 pub(crate) fn foreign(path: &Path, expected: &[&str]) -> Result<Option<String>> {
     let failed = || format!("cannot use {} as --out", path.display());
-    ensure!(
-        !path.to_string_lossy().contains("://"),
-        "{}: only `table` and `train --batch` write to a URL",
-        failed()
-    );
+    ensure!(!path.to_string_lossy().contains("://"), "{}: only `table` and `train --batch` write to a URL", failed());
     let entries = match fs::read_dir(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) if error.kind() == ErrorKind::NotADirectory && path.exists() => {

@@ -69,7 +69,11 @@ fn a_table_at_a_url_is_that_in_a_folder() {
         ["table", action, &plan, "--out", out].iter().chain(more).map(|&word| word.to_owned()).collect()
     };
     let run = |out: &str, more: &[&str]| {
-        done(&on(&work, &table("run", out, &[&["--device", "cpu", "--keep", "images"], more].concat())).output().unwrap())
+        done(
+            &on(&work, &table("run", out, &[&["--device", "cpu", "--keep", "images"], more].concat()))
+                .output()
+                .unwrap(),
+        )
     };
     run(&text(&in_folder), &[]);
     let said = run(&url, &["--index", "3"]);
@@ -89,7 +93,9 @@ fn a_table_at_a_url_is_that_in_a_folder() {
     run(&text(&at_url), &[]);
     let kept: Vec<_> = contents(&at_url).into_iter().filter(|(path, _)| !text(path).contains(".leases")).collect();
     assert_eq!(kept, before.into_iter().filter(|(path, _)| !text(path).contains(".leases")).collect::<Vec<_>>());
-    assert!(contents(&work).keys().all(|path| text(path).contains("/.delivered/") || text(path).contains("/.markers/")));
+    assert!(
+        contents(&work).keys().all(|path| text(path).contains("/.delivered/") || text(path).contains("/.markers/"))
+    );
 
     // The scores alone are read.
     let collect = |out: &str| {

@@ -128,7 +128,10 @@ fn a_plain_web_server_gives_single_files() {
         fetch(&format!("{url}/{name}"), cache.path(), bounds, &mut |files, bytes| told.push((files, bytes)))
     };
     let file = get("a.safetensors", &bounds).unwrap();
-    assert_eq!((file.file_name().unwrap().to_str(), fs::read(&file).unwrap()), (Some("a.safetensors"), b"weights".to_vec()));
+    assert_eq!(
+        (file.file_name().unwrap().to_str(), fs::read(&file).unwrap()),
+        (Some("a.safetensors"), b"weights".to_vec())
+    );
     assert!(get("a.safetensors", &Bounds { bytes: 6, ..bounds }).unwrap_err().to_string().contains("more than the"));
     let error = format!("{:#}", get("folder", &bounds).unwrap_err());
     assert!(error.contains("folder") && !error.contains('\n'), "{error}");
