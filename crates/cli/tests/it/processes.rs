@@ -185,17 +185,17 @@ fn an_environment_that_is_not_whole_is_refused() {
         assert!(text.contains(words) && text.trim().lines().count() == 1, "{text}");
     };
     let half = [("RANK", "0"), ("WORLD_SIZE", "2")];
-    refuses(&["config"], &half, "WORLD_SIZE is 2, but MASTER_ADDR is not set");
+    refuses(&["config", "schema"], &half, "WORLD_SIZE is 2, but MASTER_ADDR is not set");
     let whole = [&half[..], &[("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "29511")]].concat();
-    refuses(&["config"], &whole, "only the training of one subject");
+    refuses(&["config", "schema"], &whole, "only the training of one subject");
     refuses(&["train", "--batch", "subjects.toml", "--out", "x"], &whole, "--index and --shard");
     // One process is what it always was.
     let alone = Command::new(env!("CARGO_BIN_EXE_attndreambooth"))
-        .args(["config"])
+        .args(["config", "schema"])
         .envs([("RANK", "0"), ("WORLD_SIZE", "1")])
         .output()
         .unwrap();
-    assert_eq!(alone.stdout, program(&["config"]).stdout);
+    assert_eq!(alone.stdout, program(&["config", "schema"]).stdout);
     assert!(alone.status.success());
 }
 
