@@ -1,7 +1,9 @@
 //! Normalisations.
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 use weights::{Init, Scope};
+
+use crate::Activation;
 
 /// Normalises over groups of channels and all pixels.
 #[derive(Debug)]
@@ -22,9 +24,15 @@ impl GroupNorm {
 
     /// Maps [batch, channels, ...] to the same shape.
     pub fn forward(&self, xs: &Tensor) -> Tensor {
-        let kind = xs.kind();
-        let (weight, bias) = (self.weight.to_kind(kind), self.bias.to_kind(kind));
-        xs.group_norm(self.groups, Some(&weight), Some(&bias), self.eps, false)
+        libtorch::group_norm(xs, self.groups, &self.weight, &self.bias, self.eps, false)
+    }
+
+    /// The activation of what [`GroupNorm::forward`] gives.
+    pub fn forward_activated(&self, xs: &Tensor, activation: Activation) -> Tensor {
+        match activation {
+            Activation::Silu => libtorch::group_norm(xs, self.groups, &self.weight, &self.bias, self.eps, true),
+            other => other.apply(&self.forward(xs)),
+        }
     }
 }
 
@@ -44,7 +52,8 @@ impl LayerNorm {
 
     /// Maps [..., dim] to the same shape.
     pub fn forward(&self, xs: &Tensor) -> Tensor {
-        let kind = xs.kind();
+        // A CPU takes f32 parameters for bf16 numbers too, and then computes in f32.
+        let kind = if xs.device() == Device::Cpu { self.weight.kind() } else { xs.kind() };
         let (weight, bias) = (self.weight.to_kind(kind), self.bias.to_kind(kind));
         xs.layer_norm(weight.size(), Some(&weight), Some(&bias), self.eps, false)
     }

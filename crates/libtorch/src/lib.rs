@@ -9,6 +9,7 @@
 //! - [`fused_adamw`], [`grad_norm`], [`scale_all`], [`clear_grads`]: all parameters of a model in one call.
 //! - [`set_tf32`], [`set_deterministic`], [`peak_memory`], [`keep_freed_memory`]: LibTorch's switches and gauges.
 //! - [`Weight`], [`Frozen`]: layers' weights, kept in the layout that a CPU computes with.
+//! - [`group_norm`], [`geglu`], [`softmax_scores`]: several operations in one walk through memory, on a CPU.
 //! - [`checkpoint`]: computing activations again in the backward pass instead of keeping them.
 //!
 //! What `tch` lacks goes through a small C++ shim (`shim/`), which uses `libtorch_cpu` and `libc10` alone.
@@ -36,6 +37,7 @@ mod cuda;
 mod device;
 mod error;
 mod foreach;
+mod fused;
 mod mapped;
 mod memory;
 mod packed;
@@ -50,6 +52,7 @@ pub use cuda::cuda_unavailable;
 pub use device::{DeviceError, kind, resolve, synchronize};
 pub use error::{Error, catch};
 pub use foreach::{AdamWRule, AdamWSlot, clear_grads, fused_adamw, grad_norm, scale_all};
+pub use fused::{geglu, group_norm, softmax_scores};
 pub use mapped::MappedFile;
 pub use memory::{
     available_memory, half_of_memory_beyond, keep_freed_memory, peak_memory, release_cached_memory, reset_peak_memory,
