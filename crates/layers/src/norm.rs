@@ -1,6 +1,6 @@
 //! Normalisations.
 
-use tch::{Device, Tensor};
+use tch::Tensor;
 use weights::{Init, Scope};
 
 use crate::Activation;
@@ -52,8 +52,7 @@ impl LayerNorm {
 
     /// Maps [..., dim] to the same shape.
     pub fn forward(&self, xs: &Tensor) -> Tensor {
-        // A CPU takes f32 parameters for bf16 numbers too, and then computes in f32.
-        let kind = if xs.device() == Device::Cpu { self.weight.kind() } else { xs.kind() };
+        let kind = xs.kind();
         let (weight, bias) = (self.weight.to_kind(kind), self.bias.to_kind(kind));
         xs.layer_norm(weight.size(), Some(&weight), Some(&bias), self.eps, false)
     }

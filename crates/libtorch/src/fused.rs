@@ -10,7 +10,8 @@ fn fuses(xs: &Tensor) -> bool {
 }
 
 /// `xs` [batch, channels, ...] normalised over groups of channels and all pixels (arXiv 1803.08494), times `weight` plus `bias`
-/// `[channels]`; with `silu`, x·σ(x) of that. `groups` divides `channels`; weight and bias may be of another dtype.
+/// `[channels]`; with `silu`, x·σ(x) of that. `groups` divides `channels`; weight and bias are
+/// brought to the dtype of `xs`.
 ///
 /// On a CPU it is computed in f32 whatever the dtype of `xs`, and the backward pass needs nothing but `xs`.
 ///
@@ -27,7 +28,8 @@ fn fuses(xs: &Tensor) -> bool {
 /// ```
 pub fn group_norm(xs: &Tensor, groups: i64, weight: &Tensor, bias: &Tensor, eps: f64, silu: bool) -> Tensor {
     if fuses(xs) {
-        let (weight, bias) = (weight.to_kind(Kind::Float), bias.to_kind(Kind::Float));
+        // Rounded as everywhere, so that bf16 copies of the parameters give the same.
+        let [weight, bias] = [weight, bias].map(|parameter| parameter.to_kind(xs.kind()).to_kind(Kind::Float));
         // Safety: the tensors live during the call.
         return or_panic(unsafe {
             made(|to| shim::shim_group_norm(xs.as_ptr(), groups, weight.as_ptr(), bias.as_ptr(), eps, silu, to))

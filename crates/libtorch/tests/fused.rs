@@ -70,7 +70,7 @@ fn group_norm_is_that_of_plain_operations() {
                 let name = format!("{shape:?}, {groups} groups, mean {mean}, silu {silu}");
                 // f32 has the numbers themselves only to 1e-6 where they are 10.
                 let f32_bound = if mean == 0.0 { 2e-6 } else { 1e-5 };
-                check(&name, &inputs, 1, [f32_bound, BF16], &|xs| {
+                check(&name, &inputs, 3, [f32_bound, BF16], &|xs| {
                     group_norm(&xs[0], groups, &xs[1], &xs[2], 1e-5, silu)
                 });
             }
