@@ -66,17 +66,16 @@ const FEW_SCORES: i64 = 256 * 256;
 
 fn spelt_out(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Tensor {
     let hidden = match mask {
-        Mask::None => return attention_probabilities(q, k, false).matmul(v),
-        Mask::Causal => Tensor::ones([q.size()[2], k.size()[2]], (Kind::Bool, q.device())).triu(1),
-        Mask::Kept(kept) => kept.logical_not(),
+        Mask::None => None,
+        Mask::Causal => Some(Tensor::ones([q.size()[2], k.size()[2]], (Kind::Bool, q.device())).triu(1)),
+        Mask::Kept(kept) => Some(kept.logical_not()),
     };
-    let scores = scores(q, k);
-    scores.masked_fill(&hidden, f64::NEG_INFINITY).softmax(-1, scores.kind()).matmul(v)
+    libtorch::softmax_scores(q, k, scale(q), hidden.as_ref()).matmul(v)
 }
 
-fn scores(q: &Tensor, k: &Tensor) -> Tensor {
-    let d = q.size()[3] as f64;
-    (q * d.powf(-0.5)).matmul(&k.transpose(2, 3))
+/// 1 / √d
+fn scale(q: &Tensor) -> f64 {
+    (q.size()[3] as f64).powf(-0.5)
 }
 
 /// softmax(q kᵀ / √d) itself, of shape [batch, heads, q tokens, k tokens], for q and k as in [`attention`].
@@ -84,9 +83,8 @@ fn scores(q: &Tensor, k: &Tensor) -> Tensor {
 /// With `upcast` the scores and their softmax are computed in f32 whatever the dtype of q (the config's
 /// `upcast_attention`: half-precision scores overflow in Stable Diffusion 2.1). The result has q's dtype.
 pub fn attention_probabilities(q: &Tensor, k: &Tensor, upcast: bool) -> Tensor {
-    let kind = q.kind();
-    let scores = if upcast { scores(&q.to_kind(Kind::Float), &k.to_kind(Kind::Float)) } else { scores(q, k) };
-    scores.softmax(-1, scores.kind()).to_kind(kind)
+    let kind = if upcast { Kind::Float } else { q.kind() };
+    libtorch::softmax_scores(&q.to_kind(kind), &k.to_kind(kind), scale(q), None).to_kind(q.kind())
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use tch::Tensor;
 use weights::{Init, Scope};
 
+use crate::Activation;
+
 /// Normalises over groups of channels and all pixels.
 #[derive(Debug)]
 pub struct GroupNorm {
@@ -22,9 +24,15 @@ impl GroupNorm {
 
     /// Maps [batch, channels, ...] to the same shape.
     pub fn forward(&self, xs: &Tensor) -> Tensor {
-        let kind = xs.kind();
-        let (weight, bias) = (self.weight.to_kind(kind), self.bias.to_kind(kind));
-        xs.group_norm(self.groups, Some(&weight), Some(&bias), self.eps, false)
+        libtorch::group_norm(xs, self.groups, &self.weight, &self.bias, self.eps, false)
+    }
+
+    /// The activation of what [`GroupNorm::forward`] gives.
+    pub fn forward_activated(&self, xs: &Tensor, activation: Activation) -> Tensor {
+        match activation {
+            Activation::Silu => libtorch::group_norm(xs, self.groups, &self.weight, &self.bias, self.eps, true),
+            other => other.apply(&self.forward(xs)),
+        }
     }
 }
 

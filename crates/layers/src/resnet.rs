@@ -51,14 +51,12 @@ impl ResnetBlock2d {
     /// model has timesteps.
     pub fn forward(&self, xs: &Tensor, temb: Option<&Tensor>) -> Tensor {
         // Assignments, not nested calls: without gradients each map is freed as soon as the next one is there.
-        let mut hidden = self.norm1.forward(xs);
-        hidden = self.activation.apply(&hidden);
+        let mut hidden = self.norm1.forward_activated(xs, self.activation);
         hidden = self.conv1.forward(&hidden);
         if let (Some(projection), Some(temb)) = (&self.time_emb_proj, temb) {
             hidden += projection.forward(&self.activation.apply(temb)).unsqueeze(-1).unsqueeze(-1);
         }
-        hidden = self.norm2.forward(&hidden);
-        hidden = self.activation.apply(&hidden);
+        hidden = self.norm2.forward_activated(&hidden, self.activation);
         hidden = self.conv2.forward(&hidden);
         match &self.conv_shortcut {
             Some(shortcut) => hidden += shortcut.forward(xs),

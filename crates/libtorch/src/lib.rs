@@ -10,6 +10,7 @@
 //! - [`set_tf32`], [`set_deterministic`], [`peak_memory`], [`keep_freed_memory`]: LibTorch's switches and gauges.
 //! - [`Weight`], [`Frozen`]: layers' weights, kept in the layout that a CPU computes with.
 //! - [`Store`], [`Processes`], [`Reducer`]: what several processes share, and gradients added up over them (c10d).
+//! - [`group_norm`], [`geglu`], [`softmax_scores`]: several operations in one walk through memory, on a CPU.
 //! - [`checkpoint`]: computing activations again in the backward pass instead of keeping them.
 //!
 //! What `tch` lacks goes through a small C++ shim (`shim/`), which uses `libtorch_cpu` and `libc10` alone.
@@ -37,6 +38,7 @@ mod cuda;
 mod device;
 mod error;
 mod foreach;
+mod fused;
 mod mapped;
 mod memory;
 mod packed;
@@ -53,6 +55,7 @@ pub use cuda::cuda_unavailable;
 pub use device::{DeviceError, kind, resolve, synchronize};
 pub use error::{Error, catch};
 pub use foreach::{AdamWRule, AdamWSlot, clear_grads, fused_adamw, grad_norm, scale_all};
+pub use fused::{geglu, group_norm, softmax_scores};
 pub use mapped::MappedFile;
 pub use memory::{
     available_memory, half_of_memory_beyond, keep_freed_memory, peak_memory, release_cached_memory, reset_peak_memory,

@@ -38,12 +38,18 @@ pub fn reset_peak_memory(device: Device) -> Result<(), Error> {
     }
 }
 
-/// Keeps freed memory for later tensors, as LibTorch does on a GPU, where the C library is glibc; else does nothing.
+/// The bytes of freed tensors of up to 4 MiB that are kept by their sizes: as many as a step of the miniature frees.
+const KEPT_BYTES: usize = 128 << 20;
+
+/// Keeps freed memory for later tensors, as LibTorch does on a GPU: 128 MiB of small ones by their sizes and, where the C library
+/// is glibc, all others.
 ///
 /// To be called once, before tensors are made. Otherwise each tensor above 32 MB is memory that the system has to map and
-/// clear anew, which is much of a training step's time. The process stays as large as it once was, until
-/// [`release_cached_memory`].
+/// clear anew, which is much of a training step's time, and glibc looks long for the place of each smaller one. The process
+/// stays as large as it once was, until [`release_cached_memory`].
 pub fn keep_freed_memory() {
+    // Safety: a plain number. That a C library has no room for an empty list is no reason to end.
+    drop(unsafe { check(shim::shim_keep_freed(KEPT_BYTES)) });
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // Safety: plain numbers; glibc leaves its settings alone where it does not like one.
     unsafe {
@@ -63,6 +69,8 @@ pub fn release_cached_memory(device: Device) -> Result<(), Error> {
         // Safety: no arguments.
         Some(_) => unsafe { check(shim::shim_cuda_empty_cache()) },
         None => {
+            // Safety: no arguments; no tensor's memory is kept.
+            unsafe { check(shim::shim_release_kept()) }?;
             #[cfg(all(target_os = "linux", target_env = "gnu"))]
             // Safety: no tensor's memory is free.
             unsafe {

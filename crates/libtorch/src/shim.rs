@@ -105,6 +105,19 @@ unsafe extern "C" {
         bias: *const C_tensor,
         output: *mut *mut C_tensor,
     ) -> *mut c_char;
+    pub(crate) fn shim_keep_freed(bytes: usize) -> *mut c_char;
+    pub(crate) fn shim_release_kept() -> *mut c_char;
+    pub(crate) fn shim_group_norm(
+        xs: *const C_tensor,
+        groups: i64,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        eps: f64,
+        silu: bool,
+        normed: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn shim_geglu(both: *const C_tensor, gated: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn shim_softmax(xs: *const C_tensor, scale: f64, probabilities: *mut *mut C_tensor) -> *mut c_char;
     pub(crate) fn shim_generator_new(seed: u64, generator: *mut *mut CGenerator) -> *mut c_char;
     pub(crate) fn shim_generator_free(generator: *mut CGenerator);
     pub(crate) fn shim_normal(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use layers::{AdapterSlot, Conv2d, GroupNorm, LinearAdapter};
+use layers::{Activation, AdapterSlot, Conv2d, GroupNorm, LinearAdapter};
 use tch::{Device, Kind, Tensor};
 use weights::{Archive, Parameters, Scope};
 
@@ -332,7 +332,7 @@ impl UNet {
                 .in_scope(|| block.forward(&hidden, &mut skips, &mut pass));
         }
         let _span = tracing::trace_span!("unet/conv_out").entered();
-        Ok(self.conv_out.forward(&self.conv_norm_out.forward(&hidden).silu()))
+        Ok(self.conv_out.forward(&self.conv_norm_out.forward_activated(&hidden, Activation::Silu)))
     }
 
     /// Returns the batch size.

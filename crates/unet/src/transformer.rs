@@ -230,7 +230,6 @@ impl FeedForward {
     }
 
     fn forward(&self, xs: &Tensor) -> Tensor {
-        let both = self.gated.forward(xs).chunk(2, -1);
-        self.out.forward(&(&both[0] * both[1].gelu("none")))
+        self.out.forward(&libtorch::geglu(&self.gated.forward(xs)))
     }
 }

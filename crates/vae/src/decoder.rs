@@ -64,9 +64,8 @@ impl Decoder {
                 hidden = upsampler.forward(&hidden, None);
             }
         }
-        hidden = self.conv_norm_out.forward(&hidden);
         // Always SiLU, whatever `act_fn` says.
-        hidden = Activation::Silu.apply(&hidden);
+        hidden = self.conv_norm_out.forward_activated(&hidden, Activation::Silu);
         self.conv_out.forward(&hidden)
     }
 }

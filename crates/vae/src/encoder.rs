@@ -65,9 +65,8 @@ impl Encoder {
             }
         }
         hidden = self.mid_block.forward(&hidden);
-        hidden = self.conv_norm_out.forward(&hidden);
         // Always SiLU, whatever `act_fn` says.
-        hidden = Activation::Silu.apply(&hidden);
+        hidden = self.conv_norm_out.forward_activated(&hidden, Activation::Silu);
         self.conv_out.forward(&hidden)
     }
 }

@@ -39,6 +39,11 @@ impl Baseline {
         Self { name: "PyTorch, the authors' loop", args: words("--loop authors"), target, checked: true }
     }
 
+    /// The same with its U-Net compiled, which takes time of its own.
+    fn compiled(name: &'static str, target: Option<f64>) -> Self {
+        Self::plain(name, target).with("--compile")
+    }
+
     /// The one way there is.
     fn plain(name: &'static str, target: Option<f64>) -> Self {
         Self { name, args: Vec::new(), target, checked: true }
@@ -150,10 +155,17 @@ fn comparisons(bench: &Bench, workers: &Workers<'_>) -> anyhow::Result<Vec<Compa
     // The miniature's file is opened for longer than it is read.
     let of_size = bench.full.then_some(1.2);
     let mut all = vec![
-        compare("unet-forward", "--batch-size 8", vec![Baseline::plain("diffusers", None)]),
+        compare(
+            "unet-forward",
+            "--batch-size 8",
+            vec![Baseline::plain("diffusers", None), Baseline::compiled("diffusers, compiled", None)],
+        ),
         compare("embedding-step", "--batch-size 8", loops(None, None)),
         compare("cross-attention-step", "--batch-size 8", loops(None, None)),
-        compare("unet-step", "--batch-size 8", loops(Some(0.8), Some(0.95))),
+        compare("unet-step", "--batch-size 8", {
+            let compiled = Baseline::compiled("PyTorch, same savings, compiled", Some(0.95)).with("--loop lean");
+            loops(Some(0.8), Some(0.95)).into_iter().chain([compiled]).collect()
+        }),
     ];
     for name in METHODS {
         all.push(compare(name, "--batch-size 4", vec![Baseline::lean(Some(0.95))]));
@@ -163,7 +175,11 @@ fn comparisons(bench: &Bench, workers: &Workers<'_>) -> anyhow::Result<Vec<Compa
         compare("vae-encode", "--batch-size 8", vec![Baseline::plain("diffusers", None)]),
         compare("vae-decode", "--batch-size 1", vec![Baseline::plain("diffusers", None)]),
         compare("adamw", "", vec![Baseline::authors(None), Baseline::lean(None)]),
-        compare("sampling", "--batch-size 1 --steps 50", vec![Baseline::plain("diffusers", Some(0.9))]),
+        compare(
+            "sampling",
+            "--batch-size 1 --steps 50",
+            vec![Baseline::plain("diffusers", Some(0.9)), Baseline::compiled("diffusers, compiled", Some(0.9))],
+        ),
         compare("loading", "", vec![Baseline::plain("diffusers", None), Baseline::plain(COPY, of_size).unchecked()]),
     ]);
     if large {

@@ -59,11 +59,13 @@ pub(super) fn comparison(rows: &[Row]) -> Vec<Vec<String>> {
         let verdict = target.map_or(String::new(), |target| {
             format!("{} {target}", if ratio <= target { "at most" } else { "**missed**: at most" })
         });
+        let compiling = theirs.iter().filter_map(|measured| measured.compile_seconds).reduce(f64::min);
+        let against = compiling.map_or_else(|| (*against).to_owned(), |time| format!("{against} in {}", seconds(time)));
         let (least, most) = (ratios.first().unwrap_or(&f64::NAN), ratios.last().unwrap_or(&f64::NAN));
         table.push(vec![
             (*work).to_owned(),
             middle(ours),
-            (*against).to_owned(),
+            against,
             middle(theirs),
             format!("**{ratio:.2}**"),
             format!("{least:.2} - {most:.2}"),
@@ -134,6 +136,7 @@ mod tests {
             check: 0.0,
             peak_memory_bytes: 2_000_000_000,
             first_step_seconds: None,
+            compile_seconds: None,
         };
         let pair = |ours: &[f64], theirs: &[f64]| (measured(ours), measured(theirs));
         let pairs = [pair(&[9.0, 1.0], &[2.0, 3.0]), pair(&[3.0], &[4.0]), pair(&[1.0], &[10.0])];

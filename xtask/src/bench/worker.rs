@@ -23,6 +23,9 @@ pub(super) struct Measured {
     pub(super) peak_memory_bytes: u64,
     /// From the start of the process to the end of the first training step.
     pub(super) first_step_seconds: Option<f64>,
+    /// Of the first run, where the model is compiled in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) compile_seconds: Option<f64>,
 }
 
 impl Measured {
