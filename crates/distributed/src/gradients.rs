@@ -53,7 +53,7 @@ impl Gradients {
         self.several.as_ref().map_or(Ok(()), |(_, reducer)| Ok(reducer.begin()?))
     }
 
-    /// Replaces the gradients by the sums of those of all processes, and `values` [n], f32, too.
+    /// Replaces the gradients by the sums of those of all processes, and `values`, a vector in f32, too.
     ///
     /// # Errors
     /// [`Lost`](crate::Lost), or what LibTorch refuses.

@@ -142,7 +142,7 @@ fn learn(group: &Group) -> Result<()> {
                 total += own.sum(Kind::Float) * 3.0;
             }
             total.backward();
-            let _ = values.get(pass as i64).copy_(&total.detach());
+            values.get(pass as i64).copy_(&total.detach());
         }
         gradients.finish(&values)?;
 

@@ -3,6 +3,8 @@
 //!
 //! The latents and the text are noise, in which position 5 stands for `[V]` and 6 for its class noun.
 
+#![allow(clippy::print_stdout, reason = "it reports what it measured")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
