@@ -152,9 +152,20 @@ impl Browser {
 
     /// Clicks where an element is, as a person would.
     pub(crate) fn click(&mut self, selector: &str) {
+        // Images that have just come move what is below them.
         let place = self.run(&format!(
-            "const element = document.querySelector({selector:?}); element.scrollIntoView({{ block: 'center', behavior: 'instant' }});
-             const box = element.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2];"
+            "const element = document.querySelector({selector:?});
+             let [before, place] = ['', []];
+             for (let i = 0; i < 100; i++) {{
+                 element.scrollIntoView({{ block: 'center', behavior: 'instant' }});
+                 const box = element.getBoundingClientRect();
+                 place = [box.x + box.width / 2, box.y + box.height / 2];
+                 const there = document.elementFromPoint(...place);
+                 if (place.join() === before && there && (element.contains(there) || there.contains(element))) break;
+                 before = place.join();
+                 await new Promise((wake) => setTimeout(wake, 50));
+             }}
+             return place;"
         ));
         for kind in ["mousePressed", "mouseReleased"] {
             let event = json!({ "type": kind, "x": place[0], "y": place[1], "button": "left", "clickCount": 1 });
