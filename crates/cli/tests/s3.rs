@@ -8,36 +8,17 @@ mod moto;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use golden::fixtures;
-use libtest_mimic::{Arguments, Completion, Trial};
-use moto::{BUCKET, Fault, KEY, Moto, NO_MOTO, SECRET};
+use moto::{BUCKET, Fault, KEY, Moto, SECRET, Test};
 
-type Test = fn(&Moto, &Path);
-
-const TESTS: [(&str, Test); 2] = [
+const TESTS: [Test; 2] = [
     ("two_workers_share_a_table_in_a_bucket", two_workers_share_a_table_in_a_bucket),
     ("what_cannot_be_uploaded_is_kept_and_uploaded_later", what_cannot_be_uploaded_is_kept_and_uploaded_later),
 ];
 
 fn main() -> ExitCode {
-    let server = moto::program().map(|program| Arc::new(Mutex::new(Moto::start(&program, moto::free()))));
-    let trial = |&(name, test): &(&'static str, Test)| {
-        let server = server.clone();
-        Trial::ignorable_test(name, move || match server {
-            Some(server) => {
-                let server = server.lock().unwrap_or_else(PoisonError::into_inner);
-                server.calm();
-                let local = tempfile::tempdir().unwrap();
-                test(&server, local.path());
-                Ok(Completion::Completed)
-            }
-            None if moto::is_required() => Err(format!("REQUIRE_MOTO is set, but {NO_MOTO}").into()),
-            None => Ok(Completion::ignored_with(NO_MOTO)),
-        })
-    };
-    libtest_mimic::run(&Arguments::from_args(), TESTS.iter().map(trial).collect()).exit_code()
+    moto::run(moto::program().map(|program| Moto::start(&program, moto::free())), &TESTS)
 }
 
 fn photos(folder: &Path) {
@@ -115,7 +96,7 @@ fn names(server: &Moto, prefix: &str) -> Vec<String> {
     listed.split("<Key>").skip(1).map(|part| part.split("</Key>").next().unwrap().to_owned()).collect()
 }
 
-fn two_workers_share_a_table_in_a_bucket(server: &Moto, folder: &Path) {
+fn two_workers_share_a_table_in_a_bucket(server: &Moto, _: &str, folder: &Path) {
     // Model and photos are in the bucket as well.
     let model = fixtures().join("tiny-sd21");
     for path in files(&model) {
@@ -167,7 +148,7 @@ fn two_workers_share_a_table_in_a_bucket(server: &Moto, folder: &Path) {
     assert!(late.contains("3 cell(s) are done in s3://"), "{late}");
 }
 
-fn what_cannot_be_uploaded_is_kept_and_uploaded_later(server: &Moto, folder: &Path) {
+fn what_cannot_be_uploaded_is_kept_and_uploaded_later(server: &Moto, _: &str, folder: &Path) {
     photos(&folder.join("photos"));
     let model = fixtures().join("tiny-sd21").display().to_string();
     let plan = plan(folder, "kept", &model, "photos");

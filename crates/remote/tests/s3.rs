@@ -8,19 +8,14 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use lease::{Claim, Lease};
-use libtest_mimic::{Arguments, Completion, Trial};
-use moto::{BUCKET, Fault, KEY, Moto, NO_MOTO, SECRET};
+use moto::{BUCKET, Fault, KEY, Moto, SECRET, Test};
 use remote::{Bounds, Leases, Patience, Store, fetch};
 
-/// Its folder in the bucket, and one on this machine.
-type Test = fn(&Moto, &str, &Path);
-
-const TESTS: [(&str, Test); 8] = [
+const TESTS: [Test; 8] = [
     ("files_of_all_sizes_come_back_as_they_were", files_of_all_sizes_come_back_as_they_were),
     ("what_fails_for_the_moment_is_asked_again", what_fails_for_the_moment_is_asked_again),
     ("an_upload_that_is_given_up_leaves_nothing_there_and_all_here", an_upload_that_is_given_up_leaves_nothing_there),
@@ -44,23 +39,7 @@ fn main() -> ExitCode {
         return if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let address = env::var(PROXY).ok().map(|address| address.parse().unwrap());
-    let start = |program: PathBuf| Arc::new(Mutex::new(Moto::start(&program, address.unwrap())));
-    let server = program.map(start);
-    let trial = |&(name, test): &(&'static str, Test)| {
-        let server = server.clone();
-        Trial::ignorable_test(name, move || match server {
-            Some(server) => {
-                let server = server.lock().unwrap_or_else(PoisonError::into_inner);
-                server.calm();
-                let local = tempfile::tempdir().unwrap();
-                test(&server, &format!("s3://{BUCKET}/{name}"), local.path());
-                Ok(Completion::Completed)
-            }
-            None if moto::is_required() => Err(format!("REQUIRE_MOTO is set, but {NO_MOTO}").into()),
-            None => Ok(Completion::ignored_with(NO_MOTO)),
-        })
-    };
-    libtest_mimic::run(&Arguments::from_args(), TESTS.iter().map(trial).collect()).exit_code()
+    moto::run(program.map(|program| Moto::start(&program, address.unwrap())), &TESTS)
 }
 
 /// Gives up soon.

@@ -4,13 +4,15 @@
 use std::env;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub(crate) const NO_MOTO: &str = "there is no moto_server on this machine (pip install 'moto[server]')";
+use libtest_mimic::{Arguments, Completion, Trial};
+
+const NO_MOTO: &str = "there is no moto_server on this machine (pip install 'moto[server]')";
 /// What the proxy takes for the right key.
 pub(crate) const KEY: &str = "AKIATESTS";
 pub(crate) const SECRET: &str = "a-secret-that-nobody-may-show";
@@ -29,8 +31,31 @@ pub(crate) fn program() -> Option<PathBuf> {
     env::split_paths(&path).map(|folder| folder.join("moto_server")).find(|file| file.is_file())
 }
 
-pub(crate) fn is_required() -> bool {
+fn is_required() -> bool {
     env::var_os("REQUIRE_MOTO").is_some_and(|value| !value.is_empty())
+}
+
+/// A test's name, and what it does with the server, its URL of its own and a folder here.
+pub(crate) type Test = (&'static str, fn(&Moto, &str, &Path));
+
+/// Runs tests one by one on a server; where there is none they are ignored, or fail where it is required.
+pub(crate) fn run(server: Option<Moto>, tests: &[Test]) -> ExitCode {
+    let server = server.map(|server| Arc::new(Mutex::new(server)));
+    let trial = |&(name, test): &Test| {
+        let server = server.clone();
+        Trial::ignorable_test(name, move || match server {
+            Some(server) => {
+                let server = server.lock().unwrap_or_else(PoisonError::into_inner);
+                server.calm();
+                let local = tempfile::tempdir().unwrap();
+                test(&server, &format!("s3://{BUCKET}/{name}"), local.path());
+                Ok(Completion::Completed)
+            }
+            None if is_required() => Err(format!("REQUIRE_MOTO is set, but {NO_MOTO}").into()),
+            None => Ok(Completion::ignored_with(NO_MOTO)),
+        })
+    };
+    libtest_mimic::run(&Arguments::from_args(), tests.iter().map(trial).collect()).exit_code()
 }
 
 /// What befalls a request.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use adapters::Lora;
 use options::{Adapter, LoraKeys, LoraTargets};
-use runs::{FurtherConcept, Prior, TrainConfig, layout, read_log};
+use runs::{TrainConfig, layout, read_log};
 use tch::{Device, Kind, Tensor};
 use trainer::{FinishedRun, Opening, Outcome};
 
@@ -167,17 +167,7 @@ fn a_run_starts_from_what_another_has_learned() {
 #[test]
 fn a_run_of_several_subjects_knows_each_by_its_token() {
     let folder = Folder::new();
-    fs::create_dir(folder.at("dogs")).unwrap();
-    common::photos()[0].pixels.save(folder.at("dogs/dog.png")).unwrap();
-    let mut config = folder.config(methods::named("custom-diffusion").unwrap().recipe());
-    config.prior = Some(Prior { images: 1, steps: 2, ..Prior::default() });
-    config.phases[0].steps = 2;
-    config.more_concepts = vec![FurtherConcept {
-        concept: folder.at("dogs"),
-        category: "dog".to_owned(),
-        placeholder: "<new2>".to_owned(),
-        initial_word: Some("cat".to_owned()),
-    }];
+    let mut config = folder.of_two_subjects(methods::named("custom-diffusion").unwrap().recipe());
     folder.run(&config, "run", Opening::New, 1).unwrap();
     let run = folder.at("run");
     assert_eq!(["prior", "prior-2"].map(|prior| fs::read_dir(run.join(prior)).unwrap().count()), [1, 1]);

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use golden::fixtures;
 use options::{Adapter, LoraKeys, LoraTargets};
-use runs::{FurtherConcept, Prior, TrainConfig, layout};
+use runs::{TrainConfig, layout};
 use tch::{Device, Kind, Tensor};
 use trainer::{FinishedRun, Opening, Outcome};
 
-use crate::common::{self, Folder, same, tensors};
+use crate::common::{Folder, same, tensors};
 
 fn on_sdxl(config: TrainConfig) -> TrainConfig {
     TrainConfig { model: fixtures().join("tiny-sdxl"), category: "ball".to_owned(), ..config }
@@ -61,17 +61,7 @@ fn a_run_starts_from_what_another_has_learned() {
 #[test]
 fn a_run_of_several_subjects_knows_each_by_its_token_in_both_text_encoders() {
     let folder = Folder::new();
-    fs::create_dir(folder.at("dogs")).unwrap();
-    common::photos()[0].pixels.save(folder.at("dogs/dog.png")).unwrap();
-    let mut config = folder.config(on_sdxl(methods::named("custom-diffusion").unwrap().recipe()));
-    config.prior = Some(Prior { images: 1, steps: 2, ..Prior::default() });
-    config.phases[0].steps = 2;
-    config.more_concepts = vec![FurtherConcept {
-        concept: folder.at("dogs"),
-        category: "dog".to_owned(),
-        placeholder: "<new2>".to_owned(),
-        initial_word: Some("cat".to_owned()),
-    }];
+    let config = folder.of_two_subjects(on_sdxl(methods::named("custom-diffusion").unwrap().recipe()));
     assert_eq!(folder.run(&config, "run", Opening::New, 1).unwrap(), Outcome::Stopped);
     assert_eq!(folder.run(&config, "run", Opening::Resumed, 100).unwrap(), Outcome::Finished);
     // Their class images, generated with both text encoders.

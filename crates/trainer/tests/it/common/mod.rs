@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use golden::fixtures;
 use images::RgbImage;
 use photos::{Augmentation, Photo};
-use runs::{ConfigLayers, TrainConfig};
+use runs::{ConfigLayers, FurtherConcept, Prior, TrainConfig};
 use sampling::Pipeline;
 use tch::{Device, Kind, Tensor};
 use trainer::{Batches, Opening, Outcome, PhaseRun, PhotoBatches, Session, Trainer};
@@ -65,6 +65,22 @@ impl Folder {
             ..config
         };
         config.validation.steps = 2;
+        config
+    }
+
+    /// Custom Diffusion of two subjects, the second in the folder `dogs`, each with a class image of its own.
+    pub(crate) fn of_two_subjects(&self, recipe: TrainConfig) -> TrainConfig {
+        fs::create_dir(self.at("dogs")).unwrap();
+        photos()[0].pixels.save(self.at("dogs/dog.png")).unwrap();
+        let mut config = self.config(recipe);
+        config.prior = Some(Prior { images: 1, steps: 2, ..Prior::default() });
+        config.phases[0].steps = 2;
+        config.more_concepts = vec![FurtherConcept {
+            concept: self.at("dogs"),
+            category: "dog".to_owned(),
+            placeholder: "<new2>".to_owned(),
+            initial_word: Some("cat".to_owned()),
+        }];
         config
     }
 
